@@ -1,0 +1,56 @@
+"""What went wrong, in words for a person: the cause, the place, and what to try.
+
+Knows nothing else of the program. Errors of libraries are turned into these
+where the library is called; only the entry point prints them.
+"""
+
+from __future__ import annotations
+
+EXIT_FAILED = 1  # could not connect or log in, or the link was lost
+EXIT_USAGE = 2  # the command line or the route
+EXIT_FAULT = 255  # a fault of our own
+
+
+class RelayError(Exception):
+    """A failure that a user can understand.
+
+    cause: what failed, lower case, no final stop: "connection refused".
+    hint: what to try, one line, or "".
+    place: which leg it was, such as "hop 2 of 3 (u1@h2:2022)"; who raises it
+    seldom knows, so the dialer fills in an empty one with `at`.
+    """
+
+    exit_code = EXIT_FAILED
+
+    def __init__(self, cause: str, *, hint: str = "", place: str = "") -> None:
+        super().__init__(cause)
+        self.cause = cause
+        self.hint = hint
+        self.place = place
+
+    def at(self, place: str) -> RelayError:
+        """Name the place of an error that does not know its own; return the error."""
+        self.place = self.place or place
+        return self
+
+    def __str__(self) -> str:
+        """The whole message: one line, and a `hint:` line where there is one."""
+        line = f"pyrelay: {self.place}: {self.cause}" if self.place else f"pyrelay: {self.cause}"
+        return f"{line}\nhint: {self.hint}" if self.hint else line
+
+
+class UsageError(RelayError):
+    """A command line or a route that cannot be read."""
+
+    exit_code = EXIT_USAGE
+
+
+class TimedOut(RelayError):
+    """The deadline of the set-up, or a hop's own ConnectTimeout, has passed."""
+
+
+def printable(text: str, limit: int = 200) -> str:
+    """Text from outside, safe on a terminal: no control or format characters, one line, cut at limit characters."""
+    clean = "".join(c if c.isprintable() else " " for c in text[: 4 * limit])
+    clean = " ".join(clean.split())
+    return clean if len(clean) <= limit else clean[: limit - 1] + "…"

@@ -1,0 +1,1 @@
+"""Everything that speaks SSH to a hop; nothing outside this room imports paramiko."""
