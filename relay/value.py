@@ -1,0 +1,37 @@
+"""Small immutable values, without the start-up time of dataclasses or collections."""
+
+from __future__ import annotations
+
+TYPE_CHECKING = False  # typing costs start-up time, too; type checkers know this name
+if TYPE_CHECKING:
+    from typing import NoReturn
+
+
+class Value:
+    """Equality, hash and repr by the attributes that `__slots__` names, which are set once."""
+
+    __slots__: tuple[str, ...] = ()
+
+    def _set(self, **values: object) -> None:
+        """Set the attributes; for `__init__` only."""
+        for name, value in values.items():
+            object.__setattr__(self, name, value)
+
+    def _key(self) -> tuple[object, ...]:
+        """What makes two values equal."""
+        return tuple(getattr(self, name) for name in self.__slots__)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Value) and type(other) is type(self) and self._key() == other._key()
+
+    def __hash__(self) -> int:
+        return hash(self._key())
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({', '.join(f'{name}={getattr(self, name)!r}' for name in self.__slots__)})"
+
+    def __setattr__(self, name: str, value: object) -> NoReturn:
+        raise AttributeError(f"{type(self).__name__}.{name} cannot be set: values do not change")
+
+    def __delattr__(self, name: str) -> NoReturn:
+        raise AttributeError(f"{type(self).__name__}.{name} cannot be deleted: values do not change")
