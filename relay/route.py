@@ -85,7 +85,7 @@ class Delimiters(Value):
                     hint = f"choose from {' '.join(POSSIBLE_DELIMITERS)}"
                     raise RouteError(f"{_named(c)} cannot be a {kind} delimiter", hint=hint)
                 if seen.setdefault(c, kind) != kind:
-                    hint = f"give --{seen[c]}-delimiter another one, too"
+                    hint = f"give --{seen[c]}-delimiter and --{kind}-delimiter different ones"
                     raise RouteError(f"'{c}' cannot be both {seen[c]} and {kind} delimiter", hint=hint)
 
 

@@ -8,9 +8,14 @@ if TYPE_CHECKING:
 
 
 class Value:
-    """Equality, hash and repr by the attributes that `__slots__` names, which are set once."""
+    """Equality, hash and repr by the attributes, which are set once."""
 
     __slots__: tuple[str, ...] = ()
+
+    @classmethod
+    def _names(cls) -> tuple[str, ...]:
+        """The attributes that make up the value."""
+        return cls.__slots__
 
     def _set(self, **values: object) -> None:
         """Set the attributes; for `__init__` only."""
@@ -19,7 +24,7 @@ class Value:
 
     def _key(self) -> tuple[object, ...]:
         """What makes two values equal."""
-        return tuple(getattr(self, name) for name in self.__slots__)
+        return tuple(getattr(self, name) for name in self._names())
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Value) and type(other) is type(self) and self._key() == other._key()
@@ -28,7 +33,7 @@ class Value:
         return hash(self._key())
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({', '.join(f'{name}={getattr(self, name)!r}' for name in self.__slots__)})"
+        return f"{type(self).__name__}({', '.join(f'{name}={getattr(self, name)!r}' for name in self._names())})"
 
     def __setattr__(self, name: str, value: object) -> NoReturn:
         raise AttributeError(f"{type(self).__name__}.{name} cannot be set: values do not change")

@@ -1,0 +1,291 @@
+"""The command line: one table of flags, read into Options.
+
+FLAGS drives the parser, the usage line and --help; a test holds the man page to
+the same flags in the same words. This file knows what an option looks like, not
+what it does. It uses neither argparse nor getopt: the one doubles the start-up
+time of the interpreter (and imports re), the other brings gettext and lets no
+option stand after HOST, as ssh does.
+"""
+
+from __future__ import annotations
+
+from relay.errors import UsageError, printable
+from relay.route import DEFAULT_DELIMITERS, DEFAULT_PORT, Delimiters, RouteError, check_user, parse_jump, parse_port
+from relay.value import Value
+
+TYPE_CHECKING = False  # typing costs start-up time; type checkers know this name
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+    from typing import Any
+
+EXAMPLE = """\
+In ~/.ssh/config, before other Host blocks:
+
+    Host */* *+*
+        ProxyCommand pyrelay %h %p
+
+    ssh h1/h2/h3                     through h1, then h2, to h3
+    ssh -l u3 u1%h1+h2:2022+h3       u1 at h1, port 2022 of h2, u3 at h3
+"""
+DEFAULT_DEADLINE = 120.0  # seconds; a set-up through Tor may take one minute
+MAX_DEADLINE = 1e6  # seconds; poll() counts milliseconds in 31 bits
+WIDTH = 80  # columns of usage and help
+
+
+class Options(Value):
+    """What the command line says. `action` is "help" or "version" when that is all it asks for."""
+
+    action: str = ""
+    destination: str = ""  # HOST, as it was typed
+    port: int = DEFAULT_PORT
+    config: str | None = None
+    user: str | None = None
+    identities: tuple[str, ...] = ()
+    ssh_options: tuple[str, ...] = ()  # each as "Name=value"
+    jump: str = ""
+    family: int = 0  # AF_INET, AF_INET6, or 0 for both
+    source: str | None = None
+    deadline: float = DEFAULT_DEADLINE  # seconds
+    delimiters: Delimiters = DEFAULT_DELIMITERS
+    verbosity: int = 0  # -1 with -q, else the number of -v
+
+    def __init__(self, **given: object) -> None:
+        self._set(**given)
+
+    @classmethod
+    def _names(cls) -> tuple[str, ...]:
+        return tuple(cls.__annotations__)
+
+
+class Flag(Value):
+    """One option.
+
+    name: "-F" or "--help".
+    value: the word that stands for its value in help and manual, or "" when it takes none.
+    field: the attribute of Options that it sets.
+    take: gives the field's new value from the present one and the text of the
+    option's value; raises UsageError without a place when it cannot.
+    words: what it does, in the words of --help and the manual.
+    """
+
+    __slots__ = ("field", "name", "take", "value", "words")
+    name: str
+    value: str
+    field: str
+    take: Callable[[Any, str], object]
+    words: str
+
+    def __init__(self, name: str, value: str, field: str, take: Callable[[Any, str], object], words: str) -> None:
+        self._set(name=name, value=value, field=field, take=take, words=words)
+
+
+def _last(_now: object, text: str) -> str:
+    return text
+
+
+def _append(now: tuple[str, ...], text: str) -> tuple[str, ...]:
+    return (*now, text)
+
+
+def _user(_now: object, text: str) -> str:
+    check_user(text)
+    return text
+
+
+def _jump(_now: object, text: str) -> str:
+    parse_jump(text)
+    return text
+
+
+def _setting(now: tuple[str, ...], text: str) -> tuple[str, ...]:
+    """ssh_config's own two spellings, `Name=value` and `Name value` (OpenSSH's strdelim()), as the first of them."""
+    end = next((i for i, c in enumerate(text) if not (c.isascii() and c.isalnum())), len(text))
+    name, rest = text[:end], text[end:].lstrip(" \t")
+    value = rest.removeprefix("=").strip(" \t")
+    if not name or (rest and not (rest[0] == "=" or text[end] in " \t")):
+        raise UsageError(f"'{printable(text, 40)}' is not NAME=VALUE")
+    if not value:
+        raise UsageError(f"{name} has no value", hint=f"write {name}=value")
+    return (*now, f"{name}={value}")
+
+
+def _ipv4(_now: object, _text: str) -> int:
+    from _socket import AF_INET  # noqa: PLC0415 - `socket` would cost every run its start-up time
+
+    return AF_INET
+
+
+def _ipv6(_now: object, _text: str) -> int:
+    from _socket import AF_INET6  # noqa: PLC0415
+
+    return AF_INET6
+
+
+def _seconds(_now: object, text: str) -> float:
+    # float() also reads "nan", "1_0" and "1e9".
+    plain = text.isascii() and text.count(".") <= 1 and text.replace(".", "").isdigit()
+    seconds = float(text[:400]) if plain else 0.0
+    if not 0 < seconds <= MAX_DEADLINE:
+        raise UsageError(f"'{printable(text, 40)}' is not a number of seconds, above 0 and up to {MAX_DEADLINE:.0f}")
+    return seconds
+
+
+def _louder(now: int, _text: str) -> int:
+    return max(now, 0) + 1
+
+
+HOPS = (
+    Flag("-F", "FILE", "config", _last, "Read the hops' settings from FILE instead of ssh's own ssh_config."),
+    Flag("-i", "FILE", "identities", _append, "Offer the key in FILE to the hops; may be given more than once."),
+    Flag("-J", "HOPS", "jump", _jump, "Go through HOPS first; they are spelled as for ssh's own -J."),
+    Flag("-l", "USER", "user", _user, "Log in to the hops as USER, unless the route names another."),
+    Flag("-o", "NAME=VALUE", "ssh_options", _setting, "Set an ssh_config option; may be given more than once."),
+)
+CONNECTION = (
+    Flag("-4", "", "family", _ipv4, "Use IPv4 only."),
+    Flag("-6", "", "family", _ipv6, "Use IPv6 only."),
+    Flag("-s", "ADDRESS", "source", _last, "Connect from ADDRESS, one of this machine's own."),
+    Flag("-w", "SECONDS", "deadline", _seconds, "Give up after SECONDS; 120 unless given."),
+)
+SPELLING = (
+    Flag("--hop-delimiter", "CHARS", "hop_delimiter", _last, "What stands between names; / and + unless given."),
+    Flag("--user-delimiter", "CHARS", "user_delimiter", _last, "What stands after a user; % and = unless given."),
+    Flag("--port-delimiter", "CHARS", "port_delimiter", _last, "What stands before a port; : and ~ unless given."),
+)
+MESSAGES = (
+    Flag("-q", "", "verbosity", lambda _now, _text: -1, "Say nothing but errors."),
+    Flag("-v", "", "verbosity", _louder, "Say each stage with its time; twice for more."),
+    Flag("--help", "", "action", lambda _now, _text: "help", "Print this help."),
+    Flag("--version", "", "action", lambda _now, _text: "version", "Print the version."),
+)
+GROUPS = {"Hops": HOPS, "Connection": CONNECTION, "Spelling of the route": SPELLING, "Messages": MESSAGES}
+FLAGS = tuple(flag for flags in GROUPS.values() for flag in flags)
+_BY_NAME = {flag.name: flag for flag in FLAGS}
+
+
+def parse(argv: Sequence[str]) -> Options:
+    """Read the words after the program's name.
+
+    Options may stand before and after HOST, "--" ends them; short ones cluster and
+    take their value from the same word or the next ("-vv", "-w3", "-w 3"), long ones
+    after "=" or from the next. Where an option that holds one value is given twice,
+    the last counts. Raises UsageError; its text has the usage when the shape of the
+    command line is wrong, not when a value is.
+    """
+    given: dict[str, Any] = {}
+    words: list[str] = []
+    for flag, text in _read(iter(argv)):
+        if flag is None:
+            words.append(text)
+            continue
+        if flag.value and not text:
+            raise UsageError(f"{flag.value} is empty", place=flag.name)
+        try:
+            given[flag.field] = flag.take(given.get(flag.field, getattr(Options, flag.field, None)), text)
+        except UsageError as error:
+            error.at(flag.name)
+            raise
+        if flag.field == "action":
+            return Options(**given)
+    return Options(**_delimiters(given), **_positional(words))
+
+
+def usage() -> str:
+    """The usage in a few lines, without a final new-line."""
+    switches = "".join(flag.name[1:] for flag in FLAGS if not flag.value and len(flag.name) == 2)
+    parts = [f"[-{switches}]"]
+    parts += [f"[{_form(flag)}]" for flag in FLAGS if flag.value]
+    parts += ["HOST [PORT]"]
+    start = "usage: pyrelay"
+    lines = [start]
+    for part in parts:
+        if len(lines[-1]) + 1 + len(part) > WIDTH:
+            lines.append(" " * len(start))
+        lines[-1] += f" {part}"
+    return "\n".join(lines)
+
+
+def help_text() -> str:
+    """What --help prints."""
+    import textwrap  # noqa: PLC0415 - imports re, which only --help has time for
+
+    lines = [usage(), "", EXAMPLE.rstrip()]
+    for group, flags in GROUPS.items():
+        lines += ["", f"{group}:"]
+        for flag in flags:
+            lines += textwrap.wrap(
+                f"{_form(flag):23} {flag.words}",
+                WIDTH,
+                initial_indent="  ",
+                subsequent_indent=" " * 26,
+                break_on_hyphens=False,
+            )
+    return "\n".join((*lines, "", "The manual is pyrelay(1).", ""))
+
+
+def _read(args: Iterator[str]) -> Iterator[tuple[Flag | None, str]]:
+    """Each option with the text of its value, and each other word with None."""
+    for word in args:
+        if word == "--":
+            for rest in args:
+                yield None, rest
+        elif word.startswith("--"):
+            name, equals, text = word.partition("=")
+            flag = _flag(name)
+            if equals and not flag.value:
+                raise _usage_error(f"{name} takes no value")
+            yield flag, text if equals or not flag.value else _next(flag, args)
+        elif word.startswith("-") and word != "-":
+            letters = word[1:]
+            while letters:
+                flag, letters = _flag(f"-{letters[0]}"), letters[1:]
+                if flag.value:
+                    yield flag, letters or _next(flag, args)
+                    break
+                yield flag, ""
+        else:
+            yield None, word
+
+
+def _flag(name: str) -> Flag:
+    try:
+        return _BY_NAME[name]
+    except KeyError:
+        raise _usage_error(f"unknown option {printable(name, 40)}") from None
+
+
+def _next(flag: Flag, args: Iterator[str]) -> str:
+    """The value of a flag that stands in a word of its own."""
+    for word in args:
+        return word
+    raise _usage_error(f"{flag.name} needs a value, {flag.value}")
+
+
+def _delimiters(given: dict[str, Any]) -> dict[str, Any]:
+    """The three delimiter options as one value: whether they overlap shows only when all are known."""
+    sets = {kind: given.pop(f"{kind}_delimiter") for kind in ("hop", "user", "port") if f"{kind}_delimiter" in given}
+    return {**given, "delimiters": Delimiters(**sets)} if sets else given
+
+
+def _positional(words: list[str]) -> dict[str, Any]:
+    """HOST and PORT."""
+    if not words:
+        raise _usage_error("no HOST is given")
+    if len(words) > 2:
+        raise _usage_error(f"one word too many: {printable(words[2], 40)}")
+    if len(words) == 1:
+        return {"destination": words[0]}
+    try:
+        return {"destination": words[0], "port": parse_port(words[1])}
+    except RouteError as error:
+        error.at("PORT")
+        raise
+
+
+def _form(flag: Flag) -> str:
+    """As it is typed: "-F FILE"."""
+    return f"{flag.name} {flag.value}".rstrip()
+
+
+def _usage_error(cause: str) -> UsageError:
+    return UsageError(f"{cause}\n{usage()}")
