@@ -1,0 +1,32 @@
+"""Fixtures that several files of tests share."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from lab import Lab
+from sshd import privilege_separation
+
+
+@pytest.fixture(scope="session")
+def _sshd_can_start() -> Iterator[None]:
+    with privilege_separation():
+        yield
+
+
+@pytest.fixture
+def lab(_sshd_can_start: None) -> Iterator[Lab]:
+    """An empty lab; its servers and clients end with the test."""
+    # Not tmp_path: that is too long for unix sockets, and closed to the accounts that log in.
+    top = Path(tempfile.mkdtemp(prefix="pyrelay-"))
+    top.chmod(0o755)
+    made = Lab(top)
+    try:
+        yield made
+    finally:
+        made.stop()
+        shutil.rmtree(top)

@@ -1,0 +1,98 @@
+"""What tests talk to: programs that must be there, and servers that misbehave as no real one does.
+
+Every server here listens on loopback, on a port of the kernel's choosing.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+
+LOOPBACK = "127.0.0.1"
+SYSTEM_PATH = os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/usr/local/sbin", "/sbin"])
+
+
+def missing(reason: str) -> None:
+    """A test's peer cannot be had: the test fails under CI, and elsewhere is skipped with the reason."""
+    if os.environ.get("CI") == "true":
+        pytest.fail(reason, pytrace=False)
+    pytest.skip(reason)
+
+
+def need(*programs: str) -> str:
+    """The path of the first program; a program that is not there is `missing`."""
+    paths = [shutil.which(program, path=SYSTEM_PATH) for program in programs]
+    for program, path in zip(programs, paths, strict=True):
+        if path is None:
+            missing(f"{program} is not installed; `make test` installs it, or says how")
+    return str(paths[0])
+
+
+class Scripted:
+    """A server that says `greeting` to whoever connects, then hangs up, or stays silent for ever.
+
+    accepted: how many connections there have been.
+    """
+
+    def __init__(self, greeting: bytes = b"", *, hang_up: bool) -> None:
+        self.greeting = greeting
+        self.hang_up = hang_up
+        self.accepted = 0
+        self._held: list[socket.socket] = []
+        self._listener = socket.create_server((LOOPBACK, 0))
+        self.port: int = self._listener.getsockname()[1]
+        self._thread = threading.Thread(target=self._serve, daemon=True)
+        self._thread.start()
+
+    def _serve(self) -> None:
+        for connection in connections(self._listener):
+            self.accepted += 1
+            connection.sendall(self.greeting)
+            if self.hang_up:
+                # Not a bare close: with bytes of the client unread that would be a reset.
+                connection.shutdown(socket.SHUT_WR)
+            self._held.append(connection)
+
+    def stop(self) -> None:
+        """Close every socket; whoever still waits sees the connection end."""
+        close_listener(self._listener)
+        self._thread.join()
+        for connection in self._held:
+            connection.close()
+
+
+def connections(listener: socket.socket) -> Iterator[socket.socket]:
+    """Whoever connects, until `close_listener`."""
+    while True:
+        try:
+            connection, _ = listener.accept()
+        except OSError:
+            return
+        yield connection
+
+
+def close_listener(listener: socket.socket) -> None:
+    """Close a listener that a thread of ours waits on (shutdown is what wakes accept); again is no harm."""
+    if listener.fileno() < 0:
+        return
+    try:
+        listener.shutdown(socket.SHUT_RDWR)
+    except OSError:
+        # macOS refuses, and wakes accept by a connection only.
+        with socket.socket() as knock:
+            knock.connect_ex(listener.getsockname())
+    listener.close()
+
+
+@contextmanager
+def closed_port() -> Iterator[int]:
+    """A port that refuses connections, and that nobody else gets meanwhile: bound, never listening."""
+    with socket.socket() as holder:
+        holder.bind((LOOPBACK, 0))
+        yield holder.getsockname()[1]

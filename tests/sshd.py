@@ -1,0 +1,170 @@
+"""A real OpenSSH server on loopback: one `sshd -i` for each connection, each with a log of its own.
+
+Nothing listens but a socket of this process, so a server starts in no time. It
+runs as root, and as an ordinary user (every login is then that user's).
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import re
+import signal
+import socket
+import subprocess
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from peers import LOOPBACK, close_listener, connections, need
+
+# A session's HOME is the server's own (its working directory is the account's all the same),
+# $SERVER says where a command runs, and sftp needs no shell, so that accounts without one can be used.
+CONFIG = """\
+AuthorizedKeysFile {top}/authorized_keys
+LogLevel DEBUG1
+PermitUserRC no
+PidFile none
+PrintLastLog no
+PrintMotd no
+SetEnv HOME={home} SERVER={name}
+StrictModes no
+Subsystem sftp internal-sftp
+UseDNS no
+UsePAM no
+"""
+PRIVILEGE_SEPARATION = "/run/sshd"  # compiled into sshd, which does not start as root without it
+MARK = "made-by-pyrelay-tests"
+
+
+class Connection:
+    """One connection to a server: its sshd and the log that this sshd writes."""
+
+    def __init__(self, log: Path, process: subprocess.Popen[bytes]) -> None:
+        self._log = log
+        self.process = process
+
+    def log(self) -> str:
+        """What this connection's sshd has logged so far."""
+        try:
+            return self._log.read_text(errors="replace")
+        except FileNotFoundError:  # it has not begun yet
+            return ""
+
+    def logins(self) -> list[str]:
+        """Who has logged in: one name, or none."""
+        return re.findall(r"^Accepted \S+ for (\S+) from ", self.log(), re.MULTILINE)
+
+    def forwards(self) -> list[tuple[str, int]]:
+        """The host and port that each direct-tcpip channel was asked for."""
+        found = re.findall(r"server_request_direct_tcpip: .* target (\S+) port (\d+)", self.log())
+        return [(host, int(port)) for host, port in found]
+
+
+class Server:
+    """An SSH server; `Lab.server` makes one.
+
+    top: a directory of its own, readable by every account that logs in.
+    host_keys: private key files. extra: lines of sshd_config that come before ours (sshd takes the first).
+    connections: one for each TCP connection there has been, in their order.
+    """
+
+    def __init__(self, name: str, top: Path, *, host_keys: Sequence[Path], authorized_keys: str, extra: str) -> None:
+        self.name = name
+        self.host = LOOPBACK
+        self.home = top / "home"
+        self.home.mkdir(parents=True)
+        self.host_keys = [Path(f"{key}.pub").read_text().strip() for key in host_keys]
+        self.connections: list[Connection] = []
+        self._top = top
+        self._sshd = need("sshd")
+        self._config = top / "sshd_config"
+        ours = CONFIG.format(name=name, top=top, home=self.home)
+        self._config.write_text(f"{extra}\n{ours}" + "".join(f"HostKey {key}\n" for key in host_keys))
+        self.authorize(authorized_keys)
+        self._listener = socket.create_server((LOOPBACK, 0))
+        self.port: int = self._listener.getsockname()[1]
+        self._thread = threading.Thread(target=self._serve, daemon=True)
+        self._thread.start()
+
+    def authorize(self, authorized_keys: str) -> None:
+        """Replace the authorized_keys file; it serves every account."""
+        (self._top / "authorized_keys").write_text(authorized_keys)
+
+    def _serve(self) -> None:
+        for connection in connections(self._listener):
+            log = self._top / f"log.{len(self.connections) + 1}"
+            process = subprocess.Popen(
+                [self._sshd, "-i", "-f", str(self._config), "-E", str(log)],
+                stdin=connection.fileno(),
+                stdout=connection.fileno(),
+                stderr=subprocess.DEVNULL,
+                start_new_session=True,
+                # A name that a forward asks for and no one knows is to fail at once.
+                env={**os.environ, "RES_OPTIONS": "timeout:1 attempts:1"},
+            )
+            connection.close()
+            self.connections.append(Connection(log, process))
+
+    def log(self) -> str:
+        """The logs of all connections so far, one after the other."""
+        return "".join(connection.log() for connection in list(self.connections))
+
+    def logins(self) -> list[str]:
+        """Who has logged in, one name for each login, in the order of their connections."""
+        return [user for connection in list(self.connections) for user in connection.logins()]
+
+    def forwards(self) -> list[tuple[str, int]]:
+        """Where this server was asked to forward to, in the order of the connections that asked."""
+        return [place for connection in list(self.connections) for place in connection.forwards()]
+
+    def stop(self) -> None:
+        """Accept no more and end every session."""
+        close_listener(self._listener)
+        self._thread.join()
+        for connection in self.connections:
+            connection.process.terminate()  # sshd then ends its children itself
+        for connection in self.connections:
+            try:
+                connection.process.wait(5)
+            except subprocess.TimeoutExpired:
+                with suppress(ProcessLookupError):
+                    os.killpg(connection.process.pid, signal.SIGKILL)
+                connection.process.wait()
+
+
+@contextmanager
+def privilege_separation() -> Iterator[None]:
+    """Make /run/sshd while it is needed, where nothing else has made it.
+
+    Several test runs may share it: each holds a shared lock on the directory,
+    and the last one to leave, the only one to get it alone, takes it away.
+    """
+    if os.geteuid() != 0:
+        yield
+        return
+    mark = os.path.join(PRIVILEGE_SEPARATION, MARK)
+    directory = _hold(PRIVILEGE_SEPARATION, mark)
+    try:
+        yield
+        with suppress(BlockingIOError, FileNotFoundError):  # another run needs it still, or it is not ours
+            fcntl.flock(directory, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            os.unlink(mark)
+            os.rmdir(PRIVILEGE_SEPARATION)
+    finally:
+        os.close(directory)
+
+
+def _hold(path: str, mark: str) -> int:
+    """Open the directory with a shared lock on it, having made and marked it if need be."""
+    while True:
+        with suppress(FileExistsError):
+            os.mkdir(path, 0o755)
+            os.close(os.open(mark, os.O_CREAT, 0o600))
+        with suppress(FileNotFoundError):
+            directory = os.open(path, os.O_RDONLY)
+            fcntl.flock(directory, fcntl.LOCK_SH)
+            if os.path.exists(path):  # else the last one to leave was faster
+                return directory
+            os.close(directory)
