@@ -225,7 +225,7 @@ def is_ipv6(text: str) -> bool:
     """Whether text is an IPv6 literal, with or without a zone: "::1", "fe80::1%lo"."""
     if ":" not in text:
         return False
-    # Not `socket`: it brings selectors and enum, and all that is wanted of it is one C function.
+    # Not `socket`: it brings selectors, enum and array, and all that is wanted of it is one C function.
     from _socket import AF_INET6, inet_pton  # noqa: PLC0415 - only names with a ":" pay
 
     address, percent, zone = text.partition("%")
@@ -320,7 +320,7 @@ def _colon(text: str, delimiters: Delimiters) -> RouteError:
 
 
 def _no_port(text: str) -> RouteError:
-    return RouteError(f"'{printable(text, 40)}' is not a port number" if text else "no port follows the delimiter")
+    return RouteError(f"'{printable(text, 40)}' is not a port number" if text else "the port is empty")
 
 
 def _jump(word: str) -> Element:
