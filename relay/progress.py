@@ -33,7 +33,8 @@ class Progress:
         self._asked = 0.0  # when the present question was put, 0 when none is
 
     def at(self, place: str) -> None:
-        """The legs that follow belong to this place, such as "hop 1 of 2 (h1)"."""
+        """The stages that follow belong to this place, such as "hop 1 of 2 (h1)"."""
+        self.stage("")
         self.place = place
 
     def stage(self, doing: str) -> None:
@@ -46,7 +47,7 @@ class Progress:
 
     def done(self) -> None:
         """The last stage has ended; -v tells how long the whole set-up took."""
-        self.stage("")
+        self.at("")
         self.note(1, f"connected in {(monotonic() - self._start) * 1000:.0f} ms")
 
     def left(self, most: float | None = None) -> float:

@@ -1,0 +1,47 @@
+"""The programs that pyrelay starts: none of them outlives it.
+
+`ssh -G`, a hop's own ProxyCommand and the like are started here, in the
+process group of the program (a child that asks on the terminal must stay in
+its foreground group), with a stdin that is never ssh's.
+"""
+
+from __future__ import annotations
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from socket import socket
+    from subprocess import Popen
+
+
+class Children:
+    """Every child that was started and may still run."""
+
+    def __init__(self) -> None:
+        self._running: list[Popen[bytes]] = []
+
+    def ask(self, argv: Sequence[str]) -> Popen[bytes]:
+        """Start a program whose stdout and stderr will be read; it has no stdin."""
+        from subprocess import DEVNULL, PIPE, Popen  # noqa: PLC0415  (a raw relay starts nothing)
+
+        child = Popen(argv, stdin=DEVNULL, stdout=PIPE, stderr=PIPE)
+        self._running.append(child)
+        return child
+
+    def connect(self, argv: Sequence[str], stdio: socket, environ: Mapping[str, str]) -> Popen[bytes]:
+        """Start a program that serves one end of a socket pair as its stdin and stdout."""
+        from subprocess import Popen  # noqa: PLC0415
+
+        child = Popen(argv, stdin=stdio.fileno(), stdout=stdio.fileno(), env=dict(environ))
+        self._running.append(child)
+        return child
+
+    def end(self) -> None:
+        """End all that still run: SIGHUP as ssh sends its ProxyCommand, then SIGTERM for what ignores that."""
+        for child in self._running:
+            if child.poll() is None:
+                from signal import SIGHUP, SIGTERM  # noqa: PLC0415
+
+                child.send_signal(SIGHUP)
+                child.send_signal(SIGTERM)
+        self._running.clear()

@@ -1,0 +1,71 @@
+"""The watch over a set-up: ssh may leave, the deadline may pass, a library may never return.
+
+The work is done in a thread of its own, by plain blocking code; the main
+thread stands guard and leaves when it is time, whatever the work is stuck in.
+The caller then ends the process (os._exit): nothing waits for the thread.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import stat
+from _thread import start_new_thread  # threading costs a raw relay 2 ms of start-up, and it needs no more
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import TypeVar
+
+    from relay.progress import Progress
+
+    T = TypeVar("T")
+
+LOOK_ROUND = 0.25  # seconds between two looks at the parent and the clock
+
+
+class Gone(Exception):
+    """ssh has gone: nobody is left to relay for, and nobody to tell."""
+
+
+def watch(work: Callable[[], T], progress: Progress, stdin: int, stdout: int, parent: int) -> T:
+    """Do work in a thread and return what it returns, or raise what it raises.
+
+    stdin, stdout: the descriptors by which ssh holds on to us. parent: the
+    process that started us (os.getppid at the start). Raises Gone when ssh
+    has gone, and TimedOut, which names the stage, at the deadline.
+    """
+    done, at_end = os.pipe()
+    outcome: list[T] = []
+    failure: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            outcome.append(work())
+        except BaseException as error:  # (raised again below, in the main thread)
+            failure.append(error)
+        os.close(at_end)  # which the guard sees as the hang-up of `done`
+
+    start_new_thread(run, ())
+    poll = select.poll()
+    poll.register(done, 0)
+    poll.register(stdout, 0)  # POLLERR and POLLHUP come unasked: the reader has gone
+    # The hang-up of a FIFO is only its end of file, which the far side is still to be told;
+    # that of a terminal or a socket is the end.
+    if not stat.S_ISFIFO(os.fstat(stdin).st_mode):
+        poll.register(stdin, 0)
+    try:
+        while True:
+            left = progress.remaining()
+            if left <= 0:
+                raise progress.timed_out()
+            ready = [fd for fd, _ in poll.poll(min(left, LOOK_ROUND) * 1000)]
+            if done in ready:
+                break
+            if ready or os.getppid() != parent:
+                raise Gone
+    finally:
+        os.close(done)
+    if failure:
+        raise failure[0]
+    return outcome[0]

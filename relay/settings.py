@@ -1,0 +1,234 @@
+"""What the user's ssh_config says of a hop: `ssh -G NAME`, and what its lines mean.
+
+ssh itself reads the files (Include, Match, tokens, defaults): this room only
+asks it and reads the answer. It knows no socket and prints nothing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import pwd
+import re
+import socket
+from typing import NamedTuple
+
+from relay.errors import RelayError, printable
+from relay.route import Element, RouteError, check_host, check_user
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from relay.children import Children
+    from relay.options import Options
+    from relay.progress import Progress
+
+# What `ssh -G` has expanded itself (its other file names still hold ~, %h and ${HOME}).
+_EXPANDED = frozenset({"controlpath", "identityagent", "userknownhostsfile"})
+# Keywords of which one line holds one name, white space and all; the others hold a list.
+_ONE_NAME = frozenset({"certificatefile", "controlpath", "identityagent", "identityfile", "revokedhostkeys"})
+
+
+class HopSettings:
+    """One name of the route, as ssh_config has it.
+
+    name: as the route spells it. hostname, user, port: where and as whom to
+    log in. Everything else by its keyword, in lower case as `ssh -G` prints it.
+    """
+
+    def __init__(
+        self, name: str, values: Mapping[str, Sequence[str]], defaults: Mapping[str, Sequence[str]] | None = None
+    ) -> None:
+        self.name = name
+        self._values = values
+        self._defaults = defaults or {}
+        self.hostname = self.get("hostname", name)
+        self.user = self.get("user")
+        self.port = int(self.get("port", "22"))
+
+    def get(self, key: str, default: str = "") -> str:
+        """The first value of a keyword, or default."""
+        values = self._values.get(key)
+        return values[0] if values else default
+
+    def all(self, key: str) -> tuple[str, ...]:
+        """Every value of a keyword that may be given more than once."""
+        return tuple(self._values.get(key, ()))
+
+    def yes(self, key: str) -> bool:
+        """Whether a keyword is on; `ssh -G` prints some as yes and some as true."""
+        return self.get(key) in {"yes", "true"}
+
+    def seconds(self, key: str, default: float = 0.0) -> float:
+        """A time in seconds (`ssh -G` prints seconds); default when it is not set ("none")."""
+        value = self.get(key)
+        return float(value) if value.isdigit() else default
+
+    def algorithms(self, key: str) -> tuple[str, ...] | None:
+        """A list of algorithms that somebody chose; None when it is OpenSSH's own default list."""
+        value = self.get(key)
+        if not value or self._values.get(key) == self._defaults.get(key):
+            return None
+        return tuple(value.split(","))
+
+    def paths(self, key: str) -> tuple[str, ...]:
+        """The file names of a keyword, expanded; "none" is no file. Raises RelayError for a token that ssh has not."""
+        names: list[str] = []
+        for line in self.all(key):
+            names += [line] if key in _ONE_NAME else line.split()
+        names = [name for name in names if name.lower() != "none"]
+        if key in _EXPANDED:
+            return tuple(os.path.expanduser(name) for name in names)
+        return tuple(os.path.expanduser(self.expand(name)) for name in names)
+
+    def proxy_command(self) -> str:
+        """The name's own ProxyCommand, ready for a shell, or "" when it has none.
+
+        Its tokens are %% %h %n %p %r; ${NAME}s are left to the shell. What
+        they stand for has passed check_host and check_user.
+        """
+        return self._way("proxycommand")
+
+    def proxy_jump(self) -> str:
+        """The name's own ProxyJump with its tokens replaced, or "" when it has none."""
+        return self._way("proxyjump")
+
+    def _way(self, key: str) -> str:
+        value = self.get(key)
+        if value.lower() in {"", "none"}:
+            return ""
+        tokens = self.tokens()
+        return _expand(value, {letter: tokens[letter] for letter in "%hnpr"})
+
+    def expand(self, text: str, more: Mapping[str, str] | None = None) -> str:
+        """Text with its %-tokens and ${NAME}s replaced, as TOKENS and ENVIRONMENT VARIABLES of ssh_config(5) say.
+
+        more: further tokens by their letter, such as {"H": host}. Raises
+        RelayError for a token or a variable that does not exist.
+        """
+        return _expand(text, {**self.tokens(), **(more or {})}, os.environ)
+
+    def tokens(self) -> dict[str, str]:
+        """The tokens that file names may hold, by their letter (TOKENS, ssh_config(5))."""
+        me = pwd.getpwuid(os.getuid())
+        here = socket.gethostname()
+        jump = self.get("proxyjump")
+        parts = (here, self.hostname, str(self.port), self.user, jump)
+        return {
+            "%": "%",
+            "C": hashlib.sha1("".join(parts).encode(), usedforsecurity=False).hexdigest(),
+            "d": me.pw_dir,
+            "h": self.hostname,
+            "i": str(os.getuid()),
+            "j": jump,
+            "k": self.get("hostkeyalias", self.name),
+            "L": here.partition(".")[0],
+            "l": here,
+            "n": self.name,
+            "p": str(self.port),
+            "r": self.user,
+            "u": me.pw_name,
+        }
+
+
+def _expand(text: str, tokens: Mapping[str, str], environ: Mapping[str, str] | None = None) -> str:
+    """Text with its %-tokens and, where an environment is given, its ${NAME}s replaced."""
+
+    def value(match: re.Match[str]) -> str:
+        letter, name = match.group(1, 2)
+        if name is None:
+            if letter not in tokens:
+                raise RelayError(f"ssh_config: {printable(text)}: unknown token %{letter}")
+            return tokens[letter]
+        if environ is None:
+            return match.group()
+        if name not in environ:
+            raise RelayError(f"ssh_config: {printable(text)}: ${{{name}}} is not set")
+        return environ[name]
+
+    return re.sub(r"%(.?)|\$\{([^}]*)\}", value, text)
+
+
+class Query(NamedTuple):
+    """A name to be looked up, and which of the user's options bear on it."""
+
+    element: Element
+    options: Options
+    is_hop: bool = True  # -l, -i and -o are for hops: the target's login is ssh's
+    chosen: bool = True  # False for hops that a ProxyJump in ssh_config brings in
+
+    def argv(self) -> list[str]:
+        """The command; the name stands behind `--` and has passed check_host."""
+        argv = ["ssh", "-G", "-T", "-o", "CanonicalizeHostname=no"]
+        if self.options.config is not None:
+            argv += ["-F", self.options.config]
+        user = self.element.user
+        if self.is_hop and self.chosen:
+            user = user or self.options.user
+            argv += [word for name in self.options.identities for word in ("-i", name)]
+            argv += [word for pair in self.options.ssh_options for word in ("-o", pair)]
+        if user:
+            argv += ["-l", user]
+        if self.element.port:
+            argv += ["-p", str(self.element.port)]
+        return [*argv, "--", self.element.host]
+
+
+class Lookup:
+    """`ssh -G` under way for all names at once, and one for its own defaults.
+
+    What does not need the answers can be done until `read` waits for them.
+    Raises RelayError when there is no ssh.
+    """
+
+    def __init__(self, queries: Sequence[Query], children: Children) -> None:
+        self._queries = queries
+        try:
+            self._asked = [children.ask(query.argv()) for query in queries]
+            self._defaults = children.ask(["ssh", "-G", "-T", "-F", "none", "--", "default"])
+        except FileNotFoundError as error:
+            raise RelayError("ssh is not in PATH; the settings of a hop are asked from it (ssh -G)") from error
+
+    def read(self, progress: Progress) -> list[HopSettings]:
+        """The settings, in the order of the queries. Raises RelayError with ssh's own words."""
+        answers = [child.communicate() for child in self._asked]
+        defaults = parse(self._defaults.communicate()[0])
+        found = []
+        warned: set[str] = set()
+        for query, child, (out, err) in zip(self._queries, self._asked, answers, strict=True):
+            said = [printable(line) for line in err.decode(errors="replace").splitlines() if line.strip()]
+            if child.returncode != 0:
+                raise RelayError(f"ssh_config of {query.element}: {'; '.join(said) or 'ssh -G failed'}")
+            for line in said:
+                if line not in warned:
+                    progress.note(0, line)
+                warned.add(line)
+            found.append(_checked(HopSettings(query.element.host, parse(out), defaults)))
+        return found
+
+
+def parse(output: bytes) -> dict[str, list[str]]:
+    """The lines of `ssh -G`, keyword by keyword; any bytes give a table."""
+    values: dict[str, list[str]] = {}
+    for line in output.decode(errors="surrogateescape").split("\n"):
+        key, _, value = line.partition(" ")
+        if key:
+            values.setdefault(key.lower(), []).append(value)
+    return values
+
+
+def _checked(settings: HopSettings) -> HopSettings:
+    """The same, when HostName and User are fit to be handed on: ssh does not check them itself."""
+    try:
+        check_host(settings.hostname)
+        check_user(settings.user)
+    except RouteError as error:
+        raise RelayError(f"ssh_config of {settings.name}: {error.cause}", hint=error.hint) from error
+    return settings
+
+
+def proxy_command(settings: HopSettings) -> str:
+    """The hop's own ProxyCommand with its tokens replaced, or "" when it has none."""
+    command = settings.get("proxycommand")
+    return "" if command.lower() in {"", "none"} else settings.expand(command)

@@ -1,0 +1,199 @@
+"""paramiko's Transport with OpenSSH's habits.
+
+The one file that overrides methods of paramiko's Transport (its minor version
+is pinned; tests/test_paramiko.py fails when those methods change). It knows
+nothing of routes, trust decisions or logins.
+"""
+
+from __future__ import annotations
+
+import socket
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import paramiko
+from paramiko.common import cMSG_GLOBAL_REQUEST
+
+from relay.errors import printable
+
+if TYPE_CHECKING:
+    from paramiko.message import Message
+
+    from relay.progress import Progress
+
+# paramiko has time-outs of its own for each step; the deadline of the whole set-up takes their place.
+_NEVER = 86_400.0
+
+
+class DeadLink(paramiko.SSHException):
+    """The server has left ServerAliveCountMax requests unanswered."""
+
+
+class Disconnected(paramiko.SSHException):
+    """The server sent SSH_MSG_DISCONNECT (RFC 4253 section 11.1); its text is the message."""
+
+
+class Refused(paramiko.SSHException):
+    """The server refused to open a channel (RFC 4254 section 5.1)."""
+
+    def __init__(self, reason: int, text: str) -> None:
+        super().__init__(text)
+        self.reason = reason
+
+
+class Packetizer(paramiko.packet.Packetizer):
+    """paramiko's Packetizer that acknowledges what it has read before it waits for more.
+
+    sshd does not set TCP_NODELAY for a forwarded channel: its second small
+    packet waits until the first is acknowledged (Nagle), and an
+    acknowledgement that no data carries may be delayed by 40 ms. Linux takes
+    TCP_QUICKACK back by itself, so it is said again each time.
+    """
+
+    def __init__(self, stream: Any) -> None:
+        super().__init__(stream)
+        self._eager = getattr(socket, "TCP_QUICKACK", None) if isinstance(stream, socket.socket) else None
+        self._stream = stream
+
+    def read_message(self) -> Any:
+        """The next message, as paramiko has it: type and Message."""
+        if self._eager is not None:
+            try:
+                self._stream.setsockopt(socket.IPPROTO_TCP, self._eager, 1)
+            except OSError:
+                self._eager = None  # no TCP: a socket pair to a ProxyCommand
+        return super().read_message()
+
+
+class Transport(paramiko.Transport):
+    """paramiko's Transport: its order of algorithms, its silent refusals and its time-outs replaced."""
+
+    _preferred_ciphers = (
+        "aes128-gcm@openssh.com",
+        "aes256-gcm@openssh.com",
+        "aes128-ctr",
+        "aes192-ctr",
+        "aes256-ctr",
+    )
+    _preferred_macs = (
+        "hmac-sha2-256-etm@openssh.com",
+        "hmac-sha2-512-etm@openssh.com",
+        "hmac-sha2-256",
+        "hmac-sha2-512",
+    )
+    # paramiko knows this key exchange by the name it had before RFC 8731.
+    _kex_info: ClassVar[dict[str, type]] = {
+        **paramiko.Transport._kex_info,
+        "curve25519-sha256": paramiko.Transport._kex_info["curve25519-sha256@libssh.org"],
+    }
+    _preferred_kex = tuple(
+        name
+        for name in (
+            "mlkem768x25519-sha256",
+            "curve25519-sha256",
+            "curve25519-sha256@libssh.org",
+            *paramiko.Transport._preferred_kex[1:],
+        )
+        if name in paramiko.Transport._kex_info or name == "curve25519-sha256"
+    )
+    _CLIENT_ID = "pyrelay"
+
+    def __init__(self, stream: Any, progress: Progress, outer: Transport | None) -> None:
+        super().__init__(stream, packetizer_class=Packetizer)
+        self.host_key_blob = b""  # as the server sent it: a key or a certificate
+        self.banner_timeout = self.handshake_timeout = self.auth_timeout = self.channel_timeout = _NEVER
+        self.remote_lists: dict[str, list[str]] = {}  # the server's KEXINIT, by paramiko's names for its lists
+        self._progress = progress
+        self._outer = outer  # the transport whose channel carries this one
+        self._unanswered = 0  # keepalives
+
+    def carry_acknowledgements(self) -> None:
+        """Send a few bytes to be ignored (RFC 4253 section 11.2), for the acknowledgements that they carry.
+
+        The legs between hops are not ours to hasten as Packetizer does; but
+        bytes from us carry the acknowledgement on every leg, so that sshd's
+        next small packet is not held back for 40 ms.
+        """
+        if self._outer is not None:
+            self.send_ignore(1)
+
+    def _parse_global_request(self, m: Message) -> None:
+        """The server's hostkeys-00@openssh.com, which wants no answer, holds back its answer to CHANNEL_OPEN."""
+        super()._parse_global_request(m)
+        self.carry_acknowledgements()
+
+    def _parse_channel_open_success(self, m: Message) -> None:
+        """Its answer to CHANNEL_OPEN holds back the first bytes of what the channel leads to."""
+        super()._parse_channel_open_success(m)
+        self.carry_acknowledgements()
+
+    def keep_alive(self, interval: float, most: int) -> None:
+        """Ask the server for a sign of life each interval seconds; after `most` unanswered ones the link is dead.
+
+        What ServerAliveInterval and ServerAliveCountMax say (clientloop.c,
+        server_alive_check). paramiko's own keepalive wants no answer, so it
+        never notices a dead link.
+        """
+
+        def ask() -> None:
+            if self._unanswered >= most:
+                raise DeadLink(f"no answer to {most} keepalives in {interval * most:g} seconds")
+            if self.clear_to_send.is_set():  # nothing may be sent between KEXINIT and NEWKEYS
+                self._unanswered += 1
+                request = paramiko.Message()
+                request.add_byte(cMSG_GLOBAL_REQUEST)
+                request.add_string("keepalive@openssh.com")
+                request.add_boolean(True)
+                self._send_message(request)
+
+        self.packetizer.set_keepalive(interval, ask)
+
+    def _parse_request_success(self, m: Message) -> None:  # noqa: ARG002
+        """An answer to a keepalive, whichever: the link is alive."""
+        self._unanswered = 0
+
+    _parse_request_failure = _parse_request_success
+
+    def _really_parse_kex_init(self, m: Message, ignore_first_byte: bool = False) -> dict[str, list[str]]:
+        """Keep the server's lists: an error about them must be able to name them."""
+        parsed: dict[str, list[str]] = super()._really_parse_kex_init(m, ignore_first_byte)
+        self.remote_lists = {key: list(value) for key, value in parsed.items() if isinstance(value, list)}
+        return parsed
+
+    def _check_banner(self) -> None:
+        """Our KEXINIT goes out with our ident, before the server's ident is waited for: a round trip less.
+
+        RFC 4253 section 7.1 lets either side send it first. What follows is
+        the key exchange.
+        """
+        self._send_kex_init()
+        super()._check_banner()
+        if self._outer is not None:
+            self._outer.carry_acknowledgements()
+        self._progress.stage("key exchange")
+
+    def _send_kex_init(self) -> None:
+        """Offer our algorithms, once for each key exchange: `run` asks for it again after the server's ident."""
+        if self.local_kex_init is None:
+            super()._send_kex_init()
+
+    def _verify_key(self, host_key: bytes, sig: bytes) -> None:
+        """Keep the host key as it was sent; on a rekey it must be the one that was checked at first."""
+        super()._verify_key(host_key, sig)
+        if self.host_key_blob and host_key != self.host_key_blob:
+            raise paramiko.SSHException("the server showed another host key when it rekeyed")
+        self.host_key_blob = host_key
+
+    def _parse_disconnect(self, m: Message) -> None:
+        """Keep the reason, which paramiko only logs."""
+        m.get_int()
+        self.saved_exception = Disconnected(printable(m.get_string().decode(errors="replace")))
+
+    def _parse_channel_open_failure(self, m: Message) -> None:
+        """Keep the server's text, which paramiko only logs."""
+        channel, reason, text = m.get_int(), m.get_int(), m.get_string()
+        with self.lock:
+            self.saved_exception = Refused(reason, printable(text.decode(errors="replace")))
+            self._channels.delete(channel)
+            event = self.channel_events.pop(channel, None)
+        if event is not None:
+            event.set()

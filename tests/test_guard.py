@@ -1,0 +1,96 @@
+"""The guard leaves when ssh has gone or the deadline has passed, whatever the work is stuck in."""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+from typing import TYPE_CHECKING
+
+import pytest
+
+from relay import guard
+from relay.errors import RelayError, TimedOut
+from relay.progress import Progress
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+Pipe = tuple[int, int]
+
+
+@pytest.fixture
+def stdio() -> Iterator[tuple[Pipe, Pipe]]:
+    pipes = os.pipe(), os.pipe()
+    yield pipes
+    for fd in (*pipes[0], *pipes[1]):
+        try:
+            os.close(fd)
+        except OSError:
+            pass  # the test has closed it
+
+
+def watch(work: Callable[[], object], stdio: tuple[Pipe, Pipe], parent: int = 0) -> object:
+    return guard.watch(work, Progress(60), stdio[0][0], stdio[1][1], parent or os.getppid())
+
+
+@pytest.fixture
+def stuck() -> Iterator[Callable[[], object]]:
+    release = threading.Event()
+    yield release.wait
+    release.set()
+
+
+def test_what_work_returns_and_raises(stdio: tuple[Pipe, Pipe]) -> None:
+    def fail() -> None:
+        raise RelayError("connection refused")
+
+    assert watch(lambda: "stream", stdio) == "stream"
+    with pytest.raises(RelayError, match="connection refused"):
+        watch(fail, stdio)
+
+
+def test_deadline_names_place_and_stage(stdio: tuple[Pipe, Pipe], stuck: Callable[[], object]) -> None:
+    progress = Progress(0.3)
+    progress.at("hop 2 of 3 (h2)")
+    progress.stage("key exchange")
+    with pytest.raises(TimedOut) as caught:
+        guard.watch(stuck, progress, stdio[0][0], stdio[1][1], os.getppid())
+    assert str(caught.value) == "pyrelay: hop 2 of 3 (h2): no answer within 0.3 seconds (key exchange)"
+
+
+def test_time_that_a_person_is_waited_for_does_not_count(stdio: tuple[Pipe, Pipe]) -> None:
+    progress = Progress(0.5)
+    answered = threading.Event()
+
+    def ask() -> str:
+        progress.pause()
+        answered.wait(1.0)  # longer than the deadline
+        progress.resume()
+        return "answer"
+
+    assert guard.watch(ask, progress, stdio[0][0], stdio[1][1], os.getppid()) == "answer"
+
+
+def test_reader_of_stdout_gone(stdio: tuple[Pipe, Pipe], stuck: Callable[[], object]) -> None:
+    os.close(stdio[1][0])
+    with pytest.raises(guard.Gone):
+        watch(stuck, stdio)
+
+
+def test_end_of_a_fifo_stdin_is_not_the_end(stdio: tuple[Pipe, Pipe]) -> None:
+    os.close(stdio[0][1])
+    assert watch(lambda: "stream", stdio) == "stream"
+
+
+def test_hang_up_of_a_socket_stdin(stdio: tuple[Pipe, Pipe], stuck: Callable[[], object]) -> None:
+    ours, theirs = socket.socketpair()
+    with ours:
+        theirs.close()
+        with pytest.raises(guard.Gone):
+            guard.watch(stuck, Progress(), ours.fileno(), stdio[1][1], os.getppid())
+
+
+def test_parent_gone(stdio: tuple[Pipe, Pipe], stuck: Callable[[], object]) -> None:
+    with pytest.raises(guard.Gone):
+        watch(stuck, stdio, parent=os.getpid())

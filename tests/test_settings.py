@@ -1,0 +1,136 @@
+"""What `ssh -G` says of a hop, asked of the real ssh."""
+
+from __future__ import annotations
+
+import os
+import pwd
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from relay import options
+from relay.children import Children
+from relay.errors import RelayError
+from relay.progress import Progress
+from relay.route import Element
+from relay.settings import HopSettings, Lookup, Query, parse
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+CONFIG = """
+Include {included}
+Host h1
+    HostName 192.0.2.1
+    User u1
+    IdentityFile ~/.ssh/key_%r_%%_${{PYRELAY_TEST}}
+    IdentityFile "/keys/with space"
+    ConnectTimeout 5
+    Ciphers aes256-gcm@openssh.com,aes128-ctr
+    UserKnownHostsFile /first/%h /second
+    ProxyJump %h-gate
+Host h2
+    ProxyCommand nc -s $SOURCE %h %p %r %n 100%%
+    User u2
+Host shelly
+    HostName $(id)
+Host nouser
+    User -oProxyCommand=x
+Host tokens
+    IdentityFile /keys/%Z
+Host unset
+    IdentityFile /keys/${{PYRELAY_UNSET}}
+Host none
+    ProxyJump none
+    IdentityFile none
+"""
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> str:
+    included = tmp_path / "included"
+    included.write_text("Host inc\n    Port 2022\n")
+    path = tmp_path / "config"
+    path.write_text(CONFIG.format(included=included))
+    return str(path)
+
+
+def look_up(config: str, *names: str, argv: tuple[str, ...] = ()) -> list[HopSettings]:
+    chosen = options.parse(["-F", config, *argv, "x"])
+    return Lookup([Query(Element(None, name, None), chosen) for name in names], Children()).read(Progress())
+
+
+def test_values_of_several_names(config: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYRELAY_TEST", "env")
+    h1, inc = look_up(config, "h1", "inc")
+    home = pwd.getpwuid(os.getuid()).pw_dir
+    assert (h1.name, h1.hostname, h1.user, h1.port) == ("h1", "192.0.2.1", "u1", 22)
+    assert h1.paths("identityfile") == (os.path.expanduser("~/.ssh/key_u1_%_env"), "/keys/with space")
+    assert h1.tokens()["d"] == home
+    assert h1.paths("userknownhostsfile") == ("/first/192.0.2.1", "/second")
+    assert h1.seconds("connecttimeout") == 5
+    assert h1.algorithms("ciphers") == ("aes256-gcm@openssh.com", "aes128-ctr")
+    assert h1.algorithms("macs") is None
+    assert h1.proxy_jump() == "192.0.2.1-gate"
+    assert (inc.hostname, inc.port) == ("inc", 2022)
+    assert inc.seconds("connecttimeout", 7) == 7
+    assert inc.proxy_jump() == ""
+
+
+def test_options_beat_ssh_config_and_the_route_beats_options(config: str) -> None:
+    chosen = options.parse(["-F", config, "-l", "me", "-i", config, "-o", "ServerAliveInterval=9", "x"])
+    queries = [
+        Query(Element(None, "h1", None), chosen),
+        Query(Element("him", "h1", 2222), chosen),
+        Query(Element(None, "h1", None), chosen, chosen=False),
+        Query(Element(None, "inc", None), chosen, is_hop=False),
+    ]
+    by_option, by_route, jump, target = Lookup(queries, Children()).read(Progress())
+    assert (by_option.user, by_option.get("serveraliveinterval")) == ("me", "9")
+    assert config in by_option.all("identityfile")
+    assert (by_route.user, by_route.port) == ("him", 2222)
+    assert (jump.user, jump.get("serveraliveinterval")) == ("u1", "0")
+    assert (target.port, target.get("serveraliveinterval")) == (2022, "0")
+
+
+def test_proxy_command_leaves_variables_to_the_shell(config: str) -> None:
+    (h2,) = look_up(config, "h2")
+    assert h2.proxy_command() == "nc -s $SOURCE h2 22 u2 h2 100%"
+
+
+def test_none_is_no_jump_and_no_file(config: str) -> None:
+    (none,) = look_up(config, "none")
+    assert (none.proxy_jump(), none.proxy_command(), none.paths("identityfile")) == ("", "", ())
+
+
+@pytest.mark.parametrize("name", ["shelly", "nouser"])
+def test_a_hostname_or_user_unfit_for_a_command_is_refused(config: str, name: str) -> None:
+    with pytest.raises(RelayError, match=f"ssh_config of {name}"):
+        look_up(config, name)
+
+
+@pytest.mark.parametrize(("name", "words"), [("tokens", "unknown token %Z"), ("unset", "PYRELAY_UNSET")])
+def test_unknown_tokens_and_variables_are_errors(config: str, name: str, words: str) -> None:
+    (settings,) = look_up(config, name)
+    with pytest.raises(RelayError, match=words):
+        settings.paths("identityfile")
+
+
+def test_a_broken_config_gives_the_words_of_ssh(tmp_path: Path) -> None:
+    path = tmp_path / "broken"
+    path.write_text("Host *\n    NoSuchKeyword yes\n")
+    with pytest.raises(RelayError, match="line 2: Bad configuration option: nosuchkeyword"):
+        look_up(str(path), "h1")
+
+
+def test_no_ssh_in_path(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(RelayError, match="ssh is not in PATH"):
+        look_up("none", "h1")
+
+
+@given(st.binary())
+def test_any_output_gives_a_table(output: bytes) -> None:
+    assert all(key and values for key, values in parse(output).items())
