@@ -1,0 +1,70 @@
+# What a person does with this repository. GNU make; `make` alone lists it.
+
+PYTHON ?= python3
+PREFIX ?= /usr/local
+DESTDIR ?=
+
+LIB = $(PREFIX)/lib/pyrelay
+MAN = $(PREFIX)/share/man/man1
+VENV = .venv/bin
+
+# The programs that tests talk to, as Debian calls their packages.
+PEERS = dante-server git iproute2 mandoc microsocks ncat netcat-openbsd openssh-client openssh-server \
+	procps rsync strace tinyproxy tor
+
+.PHONY: help demo test check install uninstall lock peers
+
+help: ## list these targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
+
+demo: .venv/ready ## run a command through three SSH servers on loopback, and show what each saw
+	@$(VENV)/python demo/demo.py
+
+test: .venv/ready peers ## run the tests; what they need is installed first, or named
+	$(VENV)/python -m pytest $(ARGS)
+
+check: .venv/ready peers ## check format, lint, types and man page
+	$(VENV)/ruff format --check --quiet
+	$(VENV)/ruff check --quiet
+	$(VENV)/mypy --no-error-summary
+	$(if $(wildcard man/*.1),mandoc -T lint -W warning man/*.1)
+
+install: ## install under PREFIX (/usr/local), for a package under DESTDIR
+	@# A copy is what pip builds from, so that nothing is left here that belongs to root.
+	build=`mktemp -d` && cp -R LICENSE README.md pyproject.toml relay "$$build" && \
+		$(PYTHON) -m venv --clear "$(DESTDIR)$(LIB)" && \
+		"$(DESTDIR)$(LIB)/bin/python" -m pip install --quiet --no-compile "$$build"; \
+		status=$$?; rm -rf "$$build"; exit $$status
+	"$(DESTDIR)$(LIB)/bin/python" -m pip uninstall --quiet --quiet --yes pip setuptools
+	@# What came along names DESTDIR; the one script that is wanted must not.
+	sed '/^command/d' "$(DESTDIR)$(LIB)/pyvenv.cfg" > "$(DESTDIR)$(LIB)/cfg" && mv "$(DESTDIR)$(LIB)/cfg" "$(DESTDIR)$(LIB)/pyvenv.cfg"
+	find "$(DESTDIR)$(LIB)/bin" -type f -exec rm {} +
+	printf '#!%s/bin/python -I\nfrom relay.cli import main\n\nraise SystemExit(main())\n' "$(LIB)" > "$(DESTDIR)$(LIB)/bin/pyrelay"
+	chmod 755 "$(DESTDIR)$(LIB)/bin/pyrelay"
+	"$(DESTDIR)$(LIB)/bin/python" -m compileall -q -s "$(DESTDIR)" "$(DESTDIR)$(LIB)/lib"
+	mkdir -p "$(DESTDIR)$(PREFIX)/bin" "$(DESTDIR)$(MAN)"
+	ln -sf ../lib/pyrelay/bin/pyrelay "$(DESTDIR)$(PREFIX)/bin/pyrelay"
+	$(foreach page,$(wildcard man/*.1),install -m 644 $(page) "$(DESTDIR)$(MAN)/")
+
+uninstall: ## take away what install put there
+	rm -rf "$(DESTDIR)$(LIB)"
+	rm -f "$(DESTDIR)$(PREFIX)/bin/pyrelay" "$(DESTDIR)$(MAN)/pyrelay.1"
+
+lock: ## choose anew the versions of what development needs
+	rm -rf .venv
+	$(PYTHON) -m venv .venv
+	$(VENV)/pip install --quiet --upgrade pip
+	$(VENV)/pip install --quiet --group dev --editable .
+	$(VENV)/pip freeze --all --exclude pip --exclude-editable > requirements-dev.lock
+
+.venv/ready: pyproject.toml requirements-dev.lock
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo 'pyrelay needs Python 3.11 or later: make PYTHON=python3.11 ...' >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || tests/install-packages python3-venv
+	$(PYTHON) -m venv --clear .venv
+	$(VENV)/pip install --quiet --disable-pip-version-check --requirement requirements-dev.lock
+	$(VENV)/pip install --quiet --disable-pip-version-check --no-build-isolation --no-deps --editable .
+	@touch $@
+
+peers:
+	@tests/install-packages $(PEERS)
