@@ -1,0 +1,87 @@
+"""The entry point: the way of a run as one sentence, and the one place that prints an error and exits."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from relay import __version__, options, route
+from relay.children import Children
+from relay.errors import EXIT_FAILED, EXIT_FAULT, RelayError
+from relay.progress import Progress
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import NoReturn
+
+    from relay.options import Options
+
+STDIN, STDOUT = 0, 1
+
+
+def main() -> NoReturn:
+    """Run with the process's own arguments and end the process: no thread or library has a word after that."""
+    status = run(sys.argv[1:])
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (OSError, ValueError, AttributeError):
+            pass
+    os._exit(status)
+
+
+def run(argv: Sequence[str]) -> int:
+    """Do what the arguments say; return the exit status."""
+    parent = os.getppid()
+    children = Children()
+    verbosity = 0
+    try:
+        chosen = options.parse(argv)
+        verbosity = chosen.verbosity
+        if chosen.action == "help":
+            sys.stdout.write(options.help_text())
+            return 0
+        if chosen.action == "version":
+            sys.stdout.write(f"pyrelay {__version__}\n")
+            return 0
+        return relay(chosen, parent, children)
+    except RelayError as error:
+        _report(error, verbosity)
+        return error.exit_code
+    except KeyboardInterrupt:
+        return EXIT_FAILED
+    except Exception as error:  # (a fault of our own must reach the user as one line)
+        _report(RelayError(f"internal error: {type(error).__name__}: {error}", hint="-vv shows where"), verbosity)
+        return EXIT_FAULT
+    finally:
+        children.end()
+
+
+def relay(chosen: Options, parent: int, children: Children) -> int:
+    """Options, route, stream, relay: the whole way of a run."""
+    way = route.parse(chosen.destination, chosen.port, chosen.delimiters)
+    if chosen.jump:
+        way = route.Route(route.parse_jump(chosen.jump) + way.hops, way.target)
+    progress = Progress(chosen.deadline, chosen.verbosity)
+
+    from relay import dial, guard, pump  # noqa: PLC0415  (a usage error needs none of them)
+
+    try:
+        stream = guard.watch(lambda: dial.dial(way, chosen, progress, children), progress, STDIN, STDOUT, parent)
+    except guard.Gone:
+        return EXIT_FAILED
+    progress.done()
+    return pump.relay(stream, STDIN, STDOUT, parent=parent)
+
+
+def _report(error: RelayError, verbosity: int) -> None:
+    """The message of an error, for a person; its traceback under -vv."""
+    try:
+        if verbosity >= 2:
+            import traceback  # noqa: PLC0415  (only here)
+
+            traceback.print_exception(error.__cause__ or error)
+        sys.stderr.write(f"{error}\n")
+    except (OSError, ValueError, AttributeError):
+        pass  # stderr is closed: nobody reads it

@@ -1,0 +1,137 @@
+"""The dialer folds the route: each leg's stream carries the next.
+
+It knows in which order legs follow each other and what a place is called in
+messages; it must not know what is inside a leg.
+"""
+
+from __future__ import annotations
+
+import os
+from _thread import start_new_thread
+
+from relay import tcp
+from relay.errors import RelayError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from socket import socket
+
+    from relay.children import Children
+    from relay.options import Options
+    from relay.progress import Progress
+    from relay.route import Element, Route
+    from relay.settings import HopSettings
+    from relay.ssh.channel import ChannelStream
+
+# Hops whose ProxyCommand is being run by the pyrelays above this one: a
+# ProxyCommand that leads to its own hop again would never end.
+VIA = "PYRELAY_VIA"
+
+
+def dial(route: Route, options: Options, progress: Progress, children: Children) -> socket | ChannelStream:
+    """A stream to the route's target. Raises RelayError that names the leg that failed.
+
+    Blocks; the guard sees to the deadline and to ssh's leaving.
+    """
+    try:
+        if route.hops:
+            return _through_hops(route, options, progress, children)
+        target = route.target
+        progress.at(str(target))
+        return tcp.connect(target.host, target.port or 22, progress, family=options.family, source=options.source)
+    except RelayError as error:
+        raise error.at(progress.place) from error.__cause__
+
+
+def _through_hops(route: Route, options: Options, progress: Progress, children: Children) -> socket | ChannelStream:
+    """Hop by hop: the stream that reaches a hop carries its session, and the session opens the stream to the next."""
+    progress.stage("reading ssh_config")
+    start_new_thread(_import_session, ())
+    elements, found = _look_up(route, options, progress, children)
+    count = len(elements) - 1
+    places = [f"hop {number} of {count} ({element})" for number, element in enumerate(elements[:-1], 1)]
+    places.append(f"target ({elements[-1]})")
+
+    from relay.prompt import Prompt  # noqa: PLC0415  (a raw relay asks nobody)
+    from relay.ssh.session import Session  # noqa: PLC0415
+
+    progress.at(places[0])
+    stream: socket | ChannelStream = _first_leg(found[0], options, progress, children)
+    session: Session | None = None
+    for settings, following, place in zip(found, found[1:], places[1:], strict=False):
+        prompt = Prompt(progress, batch=settings.yes("batchmode"))
+        session = Session(stream, settings, progress, prompt, outer=session)
+        progress.at(place)
+        stream = session.forward(following.hostname, following.port, progress)
+    return stream
+
+
+def _import_session() -> None:
+    """paramiko takes longer to import than ssh to read its files and a near server to answer: do it meanwhile."""
+    import relay.ssh.session  # noqa: F401, PLC0415
+
+
+def _look_up(
+    route: Route, options: Options, progress: Progress, children: Children
+) -> tuple[list[Element], list[HopSettings]]:
+    """The names of the route, the first hop's own ProxyJump before them, and what ssh_config says of each."""
+    from relay.route import parse_jump  # noqa: PLC0415
+    from relay.settings import Lookup, Query  # noqa: PLC0415
+
+    elements = [*route.hops, route.target]
+    queries = [Query(element, options) for element in route.hops]
+    found = Lookup([*queries, Query(route.target, options, is_hop=False)], children).read(progress)
+    came_from = {elements[0].host}
+    while jump := found[0].proxy_jump():
+        before = parse_jump(jump)
+        if before[0].host in came_from:
+            raise RelayError(f"ssh_config: the ProxyJump of {found[0].name} leads back to {before[0].host}")
+        came_from.add(before[0].host)
+        found = Lookup([Query(hop, options, chosen=False) for hop in before], children).read(progress) + found
+        elements = [*before, *elements]
+    return elements, found
+
+
+def _first_leg(hop: HopSettings, options: Options, progress: Progress, children: Children) -> socket:
+    """A stream to the first hop, as its ssh_config says: by its own ProxyCommand, else by TCP."""
+    command = hop.proxy_command()
+    if command:
+        return _run_proxy_command(command, hop, progress, children)
+    family = options.family or tcp.FAMILIES.get(hop.get("addressfamily"), 0)
+    source = options.source or hop.get("bindaddress") or None
+    return tcp.connect(
+        hop.hostname,
+        hop.port,
+        progress,
+        family=family,
+        source=source,
+        timeout=hop.seconds("connecttimeout") or None,
+        keepalive=hop.yes("tcpkeepalive"),
+    )
+
+
+def _run_proxy_command(command: str, hop: HopSettings, progress: Progress, children: Children) -> socket:
+    """The hop's ProxyCommand as ssh runs it (sshconnect.c, ssh_proxy_connect): by the user's shell.
+
+    With ProxyUseFdpass the socket that the command hands over is used, and
+    the command is waited for.
+    """
+    import socket  # noqa: PLC0415  (a raw relay has no use for it here)
+
+    via = os.environ.get(VIA, "").split()
+    if hop.name in via:
+        raise RelayError(f"ssh_config: the ProxyCommand of {hop.name} leads back to {hop.name}")
+    progress.stage(f"running {command}")
+    ours, theirs = socket.socketpair()
+    shell = os.environ.get("SHELL") or "/bin/sh"
+    with theirs:
+        environ = {**os.environ, VIA: " ".join([*via, hop.name])}
+        child = children.connect([shell, "-c", f"exec {command}"], theirs, environ)
+    if not hop.yes("proxyusefdpass"):
+        return ours
+    with ours:
+        _, fds, _, _ = socket.recv_fds(ours, 1, 1)
+    child.wait()
+    if not fds:
+        raise RelayError("the ProxyCommand handed over no connection (ProxyUseFdpass)")
+    return socket.socket(fileno=fds[0])

@@ -1,0 +1,42 @@
+"""A channel of a hop as a stream: what the pump and the next hop's session read and write."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import paramiko
+
+    from relay.ssh.session import Session
+
+
+class ChannelStream:
+    """Two-way bytes with half-close over one direct-tcpip channel."""
+
+    def __init__(self, channel: paramiko.Channel, session: Session) -> None:
+        self.channel = channel
+        self._session = session
+
+    def recv(self, size: int) -> bytes:
+        """At most size bytes; b"" at the far side's end. Raises RelayError when the link is lost."""
+        data: bytes = self.channel.recv(size)
+        if not data and not self.channel.eof_received and not self._session.transport.is_active():
+            raise self._session.lost()
+        return data
+
+    def sendall(self, data: bytes) -> None:
+        """All of data, when the far side's window has room. Raises RelayError when the link is lost."""
+        try:
+            self.channel.sendall(data)
+        except OSError as error:
+            if self._session.transport.is_active():
+                raise BrokenPipeError("the channel is closed") from error
+            raise self._session.lost() from error
+
+    def shutdown_write(self) -> None:
+        """No more will be sent; the far side may still send."""
+        self.channel.shutdown_write()
+
+    def close(self) -> None:
+        """Close the channel; the session lives on."""
+        self.channel.close()

@@ -1,0 +1,192 @@
+"""A hop that has been logged in to, and the streams that it opens.
+
+It knows in which order a hop's stages follow each other, and turns paramiko's
+exceptions into words; it must not know argv, stdio, or how a route is folded.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import TYPE_CHECKING, Any
+
+import paramiko
+from paramiko.common import OPEN_FAILED_ADMINISTRATIVELY_PROHIBITED
+
+from relay.errors import RelayError, TimedOut, printable
+from relay.ssh.auth import login
+from relay.ssh.channel import ChannelStream
+from relay.ssh.transport import Disconnected, Refused, Transport
+from relay.ssh.trust import Trust
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from relay.progress import Progress
+    from relay.prompt import Prompt
+    from relay.settings import HopSettings
+
+
+class Session:
+    """One hop, logged in to.
+
+    outer: the session whose channel carries this one, None for the first hop.
+    """
+
+    def __init__(
+        self,
+        stream: Any,
+        settings: HopSettings,
+        progress: Progress,
+        prompt: Prompt,
+        outer: Session | None = None,
+    ) -> None:
+        """Key exchange, host key, login, over a stream that reaches the hop.
+
+        Raises RelayError in the words of the stage that failed.
+        """
+        _quiet(progress.verbosity)
+        self.place = progress.place
+        self.outer = outer
+        self._settings = settings
+        trust = Trust(settings, progress, prompt)
+        progress.stage("waiting for the server's ident")
+        self.transport: Transport = Transport(
+            stream.channel if isinstance(stream, ChannelStream) else stream,
+            progress,
+            outer.transport if outer is not None else None,
+        )
+        _choose(self.transport, settings)
+        self.transport._preferred_keys = tuple(trust.algorithms(self.transport._preferred_keys))
+        self._exchange_keys(progress)
+        progress.stage("host key")
+        trust.verify(self.transport.host_key_blob)
+        progress.stage("login")
+        login(self.transport, settings, progress, prompt)
+        interval = settings.seconds("serveraliveinterval")
+        if interval:
+            self.transport.keep_alive(interval, int(settings.get("serveralivecountmax", "3")))
+
+    def forward(self, host: str, port: int, progress: Progress) -> ChannelStream:
+        """A stream from the hop to host and port, which the hop looks up (RFC 4254 section 7.2, direct-tcpip).
+
+        Raises RelayError: when the hop may not forward, it is the hop that
+        failed, else it is the place that could not be reached.
+        """
+        progress.stage("waiting for the hop to connect")
+        try:
+            channel = self.transport.open_channel("direct-tcpip", (host, port), ("127.0.0.1", 65535))
+        except Refused as error:
+            if error.reason == OPEN_FAILED_ADMINISTRATIVELY_PROHIBITED:
+                raise RelayError(
+                    f"the server does not forward to {host} port {port}: {error or 'administratively prohibited'}",
+                    hint="AllowTcpForwarding and PermitOpen in its sshd_config decide that",
+                    place=self.place,
+                ) from error
+            raise RelayError(f"{_sentence(str(error)) or 'no connection'} (says {self.place})") from error
+        except (paramiko.SSHException, OSError, EOFError) as error:
+            raise self.lost(error) from error
+        return ChannelStream(channel, self)
+
+    def lost(self, error: BaseException | None = None) -> RelayError:
+        """Why the link is lost, told of the outermost session that has failed: the others fell with it."""
+        if self.outer is not None and not self.outer.transport.is_active():
+            return self.outer.lost()
+        error = error or self.transport.saved_exception
+        if isinstance(error, Disconnected):
+            return RelayError(f"the server disconnected: {error}", place=self.place)
+        reason = f": {_words(error)}" if error is not None and _words(error) else ""
+        return RelayError(f"the connection was lost{reason}", place=self.place)
+
+    def _exchange_keys(self, progress: Progress) -> None:
+        """Idents and key exchange; ConnectTimeout bounds the wait for the ident. Raises RelayError."""
+        limit = self._settings.seconds("connecttimeout", 0.0)
+        if limit:
+            self.transport.banner_timeout = limit
+        began = time.monotonic()
+        try:
+            self.transport.start_client()
+        except paramiko.SSHException as error:
+            if isinstance(error, paramiko.IncompatiblePeer):
+                raise _incompatible(self.transport, error) from error
+            if self.transport.remote_version:
+                raise self.lost(error) from error
+            if isinstance(error.__context__, TimeoutError) and limit and time.monotonic() - began >= limit:
+                raise TimedOut(f"no SSH ident within {limit:g} seconds (ConnectTimeout)") from error
+            if isinstance(error.__context__, EOFError):
+                raise RelayError(
+                    "the server closed the connection before its SSH ident",
+                    hint="a server that is short of room for new logins does so (MaxStartups, PerSourcePenalties)",
+                ) from error
+            if isinstance(error.__context__, OSError):
+                raise RelayError(_words(error.__context__)) from error
+            raise RelayError(f"this is no SSH server: {printable(str(error))}") from error
+        except EOFError as error:
+            raise RelayError(f"the server closed the connection ({progress.doing})") from error
+        except OSError as error:
+            raise self.lost(error) from error
+
+
+def _choose(transport: Transport, settings: HopSettings) -> None:
+    """The algorithms of ssh_config where somebody chose them, in their order. Raises RelayError when none is left."""
+    for key, attribute, known in (
+        ("kexalgorithms", "_preferred_kex", transport._kex_info),
+        ("ciphers", "_preferred_ciphers", transport._cipher_info),
+        ("macs", "_preferred_macs", transport._mac_info),
+    ):
+        wanted = settings.algorithms(key)
+        if wanted is None:
+            continue
+        names = tuple(name for name in wanted if name in known)
+        if not names:
+            raise RelayError(
+                f"none of the {key} that ssh_config asks for is to be had: {','.join(wanted)}",
+                hint=f"pyrelay has {','.join(known)}",
+            )
+        setattr(transport, attribute, names)
+    if settings.yes("compression"):
+        transport.use_compression(True)
+    limit = settings.get("rekeylimit").split()
+    if limit and int(limit[0]):
+        transport.packetizer.REKEY_BYTES = int(limit[0])
+
+
+def _incompatible(transport: Transport, error: paramiko.SSHException) -> RelayError:
+    """No algorithm in common: say which kind, and both lists (RFC 4253 section 7.1)."""
+    theirs: Mapping[str, list[str]] = transport.remote_lists
+    for word, ours, offered in (
+        ("key exchange", transport.preferred_kex, "kex_algo_list"),
+        ("host key", transport.preferred_keys, "server_key_algo_list"),
+        ("cipher", transport.preferred_ciphers, "client_encrypt_algo_list"),
+        ("MAC", transport.preferred_macs, "client_mac_algo_list"),
+        ("compression", transport.preferred_compression, "client_compress_algo_list"),
+    ):
+        if not set(ours) & set(theirs.get(offered, ())):
+            server = printable(",".join(theirs.get(offered, ())), 400)
+            return RelayError(f"no {word} algorithm in common: we have {','.join(ours)}; the server has {server}")
+    return RelayError(f"no algorithm in common: {printable(str(error))}")
+
+
+def _sentence(text: str) -> str:
+    """A server's text as the end of a line of ours: no capital at its start."""
+    return text[:1].lower() + text[1:] if text[1:2].islower() else text
+
+
+def _words(error: BaseException | None) -> str:
+    """The cause in a library's exception, in words."""
+    if isinstance(error, OSError) and error.strerror:
+        return _sentence(error.strerror)
+    return printable(str(error)) if error is not None and str(error) else ""
+
+
+def _quiet(verbosity: int) -> None:
+    """paramiko logs what we say ourselves, and without a handler logging prints it on stderr; -vvv shows it."""
+    logger = logging.getLogger("paramiko")
+    if logger.handlers:
+        return
+    logger.propagate = False
+    if verbosity >= 3:
+        logger.addHandler(logging.StreamHandler())
+        logger.setLevel(logging.DEBUG)
+    else:
+        logger.addHandler(logging.NullHandler())
