@@ -7,41 +7,57 @@ its foreground group), with a stdin that is never ssh's.
 
 from __future__ import annotations
 
+from _thread import RLock
+
+from relay.errors import RelayError
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from socket import socket
     from subprocess import Popen
+    from typing import Any
 
 
 class Children:
-    """Every child that was started and may still run."""
+    """Every child that was started and may still run.
+
+    They are started in one thread and ended in another, by a signal's handler
+    too: no child may slip through between its start and its being known.
+    """
 
     def __init__(self) -> None:
         self._running: list[Popen[bytes]] = []
+        self._lock = RLock()
+        self._ended = False
 
     def ask(self, argv: Sequence[str]) -> Popen[bytes]:
         """Start a program whose stdout and stderr will be read; it has no stdin."""
-        from subprocess import DEVNULL, PIPE, Popen  # noqa: PLC0415  (a raw relay starts nothing)
+        from subprocess import DEVNULL, PIPE  # noqa: PLC0415  (a raw relay starts nothing)
 
-        child = Popen(argv, stdin=DEVNULL, stdout=PIPE, stderr=PIPE)
-        self._running.append(child)
-        return child
+        return self._start(argv, stdin=DEVNULL, stdout=PIPE, stderr=PIPE)
 
     def connect(self, argv: Sequence[str], stdio: socket, environ: Mapping[str, str]) -> Popen[bytes]:
         """Start a program that serves one end of a socket pair as its stdin and stdout."""
+        return self._start(argv, stdin=stdio.fileno(), stdout=stdio.fileno(), env=dict(environ))
+
+    def _start(self, argv: Sequence[str], **how: Any) -> Popen[bytes]:
         from subprocess import Popen  # noqa: PLC0415
 
-        child = Popen(argv, stdin=stdio.fileno(), stdout=stdio.fileno(), env=dict(environ))
-        self._running.append(child)
+        with self._lock:
+            if self._ended:
+                raise RelayError("the program is about to end")
+            child: Popen[bytes] = Popen(argv, **how)
+            self._running.append(child)
         return child
 
     def end(self) -> None:
         """End all that still run: SIGHUP as ssh sends its ProxyCommand, then SIGTERM for what ignores that."""
-        for child in self._running:
-            if child.poll() is None:
-                from signal import SIGHUP, SIGTERM  # noqa: PLC0415
+        with self._lock:
+            self._ended = True
+            for child in self._running:
+                if child.poll() is None:
+                    from signal import SIGHUP, SIGTERM  # noqa: PLC0415
 
-                child.send_signal(SIGHUP)
-                child.send_signal(SIGTERM)
-        self._running.clear()
+                    child.send_signal(SIGHUP)
+                    child.send_signal(SIGTERM)

@@ -67,6 +67,8 @@ def relay(chosen: Options, parent: int, children: Children) -> int:
 
     from relay import dial, guard, pump  # noqa: PLC0415  (a usage error needs none of them)
 
+    if way.hops:
+        guard.clean_up_on_signals(children.end)
     try:
         stream = guard.watch(lambda: dial.dial(way, chosen, progress, children), progress, STDIN, STDOUT, parent)
     except guard.Gone:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     T = TypeVar("T")
 
+EXIT_SIGNALLED = 128  # and the signal's number, as a shell has it
 LOOK_ROUND = 0.25  # seconds between two looks at the parent and the clock
 
 
@@ -69,3 +70,15 @@ def watch(work: Callable[[], T], progress: Progress, stdin: int, stdout: int, pa
     if failure:
         raise failure[0]
     return outcome[0]
+
+
+def clean_up_on_signals(clean_up: Callable[[], None]) -> None:
+    """From now on SIGHUP, SIGINT and SIGTERM end the process after clean_up; a raw relay has nothing to clean up."""
+    import signal  # noqa: PLC0415  (enum: a raw relay leaves the signals as they are)
+
+    def leave(number: int, _frame: object) -> None:
+        clean_up()
+        os._exit(EXIT_SIGNALLED + number)
+
+    for number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, leave)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import threading
 from typing import TYPE_CHECKING
@@ -15,6 +16,8 @@ from relay.progress import Progress
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+    from lab import Lab
 
 Pipe = tuple[int, int]
 
@@ -94,3 +97,15 @@ def test_hang_up_of_a_socket_stdin(stdio: tuple[Pipe, Pipe], stuck: Callable[[],
 def test_parent_gone(stdio: tuple[Pipe, Pipe], stuck: Callable[[], object]) -> None:
     with pytest.raises(guard.Gone):
         watch(stuck, stdio, parent=os.getpid())
+
+
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_the_program_and_what_it_started(lab: Lab, number: signal.Signals) -> None:
+    alive = lab.top / "alive"  # open as long as the ProxyCommand lives
+    os.mkfifo(alive)
+    lab.host("h1", ProxyCommand=f"sh -c 'exec 3>{alive}; echo up >&3; exec sleep 1000'")
+    with lab.start("pyrelay", "-F", lab.config, "h1+h3") as program, alive.open() as end:
+        assert end.readline() == "up\n"
+        program.send_signal(number)
+        assert program.wait(10) == 128 + number
+        assert end.read() == ""

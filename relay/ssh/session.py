@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     from relay.prompt import Prompt
     from relay.settings import HopSettings
 
+# What a server means that gives no text with its refusal (RFC 4254 section 5.1).
+OPEN_FAILURES = {2: "connection failed", 3: "direct-tcpip is unknown to the server", 4: "the server lacks resources"}
+
 
 class Session:
     """One hop, logged in to.
@@ -83,7 +86,8 @@ class Session:
                     hint="AllowTcpForwarding and PermitOpen in its sshd_config decide that",
                     place=self.place,
                 ) from error
-            raise RelayError(f"{_sentence(str(error)) or 'no connection'} (says {self.place})") from error
+            cause = _sentence(str(error)) or OPEN_FAILURES.get(error.reason, "no connection")
+            raise RelayError(f"{cause} (says {self.place})") from error
         except (paramiko.SSHException, OSError, EOFError) as error:
             raise self.lost(error) from error
         return ChannelStream(channel, self)
