@@ -133,5 +133,5 @@ def _run_proxy_command(command: str, hop: HopSettings, progress: Progress, child
         _, fds, _, _ = socket.recv_fds(ours, 1, 1)
     child.wait()
     if not fds:
-        raise RelayError("the ProxyCommand handed over no connection (ProxyUseFdpass)")
+        raise RelayError("the ProxyCommand ended without handing over a connection (ProxyUseFdpass)")
     return socket.socket(fileno=fds[0])

@@ -104,31 +104,35 @@ class Session:
 
     def _exchange_keys(self, progress: Progress) -> None:
         """Idents and key exchange; ConnectTimeout bounds the wait for the ident. Raises RelayError."""
-        limit = self._settings.seconds("connecttimeout", 0.0)
+        limit = self._settings.seconds("connecttimeout")
         if limit:
             self.transport.banner_timeout = limit
         began = time.monotonic()
         try:
             self.transport.start_client()
-        except paramiko.SSHException as error:
-            if isinstance(error, paramiko.IncompatiblePeer):
-                raise _incompatible(self.transport, error) from error
+        except paramiko.IncompatiblePeer as error:
+            raise _incompatible(self.transport, error) from error
+        except (paramiko.SSHException, EOFError, OSError) as error:
             if self.transport.remote_version:
+                if isinstance(error, EOFError):
+                    raise RelayError(f"the server closed the connection ({progress.doing})") from error
                 raise self.lost(error) from error
-            if isinstance(error.__context__, TimeoutError) and limit and time.monotonic() - began >= limit:
+            if limit and time.monotonic() - began >= limit:
                 raise TimedOut(f"no SSH ident within {limit:g} seconds (ConnectTimeout)") from error
-            if isinstance(error.__context__, EOFError):
-                raise RelayError(
-                    "the server closed the connection before its SSH ident",
-                    hint="a server that is short of room for new logins does so (MaxStartups, PerSourcePenalties)",
-                ) from error
-            if isinstance(error.__context__, OSError):
-                raise RelayError(_words(error.__context__)) from error
-            raise RelayError(f"this is no SSH server: {printable(str(error))}") from error
-        except EOFError as error:
-            raise RelayError(f"the server closed the connection ({progress.doing})") from error
-        except OSError as error:
-            raise self.lost(error) from error
+            raise _no_ident(error) from error
+
+
+def _no_ident(error: BaseException) -> RelayError:
+    """Why a server has not said that it speaks SSH."""
+    cause = error.__context__ if isinstance(error, paramiko.SSHException) else error
+    if isinstance(cause, EOFError):
+        return RelayError(
+            "the connection was closed before the server's SSH ident",
+            hint="a server that is short of room for new logins does so (MaxStartups, PerSourcePenalties)",
+        )
+    if isinstance(cause, OSError):
+        return RelayError(_words(cause))
+    return RelayError(f"this is no SSH server: {printable(str(error))}")
 
 
 def _choose(transport: Transport, settings: HopSettings) -> None:

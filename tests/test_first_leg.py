@@ -1,0 +1,122 @@
+"""How the first hop is reached: by what its own ssh_config says, and never in a circle."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from lab import Lab
+
+
+@pytest.fixture
+def hops(lab: Lab) -> Lab:
+    lab.servers("gate", "h1", "h3")
+    return lab
+
+
+def answer(lab: Lab, name: str) -> str:
+    done = lab.ssh(name, "echo $SERVER")
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def test_its_proxyjump(hops: Lab) -> None:
+    hops.host("h1", ProxyJump="gate")
+    assert answer(hops, "h1/h3") == "h3"
+    assert hops["gate"].forwards() == [("127.0.0.1", hops["h1"].port)]
+    assert hops["h1"].forwards() == [("127.0.0.1", hops["h3"].port)]
+
+
+def test_its_proxyjump_of_several_hops_and_their_own(hops: Lab) -> None:
+    hops.server("g2")
+    hops.host("g2", ProxyJump="gate")
+    hops.host("h1", ProxyJump=f"g2,{hops.user}@127.0.0.1:{hops['gate'].port}")
+    assert answer(hops, "h1/h3") == "h3"
+    ports = [hops[name].port for name in ("g2", "gate", "h1")]
+    assert hops["gate"].forwards() == [("127.0.0.1", ports[0]), ("127.0.0.1", ports[2])]
+    assert hops["g2"].forwards() == [("127.0.0.1", ports[1])]
+
+
+def test_its_proxyjump_leads_back(hops: Lab) -> None:
+    hops.host("h1", ProxyJump="gate")
+    hops.host("gate", ProxyJump="h1")
+    done = hops.pyrelay("h1/h3", timeout=10)
+    assert done.returncode == 1
+    assert "the ProxyJump of gate leads back to h1" in done.stderr
+
+
+def test_a_later_hop_is_reached_through_the_hop_before_it(hops: Lab) -> None:
+    hops.host("h1", ProxyJump="nowhere")
+    assert answer(hops, "gate/h1/h3") == "h3"
+
+
+def test_its_proxycommand(hops: Lab) -> None:
+    used = hops.top / "used"
+    hops.host("h1", ProxyCommand=f"sh -c 'echo %n %h %p %r >{used}; exec nc %h %p'")
+    assert answer(hops, "h1/h3") == "h3"
+    assert used.read_text() == f"h1 127.0.0.1 {hops['h1'].port} {hops.user}\n"
+
+
+def test_its_proxycommand_hands_over_the_connection(hops: Lab) -> None:
+    hops.host("h1", ProxyCommand="nc -F %h %p", ProxyUseFdpass="yes")
+    assert answer(hops, "h1/h3") == "h3"
+
+
+@pytest.mark.parametrize(
+    ("use_fdpass", "cause"),
+    [
+        ("yes", "the ProxyCommand ended without handing over a connection (ProxyUseFdpass)"),
+        ("no", "the connection was closed before the server's SSH ident"),
+    ],
+)
+def test_its_proxycommand_fails(hops: Lab, use_fdpass: str, cause: str) -> None:
+    hops.host("h1", ProxyCommand="false", ProxyUseFdpass=use_fdpass)
+    done = hops.pyrelay("h1/h3")
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"pyrelay: hop 1 of 1 (h1): {cause}\n")
+
+
+def test_its_proxycommand_is_pyrelay(hops: Lab) -> None:
+    """A static chain: `h3` alone is reached through h1, and that through the gate."""
+    pyrelay = f"pyrelay -F {hops.config}"
+    hops.host("h1", ProxyCommand=f"{pyrelay} gate+%n")
+    hops.host("h3", ProxyCommand=f"{pyrelay} h1+%n")
+    hops.known_hosts.write_text(hops.known_hosts.read_text().replace("*+h3", "h3"))
+    hops.host("h3", HostKeyAlias="h3")
+    assert answer(hops, "h3") == "h3"
+    assert hops["gate"].forwards() == [("127.0.0.1", hops["h1"].port)]
+
+
+def test_its_proxycommand_leads_back(hops: Lab) -> None:
+    pyrelay = f"pyrelay -F {hops.config}"
+    hops.host("h1", ProxyCommand=f"{pyrelay} gate+%n")
+    hops.host("gate", ProxyCommand=f"{pyrelay} h1+%n")
+    done = hops.pyrelay("h1/h3", timeout=10)
+    assert done.returncode == 1
+    assert "the ProxyCommand of h1 leads back to h1" in done.stderr
+
+
+def test_the_block_of_the_chain_that_matches_a_hop_too_does_not_recurse(hops: Lab) -> None:
+    """`Host *` with pyrelay as ProxyCommand: a plain name is a plain connection."""
+    hops.head = f"Host *\n    ProxyCommand pyrelay -F {hops.config} %h %p\n"
+    assert answer(hops, "h1/h3") == "h3"
+
+
+def test_a_plain_destination_looks_nothing_up(hops: Lab) -> None:
+    hops.head = "NoSuchKeyword yes\n"
+    done = hops.pyrelay("127.0.0.1", str(hops["h3"].port))
+    assert done.stdout.startswith("SSH-2.0-")
+    assert "nosuchkeyword" in hops.pyrelay("h1+h3").stderr
+
+
+@pytest.mark.parametrize("setting", ["BindAddress", "-s"])
+def test_its_source_address(hops: Lab, setting: str) -> None:
+    if setting == "-s":
+        hops.options += ["-s", "127.0.0.9"]
+    else:
+        hops.host("h1", BindAddress="127.0.0.9")
+    assert answer(hops, "h1/h3") == "h3"
+    assert "from 127.0.0.9 port" in hops["h1"].log()
+    assert "from 127.0.0.9 port" not in hops["h3"].log()
