@@ -14,6 +14,8 @@ import paramiko
 from paramiko.common import cMSG_GLOBAL_REQUEST
 
 from relay.errors import printable
+from relay.pubkey import BadKey
+from relay.ssh.hostkeys import ALGORITHMS, check_proof
 
 if TYPE_CHECKING:
     from paramiko.message import Message
@@ -95,6 +97,7 @@ class Transport(paramiko.Transport):
         )
         if name in paramiko.Transport._kex_info or name == "curve25519-sha256"
     )
+    _preferred_keys = ALGORITHMS
     _CLIENT_ID = "pyrelay"
 
     def __init__(self, stream: Any, progress: Progress, outer: Transport | None) -> None:
@@ -176,8 +179,20 @@ class Transport(paramiko.Transport):
         if self.local_kex_init is None:
             super()._send_kex_init()
 
+    @property
+    def preferred_keys(self) -> tuple[str, ...]:
+        """The host key algorithms as they were chosen; paramiko would put all certificates behind all plain keys."""
+        return tuple(self._preferred_keys)
+
     def _verify_key(self, host_key: bytes, sig: bytes) -> None:
-        """Keep the host key as it was sent; on a rekey it must be the one that was checked at first."""
+        """Keep the host key as it was sent; on a rekey it must be the one that was checked at first.
+
+        paramiko does not look whether key and signature are of the kind that was agreed on.
+        """
+        try:
+            check_proof(self.host_key_type, host_key, sig)
+        except BadKey as error:
+            raise paramiko.SSHException(str(error)) from error
         super()._verify_key(host_key, sig)
         if self.host_key_blob and host_key != self.host_key_blob:
             raise paramiko.SSHException("the server showed another host key when it rekeyed")
