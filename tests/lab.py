@@ -13,12 +13,15 @@ from __future__ import annotations
 
 import os
 import pwd
+import select
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +55,9 @@ class Lab:
 
     top: an empty directory of its own, with a path short enough for unix sockets.
     options: pyrelay's options in the ProxyCommand line, set before a client is run.
+    head: lines of ssh_config that come before all others.
     config, known_hosts, identity: the files that the clients use; `known_hosts` may be edited.
+    program: pyrelay, as the clients find it.
     """
 
     def __init__(self, top: Path) -> None:
@@ -62,26 +67,25 @@ class Lab:
         self.config = top / "ssh_config"
         self.known_hosts = top / "known_hosts"
         self.options: list[str] = []
-        self.head = ""  # lines of ssh_config that come before all others
+        self.head = ""
         self._servers: dict[str, Server] = {}
         self._blocks: dict[str, dict[str, object]] = {}
         self._ends = ExitStack()
         self.home.mkdir()
         self.known_hosts.touch()
         self.identity = self.keygen("id")
-        self._bin = top / "bin"
-        self._bin.mkdir()
+        self.program = top / "bin" / "pyrelay"
+        self.program.parent.mkdir()
         self._install()
 
     def _install(self) -> None:
         """Put `pyrelay` where the clients' PATH finds it."""
         installed = shutil.which("pyrelay", path=os.path.dirname(sys.executable))
-        program = self._bin / "pyrelay"
         if installed:
-            program.symlink_to(installed)
+            self.program.symlink_to(installed)
         else:
-            program.write_text(SCRIPT.format(python=sys.executable, root=str(ROOT)))
-            program.chmod(0o755)
+            self.program.write_text(SCRIPT.format(python=sys.executable, root=str(ROOT)))
+            self.program.chmod(0o755)
 
     # What there is
 
@@ -182,7 +186,7 @@ class Lab:
         return {
             "HOME": str(self.home),
             "LANG": "C.UTF-8",
-            "PATH": os.pathsep.join([str(self._bin), SYSTEM_PATH]),
+            "PATH": os.pathsep.join([str(self.program.parent), SYSTEM_PATH]),
             "RES_OPTIONS": "timeout:1 attempts:1",
             "PYRELAY_LAB": str(self.top),
             **more,
@@ -219,11 +223,16 @@ class Lab:
         """Run the real ssh with the lab's config."""
         return self.run("ssh", "-F", self.config, *arguments, stdin=stdin, timeout=timeout)
 
-    def pyrelay(self, *arguments: str, stdin: str = "", timeout: float = 60) -> subprocess.CompletedProcess[str]:
-        """Run pyrelay itself with the lab's config."""
-        return self.run(
-            self._bin / "pyrelay", "-F", self.config, *self.options, *arguments, stdin=stdin, timeout=timeout
-        )
+    def pyrelay(self, *arguments: str, stdin: str | None = "", timeout: float = 60) -> subprocess.CompletedProcess[str]:
+        """Run pyrelay itself with the lab's config; with a stdin of None it stays open and silent, as ssh's can."""
+        argv = [self.program, "-F", self.config, *self.options, *arguments]
+        if stdin is not None:
+            return self.run(*argv, stdin=stdin, timeout=timeout)
+        ours, theirs = os.pipe()
+        with open(ours), open(theirs, "w"):
+            process = self.start(*argv, stdin=ours)
+            out, err = process.communicate(timeout=timeout)
+        return subprocess.CompletedProcess(argv, process.returncode, out.decode(), err.decode())
 
     def processes(self) -> dict[int, str]:
         """Every process that a client of this lab is or has started: its id and its command line (Linux only).
@@ -232,7 +241,7 @@ class Lab:
         """
         mark = f"PYRELAY_LAB={self.top}".encode()
         found = {}
-        for entry in os.listdir("/proc"):
+        for entry in os.listdir("/proc") if os.path.isdir("/proc") else ():
             try:
                 if entry.isdigit() and mark in Path("/proc", entry, "environ").read_bytes().split(b"\0"):
                     command = Path("/proc", entry, "cmdline").read_bytes().replace(b"\0", b" ").decode().strip()
@@ -241,9 +250,22 @@ class Lab:
                 continue
         return found
 
+    def remaining(self, seconds: float) -> dict[int, str]:
+        """Wait until none of `processes` is left, at most so long; return those that are."""
+        deadline = time.monotonic() + seconds
+        while (found := self.processes()) and (left := deadline - time.monotonic()) > 0:
+            with suppress(ProcessLookupError):
+                handle = os.pidfd_open(min(found))
+                select.select([handle], [], [], left)
+                os.close(handle)
+        return found
+
     def stop(self) -> None:
         """End the clients that still run, and the servers: the last one started first."""
         self._ends.close()
+        for pid in self.processes():
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

@@ -37,13 +37,14 @@ def need(*programs: str) -> str:
 class Scripted:
     """A server that says `greeting` to whoever connects, then hangs up, or stays silent for ever.
 
-    accepted: how many connections there have been.
+    accepted: how many connections there have been. reached: set at the first one.
     """
 
     def __init__(self, greeting: bytes = b"", *, hang_up: bool) -> None:
         self.greeting = greeting
         self.hang_up = hang_up
         self.accepted = 0
+        self.reached = threading.Event()
         self._held: list[socket.socket] = []
         self._listener = socket.create_server((LOOPBACK, 0))
         self.port: int = self._listener.getsockname()[1]
@@ -53,6 +54,7 @@ class Scripted:
     def _serve(self) -> None:
         for connection in connections(self._listener):
             self.accepted += 1
+            self.reached.set()
             connection.sendall(self.greeting)
             if self.hang_up:
                 # Not a bare close: with bytes of the client unread that would be a reset.

@@ -1,0 +1,149 @@
+"""When a chain cannot be made: exit 1 within the deadline, and a message that names the hop and the cause."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from lab import Lab
+
+ROUTE = "h1/h2/h3"
+# What goes wrong may go wrong at any element of the route.
+PLACES = {"h1": "hop 1 of 2 (h1)", "h2": "hop 2 of 2 (h2)", "h3": "target (h3)"}
+hops = pytest.mark.parametrize("bad", ["h1", "h2"])
+elements = pytest.mark.parametrize("bad", list(PLACES))
+
+
+def fail(lab: Lab, bad: str, *arguments: str, route: str = ROUTE) -> str:
+    """Run pyrelay, which must fail at that element; return what it says after the element's name."""
+    ran = lab.pyrelay(*arguments, route, "22", stdin=None, timeout=30)
+    assert (ran.returncode, ran.stdout) == (1, ""), ran.stderr
+    lines = ran.stderr.splitlines()
+    begin = f"pyrelay: {PLACES[bad]}: "
+    assert lines[0].startswith(begin), ran.stderr
+    assert len(lines) <= 3, ran.stderr
+    return ran.stderr.removeprefix(begin)
+
+
+def servers(lab: Lab, bad: str) -> None:
+    """Start all servers of the route but the bad one."""
+    lab.servers(*(name for name in PLACES if name != bad))
+
+
+@hops
+def test_a_wrong_host_key(lab: Lab, bad: str) -> None:
+    lab.servers(*PLACES)
+    known = lab.known_hosts.read_text().splitlines()
+    line = next(number for number, text in enumerate(known) if f"]:{lab[bad].port}," in text)
+    wrong = Path(f"{lab.keygen('wrong')}.pub").read_text().split()[1]
+    known[line] = re.sub("ssh-ed25519 .*", f"ssh-ed25519 {wrong}", known[line])
+    lab.known_hosts.write_text("\n".join(known) + "\n")
+    said = fail(lab, bad)
+    assert "host key" in said
+    assert f"{lab.known_hosts}:{line + 1}" in said
+    assert lab[bad].logins() == []
+
+
+@hops
+@pytest.mark.parametrize("checking", ["no", "accept-new"])
+def test_a_wrong_host_key_is_refused_in_every_mode(lab: Lab, bad: str, checking: str) -> None:
+    lab.servers(*PLACES)
+    other = "h2" if bad == "h1" else "h1"
+    text = lab.known_hosts.read_text()
+    lab.known_hosts.write_text(text.replace(lab[bad].host_keys[0].split()[1], lab[other].host_keys[0].split()[1]))
+    assert "host key" in fail(lab, bad, "-o", f"StrictHostKeyChecking={checking}")
+    assert lab[bad].logins() == []
+
+
+@hops
+def test_an_unknown_host_key(lab: Lab, bad: str) -> None:
+    lab.servers(*PLACES)
+    lines = lab.known_hosts.read_text().splitlines(keepends=True)
+    lab.known_hosts.write_text("".join(line for line in lines if f"]:{lab[bad].port}," not in line))
+    said = fail(lab, bad)
+    fingerprint = lab.run("ssh-keygen", "-l", "-f", lab.top / bad / "ed25519.pub").stdout.split()[1]
+    assert fingerprint in said
+    assert "StrictHostKeyChecking" in said  # how to accept it
+    assert lab[bad].logins() == []
+
+
+@pytest.mark.parametrize("checking", ["no", "accept-new"])
+def test_an_unknown_host_key_is_learned_where_the_user_says_so(lab: Lab, checking: str) -> None:
+    lab.servers("h1", "h2")
+    known = lab.known_hosts.read_text()
+    lab.known_hosts.write_text("".join(line for line in known.splitlines(keepends=True) if "*/h2" in line))
+    lab.host("h1", StrictHostKeyChecking=checking)
+    ran = lab.ssh("h1/h2", "true")
+    assert ran.returncode == 0
+    assert "Permanently added" in ran.stderr
+    key = " ".join(lab["h1"].host_keys[0].split()[:2])
+    assert f"[127.0.0.1]:{lab['h1'].port} {key}\n" in lab.known_hosts.read_text()
+    assert lab.ssh("h1/h2", "true").stderr == ""  # it is known now
+
+
+@hops
+def test_a_refused_login(lab: Lab, bad: str) -> None:
+    lab.servers(*PLACES)
+    lab[bad].authorize("")
+    said = fail(lab, bad)
+    assert "publickey" in said  # what was tried, and what the server would take
+    assert lab[bad].logins() == []
+
+
+@elements
+def test_a_closed_port(lab: Lab, bad: str) -> None:
+    lab.closed(bad)
+    servers(lab, bad)
+    assert "connection refused" in fail(lab, bad).lower()
+
+
+@elements
+def test_a_name_that_does_not_resolve(lab: Lab, bad: str) -> None:
+    servers(lab, bad)
+    lab.host(bad, HostName="no-such-host.invalid")
+    said = fail(lab, bad)
+    assert "no-such-host.invalid" in said
+    assert re.search("no such host|not known|resolution", said)
+
+
+@hops
+@pytest.mark.parametrize("greeting", [b"", b"SSH-2.0-Silent\r\n"])
+def test_a_hop_that_accepts_and_stays_silent(lab: Lab, bad: str, greeting: bytes) -> None:
+    silent = lab.silent(bad, greeting)
+    servers(lab, bad)
+    assert "no answer within 3 seconds" in fail(lab, bad, "-w", "3")
+    assert silent.accepted == 1
+
+
+def test_a_target_that_stays_silent_is_for_ssh_to_judge(lab: Lab) -> None:
+    silent = lab.silent("h3")
+    servers(lab, "h3")
+    ran = lab.ssh("-o", "ConnectTimeout=2", ROUTE, "true")
+    assert ran.returncode == 255
+    assert "timed out" in ran.stderr
+    assert "pyrelay" not in ran.stderr
+    assert silent.accepted == 1
+
+
+@hops
+@pytest.mark.parametrize("greeting", [b"", b"SSH-2.0-Dying\r\n", b"220 mail.example ESMTP\r\n"])
+def test_a_hop_that_hangs_up(lab: Lab, bad: str, greeting: bytes) -> None:
+    lab.dying(bad, greeting)
+    servers(lab, bad)
+    fail(lab, bad)
+
+
+@hops
+def test_a_hop_that_forwards_nothing(lab: Lab, bad: str) -> None:
+    for name in PLACES:
+        lab.server(name, extra="AllowTcpForwarding no" if name == bad else "")
+    assert "does not forward" in fail(lab, bad)
+
+
+def test_the_message_reaches_the_user_of_ssh(lab: Lab) -> None:
+    lab.closed("h2")
+    servers(lab, "h2")
+    ran = lab.ssh(ROUTE, "true")
+    assert ran.returncode == 255
+    assert ran.stderr.startswith("pyrelay: hop 2 of 2 (h2): connection refused")
