@@ -7,6 +7,7 @@ its foreground group), with a stdin that is never ssh's.
 
 from __future__ import annotations
 
+import os
 from _thread import RLock
 
 from relay.errors import RelayError
@@ -59,5 +60,25 @@ class Children:
                 if child.poll() is None:
                     from signal import SIGHUP, SIGTERM  # noqa: PLC0415
 
-                    child.send_signal(SIGHUP)
-                    child.send_signal(SIGTERM)
+                    for pid in _family(child.pid):
+                        for signal in (SIGHUP, SIGTERM):
+                            try:
+                                os.kill(pid, signal)
+                            except OSError:  # it has gone already, or it belongs to another user
+                                pass
+
+
+def _family(pid: int) -> list[int]:
+    """A process and all that it has started, such as the shell of a `Match exec`, which the signal would not reach.
+
+    Only Linux says what a process has started; elsewhere it is the process alone.
+    """
+    family = [pid]
+    try:
+        for thread in os.listdir(f"/proc/{pid}/task"):
+            with open(f"/proc/{pid}/task/{thread}/children") as file:
+                for child in file.read().split():
+                    family += _family(int(child))
+    except OSError:  # it has ended meanwhile, or there is no such file here
+        pass
+    return family
