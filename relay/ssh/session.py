@@ -87,7 +87,7 @@ class Session:
                     place=self.place,
                 ) from error
             cause = _sentence(str(error)) or OPEN_FAILURES.get(error.reason, "no connection")
-            raise RelayError(f"{cause} (says {self.place})") from error
+            raise RelayError(f"{cause} (says {self.place} of {host} port {port})") from error
         except (paramiko.SSHException, OSError, EOFError) as error:
             raise self.lost(error) from error
         return ChannelStream(channel, self)
