@@ -68,9 +68,11 @@ class HopSettings:
     def algorithms(self, key: str) -> tuple[str, ...] | None:
         """A list of algorithms that somebody chose; None when it is OpenSSH's own default list."""
         value = self.get(key)
-        if not value or self._values.get(key) == self._defaults.get(key):
-            return None
-        return tuple(value.split(","))
+        return tuple(value.split(",")) if value and self.chosen(key) else None
+
+    def chosen(self, key: str) -> bool:
+        """Whether somebody gave a keyword another value than OpenSSH's default."""
+        return self._values.get(key) != self._defaults.get(key)
 
     def paths(self, key: str) -> tuple[str, ...]:
         """The file names of a keyword, expanded; "none" is no file. Raises RelayError for a token that ssh has not."""

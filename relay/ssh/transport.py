@@ -103,6 +103,7 @@ class Transport(paramiko.Transport):
     def __init__(self, stream: Any, progress: Progress, outer: Transport | None) -> None:
         super().__init__(stream, packetizer_class=Packetizer)
         self.host_key_blob = b""  # as the server sent it: a key or a certificate
+        self.host_key_signature = b""  # the server's, over the session's identifier
         self.banner_timeout = self.handshake_timeout = self.auth_timeout = self.channel_timeout = _NEVER
         self.remote_lists: dict[str, list[str]] = {}  # the server's KEXINIT, by paramiko's names for its lists
         self._progress = progress
@@ -197,6 +198,7 @@ class Transport(paramiko.Transport):
         if self.host_key_blob and host_key != self.host_key_blob:
             raise paramiko.SSHException("the server showed another host key when it rekeyed")
         self.host_key_blob = host_key
+        self.host_key_signature = self.host_key_signature or sig
 
     def _parse_disconnect(self, m: Message) -> None:
         """Keep the reason, which paramiko only logs."""
