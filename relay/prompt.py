@@ -1,33 +1,261 @@
-"""Asking a person: the terminal or askpass."""
+"""A person: asked on the terminal or through an askpass program, as OpenSSH's readpass.c has it.
+
+This room knows nothing of what is asked for. stdin and stdout belong to the
+data, so a person is met on /dev/tty. Nobody is ever asked under BatchMode, and
+nobody on a terminal whose foreground is another process group. (An askpass
+program that SSH_ASKPASS_REQUIRE puts before the terminal needs none.)
+
+Questions are put by the thread that dials, and its read of the terminal cannot
+be broken off; so the main thread, which may end the process at any moment, has
+`restore` for that, and `suspend` and `again` for job control.
+"""
 
 from __future__ import annotations
 
-import getpass
+import os
+import sys
+from _thread import allocate_lock
 
 from relay.errors import RelayError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any, TypeAlias
+
     from relay.progress import Progress
+
+    Modes: TypeAlias = list[Any]  # of a terminal, as tcgetattr has them
+
+TTY = "/dev/tty"
+_LONGEST = 8192  # characters of a question; a server may have had a hand in it
+_ENOUGH = 1024  # bytes read at once, and the longest answer of an askpass program
 
 
 class NobodyToAsk(RelayError):
-    """There is no terminal and no askpass, or BatchMode forbids to ask."""
+    """There is nobody who could answer, or asking is forbidden."""
+
+
+class Cancelled(RelayError):
+    """The person would not answer: end of file on the terminal, or askpass cancelled."""
+
+
+class _Question:
+    """What the terminal shows while an answer is waited for, and its modes before and meanwhile."""
+
+    def __init__(self, tty: int, before: Modes, during: Modes, text: str) -> None:
+        self.tty = tty
+        self.before = before
+        self.during = during
+        self.text = text
 
 
 class Prompt:
-    """Asks for what a hop needs."""
+    """The one who asks, for every hop of a route: one question at a time.
 
-    def __init__(self, progress: Progress, batch: bool) -> None:
+    batch: nobody may be asked anything; the dialer sets it for each hop (BatchMode).
+    """
+
+    def __init__(self, progress: Progress, batch: bool = False) -> None:
+        self.batch = batch
         self._progress = progress
-        self._batch = batch
+        self._one = allocate_lock()
+        self._open: _Question | None = None
+        self._askpass = 0  # the process id of an askpass program that is being waited for
 
-    def ask(self, question: str, *, echo: bool = False) -> str:  # noqa: ARG002
-        """The answer of a person. Raises NobodyToAsk."""
-        if self._batch:
+    def ask(self, question: str, *, echo: bool = False) -> str:
+        """Ask, and return the answer; it is shown as it is typed only with echo.
+
+        Bytes that are not UTF-8 come as surrogate escapes. The clock of the
+        set-up stands still meanwhile. Raises NobodyToAsk and Cancelled.
+        """
+        if self.batch:
             raise NobodyToAsk("nobody may be asked (BatchMode)")
-        self._progress.pause()
+        text = f"pyrelay: {presentable(question)}"
+        with self._one:
+            self._progress.pause()
+            try:
+                return self._put(text, echo).decode(errors="surrogateescape")
+            finally:
+                self._progress.resume()
+
+    def tell(self, text: str) -> bool:
+        """Say something that a person must do or know now, on the terminal or on stderr; true when a terminal has it.
+
+        stderr is /dev/null in a master that ControlPersist keeps, hence the terminal.
+        """
+        text = presentable(text)
+        seen = _stderr_is_terminal()
+        tty = None if self.batch or seen else _open_tty()
+        if tty is None or not _in_foreground(tty):
+            self._progress.tell(text)
+        else:
+            seen = True
+            where = f"{self._progress.place}: " if self._progress.place else ""
+            _write(tty, f"\rpyrelay: {where}{text}\n")
+        if tty is not None:
+            os.close(tty)
+        return seen and not self.batch
+
+    def restore(self) -> None:
+        """Give the terminal back as it was and end the askpass program; for the thread that ends the process.
+
+        May be called at any time, from a signal handler too, and again.
+        """
+        question, self._open = self._open, None
+        if question is not None and _set_modes(question.tty, question.before):
+            _write(question.tty, "\n")
+        if self._askpass:
+            from signal import SIGTERM  # noqa: PLC0415  (rare)
+
+            try:
+                os.kill(self._askpass, SIGTERM)
+            except OSError:
+                pass
+
+    def suspend(self) -> None:
+        """What SIGTSTP (Ctrl-Z) shall do: stop, with the terminal as it was. For the main thread."""
+        from signal import SIGSTOP  # noqa: PLC0415
+
+        if self._open is not None:
+            _set_modes(self._open.tty, self._open.before)
+        os.kill(os.getpid(), SIGSTOP)
+
+    def again(self) -> None:
+        """What SIGCONT shall do: an open question is put again, and echo is off again. For the main thread."""
+        question = self._open
+        if question is not None and _set_modes(question.tty, question.during):
+            _write(question.tty, f"\r{question.text}")
+
+    def _put(self, text: str, echo: bool) -> bytes:
+        """The answer to text, from whom the rules name."""
+        first, allowed = askpass_rules(os.environ)
+        if first and allowed:
+            return self._ask_program(text)
+        tty = _open_tty()
+        if tty is None:
+            if allowed:
+                return self._ask_program(text)
+            raise NobodyToAsk(
+                "there is no terminal to ask on, and no askpass program may be used",
+                hint="askpass needs SSH_ASKPASS, and DISPLAY or SSH_ASKPASS_REQUIRE=force",
+            )
         try:
-            return getpass.getpass(question)
+            if not _in_foreground(tty):
+                raise NobodyToAsk("nobody can be asked from the background of a terminal")
+            return self._ask_terminal(tty, text, echo)
         finally:
-            self._progress.resume()
+            os.close(tty)
+
+    def _ask_terminal(self, tty: int, text: str, echo: bool) -> bytes:
+        """Type-ahead is dropped, as it was not meant for us; the last character of an answer is its line feed."""
+        import termios  # noqa: PLC0415  (only who is asked on a terminal pays for it)
+
+        before = termios.tcgetattr(tty)
+        during = [*before]
+        if not echo:
+            during[3] &= ~(termios.ECHO | termios.ECHONL)
+        self._open = _Question(tty, before, during, text)
+        try:
+            termios.tcsetattr(tty, termios.TCSAFLUSH, during)
+            _write(tty, f"\r{text}")
+            answer = _read_line(tty)
+        except (OSError, termios.error) as error:
+            raise NobodyToAsk(f"the terminal is gone: {error}") from error
+        finally:
+            _set_modes(tty, before)
+            self._open = None
+            if not echo:
+                _write(tty, "\n")
+        return answer
+
+    def _ask_program(self, text: str) -> bytes:
+        """The first line that the askpass program prints; a status other than 0 means that it was cancelled."""
+        from subprocess import DEVNULL, PIPE, Popen  # noqa: PLC0415
+
+        program = os.environ.get("SSH_ASKPASS") or "ssh-askpass"
+        try:
+            child = Popen([program, text], stdin=DEVNULL, stdout=PIPE)
+        except OSError as error:
+            raise NobodyToAsk(f"the askpass program {program} cannot be run: {error.strerror}") from error
+        self._askpass = child.pid
+        with child:
+            assert child.stdout is not None  # noqa: S101  (for the type checker: it is a PIPE)
+            answer = child.stdout.read(_ENOUGH)
+        self._askpass = 0
+        if child.returncode != 0:
+            raise Cancelled("the question was cancelled")
+        return answer.partition(b"\n")[0].rstrip(b"\r")
+
+
+def askpass_rules(environ: Mapping[str, str]) -> tuple[bool, bool]:
+    """Whether askpass goes before the terminal, and whether it may be used at all (read_passphrase, readpass.c)."""
+    display = bool(environ.get("DISPLAY") or environ.get("WAYLAND_DISPLAY"))
+    require = environ.get("SSH_ASKPASS_REQUIRE", "").lower()
+    if require == "force":
+        return True, True
+    return require == "prefer", display and require != "never"
+
+
+def presentable(text: str) -> str:
+    """Text for a terminal: no control or format characters but the ends of lines, and not without end."""
+    return "\n".join(
+        "".join(c if c.isprintable() else " " for c in line) for line in text[:_LONGEST].replace("\r", "").split("\n")
+    )
+
+
+def _read_line(tty: int) -> bytes:
+    """A line as it is typed, without its end; raises Cancelled when there is no line (Ctrl-D)."""
+    line = b""
+    while line[-1:] not in {b"\n", b"\r"}:
+        more = os.read(tty, _ENOUGH)
+        if not more:
+            if line:
+                break
+            raise Cancelled("the question was not answered")
+        line += more
+    return line.rstrip(b"\r\n")
+
+
+def _in_foreground(tty: int) -> bool:
+    """Whether this process may read from the terminal and set its modes."""
+    try:
+        return os.tcgetpgrp(tty) == os.getpgrp()
+    except OSError:
+        return False
+
+
+def _open_tty() -> int | None:
+    """The terminal that this process belongs to, open, or None when there is none."""
+    try:
+        return os.open(TTY, os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
+    except OSError:
+        return None
+
+
+def _stderr_is_terminal() -> bool:
+    try:
+        return sys.stderr.isatty()
+    except (OSError, ValueError, AttributeError):  # closed, or never there
+        return False
+
+
+def _set_modes(tty: int, modes: Modes) -> bool:
+    """Set the terminal's modes; false when it is not ours to set (who tries from the background is stopped)."""
+    import termios  # noqa: PLC0415
+
+    try:
+        if not _in_foreground(tty):
+            return False
+        termios.tcsetattr(tty, termios.TCSANOW, modes)
+    except termios.error:
+        return False
+    return True
+
+
+def _write(tty: int, text: str) -> None:
+    """Write to a terminal; one that has gone is no reason to fail, as the read says so."""
+    try:
+        os.write(tty, text.encode(errors="replace"))
+    except OSError:
+        pass
