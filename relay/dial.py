@@ -14,7 +14,7 @@ from relay.errors import RelayError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from socket import socket
+    from _socket import socket
 
     from relay.children import Children
     from relay.options import Options

@@ -53,7 +53,7 @@ class Packetizer(paramiko.packet.Packetizer):
 
     def __init__(self, stream: Any) -> None:
         super().__init__(stream)
-        self._eager = getattr(socket, "TCP_QUICKACK", None) if isinstance(stream, socket.socket) else None
+        self._eager = getattr(socket, "TCP_QUICKACK", None) if isinstance(stream, socket.SocketType) else None
         self._stream = stream
 
     def read_message(self) -> Any:
