@@ -96,19 +96,20 @@ class Lab:
         host_key_types: Sequence[str] = ("ed25519",),
         authorized_keys: str | None = None,
         extra: str = "",
+        within: Sequence[str] = (),
         **settings: object,
     ) -> Server:
         """Start a server, known to the clients by its name and its host keys.
 
         authorized_keys: the lab's identity when not given. extra: lines of
-        sshd_config that come first. settings: as for `host`.
+        sshd_config that come first. within: a command to start sshd by. settings: as for `host`.
         """
         top = self.top / name
         top.mkdir()
         keys = [self.keygen(f"{name}/{kind}", kind) for kind in host_key_types]
         if authorized_keys is None:
             authorized_keys = Path(f"{self.identity}.pub").read_text()
-        server = Server(name, top, host_keys=keys, authorized_keys=authorized_keys, extra=extra)
+        server = Server(name, top, host_keys=keys, authorized_keys=authorized_keys, extra=extra, within=within)
         self._ends.callback(server.stop)
         self._servers[name] = server
         self.host(name, Port=server.port, **settings)

@@ -67,10 +67,20 @@ class Server:
 
     top: a directory of its own, readable by every account that logs in.
     host_keys: private key files. extra: lines of sshd_config that come before ours (sshd takes the first).
+    within: a command that sshd is started by, such as one that enters a namespace.
     connections: one for each TCP connection there has been, in their order.
     """
 
-    def __init__(self, name: str, top: Path, *, host_keys: Sequence[Path], authorized_keys: str, extra: str) -> None:
+    def __init__(
+        self,
+        name: str,
+        top: Path,
+        *,
+        host_keys: Sequence[Path],
+        authorized_keys: str,
+        extra: str,
+        within: Sequence[str] = (),
+    ) -> None:
         self.name = name
         self.host = LOOPBACK
         self.home = top / "home"
@@ -78,7 +88,7 @@ class Server:
         self.host_keys = [Path(f"{key}.pub").read_text().strip() for key in host_keys]
         self.connections: list[Connection] = []
         self._top = top
-        self._sshd = need("sshd")
+        self._command = [*within, need("sshd")]
         self._config = top / "sshd_config"
         ours = CONFIG.format(name=name, top=top, home=self.home)
         self._config.write_text(f"{extra}\n{ours}" + "".join(f"HostKey {key}\n" for key in host_keys))
@@ -96,7 +106,7 @@ class Server:
         for connection in connections(self._listener):
             log = self._top / f"log.{len(self.connections) + 1}"
             process = subprocess.Popen(
-                [self._sshd, "-i", "-f", str(self._config), "-E", str(log)],
+                [*self._command, "-i", "-f", str(self._config), "-E", str(log)],
                 stdin=connection.fileno(),
                 stdout=connection.fileno(),
                 stderr=subprocess.DEVNULL,
