@@ -226,7 +226,7 @@ class Lab:
 
     def pyrelay(self, *arguments: str, stdin: str | None = "", timeout: float = 60) -> subprocess.CompletedProcess[str]:
         """Run pyrelay itself with the lab's config; with a stdin of None it stays open and silent, as ssh's can."""
-        argv = [self.program, "-F", self.config, *self.options, *arguments]
+        argv: list[str | Path] = [self.program, "-F", self.config, *self.options, *arguments]
         if stdin is not None:
             return self.run(*argv, stdin=stdin, timeout=timeout)
         ours, theirs = os.pipe()
