@@ -6,26 +6,25 @@ asks it and reads the answer. It knows no socket and prints nothing.
 
 from __future__ import annotations
 
-import hashlib
 import os
-import pwd
-import re
-import socket
-from typing import NamedTuple
 
 from relay.errors import RelayError, printable
 from relay.route import Element, RouteError, check_host, check_user
+from relay.value import Value
 
+# The answer to a KnownHostsCommand passes through here, twice for each connection: it has no time for typing, re and
+# hashlib.
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import re
     from collections.abc import Mapping, Sequence
 
     from relay.children import Children
     from relay.options import Options
     from relay.progress import Progress
 
-# What `ssh -G` has expanded itself (its other file names still hold ~, %h and ${HOME}).
-_EXPANDED = frozenset({"controlpath", "identityagent", "userknownhostsfile"})
+# What `ssh -G` has expanded itself, and what takes no more than ~ (its other file names still hold ~, %h and ${HOME}).
+_EXPANDED = frozenset({"controlpath", "globalknownhostsfile", "identityagent", "userknownhostsfile"})
 # Keywords of which one line holds one name, white space and all; the others hold a list.
 _ONE_NAME = frozenset({"certificatefile", "controlpath", "identityagent", "identityfile", "revokedhostkeys"})
 
@@ -113,6 +112,10 @@ class HopSettings:
 
     def tokens(self) -> dict[str, str]:
         """The tokens that file names may hold, by their letter (TOKENS, ssh_config(5))."""
+        import hashlib  # noqa: PLC0415
+        import pwd  # noqa: PLC0415
+        import socket  # noqa: PLC0415
+
         me = pwd.getpwuid(os.getuid())
         here = socket.gethostname()
         jump = self.get("proxyjump")
@@ -136,6 +139,7 @@ class HopSettings:
 
 def _expand(text: str, tokens: Mapping[str, str], environ: Mapping[str, str] | None = None) -> str:
     """Text with its %-tokens and, where an environment is given, its ${NAME}s replaced."""
+    import re  # noqa: PLC0415
 
     def value(match: re.Match[str]) -> str:
         letter, name = match.group(1, 2)
@@ -152,13 +156,21 @@ def _expand(text: str, tokens: Mapping[str, str], environ: Mapping[str, str] | N
     return re.sub(r"%(.?)|\$\{([^}]*)\}", value, text)
 
 
-class Query(NamedTuple):
-    """A name to be looked up, and which of the user's options bear on it."""
+class Query(Value):
+    """A name to be looked up, and which of the user's options bear on it.
 
+    is_hop: -l, -i and -o are for hops; the target's login is ssh's. chosen:
+    False for hops that a ProxyJump in ssh_config brings in.
+    """
+
+    __slots__ = ("chosen", "element", "is_hop", "options")
     element: Element
     options: Options
-    is_hop: bool = True  # -l, -i and -o are for hops: the target's login is ssh's
-    chosen: bool = True  # False for hops that a ProxyJump in ssh_config brings in
+    is_hop: bool
+    chosen: bool
+
+    def __init__(self, element: Element, options: Options, is_hop: bool = True, chosen: bool = True) -> None:
+        self._set(element=element, options=options, is_hop=is_hop, chosen=chosen)
 
     def argv(self) -> list[str]:
         """The command; the name stands behind `--` and has passed check_host."""
