@@ -45,6 +45,11 @@ def run(argv: Sequence[str]) -> int:
         if chosen.action == "version":
             sys.stdout.write(f"pyrelay {__version__}\n")
             return 0
+        if chosen.action == "known-hosts":
+            from relay import target_key  # noqa: PLC0415  (the relay has no use for it)
+
+            sys.stdout.buffer.write(target_key.lines(chosen))
+            return 0
         return relay(chosen, parent, children)
     except RelayError as error:
         _report(error, verbosity)

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 CA = "@cert-authority"
 REVOKED = "@revoked"
+SSH_PORT = 22
 _MAX_MARKER = 31  # bytes; hostfile.c, check_markers: marker[32]
 _MAX_PATTERN = 1022  # bytes; match.c, match_pattern_list: sub[1024]
 _SALT = 20  # bytes: SHA-1's
@@ -213,6 +214,11 @@ def other_names(data: bytes, host: str, key: PublicKey, path: str) -> list[str]:
         names = "[hashed name]" if line.names.startswith(b"|") else printable(line.names.decode(errors="replace"))
         found.append(f"{path}:{line.number}: {names}")
     return found
+
+
+def with_port(host: str, port: int) -> str:
+    """A host as the files name it: "[host]:port" unless the port is 22 (misc.c, put_host_port)."""
+    return host if port == SSH_PORT else f"[{host}]:{port}"
 
 
 def read(path: str) -> bytes:

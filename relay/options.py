@@ -33,7 +33,7 @@ WIDTH = 80  # columns of usage and help
 
 
 class Options(Value):
-    """What the command line says. `action` is "help" or "version" when that is all it asks for."""
+    """What the command line says. `action` is what to do instead of connecting: "help", "version" or "known-hosts"."""
 
     action: str = ""
     destination: str = ""  # HOST, as it was typed
@@ -152,14 +152,30 @@ SPELLING = (
     Flag("--user-delimiter", "CHARS", "user_delimiter", _last, "What stands after a user; % and = unless given."),
     Flag("--port-delimiter", "CHARS", "port_delimiter", _last, "What stands before a port; : and ~ unless given."),
 )
+INSTEAD = (
+    Flag(
+        "--known-hosts",
+        "",
+        "action",
+        lambda _now, _text: "known-hosts",
+        "Print the known host keys of HOST's target, for ssh's KnownHostsCommand.",
+    ),
+)
 MESSAGES = (
     Flag("-q", "", "verbosity", lambda _now, _text: -1, "Say nothing but errors."),
     Flag("-v", "", "verbosity", _louder, "Say each stage with its time; twice for more."),
     Flag("--help", "", "action", lambda _now, _text: "help", "Print this help."),
     Flag("--version", "", "action", lambda _now, _text: "version", "Print the version."),
 )
-GROUPS = {"Hops": HOPS, "Connection": CONNECTION, "Spelling of the route": SPELLING, "Messages": MESSAGES}
+GROUPS = {
+    "Hops": HOPS,
+    "Connection": CONNECTION,
+    "Spelling of the route": SPELLING,
+    "Instead of connecting": INSTEAD,
+    "Messages": MESSAGES,
+}
 FLAGS = tuple(flag for flags in GROUPS.values() for flag in flags)
+_ALONE = frozenset({"--help", "--version"})  # want no HOST
 _BY_NAME = {flag.name: flag for flag in FLAGS}
 
 
@@ -185,7 +201,7 @@ def parse(argv: Sequence[str]) -> Options:
         except UsageError as error:
             error.at(flag.name)
             raise
-        if flag.field == "action":
+        if flag.name in _ALONE:
             return Options(**given)
     return Options(**_delimiters(given), **_positional(words))
 
@@ -194,7 +210,7 @@ def usage() -> str:
     """The usage in a few lines, without a final new-line."""
     switches = "".join(flag.name[1:] for flag in FLAGS if not flag.value and len(flag.name) == 2)
     parts = [f"[-{switches}]"]
-    parts += [f"[{_form(flag)}]" for flag in FLAGS if flag.value]
+    parts += [f"[{_form(flag)}]" for flag in FLAGS if flag.value or (len(flag.name) > 2 and flag.name not in _ALONE)]
     parts += ["HOST [PORT]"]
     start = "usage: pyrelay"
     lines = [start]

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from relay import known_hosts
 from relay.children import Children
-from relay.errors import RelayError, printable
+from relay.errors import RelayError
 from relay.pubkey import CERT_SUFFIX, BadKey, PublicKey, key_type
 from relay.ssh import hosts_command
 from relay.ssh.hostcert import Certificate
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from relay.prompt import Prompt
     from relay.settings import HopSettings
 
-_SSH_PORT = 22
 _OTHER_NAMES = 8  # sshconnect.c, MAX_OTHER_NAMES
 _STRICT = {"yes": "yes", "true": "yes", "no": "no", "false": "no", "off": "no", "accept-new": "accept-new"}  # else ask
 
@@ -58,7 +57,7 @@ class Trust:
         self._warned: set[str] = set()
         alias = settings.get("hostkeyalias")
         self._host = alias or settings.hostname.lower()  # as a certificate names it
-        self._name = alias or with_port(self._host, settings.port)  # as known_hosts does
+        self._name = alias or known_hosts.with_port(self._host, settings.port)  # as known_hosts does
         # Where a key without a port may be written down; ssh then takes it for every port.
         self._any_port = self._host if self._name != self._host else ""
         self._user_files = settings.paths("userknownhostsfile")
@@ -163,7 +162,11 @@ class Trust:
     def _ask(self, key: PublicKey) -> None:
         """OpenSSH's own question. Raises RelayError unless the answer is yes or the fingerprint."""
         fingerprint = self._fingerprint(key)
-        address = with_port(self._address, self._settings.port) if self._address else "<no hostip for proxy command>"
+        address = (
+            known_hosts.with_port(self._address, self._settings.port)
+            if self._address
+            else "<no hostip for proxy command>"
+        )
         lines = [
             f"The authenticity of host '{self._name} ({address})' can't be established.",
             f"{key.short} key fingerprint is {fingerprint}.",
@@ -211,7 +214,7 @@ class Trust:
         checked = self._settings.yes("checkhostip") and self._address and not self._settings.get("hostkeyalias")
         if not checked or self._is_local() or self._host == self._address:
             return
-        name = with_port(self._address, self._settings.port)
+        name = known_hosts.with_port(self._address, self._settings.port)
         entries = [*self._look_up(name), *self._ask_command("ADDRESS", name, key)]
         verdict, entry = HostKeys(entries).check(key)
         if verdict == IS_REVOKED and entry is not None:
@@ -269,7 +272,7 @@ class Trust:
         self._warned.add(text)
 
     def _unknown(self, key: PublicKey, reason: str) -> RelayError:
-        port = f"-p {self._settings.port} " if self._settings.port != _SSH_PORT else ""
+        port = f"-p {self._settings.port} " if self._settings.port != known_hosts.SSH_PORT else ""
         return RelayError(
             f"no host key is known for {self._name}, and {reason}; it shows {key.short} {self._fingerprint(key)}",
             hint=f"if that is its fingerprint, accept it once with `ssh {port}{self._settings.name}`, "
@@ -294,8 +297,3 @@ def _revoked(name: str, key: PublicKey, fingerprint: str, place: str) -> RelayEr
         f"REVOKED HOST KEY: the {key.short} host key of {name}, {fingerprint}, is marked as revoked in {place}",
         hint="a stolen key may be in use to impersonate this host",
     )
-
-
-def with_port(host: str, port: int) -> str:
-    """A host as known_hosts names it: "[host]:port" unless the port is 22 (misc.c, put_host_port)."""
-    return host if port in (0, _SSH_PORT) else f"[{printable(host)}]:{port}"
