@@ -12,7 +12,7 @@ VENV = .venv/bin
 PEERS = dante-server git iproute2 mandoc microsocks ncat netcat-openbsd openssh-client openssh-server \
 	procps rsync strace tinyproxy tor
 
-.PHONY: help demo test check install uninstall lock peers
+.PHONY: help demo test check bench install uninstall lock peers
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -28,6 +28,9 @@ check: .venv/ready peers ## check format, lint, types and man page
 	$(VENV)/ruff check --quiet
 	$(VENV)/mypy --no-error-summary
 	$(if $(wildcard man/*.1),mandoc -T lint -W warning man/*.1)
+
+bench: .venv/ready peers ## measure it beside ssh and nc, and print the table (ARGS="--only TEXT --json FILE")
+	@$(VENV)/python -m bench $(ARGS)
 
 install: ## install under PREFIX (/usr/local), for a package under DESTDIR
 	@# A copy is what pip builds from, so that nothing is left here that belongs to root.
