@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from typing import NoReturn
 
     from relay.options import Options
+    from relay.prompt import Prompt
 
 STDIN, STDOUT = 0, 1
 
@@ -72,14 +73,33 @@ def relay(chosen: Options, parent: int, children: Children) -> int:
 
     from relay import dial, guard, pump  # noqa: PLC0415  (a usage error needs none of them)
 
-    if way.hops:
-        guard.clean_up_on_signals(children.end)
+    prompt = _prepare_to_ask(progress, children) if way.hops else None
     try:
-        stream = guard.watch(lambda: dial.dial(way, chosen, progress, children), progress, STDIN, STDOUT, parent)
+        stream = guard.watch(
+            lambda: dial.dial(way, chosen, progress, children, prompt), progress, STDIN, STDOUT, parent
+        )
     except guard.Gone:
         return EXIT_FAILED
+    finally:
+        if prompt is not None:
+            prompt.restore()
     progress.done()
     return pump.relay(stream, STDIN, STDOUT, parent=parent)
+
+
+def _prepare_to_ask(progress: Progress, children: Children) -> Prompt:
+    """Who asks for the hops of a route; the terminal and the children are seen to, whatever signal comes."""
+    from relay import guard, prompt  # noqa: PLC0415  (a raw relay asks nobody)
+
+    asker = prompt.Prompt(progress, children)
+
+    def clean_up() -> None:
+        asker.restore()
+        children.end()
+
+    guard.clean_up_on_signals(clean_up)
+    asker.survive_stops()
+    return asker
 
 
 def _report(error: RelayError, verbosity: int) -> None:

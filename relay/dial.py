@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from relay.children import Children
     from relay.options import Options
     from relay.progress import Progress
+    from relay.prompt import Prompt
     from relay.route import Element, Route
     from relay.settings import HopSettings
     from relay.ssh.channel import ChannelStream
@@ -28,14 +29,18 @@ if TYPE_CHECKING:
 VIA = "PYRELAY_VIA"
 
 
-def dial(route: Route, options: Options, progress: Progress, children: Children) -> socket | ChannelStream:
+def dial(
+    route: Route, options: Options, progress: Progress, children: Children, prompt: Prompt | None
+) -> socket | ChannelStream:
     """A stream to the route's target. Raises RelayError that names the leg that failed.
+
+    prompt: who asks for the hops, None for a route without any.
 
     Blocks; the guard sees to the deadline and to ssh's leaving.
     """
     try:
-        if route.hops:
-            return _through_hops(route, options, progress, children)
+        if prompt is not None:
+            return _through_hops(route, options, progress, children, prompt)
         target = route.target
         progress.at(str(target))
         return tcp.connect(target.host, target.port or 22, progress, family=options.family, source=options.source)
@@ -43,7 +48,9 @@ def dial(route: Route, options: Options, progress: Progress, children: Children)
         raise error.at(progress.place) from error.__cause__
 
 
-def _through_hops(route: Route, options: Options, progress: Progress, children: Children) -> socket | ChannelStream:
+def _through_hops(
+    route: Route, options: Options, progress: Progress, children: Children, prompt: Prompt
+) -> socket | ChannelStream:
     """Hop by hop: the stream that reaches a hop carries its session, and the session opens the stream to the next."""
     progress.stage("reading ssh_config")
     start_new_thread(_import_session, ())
@@ -52,15 +59,16 @@ def _through_hops(route: Route, options: Options, progress: Progress, children: 
     places = [f"hop {number} of {count} ({element})" for number, element in enumerate(elements[:-1], 1)]
     places.append(f"target ({elements[-1]})")
 
-    from relay.prompt import Prompt  # noqa: PLC0415  (a raw relay asks nobody)
+    from relay.ssh.keyring import Keyring  # noqa: PLC0415  (a raw relay needs neither)
     from relay.ssh.session import Session  # noqa: PLC0415
 
     progress.at(places[0])
     stream: socket | ChannelStream = _first_leg(found[0], options, progress, children)
     session: Session | None = None
+    keyring = Keyring(prompt)
     for settings, following, place in zip(found, found[1:], places[1:], strict=False):
-        prompt = Prompt(progress, batch=settings.yes("batchmode"))
-        session = Session(stream, settings, progress, prompt, outer=session)
+        prompt.batch = settings.yes("batchmode")
+        session = Session(stream, settings, progress, prompt, keyring, outer=session)
         progress.at(place)
         stream = session.forward(following.hostname, following.port, progress)
     return stream

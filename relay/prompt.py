@@ -7,7 +7,7 @@ program that SSH_ASKPASS_REQUIRE puts before the terminal needs none.)
 
 Questions are put by the thread that dials, and its read of the terminal cannot
 be broken off; so the main thread, which may end the process at any moment, has
-`restore` for that, and `suspend` and `again` for job control.
+`restore` for that, and `survive_stops` for job control.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import Any, TypeAlias
 
+    from relay.children import Children
     from relay.progress import Progress
 
     Modes: TypeAlias = list[Any]  # of a terminal, as tcgetattr has them
@@ -53,15 +54,16 @@ class _Question:
 class Prompt:
     """The one who asks, for every hop of a route: one question at a time.
 
+    children: what starts askpass programs, and ends them with the program.
     batch: nobody may be asked anything; the dialer sets it for each hop (BatchMode).
     """
 
-    def __init__(self, progress: Progress, batch: bool = False) -> None:
+    def __init__(self, progress: Progress, children: Children, batch: bool = False) -> None:
         self.batch = batch
         self._progress = progress
+        self._children = children
         self._one = allocate_lock()
         self._open: _Question | None = None
-        self._askpass = 0  # the process id of an askpass program that is being waited for
 
     def ask(self, question: str, *, echo: bool = False) -> str:
         """Ask, and return the answer; it is shown as it is typed only with echo.
@@ -98,34 +100,30 @@ class Prompt:
         return seen and not self.batch
 
     def restore(self) -> None:
-        """Give the terminal back as it was and end the askpass program; for the thread that ends the process.
+        """Give the terminal back as it was; for the main thread, before it ends the process.
 
         May be called at any time, from a signal handler too, and again.
         """
         question, self._open = self._open, None
         if question is not None and _set_modes(question.tty, question.before):
             _write(question.tty, "\n")
-        if self._askpass:
-            from signal import SIGTERM  # noqa: PLC0415  (rare)
 
-            try:
-                os.kill(self._askpass, SIGTERM)
-            except OSError:
-                pass
+    def survive_stops(self) -> None:
+        """From now on Ctrl-Z gives the terminal back first, and who goes on is asked again; for the main thread."""
+        import signal  # noqa: PLC0415  (enum)
 
-    def suspend(self) -> None:
-        """What SIGTSTP (Ctrl-Z) shall do: stop, with the terminal as it was. For the main thread."""
-        from signal import SIGSTOP  # noqa: PLC0415
+        def stop(_number: int, _frame: object) -> None:
+            if self._open is not None:
+                _set_modes(self._open.tty, self._open.before)
+            os.kill(os.getpid(), signal.SIGSTOP)
 
-        if self._open is not None:
-            _set_modes(self._open.tty, self._open.before)
-        os.kill(os.getpid(), SIGSTOP)
+        def go_on(_number: int, _frame: object) -> None:
+            question = self._open
+            if question is not None and _set_modes(question.tty, question.during):
+                _write(question.tty, f"\r{question.text}")
 
-    def again(self) -> None:
-        """What SIGCONT shall do: an open question is put again, and echo is off again. For the main thread."""
-        question = self._open
-        if question is not None and _set_modes(question.tty, question.during):
-            _write(question.tty, f"\r{question.text}")
+        signal.signal(signal.SIGTSTP, stop)
+        signal.signal(signal.SIGCONT, go_on)
 
     def _put(self, text: str, echo: bool) -> bytes:
         """The answer to text, from whom the rules name."""
@@ -171,21 +169,16 @@ class Prompt:
 
     def _ask_program(self, text: str) -> bytes:
         """The first line that the askpass program prints; a status other than 0 means that it was cancelled."""
-        from subprocess import DEVNULL, PIPE, Popen  # noqa: PLC0415
-
         program = os.environ.get("SSH_ASKPASS") or "ssh-askpass"
         try:
-            child = Popen([program, text], stdin=DEVNULL, stdout=PIPE)
+            child = self._children.ask([program, text])
         except OSError as error:
             raise NobodyToAsk(f"the askpass program {program} cannot be run: {error.strerror}") from error
-        self._askpass = child.pid
-        with child:
-            assert child.stdout is not None  # noqa: S101  (for the type checker: it is a PIPE)
-            answer = child.stdout.read(_ENOUGH)
-        self._askpass = 0
+        answer, said = child.communicate()
         if child.returncode != 0:
-            raise Cancelled("the question was cancelled")
-        return answer.partition(b"\n")[0].rstrip(b"\r")
+            why = presentable(said.decode(errors="replace")).strip()
+            raise Cancelled(f"the question was cancelled ({why})" if why else "the question was cancelled")
+        return answer[:_ENOUGH].partition(b"\n")[0].rstrip(b"\r")
 
 
 def askpass_rules(environ: Mapping[str, str]) -> tuple[bool, bool]:

@@ -12,7 +12,6 @@ from relay.errors import RelayError, printable
 from relay.prompt import NobodyToAsk
 from relay.pubkey import BadKey
 from relay.ssh.asked import Interactive, Password
-from relay.ssh.keyring import Keyring
 from relay.ssh.publickey import PublicKeys
 from relay.ssh.userauth import Dialogue, Failure, LinkLost, More, Success
 
@@ -20,6 +19,7 @@ if TYPE_CHECKING:
     from relay.progress import Progress
     from relay.prompt import Prompt
     from relay.settings import HopSettings
+    from relay.ssh.keyring import Keyring
     from relay.ssh.transport import Transport
     from relay.ssh.userauth import Answer
 
@@ -34,16 +34,14 @@ _SILENT = frozenset({"quiet", "fatal", "error"})  # LogLevels at which ssh shows
 _MOST_NAMED = 12  # keys that an error lists
 
 
-def login(
-    transport: Transport, settings: HopSettings, progress: Progress, prompt: Prompt, keyring: Keyring | None = None
-) -> None:
+def login(transport: Transport, settings: HopSettings, progress: Progress, prompt: Prompt, keyring: Keyring) -> None:
     """Log in over a transport whose host key has been verified.
 
     keyring: the keys that earlier hops of this run have unlocked. Raises
     RelayError, which says what was tried and what the server would have taken;
     LinkLost when the link ended instead.
     """
-    _Login(transport, settings, progress, prompt, keyring or Keyring(prompt)).run()
+    _Login(transport, settings, progress, prompt, keyring).run()
 
 
 class _Login:

@@ -18,6 +18,7 @@ from relay.ssh.auth import login
 from relay.ssh.channel import ChannelStream
 from relay.ssh.transport import Disconnected, Refused, Transport
 from relay.ssh.trust import Trust
+from relay.ssh.userauth import LinkLost
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from relay.progress import Progress
     from relay.prompt import Prompt
     from relay.settings import HopSettings
+    from relay.ssh.keyring import Keyring
 
 # What a server means that gives no text with its refusal (RFC 4254 section 5.1).
 OPEN_FAILURES = {2: "connection failed", 3: "direct-tcpip is unknown to the server", 4: "the server lacks resources"}
@@ -42,6 +44,8 @@ class Session:
         settings: HopSettings,
         progress: Progress,
         prompt: Prompt,
+        keyring: Keyring,
+        *,
         outer: Session | None = None,
     ) -> None:
         """Key exchange, host key, login, over a stream that reaches the hop.
@@ -65,7 +69,11 @@ class Session:
         progress.stage("host key")
         trust.verify(self.transport.host_key_blob)
         progress.stage("login")
-        login(self.transport, settings, progress, prompt)
+        try:
+            login(self.transport, settings, progress, prompt, keyring)
+        except LinkLost as error:
+            # An outer session that has failed took this one with it, and says why.
+            raise error if outer is None or outer.transport.is_active() else outer.lost() from error
         interval = settings.seconds("serveraliveinterval")
         if interval:
             self.transport.keep_alive(interval, int(settings.get("serveralivecountmax", "3")))
