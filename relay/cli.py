@@ -6,7 +6,6 @@ import os
 import sys
 
 from relay import __version__, options, route
-from relay.children import Children
 from relay.errors import EXIT_FAILED, EXIT_FAULT, RelayError
 from relay.progress import Progress
 
@@ -16,7 +15,6 @@ if TYPE_CHECKING:
     from typing import NoReturn
 
     from relay.options import Options
-    from relay.prompt import Prompt
 
 STDIN, STDOUT = 0, 1
 
@@ -35,7 +33,6 @@ def main() -> NoReturn:
 def run(argv: Sequence[str]) -> int:
     """Do what the arguments say; return the exit status."""
     parent = os.getppid()
-    children = Children()
     verbosity = 0
     try:
         chosen = options.parse(argv)
@@ -51,55 +48,45 @@ def run(argv: Sequence[str]) -> int:
 
             sys.stdout.buffer.write(target_key.lines(chosen))
             return 0
-        return relay(chosen, parent, children)
+        return relay(chosen, parent)
     except RelayError as error:
         _report(error, verbosity)
         return error.exit_code
-    except KeyboardInterrupt:
-        return EXIT_FAILED
     except Exception as error:  # (a fault of our own must reach the user as one line)
         _report(RelayError(f"internal error: {type(error).__name__}: {error}", hint="-vv shows where"), verbosity)
         return EXIT_FAULT
-    finally:
-        children.end()
 
 
-def relay(chosen: Options, parent: int, children: Children) -> int:
+def relay(chosen: Options, parent: int) -> int:
     """Options, route, stream, relay: the whole way of a run."""
     way = route.parse(chosen.destination, chosen.port, chosen.delimiters)
     if chosen.jump:
-        way = route.Route(route.parse_jump(chosen.jump) + way.hops, way.target)
+        way = route.Route(route.parse_jump(chosen.jump) + way.hops, way.target, way.delimiters)
     progress = Progress(chosen.deadline, chosen.verbosity)
 
-    from relay import dial, guard, pump  # noqa: PLC0415  (a usage error needs none of them)
+    from relay import dial, guard, pump  # noqa: PLC0415  (a usage error needs none of these)
+    from relay.children import Children  # noqa: PLC0415
+    from relay.prompt import Prompt  # noqa: PLC0415
 
-    prompt = _prepare_to_ask(progress, children) if way.hops else None
-    try:
-        stream = guard.watch(
-            lambda: dial.dial(way, chosen, progress, children, prompt), progress, STDIN, STDOUT, parent
-        )
-    except guard.Gone:
-        return EXIT_FAILED
-    finally:
-        if prompt is not None:
-            prompt.restore()
-    progress.done()
-    return pump.relay(stream, STDIN, STDOUT, parent=parent)
-
-
-def _prepare_to_ask(progress: Progress, children: Children) -> Prompt:
-    """Who asks for the hops of a route; the terminal and the children are seen to, whatever signal comes."""
-    from relay import guard, prompt  # noqa: PLC0415  (a raw relay asks nobody)
-
-    asker = prompt.Prompt(progress, children)
+    children = Children()
+    prompt = Prompt(progress, children)
 
     def clean_up() -> None:
-        asker.restore()
+        prompt.restore()
         children.end()
 
     guard.clean_up_on_signals(clean_up)
-    asker.survive_stops()
-    return asker
+    prompt.survive_stops()
+    try:
+        stream = guard.watch(
+            lambda: dial.dial(way, chosen, progress, prompt, children), progress, STDIN, STDOUT, parent
+        )
+        progress.done()
+        return pump.relay(stream, STDIN, STDOUT, parent=parent)
+    except guard.Gone:
+        return EXIT_FAILED
+    finally:
+        clean_up()
 
 
 def _report(error: RelayError, verbosity: int) -> None:

@@ -30,17 +30,15 @@ VIA = "PYRELAY_VIA"
 
 
 def dial(
-    route: Route, options: Options, progress: Progress, children: Children, prompt: Prompt | None
+    route: Route, options: Options, progress: Progress, prompt: Prompt, children: Children
 ) -> socket | ChannelStream:
     """A stream to the route's target. Raises RelayError that names the leg that failed.
-
-    prompt: who asks for the hops, None for a route without any.
 
     Blocks; the guard sees to the deadline and to ssh's leaving.
     """
     try:
-        if prompt is not None:
-            return _through_hops(route, options, progress, children, prompt)
+        if route.hops:
+            return _through_hops(route, options, progress, prompt, children)
         target = route.target
         progress.at(str(target))
         return tcp.connect(target.host, target.port or 22, progress, family=options.family, source=options.source)
@@ -49,7 +47,7 @@ def dial(
 
 
 def _through_hops(
-    route: Route, options: Options, progress: Progress, children: Children, prompt: Prompt
+    route: Route, options: Options, progress: Progress, prompt: Prompt, children: Children
 ) -> socket | ChannelStream:
     """Hop by hop: the stream that reaches a hop carries its session, and the session opens the stream to the next."""
     progress.stage("reading ssh_config")
@@ -59,18 +57,18 @@ def _through_hops(
     places = [f"hop {number} of {count} ({element})" for number, element in enumerate(elements[:-1], 1)]
     places.append(f"target ({elements[-1]})")
 
-    from relay.ssh.keyring import Keyring  # noqa: PLC0415  (a raw relay needs neither)
-    from relay.ssh.session import Session  # noqa: PLC0415
+    from relay.ssh.session import Client, Session  # noqa: PLC0415  (a raw relay logs in nowhere)
 
     progress.at(places[0])
-    stream: socket | ChannelStream = _first_leg(found[0], options, progress, children)
+    stream: socket | ChannelStream
+    stream, address = _first_leg(found[0], options, progress, children)
+    client = Client(progress, prompt, children)
     session: Session | None = None
-    keyring = Keyring(prompt)
     for settings, following, place in zip(found, found[1:], places[1:], strict=False):
         prompt.batch = settings.yes("batchmode")
-        session = Session(stream, settings, progress, prompt, keyring, outer=session)
+        session = Session(client, stream, settings, session, address if session is None else "")
         progress.at(place)
-        stream = session.forward(following.hostname, following.port, progress)
+        stream = session.forward(following.hostname, following.port)
     return stream
 
 
@@ -100,14 +98,14 @@ def _look_up(
     return elements, found
 
 
-def _first_leg(hop: HopSettings, options: Options, progress: Progress, children: Children) -> socket:
-    """A stream to the first hop, as its ssh_config says: by its own ProxyCommand, else by TCP."""
+def _first_leg(hop: HopSettings, options: Options, progress: Progress, children: Children) -> tuple[socket, str]:
+    """A stream to the first hop, as its ssh_config says: its own ProxyCommand, else TCP, then with its address."""
     command = hop.proxy_command()
     if command:
-        return _run_proxy_command(command, hop, progress, children)
+        return _run_proxy_command(command, hop, progress, children), ""
     family = options.family or tcp.FAMILIES.get(hop.get("addressfamily"), 0)
     source = options.source or hop.get("bindaddress") or None
-    return tcp.connect(
+    stream = tcp.connect(
         hop.hostname,
         hop.port,
         progress,
@@ -116,6 +114,7 @@ def _first_leg(hop: HopSettings, options: Options, progress: Progress, children:
         timeout=hop.seconds("connecttimeout") or None,
         keepalive=hop.yes("tcpkeepalive"),
     )
+    return stream, stream.getpeername()[0]
 
 
 def _run_proxy_command(command: str, hop: HopSettings, progress: Progress, children: Children) -> socket:

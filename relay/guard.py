@@ -7,6 +7,7 @@ The caller then ends the process (os._exit): nothing waits for the thread.
 
 from __future__ import annotations
 
+import _signal  # type: ignore[import-not-found]  # signal makes enums of it, which a raw relay has no time for
 import os
 import select
 import stat
@@ -73,12 +74,14 @@ def watch(work: Callable[[], T], progress: Progress, stdin: int, stdout: int, pa
 
 
 def clean_up_on_signals(clean_up: Callable[[], None]) -> None:
-    """From now on SIGHUP, SIGINT and SIGTERM end the process after clean_up; a raw relay has nothing to clean up."""
-    import signal  # noqa: PLC0415  (enum: a raw relay leaves the signals as they are)
+    """From now on SIGHUP, SIGINT and SIGTERM end the process after clean_up.
+
+    It runs in the main thread, whatever the thread that dials is stuck in.
+    """
 
     def leave(number: int, _frame: object) -> None:
         clean_up()
         os._exit(EXIT_SIGNALLED + number)
 
-    for number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, leave)
+    for number in (_signal.SIGHUP, _signal.SIGINT, _signal.SIGTERM):
+        _signal.signal(number, leave)

@@ -12,6 +12,7 @@ be broken off; so the main thread, which may end the process at any moment, has
 
 from __future__ import annotations
 
+import _signal  # type: ignore[import-not-found]  # signal makes enums of it, which a raw relay has no time for
 import os
 import sys
 from _thread import allocate_lock
@@ -110,20 +111,19 @@ class Prompt:
 
     def survive_stops(self) -> None:
         """From now on Ctrl-Z gives the terminal back first, and who goes on is asked again; for the main thread."""
-        import signal  # noqa: PLC0415  (enum)
 
         def stop(_number: int, _frame: object) -> None:
             if self._open is not None:
                 _set_modes(self._open.tty, self._open.before)
-            os.kill(os.getpid(), signal.SIGSTOP)
+            os.kill(os.getpid(), _signal.SIGSTOP)
 
         def go_on(_number: int, _frame: object) -> None:
             question = self._open
             if question is not None and _set_modes(question.tty, question.during):
                 _write(question.tty, f"\r{question.text}")
 
-        signal.signal(signal.SIGTSTP, stop)
-        signal.signal(signal.SIGCONT, go_on)
+        _signal.signal(_signal.SIGTSTP, stop)
+        _signal.signal(_signal.SIGCONT, go_on)
 
     def _put(self, text: str, echo: bool) -> bytes:
         """The answer to text, from whom the rules name."""

@@ -16,6 +16,7 @@ from paramiko.common import OPEN_FAILED_ADMINISTRATIVELY_PROHIBITED
 from relay.errors import RelayError, TimedOut, printable
 from relay.ssh.auth import login
 from relay.ssh.channel import ChannelStream
+from relay.ssh.keyring import Keyring
 from relay.ssh.transport import Disconnected, Refused, Transport
 from relay.ssh.trust import Trust
 from relay.ssh.userauth import LinkLost
@@ -23,40 +24,51 @@ from relay.ssh.userauth import LinkLost
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from relay.children import Children
     from relay.progress import Progress
     from relay.prompt import Prompt
     from relay.settings import HopSettings
-    from relay.ssh.keyring import Keyring
 
 # What a server means that gives no text with its refusal (RFC 4254 section 5.1).
 OPEN_FAILURES = {2: "connection failed", 3: "direct-tcpip is unknown to the server", 4: "the server lacks resources"}
+
+
+class Client:
+    """Who logs in: what the sessions of one route share.
+
+    prompt: who is asked, with `batch` as the hop in turn has it. children:
+    where a hop's KnownHostsCommand is started.
+    """
+
+    def __init__(self, progress: Progress, prompt: Prompt, children: Children) -> None:
+        self.progress = progress
+        self.prompt = prompt
+        self.children = children
+        self.keyring = Keyring(prompt)
+        _quiet(progress.verbosity)
 
 
 class Session:
     """One hop, logged in to.
 
     outer: the session whose channel carries this one, None for the first hop.
+    place: what messages call the hop.
     """
 
     def __init__(
-        self,
-        stream: Any,
-        settings: HopSettings,
-        progress: Progress,
-        prompt: Prompt,
-        keyring: Keyring,
-        *,
-        outer: Session | None = None,
+        self, client: Client, stream: Any, settings: HopSettings, outer: Session | None = None, address: str = ""
     ) -> None:
         """Key exchange, host key, login, over a stream that reaches the hop.
 
+        address: the hop's own, when the stream is a TCP connection to it.
         Raises RelayError in the words of the stage that failed.
         """
-        _quiet(progress.verbosity)
+        progress = client.progress
         self.place = progress.place
         self.outer = outer
+        self._progress = progress
         self._settings = settings
-        trust = Trust(settings, progress, prompt)
+        trust = Trust(settings, progress, client.prompt, address=address, children=client.children)
         progress.stage("waiting for the server's ident")
         self.transport: Transport = Transport(
             stream.channel if isinstance(stream, ChannelStream) else stream,
@@ -65,12 +77,12 @@ class Session:
         )
         _choose(self.transport, settings)
         self.transport._preferred_keys = tuple(trust.algorithms(self.transport._preferred_keys))
-        self._exchange_keys(progress)
+        self._exchange_keys()
         progress.stage("host key")
         trust.verify(self.transport.host_key_blob)
         progress.stage("login")
         try:
-            login(self.transport, settings, progress, prompt, keyring)
+            login(self.transport, settings, progress, client.prompt, client.keyring)
         except LinkLost as error:
             # An outer session that has failed took this one with it, and says why.
             raise error if outer is None or outer.transport.is_active() else outer.lost() from error
@@ -78,13 +90,13 @@ class Session:
         if interval:
             self.transport.keep_alive(interval, int(settings.get("serveralivecountmax", "3")))
 
-    def forward(self, host: str, port: int, progress: Progress) -> ChannelStream:
+    def forward(self, host: str, port: int) -> ChannelStream:
         """A stream from the hop to host and port, which the hop looks up (RFC 4254 section 7.2, direct-tcpip).
 
         Raises RelayError: when the hop may not forward, it is the hop that
         failed, else it is the place that could not be reached.
         """
-        progress.stage("waiting for the hop to connect")
+        self._progress.stage("waiting for the hop to connect")
         try:
             channel = self.transport.open_channel("direct-tcpip", (host, port), ("127.0.0.1", 65535))
         except Refused as error:
@@ -110,7 +122,7 @@ class Session:
         reason = f": {_words(error)}" if error is not None and _words(error) else ""
         return RelayError(f"the connection was lost{reason}", place=self.place)
 
-    def _exchange_keys(self, progress: Progress) -> None:
+    def _exchange_keys(self) -> None:
         """Idents and key exchange; ConnectTimeout bounds the wait for the ident. Raises RelayError."""
         limit = self._settings.seconds("connecttimeout")
         if limit:
@@ -123,7 +135,7 @@ class Session:
         except (paramiko.SSHException, EOFError, OSError) as error:
             if self.transport.remote_version:
                 if isinstance(error, EOFError):
-                    raise RelayError(f"the server closed the connection ({progress.doing})") from error
+                    raise RelayError(f"the server closed the connection ({self._progress.doing})") from error
                 raise self.lost(error) from error
             if limit and time.monotonic() - began >= limit:
                 raise TimedOut(f"no SSH ident within {limit:g} seconds (ConnectTimeout)") from error
@@ -133,7 +145,7 @@ class Session:
 def _no_ident(error: BaseException) -> RelayError:
     """Why a server has not said that it speaks SSH."""
     cause = error.__context__ if isinstance(error, paramiko.SSHException) else error
-    if isinstance(cause, EOFError):
+    if isinstance(cause, (EOFError, ConnectionError)):
         return RelayError(
             "the connection was closed before the server's SSH ident",
             hint="a server that is short of room for new logins does so (MaxStartups, PerSourcePenalties)",
