@@ -30,6 +30,7 @@ from relay.errors import RelayError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
     from relay.bridge import Channel
@@ -57,16 +58,22 @@ def relay(stream: _socket.socket | Channel, stdin: int, stdout: int, *, parent: 
     from relay.bridge import Bridge  # noqa: PLC0415  (threads: a raw relay has none)
 
     with Bridge(stream) as bridge:
-        status = _Relay(bridge.socket, stdin, stdout, parent).run()
+        status = _Relay(bridge.socket, stdin, stdout, parent, bridge.check).run()
         bridge.check()
         return status
 
 
 class _Relay:
-    """One stream against stdin and stdout, and everything that ends it."""
+    """One stream against stdin and stdout, and everything that ends it.
 
-    def __init__(self, stream: _socket.socket, stdin: int, stdout: int, parent: int) -> None:
+    check: raises RelayError when the end of the stream was the loss of its link.
+    """
+
+    def __init__(
+        self, stream: _socket.socket, stdin: int, stdout: int, parent: int, check: Callable[[], None] | None = None
+    ) -> None:
         self.stream = stream
+        self.check = check
         self.net = _Stream(stream)
         self.stdin = _Stdio(stdin)
         self.stdout = _Stdio(stdout)
@@ -147,6 +154,8 @@ class _Relay:
             raise RelayError(f"cannot write to stdout: {_words(failure.error)}") from failure.error
         if moved == 0:
             self.back.open = False
+            if self.check:
+                self.check()  # before stdout ends: ssh then ends this program, whatever it still has to say
             self.stdout.end()
         elif moved and not self.link_up:
             self.link_up = True
