@@ -82,9 +82,8 @@ class _Login:
             self._keys.close()
 
     def _run(self) -> None:
-        """Ask for `none`, which costs nothing and says what the server takes; then method by method."""
-        answer: Answer | None = self._dialogue.request("none")
-        method = ""
+        """Method by method, in the order that the server's answers leave."""
+        method, answer = self._open()
         queue: list[str] = []
         while not isinstance(answer, Success):
             if isinstance(answer, More):
@@ -106,6 +105,19 @@ class _Login:
             self._progress.note(2, f"trying {method}")
             answer = self._attempt(method)
         self._progress.note(1, f"logged in as {self._settings.user} ({method or 'none'})")
+
+    def _open(self) -> tuple[str, Answer | None]:
+        """The first request and its answer, which says what the server takes.
+
+        It travels with the service request. Where a key goes first anyway, it
+        is that key, signed if that costs nobody anything; otherwise `none`, as
+        with ssh, which always spends a round trip on it.
+        """
+        if self._in_order()[:1] == ["publickey"]:
+            answer = self._attempt("publickey")
+            if answer is not None:
+                return "publickey", answer
+        return "", self._dialogue.request("none")
 
     def _attempt(self, method: str) -> Answer | None:
         """The answer to one attempt; None when there is nothing left to try by that method."""
