@@ -9,8 +9,8 @@ MAN = $(PREFIX)/share/man/man1
 VENV = .venv/bin
 
 # The programs that tests talk to, as Debian calls their packages.
-PEERS = dante-server git iproute2 mandoc microsocks ncat netcat-openbsd openssh-client openssh-server \
-	procps rsync strace tinyproxy tor
+PEERS = busybox dante-server fish git iproute2 mandoc microsocks ncat netcat-openbsd netcat-traditional \
+	openssh-client openssh-server procps rsync strace tcsh tinyproxy tor zsh
 
 .PHONY: help demo test check bench install uninstall lock peers
 

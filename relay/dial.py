@@ -68,7 +68,7 @@ def _through_hops(
         prompt.batch = settings.yes("batchmode")
         session = Session(client, stream, settings, session, address if session is None else "")
         progress.at(place)
-        stream = session.forward(following.hostname, following.port)
+        stream = session.forward(following.hostname, following.port, options.netcat_for(settings.name))
     return stream
 
 

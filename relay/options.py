@@ -10,7 +10,16 @@ option stand after HOST, as ssh does.
 from __future__ import annotations
 
 from relay.errors import UsageError, printable
-from relay.route import DEFAULT_DELIMITERS, DEFAULT_PORT, Delimiters, RouteError, check_user, parse_jump, parse_port
+from relay.route import (
+    DEFAULT_DELIMITERS,
+    DEFAULT_PORT,
+    Delimiters,
+    RouteError,
+    check_host,
+    check_user,
+    parse_jump,
+    parse_port,
+)
 from relay.value import Value
 
 TYPE_CHECKING = False  # typing costs start-up time; type checkers know this name
@@ -43,6 +52,8 @@ class Options(Value):
     identities: tuple[str, ...] = ()
     ssh_options: tuple[str, ...] = ()  # each as "Name=value"
     jump: str = ""
+    netcat: tuple[str, ...] = ()  # hops that a netcat may cross; "" is all of them
+    netcat_command: str = ""
     family: int = 0  # AF_INET, AF_INET6, or 0 for both
     source: str | None = None
     deadline: float = DEFAULT_DEADLINE  # seconds
@@ -56,12 +67,19 @@ class Options(Value):
     def _names(cls) -> tuple[str, ...]:
         return tuple(cls.__annotations__)
 
+    def netcat_for(self, hop: str) -> str | None:
+        """The command by which a hop of this name may be crossed: "" for one that finds a tool, None for none."""
+        if hop in self.netcat or "" in self.netcat or (self.netcat_command and not self.netcat):
+            return self.netcat_command
+        return None
+
 
 class Flag(Value):
     """One option.
 
     name: "-F" or "--help".
-    value: the word that stands for its value in help and manual, or "" when it takes none.
+    value: the word that stands for its value in help and manual, or "" when it takes none;
+    "[=HOP]" when it may be left out, and is the text "" then.
     field: the attribute of Options that it sets.
     take: gives the field's new value from the present one and the text of the
     option's value; raises UsageError without a place when it cannot.
@@ -78,6 +96,16 @@ class Flag(Value):
     def __init__(self, name: str, value: str, field: str, take: Callable[[Any, str], object], words: str) -> None:
         self._set(name=name, value=value, field=field, take=take, words=words)
 
+    @property
+    def is_optional(self) -> bool:
+        """Whether its value may be left out, so that it never takes the next word for it."""
+        return self.value.startswith("[")
+
+    @property
+    def form(self) -> str:
+        """As it is typed: "-F FILE"."""
+        return self.name + self.value if self.is_optional else f"{self.name} {self.value}".rstrip()
+
 
 def _last(_now: object, text: str) -> str:
     return text
@@ -90,6 +118,12 @@ def _append(now: tuple[str, ...], text: str) -> tuple[str, ...]:
 def _user(_now: object, text: str) -> str:
     check_user(text)
     return text
+
+
+def _hop(now: tuple[str, ...], text: str) -> tuple[str, ...]:
+    if text:
+        check_host(text)
+    return (*now, text)
 
 
 def _jump(_now: object, text: str) -> str:
@@ -140,6 +174,10 @@ HOPS = (
     Flag("-J", "HOPS", "jump", _jump, "Go through HOPS first; they are spelled as for ssh's own -J."),
     Flag("-l", "USER", "user", _user, "Log in to the hops as USER, unless the route names another."),
     Flag("-o", "NAME=VALUE", "ssh_options", _setting, "Set an ssh_config option; may be given more than once."),
+    Flag(
+        "--netcat", "[=HOP]", "netcat", _hop, "Cross hops that deny forwarding, or HOP, by a command that runs there."
+    ),
+    Flag("--netcat-command", "LINE", "netcat_command", _last, "The command line for that; %h and %p are where to."),
 )
 CONNECTION = (
     Flag("-4", "", "family", _ipv4, "Use IPv4 only."),
@@ -194,7 +232,7 @@ def parse(argv: Sequence[str]) -> Options:
         if flag is None:
             words.append(text)
             continue
-        if flag.value and not text:
+        if flag.value and not text and not flag.is_optional:
             raise UsageError(f"{flag.value} is empty", place=flag.name)
         try:
             given[flag.field] = flag.take(given.get(flag.field, getattr(Options, flag.field, None)), text)
@@ -210,7 +248,7 @@ def usage() -> str:
     """The usage in a few lines, without a final new-line."""
     switches = "".join(flag.name[1:] for flag in FLAGS if not flag.value and len(flag.name) == 2)
     parts = [f"[-{switches}]"]
-    parts += [f"[{_form(flag)}]" for flag in FLAGS if flag.value or (len(flag.name) > 2 and flag.name not in _ALONE)]
+    parts += [f"[{flag.form}]" for flag in FLAGS if flag.value or (len(flag.name) > 2 and flag.name not in _ALONE)]
     parts += ["HOST [PORT]"]
     start = "usage: pyrelay"
     lines = [start]
@@ -230,7 +268,7 @@ def help_text() -> str:
         lines += ["", f"{group}:"]
         for flag in flags:
             lines += textwrap.wrap(
-                f"{_form(flag):23} {flag.words}",
+                f"{flag.form:23} {flag.words}",
                 WIDTH,
                 initial_indent="  ",
                 subsequent_indent=" " * 26,
@@ -250,7 +288,9 @@ def _read(args: Iterator[str]) -> Iterator[tuple[Flag | None, str]]:
             flag = _flag(name)
             if equals and not flag.value:
                 raise _usage_error(f"{name} takes no value")
-            yield flag, text if equals or not flag.value else _next(flag, args)
+            if equals and not text and flag.is_optional:
+                raise UsageError(f"{flag.value.strip('[=]')} is empty", place=name)
+            yield flag, text if equals or not flag.value or flag.is_optional else _next(flag, args)
         elif word.startswith("-") and word != "-":
             letters = word[1:]
             while letters:
@@ -296,11 +336,6 @@ def _positional(words: list[str]) -> dict[str, Any]:
     except RouteError as error:
         error.at("PORT")
         raise
-
-
-def _form(flag: Flag) -> str:
-    """As it is typed: "-F FILE"."""
-    return f"{flag.name} {flag.value}".rstrip()
 
 
 def _usage_error(cause: str) -> UsageError:

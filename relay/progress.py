@@ -80,14 +80,15 @@ class Progress:
         asked, self._asked = self._asked, 0.0
         self._waited += monotonic() - asked
 
-    def note(self, level: int, text: str) -> None:
+    def note(self, level: int, text: str, *, place: str = "") -> None:
         """Say text on stderr when -v was given `level` times or more; level 0 is a warning that -q silences."""
         if self.verbosity >= level:
-            self.tell(text)
+            self.tell(text, place=place)
 
-    def tell(self, text: str) -> None:
-        """One line on stderr, with the place; a closed stderr is no reason to fail."""
-        where = f"{self.place}: " if self.place else ""
+    def tell(self, text: str, *, place: str = "") -> None:
+        """One line on stderr, with the place, the present one unless given; a closed stderr is no reason to fail."""
+        place = place or self.place
+        where = f"{place}: " if place else ""
         try:
             sys.stderr.write(f"pyrelay: {where}{text}\n")
             sys.stderr.flush()

@@ -102,6 +102,10 @@ class Server:
         """Replace the authorized_keys file; it serves every account."""
         (self._top / "authorized_keys").write_text(authorized_keys)
 
+    def configure(self, lines: str) -> None:
+        """Put lines of sshd_config before all others, for the connections that follow."""
+        self._config.write_text(lines + self._config.read_text())
+
     def _serve(self) -> None:
         for connection in connections(self._listener):
             log = self._top / f"log.{len(self.connections) + 1}"

@@ -47,7 +47,7 @@ def test_the_options_are_those_of_the_table_in_its_order() -> None:
 @pytest.mark.parametrize("flag", FLAGS, ids=[flag.name for flag in FLAGS])
 def test_each_option_begins_with_the_words_of_help(flag: Flag) -> None:
     # The manual writes FILE as an underlined "file".
-    assert " ".join(f"{flag.name} {flag.value} {flag.words}".split()).lower() in shown("OPTIONS").lower()
+    assert " ".join(f"{flag.form} {flag.words}".split()).lower() in shown("OPTIONS").lower()
 
 
 def test_the_synopsis_is_the_usage() -> None:

@@ -202,11 +202,10 @@ def test_usage_and_help_have_every_option_and_fit_a_terminal() -> None:
         assert all(len(line) <= WIDTH for line in text.splitlines())
     shown = help_text()
     for flag in FLAGS:
-        form = f"{flag.name} {flag.value}".strip()
-        assert f"\n  {form} " in shown
+        assert f"\n  {flag.form} " in shown
         assert " ".join(flag.words.split()) in " ".join(shown.split())
         if flag.value:
-            assert f"[{form}]" in usage()
+            assert f"[{flag.form}]" in usage()
     assert usage().startswith("usage: pyrelay [-46qv] ")
     assert usage().endswith("HOST [PORT]")
     assert shown.startswith(usage())

@@ -60,6 +60,11 @@ class Desk:
             (tools / name).chmod(0o755)
         self.path = os.pathsep.join([str(tools), lab.environment()["PATH"]])
 
+    def deny_forwarding(self, name: str) -> None:
+        """From now on a hop forwards nothing, and is logged in to by one who may run commands."""
+        self.lab[name].configure("AllowTcpForwarding no\n")
+        self.lab.host(name, User=self.lab.user)
+
     def real(self, text: str) -> str:
         """Text with this lab's ports and users."""
         text = re.sub(r"\b(h\d)([]:~_]+)2022\b", lambda m: f"{m[1]}{m[2]}{self.lab[m[1]].port}", text)
@@ -137,6 +142,8 @@ def parts(cell: str) -> tuple[list[str], list[str]]:
 def test_each_recipe_has_its_pyrelay_line(desk: Desk, recipe: str, now: str, then: str) -> None:
     config, commands = parts(then)
     assert commands
+    if "--netcat" in then:
+        desk.deny_forwarding("h1")
     if config:
         desk.configure(config)
     if "HostKeyAlias h3" in config:  # then the target's key need be known by that name only

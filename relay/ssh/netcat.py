@@ -1,0 +1,140 @@
+"""Crossing a hop that denies forwarding: a netcat that runs there carries the bytes.
+
+Its stdin and stdout are an exec channel of the hop's session (RFC 4254 section
+6.5). Only the carrier changes: what passes is the next leg's, encrypted as
+before. It may go around a policy, so it is done for those who ask for it only.
+"""
+
+from __future__ import annotations
+
+import re
+from threading import Thread
+from typing import TYPE_CHECKING
+
+import paramiko
+
+from relay.errors import RelayError, printable
+from relay.ssh.channel import ChannelStream
+
+if TYPE_CHECKING:
+    from relay.progress import Progress
+    from relay.ssh.session import Session
+
+_LAST_WORDS = 2.0  # seconds that an ended command's status and stderr are waited for
+_MOST = 4096  # bytes of a line of stderr
+
+# What every shell takes for a plain word: sh, csh, fish and others, quoted or not.
+_PLAIN = re.compile(r"[A-Za-z0-9:_][A-Za-z0-9:_.%-]*", re.ASCII)
+
+# Below: no single quote, new-line, or "!" without a space after it, since all of it stands in single quotes that csh
+# and fish, too, must read as sh does; and in _PYTHON and _BASH, which stand in double quotes, nothing that these heed.
+
+# Half-close both ways, and an end when the far side ends: the best there is.
+_PYTHON = (
+    "import os,socket,sys,_thread;"
+    "sys.tracebacklimit=0;"
+    "sys.unraisablehook=id;"  # the thread's errors show in the other direction, too
+    "s=socket.create_connection(sys.argv[1:]);"
+    "s.setsockopt(socket.IPPROTO_TCP,socket.TCP_NODELAY,1);"
+    "o=sys.stdout.buffer;"
+    "_thread.start_new_thread(lambda:("
+    "any(s.sendall(b)for b in iter(lambda:os.read(0,65536),bytes())),"
+    "s.shutdown(socket.SHUT_WR)),());"
+    "any(o.write(b)and o.flush()for b in iter(lambda:s.recv(65536),bytes()))"
+)
+# bash cannot half-close; a minute after its input it ends, or a link that is lost would leave it there for ever.
+_BASH = (
+    r"exec 3<>/dev/tcp/\$1/\$2 4<&0 || exit; "
+    r"cat <&3 & d=\$! ; "
+    r"{ cat <&4 >&3; exec >/dev/null 3>&- 4<&-; sleep 60; kill \$d; } 2>/dev/null & u=\$! ; "
+    r"exec 3>&- 4<&-; wait \$d; kill \$u 2>/dev/null"
+)
+# In the order of what they can. OpenBSD's nc half-closes when told so; it and ncat notice the far side's end
+# only when they write again; the traditional one cannot half-close, and ends like bash.
+_SCRIPT = f"""\
+has() {{ command -v "$1" >/dev/null 2>&1; }}; \
+if has python3; then exec python3 -ISc "{_PYTHON}" "$1" "$2"; fi; \
+n="$(nc -h 2>&1 </dev/null)"; \
+case $n in *-N*hutdown*EOF*) exec nc -N -- "$1" "$2";; esac; \
+if has ncat; then exec ncat -- "$1" "$2"; fi; \
+case $n in *-q*EOF*) exec nc -q 60 -- "$1" "$2";; esac; \
+if has nc; then exec nc -- "$1" "$2"; fi; \
+if has bash; then exec bash -c "{_BASH}" bash "$1" "$2"; fi; \
+echo "python3, nc, ncat and bash are missing here, in $PATH" >&2; exit 127"""
+
+
+def command(host: str, port: int, template: str = "") -> str:
+    """What the hop's shell is told to run: template with %h and %p replaced, or a line that tries what is there.
+
+    Host and port are plain words that no shell takes for anything else.
+    Raises RelayError when the host cannot be one.
+    """
+    if not _PLAIN.fullmatch(host):
+        raise RelayError(f"'{printable(host)}' cannot be handed to a shell, which --netcat needs on the hop")
+    if not template:
+        return f"exec sh -c '{_SCRIPT}' sh {host} {port}"
+    tokens = {"h": host, "p": str(port), "%": "%"}
+    return re.sub("%([hp%])", lambda match: tokens[match[1]], template)
+
+
+def cross(session: Session, host: str, port: int, template: str, progress: Progress) -> NetcatStream:
+    """A stream to host and port that a command on the session's hop carries.
+
+    Raises RelayError when the hop runs none; whether it connects is seen later.
+    """
+    line = command(host, port, template)
+    progress.stage("starting a netcat on the hop")
+    try:
+        channel = session.transport.open_session()
+        channel.exec_command(line)
+    except (paramiko.SSHException, OSError, EOFError) as error:
+        if not session.transport.is_active():
+            raise session.lost(error) from error
+        raise RelayError("the server neither forwards nor runs a command", place=session.place) from error
+    return NetcatStream(channel, session, f"{host} port {port}", progress)
+
+
+class NetcatStream(ChannelStream):
+    """The stdin and stdout of a command on a hop; what it says on stderr is told at once."""
+
+    def __init__(self, channel: paramiko.Channel, session: Session, peer: str, progress: Progress) -> None:
+        super().__init__(channel, session)
+        self._peer = peer
+        self._place = session.place
+        self._progress = progress
+        self._began = False
+        self._listener = Thread(target=self._listen, daemon=True)
+        self._listener.start()
+
+    def recv(self, size: int) -> bytes:
+        """At most size bytes; b"" at the far side's end. Raises RelayError when the command failed before any."""
+        data = super().recv(size)
+        if data:
+            self._began = True
+        elif not self._began and (failure := self.failure()):
+            raise failure
+        return data
+
+    def failure(self) -> RelayError | None:
+        """Why the command has ended, when it did so without success."""
+        self._listener.join(_LAST_WORDS)
+        self.channel.status_event.wait(_LAST_WORDS)
+        status = self.channel.exit_status
+        if status == 0:
+            return None
+        ended = f"ended with status {status}" if status > 0 else "ended"
+        return RelayError(f"the netcat on {self._place} {ended}; nothing came from {self._peer}")
+
+    def _listen(self) -> None:
+        buffer = b""
+        while data := self.channel.recv_stderr(4096):
+            *lines, buffer = (buffer + data).split(b"\n")
+            for line in lines:
+                self._tell(line)
+            buffer = buffer[-_MOST:]
+        self._tell(buffer)
+
+    def _tell(self, line: bytes) -> None:
+        text = printable(line.decode(errors="replace"))
+        if text:
+            self._progress.note(0, text, place=self._place)
