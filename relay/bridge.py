@@ -6,7 +6,7 @@ For the channels of relay/ssh as long as they bring no faster way of their own.
 from __future__ import annotations
 
 import socket
-from _thread import start_new_thread
+from _thread import allocate_lock, start_new_thread
 from typing import TYPE_CHECKING, Protocol, Self
 
 from relay.errors import RelayError
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
 SIZE = 256 * 1024  # bytes
+PATIENCE = 5.0  # seconds that the last bytes for the target may take
 
 
 class Channel(Protocol):
@@ -34,14 +35,16 @@ class Channel(Protocol):
 
 
 class Bridge:
-    """A socket that carries what a channel carries. A context manager: closes both."""
+    """A socket that carries what a channel carries. A context manager: sends what is still held, and closes both."""
 
     def __init__(self, channel: Channel) -> None:
         self.channel = channel
         self.socket, self._far = socket.socketpair()
         self._lost: RelayError | None = None
+        self._sending = allocate_lock()
 
     def __enter__(self) -> Self:
+        self._sending.acquire()
         start_new_thread(self._receive, ())
         start_new_thread(self._send, ())
         return self
@@ -50,6 +53,7 @@ class Bridge:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.socket.close()
+        self._sending.acquire(timeout=PATIENCE)
         self.channel.close()
 
     def check(self) -> None:
@@ -72,6 +76,8 @@ class Bridge:
             self.channel.shutdown_write()
         except (OSError, EOFError, RelayError) as error:
             self._end(error, socket.SHUT_RD)  # what has arrived is still to be delivered
+        finally:
+            self._sending.release()
 
     def _end(self, error: Exception, how: int) -> None:
         if isinstance(error, RelayError):

@@ -39,7 +39,7 @@ CHUNK = 64 * 1024  # bytes read at once where splice does not serve
 PIPE_SIZE = 256 * 1024  # bytes; all pipes of a user may hold 64 MiB together (pipe-user-pages-soft)
 DEVICE_CHUNK = 4096  # bytes; a write to a terminal may wait after all, so it is kept short
 CHECK_PARENT = 0.5  # seconds between two looks at who the parent is
-LINGER = 2.0  # seconds without a word from stdin, after which a server that has said its last is taken to have gone
+LINGER = 1.0  # seconds without a word from stdin, after which a server that has said its last is taken to have gone
 LAST_WORDS = 16  # moves; more than ssh can have left behind in a pipe or a socket
 
 
@@ -186,7 +186,7 @@ class _Relay:
             for _ in range(LAST_WORDS):
                 if not self.out.open or not self.out.move():
                     break
-        except (_ReadError, _WriteError):
+        except _EndError:
             pass
 
     def leave_terminal(self) -> None:
@@ -225,14 +225,16 @@ class _Way:
         Raises _ReadError and _WriteError.
         """
         try:
-            return self.spliced() if self.splice else self.copied()
+            if self.splice and (moved := self.spliced()) is not None:
+                return moved
+            return self.copied()
         except BlockingIOError:
             return None
         except OSError as error:
             raise (_WriteError if self.event == POLLOUT else _ReadError)(error) from error
 
     def spliced(self) -> int | None:
-        """Have the kernel move bytes."""
+        """Have the kernel move bytes; None when it cannot, now or ever."""
         try:
             return int(self.splice(self.source.fd, self.sink.fd, PIPE_SIZE, flags=os.SPLICE_F_NONBLOCK))
         except BlockingIOError:
@@ -365,15 +367,19 @@ class _Stdio(_End):
             os.set_blocking(self.fd, True)
 
 
-class _ReadError(Exception):
-    """The source of a way failed."""
+class _EndError(Exception):
+    """An end of a way failed."""
 
     def __init__(self, error: OSError) -> None:
         self.error = error
 
 
-class _WriteError(_ReadError):
-    """The sink of a way failed."""
+class _ReadError(_EndError):
+    """The source failed."""
+
+
+class _WriteError(_EndError):
+    """The sink failed."""
 
 
 class _SshGone(Exception):

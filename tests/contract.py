@@ -1,0 +1,337 @@
+"""What every stream must do under the relay, whatever carries it: one suite for all of them.
+
+A kind of stream is a subclass, whose name begins with Test, with a fixture
+`command`: the argv of a pyrelay that relays to a port of loopback. The near
+end is that process's stdin and stdout, as ssh would hold them; the far end is
+a socket of the test.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import random
+import select
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from peers import LOOPBACK
+
+SOON = 30.0  # seconds; nothing here takes one, but the machine may be busy
+QUIET_MS = 400  # milliseconds without room to write, after which a sender counts as held up
+MIB = 1024 * 1024
+
+Command = Callable[[int], Sequence[str]]  # the argv of a relay to that port of loopback
+
+
+def noise(size: int, seed: int = 1) -> bytes:
+    """Bytes that repeat nowhere: a lost, doubled or swapped block shows."""
+    return random.Random(seed).randbytes(size)
+
+
+class Ends:
+    """A relay that runs, and both its ends.
+
+    process: the relay. write, read: file descriptors of its stdin and stdout;
+    far: the target's socket.
+    """
+
+    def __init__(self, command: Command, **options: Any) -> None:
+        self.listener = socket.create_server((LOOPBACK, 0))
+        self.listener.settimeout(SOON)
+        self.process = subprocess.Popen(
+            command(self.listener.getsockname()[1]),
+            **{"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "bufsize": 0, **options},
+        )
+        self.far, _ = self.listener.accept()
+        self.far.settimeout(SOON)
+
+    # Near
+
+    def send(self, data: bytes) -> None:
+        """Write all of data to the relay's stdin."""
+        assert self.process.stdin
+        view = memoryview(data)
+        while view:
+            view = view[self.process.stdin.write(view) :]
+
+    def end(self) -> None:
+        """Close the relay's stdin."""
+        assert self.process.stdin
+        self.process.stdin.close()
+
+    def receive(self, size: int = -1) -> bytes:
+        """Read size bytes from the relay's stdout, or all until its end."""
+        assert self.process.stdout
+        return read_exactly(self.process.stdout.fileno(), size)
+
+    def leave(self) -> None:
+        """Close the relay's stdout."""
+        assert self.process.stdout
+        self.process.stdout.close()
+
+    # Far
+
+    def far_receive(self, size: int = -1) -> bytes:
+        """Read size bytes at the target, or all until the end."""
+        parts = []
+        while size and (part := self.far.recv(MIB if size < 0 else min(size, MIB))):
+            parts.append(part)
+            size -= len(part) if size > 0 else 0
+        return b"".join(parts)
+
+    def far_end(self) -> None:
+        """The target sends no more; it still listens."""
+        self.far.shutdown(socket.SHUT_WR)
+
+    def far_reset(self) -> None:
+        """The target's system answers with a reset from now on."""
+        self.far.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.far.close()
+
+    # The relay
+
+    def status(self) -> int:
+        """The relay's exit status, once it has ended; it has to."""
+        return self.process.wait(SOON)
+
+    def said(self) -> str:
+        """What the relay has said on stderr; waits for its end."""
+        assert self.process.stderr
+        return read_exactly(self.process.stderr.fileno()).decode()
+
+    def peak_memory(self) -> int:
+        """The most memory that the relay has had so far, in bytes; what it has now where the system is not Linux."""
+        if sys.platform != "linux":
+            return int(subprocess.check_output(["ps", "-o", "rss=", "-p", str(self.process.pid)])) * 1024
+        lines = Path(f"/proc/{self.process.pid}/status").read_text().splitlines()
+        return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:")) * 1024
+
+    def close(self) -> None:
+        """End the relay, and close everything."""
+        self.process.kill()
+        self.process.wait()
+        for stream in (self.process.stdin, self.process.stdout, self.process.stderr, self.far, self.listener):
+            if stream is not None:
+                stream.close()
+
+
+def read_exactly(fd: int, size: int = -1) -> bytes:
+    """Read size bytes, or all until the end of file, which may come before them; not for ever."""
+    parts = []
+    while size:
+        assert select.select([fd], [], [], SOON)[0], "nothing arrives"
+        part = os.read(fd, MIB if size < 0 else min(size, MIB))
+        if not part:
+            break
+        parts.append(part)
+        size -= len(part) if size > 0 else 0
+    return b"".join(parts)
+
+
+def fill(fd: int, data: bytes) -> int:
+    """Write data over and over until there is no more room for a while; return how many bytes that took."""
+    os.set_blocking(fd, False)
+    poll = select.poll()
+    poll.register(fd, select.POLLOUT)
+    written = 0
+    while poll.poll(QUIET_MS):
+        try:
+            # From where the last write ended: the reader knows what comes next.
+            at = written % len(data)
+            written += os.write(fd, data[at : at + 64 * 1024])
+        except BlockingIOError:
+            pass
+    os.set_blocking(fd, True)
+    return written
+
+
+class Meanwhile:
+    """Work done in a thread while the test does something else; `with` waits for it and raises its error."""
+
+    def __init__(self, work: Callable[[], None]) -> None:
+        self._work = work
+        self._error: BaseException | None = None
+        self._thread = threading.Thread(target=self._run, daemon=True)
+
+    def _run(self) -> None:
+        try:
+            self._work()
+        except BaseException as error:
+            self._error = error
+
+    def __enter__(self) -> None:
+        self._thread.start()
+
+    def __exit__(self, *_: object) -> None:
+        self._thread.join(SOON)
+        assert not self._thread.is_alive(), "still at work"
+        if self._error:
+            raise self._error
+
+
+class StreamContract:
+    """The suite; see the head of this file."""
+
+    held_up = 24 * MIB  # bytes that system buffers and windows on the way may take in for a reader that does not read
+    memory = 16 * MIB  # bytes that the relay's memory may grow by meanwhile
+    tells_reset = True  # whether a reset by the target reaches this side as one
+
+    @pytest.fixture
+    def ends(self, command: Command) -> Iterator[Ends]:
+        made = Ends(command)
+        yield made
+        made.close()
+
+    @pytest.mark.parametrize("size", [1, 4095, 4096, 4097, 65535, 65536, 65537, 262143, 262144, 262145, 3 * MIB + 1])
+    def test_sizes(self, ends: Ends, size: int) -> None:
+        data = noise(size)
+        with Meanwhile(lambda: ends.send(data)):
+            assert ends.far_receive(size) == data
+        with Meanwhile(lambda: ends.far.sendall(data)):
+            assert ends.receive(size) == data
+
+    def test_every_byte_is_passed_on_at_once(self, ends: Ends) -> None:
+        for byte in noise(200):
+            ends.send(bytes([byte]))
+            assert ends.far_receive(1) == bytes([byte])
+            ends.far.sendall(bytes([byte]))
+            assert ends.receive(1) == bytes([byte])
+
+    def test_both_ways_at_once(self, ends: Ends) -> None:
+        up, down = noise(16 * MIB, 1), noise(16 * MIB, 2)
+        received: list[bytes] = []
+        with (
+            Meanwhile(lambda: ends.send(up)),
+            Meanwhile(lambda: ends.far.sendall(down)),
+            Meanwhile(lambda: received.append(ends.far_receive(len(up)))),
+        ):
+            assert ends.receive(len(down)) == down
+        assert received == [up]
+
+    def test_near_ends_first(self, ends: Ends) -> None:
+        ends.send(b"question")
+        ends.end()
+        assert ends.far_receive() == b"question"
+        # The far end has seen the end of file: whatever it says now is late.
+        answer = noise(MIB)
+        with Meanwhile(lambda: ends.far.sendall(answer)):
+            assert ends.receive(len(answer)) == answer
+        ends.far_end()
+        assert ends.receive() == b""
+        assert ends.status() == 0
+
+    def test_far_ends_first(self, ends: Ends) -> None:
+        ends.far.sendall(b"greeting")
+        ends.far_end()
+        assert ends.receive() == b"greeting"
+        data = noise(MIB)
+
+        def send() -> None:
+            ends.send(data)
+            ends.end()
+
+        with Meanwhile(send):
+            assert ends.far_receive() == data
+        assert ends.status() == 0
+
+    def test_far_closes_while_stdin_stays_open(self, ends: Ends) -> None:
+        ends.far.sendall(b"goodbye")
+        ends.far.close()
+        assert ends.receive() == b"goodbye"
+        assert ends.status() == 0
+
+    def test_empty_from_far(self, ends: Ends) -> None:
+        ends.far.close()
+        assert ends.receive() == b""
+        assert ends.status() == 0
+
+    def test_empty_from_near(self, ends: Ends) -> None:
+        ends.end()
+        assert ends.far_receive() == b""
+        ends.far.close()
+        assert ends.status() == 0
+
+    def test_near_reads_late(self, ends: Ends) -> None:
+        data = noise(MIB)
+        before = ends.peak_memory()
+        sent = fill(ends.far.fileno(), data)
+        assert sent < self.held_up
+        assert ends.peak_memory() - before < self.memory
+        # The other direction is not held up.
+        ends.send(b"still there?")
+        assert ends.far_receive(12) == b"still there?"
+        ends.far_end()
+        assert digest(ends.receive()) == digest(repeated(data, sent))
+
+    def test_far_reads_late(self, ends: Ends) -> None:
+        data = noise(MIB)
+        assert ends.process.stdin
+        before = ends.peak_memory()
+        sent = fill(ends.process.stdin.fileno(), data)
+        assert sent < self.held_up
+        assert ends.peak_memory() - before < self.memory
+        ends.far.sendall(b"still there?")
+        assert ends.receive(12) == b"still there?"
+        ends.end()
+        assert digest(ends.far_receive()) == digest(repeated(data, sent))
+
+    def test_reset(self, ends: Ends) -> None:
+        data = noise(100_000)
+        ends.far.sendall(data)
+        assert ends.receive(len(data)) == data
+        ends.far_reset()
+        assert ends.receive() == b""
+        assert (ends.status(), ends.said()) == (
+            (1, "pyrelay: the link was lost: connection reset by peer\n") if self.tells_reset else (0, "")
+        )
+
+    def test_reader_leaves(self, ends: Ends) -> None:
+        ends.far.sendall(b"some")
+        assert ends.receive(4) == b"some"
+        ends.leave()
+        assert ends.far_receive() == b""
+        assert ends.status() == 0
+
+    def test_reader_leaves_amid_data(self, ends: Ends) -> None:
+        fill(ends.far.fileno(), noise(MIB))
+        ends.leave()
+        assert ends.status() == 0
+
+    def test_both_leave(self, ends: Ends) -> None:
+        """The end of ssh by kill -9, before it got a byte."""
+        ends.leave()
+        ends.end()
+        assert ends.far_receive() == b""
+        assert ends.status() in {0, 1}  # 1 when the set-up was not quite over; nobody is left to see it
+
+    def test_last_words(self, ends: Ends) -> None:
+        """ssh says goodbye to the server and exits."""
+        ends.far.sendall(b"hello")
+        assert ends.receive(5) == b"hello"
+        # Both in one go: the relay sleeps until ssh has left.
+        ends.process.send_signal(signal.SIGSTOP)
+        ends.send(b"goodbye")
+        ends.leave()
+        ends.end()
+        ends.process.send_signal(signal.SIGCONT)
+        assert ends.far_receive() == b"goodbye"
+        assert ends.status() == 0
+
+
+def repeated(data: bytes, size: int) -> bytes:
+    """What `fill` has written."""
+    return (data * (size // len(data) + 1))[:size]
+
+
+def digest(data: bytes) -> str:
+    """For assertions whose failure would print megabytes."""
+    return f"{len(data)} bytes, {hashlib.sha256(data).hexdigest()}"
