@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
 SIZE = 256 * 1024  # bytes
-PATIENCE = 5.0  # seconds that the last bytes for the target may take
+PATIENCE = 1.0  # seconds that the last bytes for the target may take
 
 
 class Channel(Protocol):

@@ -313,6 +313,16 @@ class StreamContract:
         assert ends.far_receive() == b""
         assert ends.status() in {0, 1}  # 1 when the set-up was not quite over; nobody is left to see it
 
+    def test_both_leave_amid_data(self, ends: Ends) -> None:
+        """ssh has gone, and the target does not take what it has said."""
+        ends.far.sendall(b"hello")
+        assert ends.receive(5) == b"hello"
+        assert ends.process.stdin
+        fill(ends.process.stdin.fileno(), noise(MIB))
+        ends.leave()
+        ends.end()
+        assert ends.status() == 0
+
     def test_last_words(self, ends: Ends) -> None:
         """ssh says goodbye to the server and exits."""
         ends.far.sendall(b"hello")
