@@ -67,6 +67,7 @@ def watch(work: Callable[[], T], progress: Progress, stdin: int, stdout: int, pa
             if ready or os.getppid() != parent:
                 raise Gone
     finally:
+        progress.status.close()  # what comes next on the terminal is an error message, or the session
         os.close(done)
     if failure:
         raise failure[0]

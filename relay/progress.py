@@ -12,6 +12,7 @@ import sys
 from time import monotonic
 
 from relay.errors import TimedOut
+from relay.status import StatusLine
 
 
 class Progress:
@@ -27,6 +28,7 @@ class Progress:
         self.verbosity = verbosity
         self.place = ""
         self.doing = ""
+        self.status = StatusLine(quiet=verbosity < 0)
         self._start = monotonic()
         self._began = self._start
         self._waited = 0.0  # seconds that a person has been waited for
@@ -87,6 +89,7 @@ class Progress:
 
     def tell(self, text: str, *, place: str = "") -> None:
         """One line on stderr, with the place, the present one unless given; a closed stderr is no reason to fail."""
+        self.status.erase()
         place = place or self.place
         where = f"{place}: " if place else ""
         try:
