@@ -238,6 +238,11 @@ def is_ipv6(text: str) -> bool:
     return True
 
 
+def is_onion(host: str) -> bool:
+    """Whether the name is one of Tor's, which no resolver and no hop may be asked for (RFC 7686)."""
+    return host.removesuffix(".").lower().endswith(".onion")
+
+
 def _split(text: str, delimiters: str) -> list[str]:
     """The words between delimiters that stand outside brackets."""
     words = []

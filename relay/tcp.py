@@ -20,6 +20,7 @@ from errno import EINPROGRESS
 from time import monotonic
 
 from relay.errors import RelayError, TimedOut, printable
+from relay.route import is_onion
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ def connect(
 
     Raises RelayError when no address answers, TimedOut when time is up.
     """
-    if host.lower().rstrip(".").rpartition(".")[2] == "onion":
+    if is_onion(host):
         raise RelayError(
             "a .onion name is reached through Tor only; a look-up would tell it to the DNS (RFC 7686)",
             hint="use --tor, or a proxy that knows .onion names: -x HOST:PORT",
@@ -88,7 +89,7 @@ def connect_unix(path: str, progress: Progress) -> _socket.socket:
         sock.settimeout(None)
     except OSError as error:
         sock.close()
-        raise RelayError(f"{printable(path)}: {_words(error)}") from error
+        raise RelayError(_words(error)) from error
     except BaseException:
         sock.close()
         raise

@@ -1,0 +1,125 @@
+"""The leg itself: reach the proxy, then ask it for the host."""
+
+from __future__ import annotations
+
+import os
+
+from relay import tcp
+from relay.errors import RelayError, printable
+from relay.proxy.address import CONNECT, SOCKS4, TOR, VARIABLE, check_field
+from relay.proxy.wire import NoAnswer, Wire
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from _socket import socket
+    from collections.abc import Callable
+
+    from relay.progress import Progress
+    from relay.prompt import Prompt
+    from relay.proxy.address import Proxy
+
+TOR_ANSWER = 5.0  # seconds for the first two bytes of a Tor on this machine, where there is another place to look
+
+
+def connect(
+    proxy: Proxy,
+    host: str,
+    port: int,
+    progress: Progress,
+    *,
+    prompt: Prompt,
+    family: int = 0,
+    source: str | None = None,
+    timeout: float | None = None,
+    keepalive: bool = True,
+) -> socket:
+    """A connection to host that the proxy has made; the host is never looked up here.
+
+    prompt: who asks for a password that the environment does not hold. timeout: seconds for the way to the proxy, and
+    again for its answer. family, source, keepalive: as for relay.tcp, of the way
+    to the proxy. Raises RelayError.
+    """
+    if "%" in host:  # a zone: it names an interface of this machine
+        raise RelayError(f"an address with a zone means nothing to {proxy}")
+    user, password = _credentials(proxy, host, port, progress, prompt)
+
+    def through(place: Proxy, first: float | None = None) -> socket:
+        """The whole way by one place."""
+        sock = _reach(place, progress, family=family, source=source, timeout=timeout, keepalive=keepalive)
+        progress.stage(f"waiting for {place} to reach {host} port {port}")
+        try:
+            wire = Wire(sock, place, host, progress, seconds=timeout, first=first)
+            _negotiator(place)(wire, host, port, user, password)
+            sock.settimeout(None)
+        except BaseException:
+            sock.close()
+            raise
+        return sock
+
+    return _through_tor(through) if proxy.kind == TOR and not proxy.address else through(proxy)
+
+
+def _through_tor(through: Callable[[Proxy, float | None], socket]) -> socket:
+    """By the first place that answers as Tor's SOCKS port does."""
+    from relay.proxy.tor import HOST_VARIABLE, PORT_VARIABLE, places  # noqa: PLC0415
+
+    causes = []
+    candidates = places()
+    for place in candidates:
+        try:
+            return through(place, None if place is candidates[-1] else TOR_ANSWER)
+        except NoAnswer as error:
+            causes.append(error.cause)
+    raise RelayError(
+        f"no Tor: {'; '.join(causes)}",
+        hint=f"start tor, or say where it listens: {HOST_VARIABLE} and {PORT_VARIABLE}, or -x HOST:PORT",
+    )
+
+
+def _reach(
+    proxy: Proxy, progress: Progress, *, family: int, source: str | None, timeout: float | None, keepalive: bool
+) -> socket:
+    """A connection to the proxy itself. Raises NoAnswer."""
+    try:
+        if proxy.path:
+            return tcp.connect_unix(proxy.path, progress)
+        return tcp.connect(
+            proxy.host, proxy.port, progress, family=family, source=source, timeout=timeout, keepalive=keepalive
+        )
+    except RelayError as error:
+        raise NoAnswer(f"{proxy}: {error.cause}", hint=error.hint) from error
+
+
+def _negotiator(proxy: Proxy) -> Callable[[Wire, str, int, str | None, str | None], None]:
+    """What asks this kind of proxy; the other kind's imports are not paid for."""
+    if proxy.kind == CONNECT:
+        from relay.proxy.http import negotiate  # noqa: PLC0415
+    else:
+        from relay.proxy.handshake import negotiate  # noqa: PLC0415
+    return negotiate
+
+
+def _credentials(
+    proxy: Proxy, host: str, port: int, progress: Progress, prompt: Prompt
+) -> tuple[str | None, str | None]:
+    """The user and the password for the proxy; (None, None) when it is to have none. Raises RelayError."""
+    if proxy.kind == TOR:
+        from relay.proxy.tor import isolation  # noqa: PLC0415
+
+        return isolation(host, port)
+    if proxy.password is not None:
+        progress.note(0, f"a password on the command line can be read by everyone on this machine; ${VARIABLE} cannot")
+    if proxy.user is None or proxy.kind == SOCKS4:
+        return proxy.user, None
+    password = os.environ.get(VARIABLE) if proxy.password is None else proxy.password
+    if password is None:
+        from relay.prompt import NobodyToAsk  # noqa: PLC0415
+
+        user = printable(proxy.user)
+        try:
+            password = prompt.ask(f"Password of {user} for {proxy}: ")
+        except NobodyToAsk as error:
+            cause = f"the password of {user} for {proxy} is not known: {error.cause}"
+            raise RelayError(cause, hint=f"set ${VARIABLE}") from error
+    check_field(proxy.kind, "password", password)
+    return proxy.user, password
