@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from typing import Any
 
+    from relay.proxy.address import Proxy
+
 EXAMPLE = """\
 In ~/.ssh/config, before other Host blocks:
 
@@ -57,6 +59,8 @@ class Options(Value):
     family: int = 0  # AF_INET, AF_INET6, or 0 for both
     source: str | None = None
     deadline: float = DEFAULT_DEADLINE  # seconds
+    proxy: Proxy | None = None
+    fdpass: bool = False
     delimiters: Delimiters = DEFAULT_DELIMITERS
     verbosity: int = 0  # -1 with -q, else the number of -v
 
@@ -72,6 +76,11 @@ class Options(Value):
         if hop in self.netcat or "" in self.netcat or (self.netcat_command and not self.netcat):
             return self.netcat_command
         return None
+
+    @property
+    def batch(self) -> bool:
+        """Whether -o says that nobody may be asked, where no ssh_config is read."""
+        return any(pair.lower() == "batchmode=yes" for pair in self.ssh_options)
 
 
 class Flag(Value):
@@ -164,6 +173,16 @@ def _seconds(_now: object, text: str) -> float:
     return seconds
 
 
+def _yes(_now: object, _text: str) -> bool:
+    return True
+
+
+def _proxy_kind(_now: object, text: str) -> str:
+    from relay.proxy.address import parse_kind  # noqa: PLC0415 - a run without a proxy does not pay for it
+
+    return parse_kind(text)
+
+
 def _louder(now: int, _text: str) -> int:
     return max(now, 0) + 1
 
@@ -184,6 +203,16 @@ CONNECTION = (
     Flag("-6", "", "family", _ipv6, "Use IPv6 only."),
     Flag("-s", "ADDRESS", "source", _last, "Connect from ADDRESS, one of this machine's own."),
     Flag("-w", "SECONDS", "deadline", _seconds, "Give up after SECONDS; 120 unless given."),
+    Flag("--fdpass", "", "fdpass", _yes, "Hand the connection to ssh and exit; ssh wants ProxyUseFdpass yes."),
+)
+PROXY = (
+    Flag("-X", "PROTOCOL", "proxy_kind", _proxy_kind, "What the proxy speaks: 4, 4a, 5 or connect; 5 unless given."),
+    Flag("-x", "PROXY", "proxy_address", _last, "Begin at a proxy, [USER@]HOST[:PORT] or a unix socket's /PATH."),
+    Flag("-P", "USER", "proxy_user", _last, "The user that the proxy is to know."),
+    Flag(
+        "--proxy", "URL", "proxy_url", _last, "Begin at a proxy: socks5h://, socks4a:// or http://[USER@]HOST[:PORT]."
+    ),
+    Flag("--tor", "", "tor", _yes, "Begin at Tor, which an onion name does by itself."),
 )
 SPELLING = (
     Flag("--hop-delimiter", "CHARS", "hop_delimiter", _last, "What stands between names; / and + unless given."),
@@ -208,6 +237,7 @@ MESSAGES = (
 GROUPS = {
     "Hops": HOPS,
     "Connection": CONNECTION,
+    "Proxies": PROXY,
     "Spelling of the route": SPELLING,
     "Instead of connecting": INSTEAD,
     "Messages": MESSAGES,
@@ -241,7 +271,7 @@ def parse(argv: Sequence[str]) -> Options:
             raise
         if flag.name in _ALONE:
             return Options(**given)
-    return Options(**_delimiters(given), **_positional(words))
+    return Options(**_proxy(_delimiters(given)), **_positional(words))
 
 
 def usage() -> str:
@@ -321,6 +351,35 @@ def _delimiters(given: dict[str, Any]) -> dict[str, Any]:
     """The three delimiter options as one value: whether they overlap shows only when all are known."""
     sets = {kind: given.pop(f"{kind}_delimiter") for kind in ("hop", "user", "port") if f"{kind}_delimiter" in given}
     return {**given, "delimiters": Delimiters(**sets)} if sets else given
+
+
+def _proxy(given: dict[str, Any]) -> dict[str, Any]:
+    """The options that tell of the proxy as one value: the address means nothing without the protocol and the user."""
+    names = {flag.field: flag.name for flag in PROXY}
+    told = {field: given.pop(field) for field in names if field in given}
+    if not told:
+        return given
+    places = [names[field] for field in ("proxy_address", "proxy_url", "tor") if field in told]
+    if len(places) > 1:
+        raise UsageError(f"{' and '.join(places)} each name a proxy", hint="give one of them")
+    if places != ["-x"]:
+        for field in ("proxy_kind", "proxy_user"):
+            if field in told:
+                raise UsageError(f"{names[field]} says how to use -x, which is not given")
+    from relay.proxy import address  # noqa: PLC0415
+
+    if places == ["--tor"]:
+        return {**given, "proxy": address.Proxy(address.TOR)}
+    try:
+        if places == ["--proxy"]:
+            proxy = address.parse_url(told["proxy_url"])
+        else:
+            kind = told.get("proxy_kind", address.SOCKS5)
+            proxy = address.parse_address(told["proxy_address"], kind, told.get("proxy_user"))
+    except UsageError as error:
+        error.at(places[0])
+        raise
+    return {**given, "proxy": proxy}
 
 
 def _positional(words: list[str]) -> dict[str, Any]:

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from peers import need
 
 from relay.errors import UsageError
-from relay.options import FLAGS, WIDTH, Options, help_text, parse, usage
+from relay.options import FLAGS, PROXY, SPELLING, WIDTH, Options, help_text, parse, usage
+from relay.proxy.address import CONNECT, Proxy
 from relay.route import Delimiters
 
 
@@ -24,7 +25,8 @@ def test_a_host_alone_has_the_defaults() -> None:
 
 
 def test_every_option_of_the_table() -> None:
-    line = "-F cfg -i k1 -i k2 -J j1,j2:22 -l u -o A=b -o C=d -6 -s ::1 -w 3.5 -vv h1_h3 2222"
+    proxy = "-x alice@proxy -X connect --fdpass"
+    line = f"{proxy} -F cfg -i k1 -i k2 -J j1,j2:22 -l u -o A=b -o C=d -6 -s ::1 -w 3.5 -vv h1_h3 2222"
     words = [*line.split(), "--hop-delimiter=_", "--user-delimiter", "^", "--port-delimiter=~"]
     assert parse(words) == Options(
         destination="h1_h3",
@@ -37,6 +39,8 @@ def test_every_option_of_the_table() -> None:
         family=socket.AF_INET6,
         source="::1",
         deadline=3.5,
+        proxy=Proxy(CONNECT, "proxy", 3128, user="alice"),
+        fdpass=True,
         verbosity=2,
         delimiters=Delimiters("_", "^", "~"),
     )
@@ -186,7 +190,7 @@ def test_the_table_sets_fields_that_options_have() -> None:
     names = [flag.name for flag in FLAGS]
     assert len(set(names)) == len(names)
     for flag in FLAGS:
-        field = "delimiters" if flag.field.endswith("_delimiter") else flag.field
+        field = "delimiters" if flag in SPELLING else "proxy" if flag in PROXY else flag.field
         assert field in Options.__annotations__
         assert flag.name.startswith("--") or len(flag.name) == 2
 
