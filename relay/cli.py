@@ -69,10 +69,11 @@ def relay(chosen: Options, parent: int) -> int:
     from relay.prompt import Prompt  # noqa: PLC0415
 
     children = Children()
-    prompt = Prompt(progress, children)
+    prompt = Prompt(progress, children, batch=chosen.batch)
 
     def clean_up() -> None:
         prompt.restore()
+        progress.status.close()
         children.end()
 
     guard.clean_up_on_signals(clean_up)

@@ -11,10 +11,12 @@ from _thread import start_new_thread
 
 from relay import tcp
 from relay.errors import RelayError
+from relay.route import is_onion
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from _socket import socket
+    from collections.abc import Callable
 
     from relay.children import Children
     from relay.options import Options
@@ -41,9 +43,28 @@ def dial(
             return _through_hops(route, options, progress, prompt, children)
         target = route.target
         progress.at(str(target))
-        return tcp.connect(target.host, target.port or 22, progress, family=options.family, source=options.source)
+        connect = _way_to(target.host, options, prompt)
+        return connect(target.host, target.port or 22, progress, family=options.family, source=options.source)
     except RelayError as error:
         raise error.at(progress.place) from error.__cause__
+
+
+def _way_to(host: str, options: Options, prompt: Prompt) -> Callable[..., socket]:
+    """What makes the first connection of a route, called as tcp.connect is.
+
+    It is the proxy that was named, Tor for an onion name, else TCP.
+    """
+    if not _is_proxied(host, options):
+        return tcp.connect
+    from relay.proxy import address, leg  # noqa: PLC0415  (a raw relay has no use for it)
+
+    proxy = options.proxy or address.Proxy(address.TOR)
+    return lambda *place, **how: leg.connect(proxy, *place, prompt=prompt, **how)
+
+
+def _is_proxied(host: str, options: Options) -> bool:
+    """Whether options or name say how the first host is reached, whatever ssh_config says."""
+    return options.proxy is not None or is_onion(host)
 
 
 def _through_hops(
@@ -56,12 +77,19 @@ def _through_hops(
     count = len(elements) - 1
     places = [f"hop {number} of {count} ({element})" for number, element in enumerate(elements[:-1], 1)]
     places.append(f"target ({elements[-1]})")
+    for place, settings in zip(places[1:], found[1:], strict=True):
+        if is_onion(settings.hostname):
+            raise RelayError(
+                "a .onion name cannot be asked of a hop, which would tell it to its resolver (RFC 7686)",
+                hint=f"begin with it: {settings.hostname}/...; Tor is then found here",
+                place=place,
+            )
 
     from relay.ssh.session import Client, Session  # noqa: PLC0415  (a raw relay logs in nowhere)
 
     progress.at(places[0])
     stream: socket | ChannelStream
-    stream, address = _first_leg(found[0], options, progress, children)
+    stream, address = _first_leg(found[0], options, progress, prompt, children)
     client = Client(progress, prompt, children)
     session: Session | None = None
     for settings, following, place in zip(found, found[1:], places[1:], strict=False):
@@ -88,7 +116,7 @@ def _look_up(
     queries = [Query(element, options) for element in route.hops]
     found = Lookup([*queries, Query(route.target, options, is_hop=False)], children).read(progress)
     came_from = {elements[0].host}
-    while jump := found[0].proxy_jump():
+    while not _is_proxied(elements[0].host, options) and (jump := found[0].proxy_jump()):
         before = parse_jump(jump)
         if before[0].host in came_from:
             raise RelayError(f"ssh_config: the ProxyJump of {found[0].name} leads back to {before[0].host}")
@@ -98,14 +126,17 @@ def _look_up(
     return elements, found
 
 
-def _first_leg(hop: HopSettings, options: Options, progress: Progress, children: Children) -> tuple[socket, str]:
-    """A stream to the first hop, as its ssh_config says: its own ProxyCommand, else TCP, then with its address."""
+def _first_leg(
+    hop: HopSettings, options: Options, progress: Progress, prompt: Prompt, children: Children
+) -> tuple[socket, str]:
+    """A stream to the first hop, as options or name say, else its ssh_config; and its address, if TCP knows it."""
     command = hop.proxy_command()
-    if command:
+    if command and not _is_proxied(hop.name, options):
         return _run_proxy_command(command, hop, progress, children), ""
     family = options.family or tcp.FAMILIES.get(hop.get("addressfamily"), 0)
     source = options.source or hop.get("bindaddress") or None
-    stream = tcp.connect(
+    prompt.batch = hop.yes("batchmode")
+    stream = _way_to(hop.hostname, options, prompt)(
         hop.hostname,
         hop.port,
         progress,
@@ -114,7 +145,7 @@ def _first_leg(hop: HopSettings, options: Options, progress: Progress, children:
         timeout=hop.seconds("connecttimeout") or None,
         keepalive=hop.yes("tcpkeepalive"),
     )
-    return stream, stream.getpeername()[0]
+    return stream, "" if _is_proxied(hop.hostname, options) else stream.getpeername()[0]
 
 
 def _run_proxy_command(command: str, hop: HopSettings, progress: Progress, children: Children) -> socket:
