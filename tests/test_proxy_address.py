@@ -1,0 +1,158 @@
+"""Which proxy: the spellings of -X, -x, -P and --proxy, as a table and as a property."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from relay import options
+from relay.errors import UsageError
+from relay.proxy.address import CONNECT, SOCKS4, SOCKS5, TOR, Proxy, parse_address, parse_url
+from relay.route import is_onion
+
+ADDRESSES = [
+    ("10.0.0.1", Proxy(SOCKS5, "10.0.0.1", 1080)),
+    ("alice@proxy:3128", Proxy(SOCKS5, "proxy", 3128, user="alice")),
+    (r"CORP\alice@corp@proxy", Proxy(SOCKS5, "proxy", 1080, user=r"CORP\alice@corp")),
+    ("[::1]:9050", Proxy(SOCKS5, "::1", 9050)),
+    ("[::1]", Proxy(SOCKS5, "::1", 1080)),
+    ("::1", Proxy(SOCKS5, "::1", 1080)),
+    ("fe80::1%lo", Proxy(SOCKS5, "fe80::1%lo", 1080)),
+    ("/run/tor/socks", Proxy(SOCKS5, path="/run/tor/socks")),
+    ("/run/a@b", Proxy(SOCKS5, path="/run/a@b")),
+    ("alice@/run/proxy", Proxy(SOCKS5, path="/run/proxy", user="alice")),
+]
+URLS = [
+    ("socks5h://proxy", Proxy(SOCKS5, "proxy", 1080)),
+    ("socks5://proxy:9050/", Proxy(SOCKS5, "proxy", 9050)),
+    ("SOCKS5H://alice:s%3Acret%40@[::1]:1", Proxy(SOCKS5, "::1", 1, user="alice", password="s:cret@")),
+    ("socks5h:///run/tor/socks", Proxy(SOCKS5, path="/run/tor/socks")),
+    ("socks4a://a%40b@proxy:1081/", Proxy(SOCKS4, "proxy", 1081, user="a@b")),
+    ("socks4://proxy", Proxy(SOCKS4, "proxy", 1080)),
+    ("http://alice@corp@proxy", Proxy(CONNECT, "proxy", 3128, user="alice@corp")),
+    ("http://alice:@proxy", Proxy(CONNECT, "proxy", 3128, user="alice", password="")),
+]
+
+
+@pytest.mark.parametrize(("text", "proxy"), ADDRESSES)
+def test_addresses(text: str, proxy: Proxy) -> None:
+    assert parse_address(text) == proxy
+
+
+@pytest.mark.parametrize(("text", "proxy"), URLS)
+def test_urls(text: str, proxy: Proxy) -> None:
+    assert parse_url(text) == proxy
+
+
+@pytest.mark.parametrize(
+    ("text", "cause"),
+    [
+        ("proxy:", "the port is empty"),
+        ("proxy:x", "'x' is not a port number"),
+        ("proxy:0", "port 0 is not between"),
+        ("proxy:70000", "is not between"),
+        ("a:b:c", "':' cannot stand in a host outside brackets"),
+        ("[::1", "brackets stand around a whole host"),
+        ("[::1]x", "brackets stand around a whole host"),
+        ("", "the host is empty"),
+        ("@proxy", "the proxy's user is empty"),
+        ("-oProxyCommand=x", "a host cannot begin with '-'"),
+        ("$(id)", "a host cannot hold '$'"),
+        ("a/b", "'/' cannot stand in a proxy's host"),
+        ("/" + "x" * 104, "less than 104 bytes"),
+        ("x" * 256 + "@proxy", "at most 255 bytes"),
+    ],
+)
+def test_what_is_no_address(text: str, cause: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        parse_address(text)
+    assert cause in caught.value.cause
+
+
+@pytest.mark.parametrize(
+    ("text", "cause"),
+    [
+        ("proxy:1080", "a proxy's URL begins with SCHEME://"),
+        ("https://proxy", "'https' is no scheme of a proxy"),
+        ("socks://proxy", "'socks' is no scheme of a proxy"),
+        ("http://proxy/path", "a proxy's URL ends after the port"),
+        ("http://", "the host is empty"),
+        ("http://a%3Ab:x@proxy", "cannot hold ':'"),
+        ("http://a%0D%0AX@proxy", "cannot be sent"),
+        ("socks4a://a%00b@proxy", "cannot be sent"),
+        ("socks5h://a:@proxy", "the proxy's password is empty"),
+        ("socks5h://:b@proxy", "the proxy's user is empty"),
+    ],
+)
+def test_what_is_no_url(text: str, cause: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        parse_url(text)
+    assert cause in caught.value.cause
+
+
+@given(st.text(st.characters(), max_size=300))
+def test_any_text_is_a_proxy_or_our_error(text: str) -> None:
+    for parse in (parse_address, parse_url, lambda text: parse_url(f"socks5h://{text}")):
+        try:
+            proxy = parse(text)
+        except UsageError as error:
+            assert "\n" not in error.cause
+            continue
+        assert bool(proxy.path) != bool(proxy.host)
+        if proxy.host:
+            assert parse_address(proxy.address) == Proxy(SOCKS5, proxy.host, proxy.port)
+
+
+def test_the_default_ports_are_those_of_nc() -> None:
+    assert parse_address("p", SOCKS4).port == 1080
+    assert parse_address("p", CONNECT).port == 3128
+
+
+def test_no_repr_and_no_message_has_the_password() -> None:
+    proxy = parse_url("http://alice:hunter2@proxy")
+    assert "hunter2" not in f"{proxy!r} {proxy}"
+
+
+@pytest.mark.parametrize(
+    ("line", "proxy"),
+    [
+        ("-x p", Proxy(SOCKS5, "p", 1080)),
+        ("-X4 -x p", Proxy(SOCKS4, "p", 1080)),
+        ("-X 4a -x p:1", Proxy(SOCKS4, "p", 1)),
+        ("-x p -X connect -P u", Proxy(CONNECT, "p", 3128, user="u")),
+        ("-P u -x v@p", Proxy(SOCKS5, "p", 1080, user="v")),
+        ("--proxy socks5h://p", Proxy(SOCKS5, "p", 1080)),
+        ("--tor", Proxy(TOR)),
+    ],
+)
+def test_options(line: str, proxy: Proxy) -> None:
+    assert options.parse([*line.split(), "h"]).proxy == proxy
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("-X 6 -x p", "pyrelay: -X: '6' is none of 4, 4a, 5, connect"),
+        ("-x p:0", "pyrelay: -x: port 0 is not between 1 and 65535"),
+        ("--proxy=x", "pyrelay: --proxy: a proxy's URL begins with SCHEME://"),
+        ("-X 5", "pyrelay: -X says how to use -x, which is not given"),
+        ("-P u --tor", "pyrelay: -P says how to use -x, which is not given"),
+        ("-x p --tor", "pyrelay: -x and --tor each name a proxy"),
+        ("-P u:v -X connect -x p", "pyrelay: -x: a user of an HTTP proxy cannot hold ':'"),
+    ],
+)
+def test_options_that_cannot_be_read(line: str, message: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        options.parse([*line.split(), "h"])
+    assert str(caught.value).splitlines()[0] == message
+
+
+@pytest.mark.parametrize("host", ["x.onion", "a.x.onion", "X.ONION", "x.onion."])
+def test_onion_names(host: str) -> None:
+    assert is_onion(host)
+
+
+@pytest.mark.parametrize("host", ["onion", "x.onion.example", "xonion", "127.0.0.1", ""])
+def test_other_names(host: str) -> None:
+    assert not is_onion(host)

@@ -1,0 +1,626 @@
+"""Proxies that no real program plays: every reply code, faults, and bytes that drip or come glued together.
+
+A scripted proxy on a real socket; real proxies are in test_proxy_peers.py, Tor in test_tor.py.
+"""
+
+from __future__ import annotations
+
+import base64
+import fcntl
+import os
+import socket
+import struct
+import termios
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from peers import LOOPBACK, close_listener, closed_port, connections
+
+from relay.children import Children
+from relay.errors import RelayError, TimedOut
+from relay.progress import Progress
+from relay.prompt import Prompt
+from relay.proxy import tor
+from relay.proxy.address import CONNECT, SOCKS4, SOCKS5, TOR, Proxy, parse_url
+from relay.proxy.handshake import SOCKS4_REPLIES, SOCKS5_REPLIES, TOR_REPLIES, VAGUE_REPLIES
+from relay.proxy.leg import connect
+
+BANNER = b"SSH-2.0-target\r\n"
+ONION = "a" * 56 + ".onion"
+SECONDS = 30.0  # long enough for any machine; what passes does not come near
+BOUND = b"\x01\0\0\0\0\0\0"  # where the proxy has connected from: IPv4, address, port
+
+
+class Peer:
+    """A server that plays a script with whoever connects, one connection after another.
+
+    path: a unix socket to listen on, else a port. heard: what each connection has said so far.
+    """
+
+    def __init__(self, script: Callable[[Line], None], path: Path | None = None) -> None:
+        self._script = script
+        self.heard: list[bytearray] = []
+        if path is None:
+            self._listener = socket.create_server((LOOPBACK, 0))
+            self.port = self._listener.getsockname()[1]
+        else:
+            self._listener = socket.socket(socket.AF_UNIX)
+            self._listener.bind(str(path))
+            self._listener.listen()
+        self._thread = threading.Thread(target=self._serve, daemon=True)
+        self._thread.start()
+
+    def _serve(self) -> None:
+        for connection in connections(self._listener):
+            heard = bytearray()
+            self.heard.append(heard)
+            with connection:
+                try:
+                    self._script(Line(connection, heard))
+                except (OSError, EOFError):
+                    pass  # the client has left, as it may when it does not like what it hears
+
+    def stop(self) -> None:
+        close_listener(self._listener)
+        self._thread.join()
+
+
+class Line:
+    """A script's end of a connection."""
+
+    def __init__(self, connection: socket.socket, heard: bytearray) -> None:
+        self.connection = connection
+        self._heard = heard
+
+    def hear(self, size: int) -> bytes:
+        """Wait for exactly so many bytes."""
+        start = len(self._heard)
+        while len(self._heard) < start + size:
+            data = self.connection.recv(start + size - len(self._heard))
+            if not data:
+                raise EOFError
+            self._heard += data
+        return bytes(self._heard[start:])
+
+    def hear_field(self) -> bytes:
+        """Wait for a length byte and so many bytes."""
+        return self.hear(self.hear(1)[0])
+
+    def hear_headers(self) -> None:
+        while not self._heard.endswith(b"\r\n\r\n"):
+            self.hear(1)
+
+    def say(self, data: bytes) -> None:
+        self.connection.sendall(data)
+
+    def dribble(self, data: bytes) -> None:
+        """Say data byte by byte, each one only when the one before has been read (for unix sockets)."""
+        for value in data:
+            self.say(bytes((value,)))
+            while struct.unpack("i", fcntl.ioctl(self.connection, termios.TIOCOUTQ, bytes(4)))[0]:
+                os.sched_yield()
+
+    def last(self) -> None:
+        """No more to say; wait until the client leaves."""
+        self.connection.shutdown(socket.SHUT_WR)
+        while self.connection.recv(1000):
+            pass
+
+
+def socks5(line: Line, code: int = 0, choose: int | None = None) -> None:
+    """A SOCKS5 server that takes any user and password; its reply has this code, and with 0 the target speaks."""
+    line.hear(1)
+    methods = line.hear_field()
+    method = max(methods) if choose is None else choose
+    line.say(bytes((5, method)))
+    if method == 2:
+        line.hear(1)
+        line.hear_field()
+        line.hear_field()
+        line.say(b"\x01\x00")
+    kind = line.hear(4)[3]
+    if kind == 3:
+        line.hear_field()
+    line.hear({1: 4, 3: 0, 4: 16}[kind] + 2)
+    line.say(bytes((5, code, 0)) + BOUND + (b"" if code else BANNER))
+    line.last()
+
+
+@pytest.fixture
+def peer(tmp_path: Path) -> Iterator[Callable[..., Peer]]:
+    """Start scripted peers; they end with the test."""
+    started: list[Peer] = []
+
+    def start(script: Callable[[Line], None], path: Path | None = None) -> Peer:
+        started.append(Peer(script, path))
+        return started[-1]
+
+    yield start
+    for each in started:
+        each.stop()
+
+
+def nobody(progress: Progress) -> Prompt:
+    return Prompt(progress, Children(), batch=True)
+
+
+def ask(proxy: Proxy, host: str = "target.example", port: int = 22, seconds: float = SECONDS) -> bytes:
+    """Connect and return all that the far side then says."""
+    progress = Progress(seconds)
+    with closing(connect(proxy, host, port, progress, prompt=nobody(progress))) as sock:
+        assert sock.gettimeout() is None
+        said = b""
+        while data := sock.recv(1000):
+            said += data
+        return said
+
+
+def fails(proxy: Proxy, host: str = "target.example", port: int = 22, seconds: float = SECONDS) -> RelayError:
+    with pytest.raises(RelayError) as caught:
+        ask(proxy, host, port, seconds)
+    return caught.value
+
+
+def request(host: bytes, port: int = 22) -> bytes:
+    return b"\x05\x01\x00\x03" + bytes((len(host),)) + host + port.to_bytes(2)
+
+
+# What is sent, and that no byte behind the handshake is lost
+
+SOCKS4_NAME = b"\x04\x01\x00\x16\0\0\0\x01\0target.example\0"
+GREETING = b"\x05\x01\x00"
+HTTP = b"CONNECT target.example:22 HTTP/1.1\r\nHost: target.example:22\r\n\r\n"
+EXCHANGES = {
+    "socks4a": (SOCKS4, [(SOCKS4_NAME, b"\0\x5a\0\0\0\0\0\0")]),
+    "socks5": (SOCKS5, [(GREETING, b"\x05\x00"), (request(b"target.example"), b"\x05\0\0" + BOUND)]),
+    "socks5 bound to a name": (
+        SOCKS5,
+        [(GREETING, b"\x05\x00"), (request(b"target.example"), b"\x05\0\0\x03\x04here\0\0")],
+    ),
+    "socks5 bound to IPv6": (
+        SOCKS5,
+        [(GREETING, b"\x05\x00"), (request(b"target.example"), b"\x05\0\0\x04" + bytes(18))],
+    ),
+    "connect": (CONNECT, [(HTTP, b"HTTP/1.1 200 Connection established\r\n\r\n")]),
+    "connect with headers": (CONNECT, [(HTTP, b"HTTP/1.0 200 OK\r\nVia: x\r\nContent-Length: 7\r\n\r\n")]),
+    "connect without reason": (CONNECT, [(HTTP, b"HTTP/1.1 204\r\n\r\n")]),
+    "connect with bare new-lines": (CONNECT, [(HTTP, b"HTTP/1.1 299 OK\nVia: x\n\n")]),
+    "connect after interim responses": (
+        CONNECT,
+        [(HTTP, b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Hints\r\nLink: x\r\n\r\nHTTP/1.1 200 OK\r\n\r\n")],
+    ),
+}
+
+
+@pytest.mark.parametrize("manner", ["glued", "dripping"])
+@pytest.mark.parametrize("name", EXCHANGES)
+def test_the_bytes_of_an_exchange(peer: Callable[..., Peer], tmp_path: Path, name: str, manner: str) -> None:
+    kind, exchange = EXCHANGES[name]
+
+    def script(line: Line) -> None:
+        for number, (asked, answer) in enumerate(exchange, 1):
+            line.hear(len(asked))
+            said = answer + BANNER if number == len(exchange) else answer
+            (line.say if manner == "glued" else line.dribble)(said)
+        line.last()
+
+    path = tmp_path / "proxy"
+    proxy = peer(script, path)
+    assert ask(Proxy(kind, path=str(path))) == BANNER
+    assert bytes(proxy.heard[0]) == b"".join(asked for asked, _ in exchange)
+
+
+@pytest.mark.parametrize(
+    ("host", "wanted"),
+    [
+        ("10.1.2.3", b"\x05\x01\0\x01\x0a\x01\x02\x03\0\x16"),
+        ("2001:db8::1", b"\x05\x01\0\x04" + socket.inet_pton(socket.AF_INET6, "2001:db8::1") + b"\0\x16"),
+        ("b\u00fccher.example", request(b"xn--bcher-kva.example")),
+        *((name, request(name.encode())) for name in (".".join(["x" * 63] * 2), ".".join(["y" * 62] * 4) + "y")),
+        (f"{ONION}", request(ONION.encode())),
+    ],
+    ids=["IPv4", "IPv6", "international", "127 bytes", "252 bytes", "onion"],
+)
+def test_socks5_sends_addresses_as_addresses_and_names_as_names(
+    peer: Callable[..., Peer], host: str, wanted: bytes
+) -> None:
+    proxy = peer(socks5)
+    assert ask(Proxy(SOCKS5, LOOPBACK, proxy.port), host) == BANNER
+    assert bytes(proxy.heard[0]) == GREETING + wanted
+
+
+@pytest.mark.parametrize("size", [1, 127, 128, 255])
+def test_socks5_sends_users_passwords_and_names_of_any_length(peer: Callable[..., Peer], size: int) -> None:
+    user, password = "\u00fc" * (size // 2) + "u" * (size % 2), "p" * size
+    host = ".".join(["x" * 63, "y" * 63, "z" * 63, "w" * 63])[:size].rstrip(".")
+    credentials = b"\x01" + b"".join(bytes((size,)) + text.encode() for text in (user, password))
+
+    proxy = peer(socks5)
+    assert ask(Proxy(SOCKS5, LOOPBACK, proxy.port, user=user, password=password), host) == BANNER
+    assert bytes(proxy.heard[0]) == b"\x05\x02\x00\x02" + credentials + request(host.encode())
+
+
+@pytest.mark.parametrize(
+    ("host", "wanted"),
+    [
+        ("10.1.2.3", b"\x04\x01\0\x16\x0a\x01\x02\x03alice\0"),
+        ("target.example", b"\x04\x01\0\x16\0\0\0\x01alice\0target.example\0"),
+    ],
+)
+def test_socks4_sends_the_user_and_a_name_as_4a(peer: Callable[..., Peer], host: str, wanted: bytes) -> None:
+    def script(line: Line) -> None:
+        line.hear(len(wanted))
+        line.say(b"\0\x5a\0\0\0\0\0\0" + BANNER)
+        line.last()
+
+    proxy = peer(script)
+    assert ask(Proxy(SOCKS4, LOOPBACK, proxy.port, user="alice"), host) == BANNER
+    assert bytes(proxy.heard[0]) == wanted
+
+
+@pytest.mark.parametrize(
+    ("host", "authority"), [("2001:db8::1", "[2001:db8::1]:22"), ("b\u00fccher.example", "xn--bcher-kva.example:22")]
+)
+def test_connect_sends_the_authority_and_basic_authentication(
+    peer: Callable[..., Peer], host: str, authority: str
+) -> None:
+    def script(line: Line) -> None:
+        line.hear_headers()
+        line.say(b"HTTP/1.1 200 OK\r\n\r\n" + BANNER)
+        line.last()
+
+    proxy = peer(script)
+    password = "p:" + "\u00fc" * 100
+    assert ask(Proxy(CONNECT, LOOPBACK, proxy.port, user="alice", password=password), host) == BANNER
+    basic = base64.b64encode(f"alice:{password}".encode()).decode()
+    lines = [f"CONNECT {authority} HTTP/1.1", f"Host: {authority}", f"Proxy-Authorization: Basic {basic}", "", ""]
+    assert bytes(proxy.heard[0]).decode() == "\r\n".join(lines)
+
+
+@pytest.mark.parametrize(
+    ("kind", "host", "cause"),
+    [
+        (SOCKS4, "2001:db8::1", "SOCKS4 cannot carry an IPv6 address"),
+        (SOCKS5, "a..b", "the name cannot be sent"),
+        (SOCKS5, "x" * 64 + ".example", "the name cannot be sent"),
+        (CONNECT, "\u00fc..b", "the name cannot be sent"),
+        (SOCKS5, "fe80::1%lo", "an address with a zone means nothing"),
+    ],
+)
+def test_what_cannot_be_asked_is_refused(peer: Callable[..., Peer], kind: str, host: str, cause: str) -> None:
+    proxy = peer(lambda line: line.hear(1000))
+    assert cause in fails(Proxy(kind, LOOPBACK, proxy.port), host).cause
+
+
+# Refusals
+
+CODES = [
+    *((SOCKS5, code, "target.example", *words) for code, words in SOCKS5_REPLIES.items()),
+    *((TOR, code, ONION, *words) for code, words in (SOCKS5_REPLIES | TOR_REPLIES | VAGUE_REPLIES).items()),
+    *((SOCKS4, code, "target.example", *words) for code, words in SOCKS4_REPLIES.items()),
+    (SOCKS5, 0x63, "target.example", "unknown reply code 0x63", ""),
+    (SOCKS4, 0x63, "target.example", "unknown reply code 0x63", ""),
+]
+
+
+@pytest.mark.parametrize(("kind", "code", "host", "words", "hint"), CODES, ids=lambda value: str(value)[:6])
+def test_a_reply_code_has_its_words(
+    peer: Callable[..., Peer], kind: str, code: int, host: str, words: str, hint: str
+) -> None:
+    def script(line: Line) -> None:
+        if kind == SOCKS4:
+            line.hear(len(SOCKS4_NAME))
+            line.say(bytes((0, code)) + bytes(6))
+            line.last()
+        else:
+            socks5(line, code)
+
+    proxy = Proxy(kind, LOOPBACK, peer(script).port)
+    error = fails(proxy, host)
+    assert (error.cause, error.hint) == (f"{words}, says {proxy}", hint)
+
+
+def test_every_code_has_words_of_its_own() -> None:
+    words = [words for words, _ in (*SOCKS5_REPLIES.values(), *SOCKS4_REPLIES.values())]
+    assert len(set(words)) == len(words)
+    assert set(SOCKS5_REPLIES) == {*range(1, 9), *range(0xF0, 0xF8)}
+
+
+@pytest.mark.parametrize(
+    ("user", "answer", "cause"),
+    [
+        (None, b"\x05\xff", "wants a user and a password"),
+        ("alice", b"\x05\xff", "wants another authentication"),
+        ("alice", b"\x05\x02\x01\x01", "does not accept the password of alice"),
+        ("alice", b"\x05\x02\x05\x00", "sends what is no SOCKS5: 05 00"),
+        (None, b"\x05\x01", "sends what is no SOCKS5: 05 01"),
+        (None, b"\x05\x00\x04\x00\x00", "sends what is no SOCKS5: 04 00 00"),
+        (None, b"\x05\x00\x05\x00\x00\x07", "sends what is no SOCKS5: 07"),
+        (None, b"", "closed the connection"),
+        (None, b"\x05", "closed the connection"),
+        (None, b"\x05\x00\x05\x00\x00\x01\x00", "closed the connection"),
+        (None, b"\x07\x00", "does not speak SOCKS5: its answer begins with 07 00"),
+        (None, b"HTTP/1.0 400 Bad Request\r\n\r\n", "answers as an HTTP proxy does"),
+        (None, BANNER, "answers as an SSH server does"),
+        (None, b"\0\x5b\0\0\0\0\0\0", "answers as a SOCKS4 proxy does"),
+    ],
+)
+def test_what_socks5_does_not_say(peer: Callable[..., Peer], user: str | None, answer: bytes, cause: str) -> None:
+    def script(line: Line) -> None:
+        line.hear(3)
+        line.say(answer)
+        line.last()
+
+    proxy = Proxy(SOCKS5, LOOPBACK, peer(script).port, user=user, password="x" if user else None)
+    assert fails(proxy).cause.startswith(f"{proxy} {cause}")
+
+
+@pytest.mark.parametrize(
+    ("answer", "cause", "hint"),
+    [
+        (b"HTTP/1.1 407 Who?\r\nProxy-Authenticate: basic realm=x\r\n\r\n", "refuses: 407 Who?", "give the user by -P"),
+        (b"HTTP/1.1 407 \r\nProxy-Authenticate: NTLM\r\nproxy-authenticate:Negotiate x\r\n\r\n", "refuses: 407",
+         "it wants ntlm, negotiate; pyrelay has Basic only"),
+        (b"HTTP/1.1 403 Not\x1b[31m \xc3\xbcber\xff here\r\n\r\n", "refuses: 403 Not [31m \u00fcber\ufffd here", "443"),
+        (b"HTTP/1.0 501 Tor is not an HTTP Proxy\r\n\r\n", "refuses: 501 Tor is not an HTTP Proxy", "no proxy"),
+        (b"HTTP/1.1 302 Found\r\nLocation: http://x/\r\n\r\n", "refuses: 302 Found", ""),
+        (b"HTTP/1.1 504 " + b"x" * 500 + b"\r\n\r\n", "refuses: 504 xxxx", ""),
+        (b"", "closed the connection", "-X 5"),
+        (b"HTTP/1.1 200 OK\r\nVia", "closed the connection", ""),
+        (b"HTTP/1.1 20 OK\r\n\r\n", "does not speak HTTP", "-X 5"),
+        (BANNER, "does not speak HTTP: it answers SSH-2.0-target", "-X 5"),
+        (b"\x05\xff\n", "does not speak HTTP: it answers \\x05\\xff", "-X 5"),
+        (b"HTTP/1.1 200 OK\r\n" + b"X: y\r\n" * 300 + b"\r\n", "sends headers without an end", ""),
+        (b"HTTP/1.1 200 OK\r\nX: " + b"y" * 20000, "sends a line without an end", ""),
+    ],
+)  # fmt: skip
+def test_what_a_proxy_says_to_connect(peer: Callable[..., Peer], answer: bytes, cause: str, hint: str) -> None:
+    def script(line: Line) -> None:
+        line.hear_headers()
+        line.say(answer)
+        line.last()
+
+    proxy = Proxy(CONNECT, LOOPBACK, peer(script).port)
+    error = fails(proxy)
+    assert error.cause.startswith(f"{proxy} {cause}")
+    assert hint in error.hint and bool(hint) == bool(error.hint)
+    assert len(error.cause) < 250
+
+
+def test_a_wrong_password_of_connect_says_where_it_comes_from(peer: Callable[..., Peer]) -> None:
+    def script(line: Line) -> None:
+        line.hear_headers()
+        line.say(b"HTTP/1.1 407 No\r\nProxy-Authenticate: Basic\r\n\r\n")
+
+    error = fails(Proxy(CONNECT, LOOPBACK, peer(script).port, user="alice", password="x"))
+    assert "PYRELAY_PROXY_PASSWORD" in error.hint
+
+
+def test_a_reset_is_told() -> None:
+    def script(line: Line) -> None:
+        line.hear(1)
+        # Without lingering a close is a reset.
+        line.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+    peer = Peer(script)
+    try:
+        assert "broke off: connection reset" in fails(Proxy(SOCKS5, LOOPBACK, peer.port)).cause
+    finally:
+        peer.stop()
+
+
+def test_nobody_there(tmp_path: Path) -> None:
+    with closed_port() as port:
+        assert fails(Proxy(SOCKS5, LOOPBACK, port)).cause == f"the SOCKS5 proxy 127.0.0.1:{port}: connection refused"
+    path = tmp_path / "nothing"
+    assert "no such file" in fails(Proxy(SOCKS5, path=str(path))).cause
+
+
+# Time
+
+# What is said at first, and then, drop by drop, for ever; silence where there is no drop.
+FOREVER = {
+    "silence": (SOCKS5, b"", b""),
+    "a silent SOCKS4": (SOCKS4, b"", b""),
+    "silence after the first answer": (SOCKS5, b"\x05\x00", b""),
+    "headers that never end": (CONNECT, b"HTTP/1.1 200 OK\r\n", b"X"),
+    "a bound name that never ends": (SOCKS5, b"\x05\0\x05\0\0\x03\xff", b"x"),
+}
+
+
+@pytest.mark.parametrize("limit", ["the deadline", "ConnectTimeout"])
+@pytest.mark.parametrize("name", FOREVER)
+def test_the_deadline_is_for_the_whole_handshake(peer: Callable[..., Peer], name: str, limit: str) -> None:
+    kind, first, drop = FOREVER[name]
+
+    def script(line: Line) -> None:
+        line.say(first)
+        if not drop:
+            line.hear(10_000)
+        clock = threading.Event()
+        for _ in range(200):  # each read succeeds soon, all of them only after twenty seconds
+            line.say(drop)
+            clock.wait(0.1)
+
+    proxy = Proxy(kind, LOOPBACK, peer(script).port)
+    seconds, timeout = (0.5, None) if limit == "the deadline" else (SECONDS, 0.5)
+    progress = Progress(seconds)
+    with pytest.raises(TimedOut) as caught:
+        connect(proxy, "target.example", 22, progress, prompt=nobody(progress), timeout=timeout)
+    assert "within 0.5 seconds" in caught.value.cause
+    assert str(proxy) in caught.value.cause
+    assert limit != "the deadline" or progress.remaining() > -5  # and not twenty seconds later
+
+
+# Passwords
+
+
+def said_of(user: bytes, password: bytes, host: bytes, port: int = 22) -> bytes:
+    """All that a client with a user and a password says to a SOCKS5 proxy."""
+    fields = b"".join(bytes((len(text),)) + text for text in (user, password))
+    return b"\x05\x02\x00\x02\x01" + fields + request(host, port)
+
+
+class Person(Prompt):
+    """Gives one answer to all questions."""
+
+    answer = "typed"
+
+    def __init__(self, progress: Progress, children: Children) -> None:
+        super().__init__(progress, children)
+        self.questions: list[str] = []
+
+    def ask(self, question: str, *, echo: bool = False) -> str:
+        self.questions.append(question)
+        return self.answer
+
+
+def test_the_password_comes_from_the_environment(peer: Callable[..., Peer], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYRELAY_PROXY_PASSWORD", "from here")
+    proxy = peer(socks5)
+    assert ask(Proxy(SOCKS5, LOOPBACK, proxy.port, user="alice")) == BANNER
+    assert bytes(proxy.heard[0]) == said_of(b"alice", b"from here", b"target.example")
+
+
+def test_else_it_is_asked_for(peer: Callable[..., Peer], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("PYRELAY_PROXY_PASSWORD", raising=False)
+    scripted = peer(socks5)
+    proxy = Proxy(SOCKS5, LOOPBACK, scripted.port, user="ali\x1bce")
+    progress = Progress(SECONDS)
+    person = Person(progress, Children())
+    connect(proxy, "target.example", 22, progress, prompt=person).close()
+    assert person.questions == [f"Password of ali ce for {proxy}: "]
+    assert bytes(scripted.heard[0]) == said_of(b"ali\x1bce", b"typed", b"target.example")
+    error = fails(proxy)  # with nobody to ask
+    assert error.cause == f"the password of ali ce for {proxy} is not known: nobody may be asked (BatchMode)"
+    assert error.hint == "set $PYRELAY_PROXY_PASSWORD"
+    person.answer = ""
+    with pytest.raises(RelayError, match="password is empty"):
+        connect(proxy, "target.example", 22, progress, prompt=person)
+
+
+def test_a_password_on_the_command_line_is_taken_with_a_warning(
+    peer: Callable[..., Peer], capsys: pytest.CaptureFixture[str]
+) -> None:
+    proxy = peer(socks5)
+    url = parse_url(f"socks5h://alice:s%20cret@{LOOPBACK}:{proxy.port}")
+    assert ask(url) == BANNER
+    assert bytes(proxy.heard[0]) == said_of(b"alice", b"s cret", b"target.example")
+    said = capsys.readouterr().err
+    assert "can be read by everyone" in said and "cret" not in said
+
+
+def test_no_error_and_no_verbosity_tells_the_password(
+    peer: Callable[..., Peer], capsys: pytest.CaptureFixture[str]
+) -> None:
+    def script(line: Line) -> None:
+        line.hear(4)
+        line.say(b"\x05\x02\x01\x01")
+        line.last()
+
+    url = parse_url(f"socks5h://alice:hunter2@{LOOPBACK}:{peer(script).port}")
+    progress = Progress(SECONDS, verbosity=2)
+    with pytest.raises(RelayError) as caught:
+        connect(url, "target.example", 22, progress, prompt=nobody(progress))
+    assert "hunter2" not in str(caught.value) + capsys.readouterr().err
+
+
+# Tor
+
+
+@pytest.fixture
+def tor_ports(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Callable[[int, int], None], int, int]]:
+    """Set the two ports where Tor is looked for; and two that refuse."""
+    monkeypatch.delenv(tor.HOST_VARIABLE, raising=False)
+    monkeypatch.delenv(tor.PORT_VARIABLE, raising=False)
+    with closed_port() as first, closed_port() as second:
+        yield lambda *ports: monkeypatch.setattr(tor, "PORTS", ports), first, second
+
+
+def test_each_target_has_its_user_and_password_for_a_circuit_of_its_own(peer: Callable[..., Peer]) -> None:
+    scripted = peer(socks5)
+    proxy = Proxy(TOR, LOOPBACK, scripted.port)
+    uid = f"uid{os.getuid()}".encode()
+    longest = ".".join(["x" * 62] * 4)
+    for host, port in ((ONION, 22), (ONION, 23), (f"{ONION}".upper(), 22), ("other.example", 22), (longest, 65535)):
+        assert ask(proxy, host, port) == BANNER
+    assert [bytes(heard) for heard in scripted.heard] == [
+        said_of(uid, f"{ONION}:22".encode(), ONION.encode()),
+        said_of(uid, f"{ONION}:23".encode(), ONION.encode(), 23),
+        said_of(uid, f"{ONION}:22".encode(), ONION.upper().encode()),
+        said_of(uid, b"other.example:22", b"other.example"),
+        said_of(uid, f"{longest}:65535"[-255:].encode(), longest.encode(), 65535),
+    ]
+
+
+def test_tor_is_found_at_the_first_port_or_at_the_second(
+    peer: Callable[..., Peer], tor_ports: tuple[Callable[[int, int], None], int, int]
+) -> None:
+    set_ports, closed, _ = tor_ports
+    port = peer(socks5).port
+    for ports in ((port, closed), (closed, port)):
+        set_ports(*ports)
+        assert ask(Proxy(TOR), ONION) == BANNER
+
+
+@pytest.mark.parametrize("answer", [b"HTTP/1.1 400 Bad Request\r\n\r\n", BANNER, b""])
+def test_what_does_not_answer_as_socks_is_not_tor(
+    peer: Callable[..., Peer], tor_ports: tuple[Callable[[int, int], None], int, int], answer: bytes
+) -> None:
+    def script(line: Line) -> None:
+        line.hear(4)
+        line.say(answer)
+        line.last()
+
+    set_ports, closed, _ = tor_ports
+    stranger = peer(script).port
+    set_ports(stranger, peer(socks5).port)
+    assert ask(Proxy(TOR), ONION) == BANNER
+    set_ports(stranger, closed)
+    error = fails(Proxy(TOR), ONION)
+    assert error.cause.startswith(f"no Tor: Tor at 127.0.0.1:{stranger} ")
+    assert error.cause.endswith(f"; Tor at 127.0.0.1:{closed}: connection refused")
+    assert "TOR_SOCKS_HOST" in error.hint
+
+
+def test_nor_is_what_does_not_answer_at_all(
+    peer: Callable[..., Peer],
+    tor_ports: tuple[Callable[[int, int], None], int, int],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("relay.proxy.leg.TOR_ANSWER", 0.2)
+    tor_ports[0](peer(lambda line: line.hear(1000)).port, peer(socks5).port)
+    assert ask(Proxy(TOR), ONION) == BANNER
+
+
+def test_a_tor_that_refuses_is_not_looked_for_elsewhere(
+    peer: Callable[..., Peer], tor_ports: tuple[Callable[[int, int], None], int, int]
+) -> None:
+    other = peer(socks5)
+    tor_ports[0](peer(lambda line: socks5(line, 0xF0)).port, other.port)
+    assert "onion service not found" in fails(Proxy(TOR), ONION).cause
+    assert other.heard == []
+
+
+def test_the_environment_says_where_tor_is(
+    peer: Callable[..., Peer],
+    tor_ports: tuple[Callable[[int, int], None], int, int],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    set_ports, *closed = tor_ports
+    port = peer(socks5).port
+    set_ports(*closed)
+    monkeypatch.setenv(tor.PORT_VARIABLE, str(port))
+    assert ask(Proxy(TOR), ONION) == BANNER
+    monkeypatch.setenv(tor.HOST_VARIABLE, "::1")  # where nobody listens
+    assert f"no Tor: Tor at [::1]:{port}: " in fails(Proxy(TOR), ONION).cause
+    monkeypatch.delenv(tor.PORT_VARIABLE)
+    set_ports(port, closed[0])
+    monkeypatch.setenv(tor.HOST_VARIABLE, LOOPBACK)
+    assert ask(Proxy(TOR), ONION) == BANNER
+    monkeypatch.setenv(tor.HOST_VARIABLE, "a b")
+    error = fails(Proxy(TOR), ONION)
+    assert (error.place, error.cause) == ("$TOR_SOCKS_HOST and $TOR_SOCKS_PORT", "a host cannot hold a space")
