@@ -1,0 +1,109 @@
+"""What each path may import: the start-up budget of the program, held by names and not by a clock."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import sys
+import threading
+
+import pytest
+from lab import Lab
+from peers import LOOPBACK
+
+# Runs pyrelay, and says at its end which modules are there.
+PROGRAM = """
+import os, sys
+def leave(status, leave=os._exit):
+    os.write(2, "\\n".join(["modules:", *(name for name, module in sys.modules.items() if module)]).encode())
+    leave(status)
+os._exit = leave
+from relay.cli import main
+main()
+"""
+# With what a bare interpreter has, this is all that a plain relay may import. `socket` alone would cost 5 ms.
+RAW = {
+    "__future__",
+    "_socket",
+    "errno",
+    "fcntl",
+    "relay",
+    "relay.children",
+    "relay.cli",
+    "relay.dial",
+    "relay.errors",
+    "relay.guard",
+    "relay.options",
+    "relay.progress",
+    "relay.prompt",
+    "relay.pump",
+    "relay.route",
+    "relay.tcp",
+    "relay.value",
+    "select",
+}
+USAGE = {
+    "__future__",
+    "relay",
+    "relay.cli",
+    "relay.errors",
+    "relay.options",
+    "relay.progress",
+    "relay.route",
+    "relay.value",
+}
+
+
+def imported(*arguments: str, status: int = 0) -> set[str]:
+    """The modules that a run of pyrelay imports, besides those of the bare interpreter."""
+    bare = subprocess.run(
+        [sys.executable, "-c", "import sys; print(*sys.modules)"], capture_output=True, check=True, text=True
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", PROGRAM, *arguments],
+        check=False,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert run.returncode == status, run.stderr
+    return set(run.stderr.partition("modules:\n")[2].split()) - set(bare.stdout.split())
+
+
+@pytest.fixture
+def port() -> int:
+    """A target that says a word to the first who connects."""
+    listener = socket.create_server((LOOPBACK, 0))
+
+    def serve() -> None:
+        with listener:
+            connection, _ = listener.accept()
+            with connection:
+                connection.sendall(b"SSH-2.0-test\r\n")
+
+    threading.Thread(target=serve, daemon=True).start()
+    number: int = listener.getsockname()[1]
+    return number
+
+
+def test_plain_relay(port: int) -> None:
+    assert imported(LOOPBACK, str(port)) - RAW == set()
+
+
+def test_plain_relay_to_a_name(port: int) -> None:
+    """The resolver must not bring the idna codec."""
+    assert imported("-4", "localhost", str(port)) - RAW == set()
+
+
+@pytest.mark.parametrize("arguments", [["--no-such"], ["h1++h3"]])
+def test_usage_error(arguments: list[str]) -> None:
+    assert imported(*arguments, status=2) - USAGE == set()
+
+
+def test_hops(lab: Lab, port: int) -> None:
+    lab.server("h1")
+    lab.write_config()
+    found = imported("-F", str(lab.config), f"h1/{LOOPBACK}:{port}")
+    assert "paramiko" in found
+    assert found & {"asyncio", "importlib.metadata", "invoke", "unittest.mock", "uvloop"} == set()
