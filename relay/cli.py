@@ -63,6 +63,14 @@ def relay(chosen: Options, parent: int) -> int:
     if chosen.jump:
         way = route.Route(route.parse_jump(chosen.jump) + way.hops, way.target, way.delimiters)
     progress = Progress(chosen.deadline, chosen.verbosity)
+    helper = None
+    if chosen.fdpass:
+        from relay import fdpass  # noqa: PLC0415
+
+        fdpass.check(STDOUT)
+        if way.hops:
+            helper = fdpass.fork(STDOUT)  # before there is a second thread
+            parent = helper.parent
 
     from relay import dial, guard, pump  # noqa: PLC0415  (a usage error needs none of these)
     from relay.children import Children  # noqa: PLC0415
@@ -83,6 +91,11 @@ def relay(chosen: Options, parent: int) -> int:
             lambda: dial.dial(way, chosen, progress, prompt, children), progress, STDIN, STDOUT, parent
         )
         progress.done()
+        if helper is not None:
+            parent = helper.take_over(STDIN, STDOUT)
+        elif chosen.fdpass:
+            fdpass.hand_over(stream, STDOUT)
+            return 0
         return pump.relay(stream, STDIN, STDOUT, parent=parent)
     except guard.Gone:
         return EXIT_FAILED
