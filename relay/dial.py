@@ -44,7 +44,9 @@ def dial(
         target = route.target
         progress.at(str(target))
         connect = _way_to(target.host, options, prompt)
-        return connect(target.host, target.port or 22, progress, family=options.family, source=options.source)
+        return connect(
+            target.host, target.port or 22, progress, tcp.Terms(family=options.family, source=options.source)
+        )
     except RelayError as error:
         raise error.at(progress.place) from error.__cause__
 
@@ -133,18 +135,17 @@ def _first_leg(
     command = hop.proxy_command()
     if command and not _is_proxied(hop.name, options):
         return _run_proxy_command(command, hop, progress, children), ""
-    family = options.family or tcp.FAMILIES.get(hop.get("addressfamily"), 0)
-    source = options.source or hop.get("bindaddress") or None
-    prompt.batch = hop.yes("batchmode")
-    stream = _way_to(hop.hostname, options, prompt)(
-        hop.hostname,
-        hop.port,
-        progress,
-        family=family,
-        source=source,
+    terms = tcp.Terms(
+        family=options.family or tcp.FAMILIES.get(hop.get("addressfamily"), 0),
+        source=options.source or hop.get("bindaddress") or None,
+        interface=hop.get("bindinterface") or None,
         timeout=hop.seconds("connecttimeout") or None,
+        attempts=int(hop.get("connectionattempts", "1")),
         keepalive=hop.yes("tcpkeepalive"),
+        service=hop.service(),
     )
+    prompt.batch = hop.yes("batchmode")
+    stream = _way_to(hop.hostname, options, prompt)(hop.hostname, hop.port, progress, terms)
     return stream, "" if _is_proxied(hop.hostname, options) else stream.getpeername()[0]
 
 

@@ -28,6 +28,9 @@ _EXPANDED = frozenset({"controlpath", "globalknownhostsfile", "identityagent", "
 # Keywords of which one line holds one name, white space and all; the others hold a list.
 _ONE_NAME = frozenset({"certificatefile", "controlpath", "identityagent", "identityfile", "revokedhostkeys"})
 
+# IPQoS: RFC 3246, RFC 8622, RFC 1349.
+_SERVICES = {"ef": 0xB8, "le": 0x04, "lowdelay": 0x10, "throughput": 0x08, "reliability": 0x04, "none": None}
+
 
 class HopSettings:
     """One name of the route, as ssh_config has it.
@@ -63,6 +66,21 @@ class HopSettings:
         """A time in seconds (`ssh -G` prints seconds); default when it is not set ("none")."""
         value = self.get(key)
         return float(value) if value.isdigit() else default
+
+    def service(self) -> int | None:
+        """The type of service of a hop's connection, or None for the system's own.
+
+        The first word of IPQoS, as for every ssh without a terminal to serve
+        (ssh_session2, ssh.c), in the names of ssh_config(5).
+        """
+        word = self.get("ipqos", "none").split()[0].lower()
+        if word in _SERVICES:
+            return _SERVICES[word]
+        if word[:2] == "af" and word[2:].isdigit():  # RFC 2597 section 6
+            return int(word[2]) << 5 | int(word[3]) << 3
+        if word[:2] == "cs" and word[2:].isdigit():  # RFC 2474 section 4.2.2
+            return int(word[2:]) << 5
+        return int(word, 0) if word[:1].isdigit() else None
 
     def algorithms(self, key: str) -> tuple[str, ...] | None:
         """A list of algorithms that somebody chose; None when it is OpenSSH's own default list."""

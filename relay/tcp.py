@@ -17,10 +17,11 @@ import os
 import select
 from _socket import AF_INET, AF_INET6, AF_UNIX, IPPROTO_TCP, SOCK_STREAM, gaierror
 from errno import EINPROGRESS
-from time import monotonic
+from time import monotonic, sleep
 
 from relay.errors import RelayError, TimedOut, printable
 from relay.route import is_onion
+from relay.value import Value
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -34,27 +35,63 @@ if TYPE_CHECKING:
 FAMILIES = {"inet": AF_INET, "inet6": AF_INET6}  # AddressFamily of ssh_config(5)
 ATTEMPT_DELAY = 0.25  # seconds before the next address is tried besides (RFC 8305, section 5)
 _FAMILY = {AF_INET: "IPv4", AF_INET6: "IPv6"}
+_SERVICE = {AF_INET: (_socket.IPPROTO_IP, _socket.IP_TOS), AF_INET6: (_socket.IPPROTO_IPV6, _socket.IPV6_TCLASS)}
 _MOST_TOLD = 4  # addresses that an error names one by one
 _NO_NAME = {getattr(_socket, name, None) for name in ("EAI_NONAME", "EAI_NODATA", "EAI_ADDRFAMILY")}
 
 
-def connect(
-    host: str,
-    port: int,
-    progress: Progress,
-    *,
-    family: int = 0,
-    source: str | None = None,
-    timeout: float | None = None,
-    keepalive: bool = True,
-) -> _socket.socket:
-    """A connected socket in blocking mode, TCP_NODELAY set.
+class Terms(Value):
+    """On which terms to connect.
 
     family: AF_INET or AF_INET6 to take addresses of that kind only.
     source: the local address to connect from, an address or a name.
-    timeout: seconds for connecting, the look-up not counted (a hop's ConnectTimeout);
-    the deadline of progress holds besides. A resolver cannot be interrupted:
-    whoever needs the deadline to be kept during a look-up ends the process.
+    interface: the network interface whose address to connect from.
+    timeout: seconds for each attempt, the look-up not counted (a hop's ConnectTimeout).
+    attempts: how often to try, a second apart (ConnectionAttempts).
+    keepalive: whether the kernel asks for signs of life (TCPKeepAlive).
+    service: the IPv4 type of service or IPv6 traffic class, None for the system's own (IPQoS).
+    """
+
+    __slots__ = ("attempts", "family", "interface", "keepalive", "service", "source", "timeout")
+    family: int
+    source: str | None
+    interface: str | None
+    timeout: float | None
+    attempts: int
+    keepalive: bool
+    service: int | None
+
+    def __init__(
+        self,
+        *,
+        family: int = 0,
+        source: str | None = None,
+        interface: str | None = None,
+        timeout: float | None = None,
+        attempts: int = 1,
+        keepalive: bool = True,
+        service: int | None = None,
+    ) -> None:
+        self._set(
+            family=family,
+            source=source,
+            interface=interface,
+            timeout=timeout,
+            attempts=attempts,
+            keepalive=keepalive,
+            service=service,
+        )
+
+
+USUAL = Terms()
+
+
+def connect(host: str, port: int, progress: Progress, terms: Terms = USUAL) -> _socket.socket:
+    """A connected socket in blocking mode, TCP_NODELAY set.
+
+    The deadline of progress holds besides that of the terms. A resolver cannot
+    be interrupted: whoever needs the deadline to be kept during a look-up ends
+    the process.
 
     Raises RelayError when no address answers, TimedOut when time is up.
     """
@@ -64,18 +101,33 @@ def connect(
             hint="use --tor, or a proxy that knows .onion names: -x HOST:PORT",
         )
     progress.stage(f"looking up {host}")
-    addresses = _look_up(host, port, family)
-    sources = dict(_look_up(source, 0, family)[::-1]) if source else None
-    if sources is not None:
+    addresses = _look_up(host, port, terms.family)
+    sources = dict(_look_up(terms.source, 0, terms.family)[::-1]) if terms.source else {}
+    if terms.source:
         addresses = [address for address in addresses if address[0] in sources]
         if not addresses:
             kinds = " and ".join(_FAMILY[kind] for kind in sorted(sources))
-            raise RelayError(f"{printable(host)} has no {kinds} address to reach from {source}")
-    race = _Race(_in_turn(addresses), sources, progress)
-    sock = race.run(timeout)
+            raise RelayError(f"{printable(host)} has no {kinds} address to reach from {terms.source}")
+    elif terms.interface:
+        from relay.interface import address as address_of  # noqa: PLC0415  (few have it)
+
+        kinds_wanted = {kind for kind, _ in addresses}
+        sources = {kind: _look_up(address_of(terms.interface, kind), 0, kind)[0][1] for kind in kinds_wanted}
+    for attempt in range(1, terms.attempts + 1):
+        try:
+            sock = _Race(_in_turn(addresses), sources, progress).run(terms.timeout)
+            break
+        except RelayError as error:
+            if attempt == terms.attempts:
+                raise
+            progress.note(1, f"{error.cause}; attempt {attempt} of {terms.attempts}")
+            sleep(progress.left(1.0))
     sock.setblocking(True)
-    if keepalive:
+    if terms.keepalive:
         sock.setsockopt(_socket.SOL_SOCKET, _socket.SO_KEEPALIVE, 1)
+    if terms.service is not None:
+        level, option = _SERVICE[sock.family]
+        sock.setsockopt(level, option, terms.service)
     return sock
 
 
@@ -133,7 +185,7 @@ def _in_turn(addresses: list[Address]) -> list[Address]:
 class _Race:
     """Connection attempts to several addresses, of which one may win."""
 
-    def __init__(self, addresses: list[Address], sources: dict[int, Sockaddr] | None, progress: Progress) -> None:
+    def __init__(self, addresses: list[Address], sources: dict[int, Sockaddr], progress: Progress) -> None:
         self.waiting = addresses[::-1]  # next one last
         self.sources = sources
         self.progress = progress
@@ -184,7 +236,7 @@ class _Race:
         try:
             sock.setblocking(False)
             sock.setsockopt(IPPROTO_TCP, _socket.TCP_NODELAY, 1)
-            if self.sources is not None:
+            if family in self.sources:
                 self.bind(sock, self.sources[family])
             code = sock.connect_ex(where)
         except BaseException:

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import socket
 from typing import TYPE_CHECKING
 
 import pytest
+
+from relay import tcp
+from relay.progress import Progress
+from relay.settings import HopSettings
 
 if TYPE_CHECKING:
     from lab import Lab
@@ -120,3 +125,36 @@ def test_its_source_address(hops: Lab, setting: str) -> None:
     assert answer(hops, "h1/h3") == "h3"
     assert "from 127.0.0.9 port" in hops["h1"].log()
     assert "from 127.0.0.9 port" not in hops["h3"].log()
+
+
+def test_its_interface(hops: Lab) -> None:
+    hops.host("h1", BindInterface="lo")
+    assert answer(hops, "h1/h3") == "h3"
+    hops.host("h1", BindInterface="nosuch0")
+    done = hops.pyrelay("h1/h3")
+    assert done.stderr == "pyrelay: hop 1 of 1 (h1): the interface nosuch0 (BindInterface) has no IPv4 address\n"
+
+
+def test_its_connection_attempts(hops: Lab) -> None:
+    port = hops.closed("closed")
+    hops.host("h1", Port=port, ConnectionAttempts=2)
+    done = hops.pyrelay("-v", "h1/h3")
+    assert done.returncode == 1
+    assert done.stderr.count("connection refused; attempt 1 of 2\n") == 1
+    assert done.stderr.endswith("pyrelay: hop 1 of 1 (h1): connection refused\n")
+
+
+@pytest.mark.parametrize(
+    ("setting", "service"),
+    [("lowdelay throughput", 0x10), ("af21 cs1", 0x48), ("cs1", 0x20), ("ef", 0xB8), ("0x22", 0x22), ("none", None)],
+)
+def test_its_type_of_service(setting: str, service: int | None) -> None:
+    assert HopSettings("h1", {"ipqos": [setting]}).service() == service
+
+
+def test_its_type_of_service_is_that_of_the_connection() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        host, port = listener.getsockname()
+        sock = tcp.connect(host, port, Progress(), tcp.Terms(service=0x48))
+        assert sock.getsockopt(socket.IPPROTO_IP, socket.IP_TOS) == 0x48
+        sock.close()

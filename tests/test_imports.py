@@ -38,6 +38,7 @@ RAW = {
     "relay.prompt",
     "relay.pump",
     "relay.route",
+    "relay.status",
     "relay.tcp",
     "relay.value",
     "select",
@@ -50,6 +51,7 @@ USAGE = {
     "relay.options",
     "relay.progress",
     "relay.route",
+    "relay.status",
     "relay.value",
 }
 

@@ -27,6 +27,7 @@ from relay.proxy import tor
 from relay.proxy.address import CONNECT, SOCKS4, SOCKS5, TOR, Proxy, parse_url
 from relay.proxy.handshake import SOCKS4_REPLIES, SOCKS5_REPLIES, TOR_REPLIES, VAGUE_REPLIES
 from relay.proxy.leg import connect
+from relay.tcp import Terms
 
 BANNER = b"SSH-2.0-target\r\n"
 ONION = "a" * 56 + ".onion"
@@ -449,7 +450,7 @@ def test_the_deadline_is_for_the_whole_handshake(peer: Callable[..., Peer], name
     seconds, timeout = (0.5, None) if limit == "the deadline" else (SECONDS, 0.5)
     progress = Progress(seconds)
     with pytest.raises(TimedOut) as caught:
-        connect(proxy, "target.example", 22, progress, prompt=nobody(progress), timeout=timeout)
+        connect(proxy, "target.example", 22, progress, Terms(timeout=timeout), prompt=nobody(progress))
     assert "within 0.5 seconds" in caught.value.cause
     assert str(proxy) in caught.value.cause
     assert limit != "the deadline" or progress.remaining() > -5  # and not twenty seconds later

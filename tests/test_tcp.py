@@ -86,7 +86,7 @@ def name(monkeypatch: pytest.MonkeyPatch) -> Name:
 
 
 def test_a_socket_as_it_is_handed_over(listener: socket.socket, progress: Progress) -> None:
-    sock = tcp.connect("localhost", listener.getsockname()[1], progress, family=socket.AF_INET)
+    sock = tcp.connect("localhost", listener.getsockname()[1], progress, tcp.Terms(family=socket.AF_INET))
     try:
         assert sock.getblocking()
         assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
@@ -98,7 +98,7 @@ def test_a_socket_as_it_is_handed_over(listener: socket.socket, progress: Progre
 
 
 def test_without_keepalive(good: Address, progress: Progress) -> None:
-    sock = tcp.connect(*good, progress, keepalive=False)
+    sock = tcp.connect(*good, progress, tcp.Terms(keepalive=False))
     assert not sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
     sock.close()
 
@@ -192,10 +192,10 @@ def test_many_addresses_failed(name: Name, closed: Address, progress: Progress) 
 
 def test_connect_timeout(name: Name, silent: Address, closed: Address, progress: Progress) -> None:
     with pytest.raises(TimedOut) as caught:
-        tcp.connect(*silent, progress, timeout=0.2)
+        tcp.connect(*silent, progress, tcp.Terms(timeout=0.2))
     assert caught.value.cause == "no answer within 0.2 seconds"
     with pytest.raises(TimedOut) as caught:
-        tcp.connect(name(closed, silent), 0, progress, timeout=0.2)
+        tcp.connect(name(closed, silent), 0, progress, tcp.Terms(timeout=0.2))
     assert caught.value.cause == ("no answer within 0.2 seconds (127.0.0.1: connection refused; 127.0.0.1: no answer)")
 
 
@@ -203,7 +203,7 @@ def test_deadline(silent: Address) -> None:
     progress = Progress(0.2)
     progress.at("hop 1 of 2 (h1)")
     with pytest.raises(TimedOut) as caught:
-        tcp.connect(*silent, progress, timeout=NEVER)
+        tcp.connect(*silent, progress, tcp.Terms(timeout=NEVER))
     assert str(caught.value) == (
         f"pyrelay: hop 1 of 2 (h1): no answer within 0.2 seconds (connecting to {LOOPBACK} port {silent[1]})"
     )
@@ -240,15 +240,15 @@ def test_onion_never_reaches_a_resolver(monkeypatch: pytest.MonkeyPatch, host: s
 
 
 def test_family(good: Address, progress: Progress) -> None:
-    sock = tcp.connect("localhost", good[1], progress, family=socket.AF_INET)
+    sock = tcp.connect("localhost", good[1], progress, tcp.Terms(family=socket.AF_INET))
     assert sock.family == socket.AF_INET
     sock.close()
     with pytest.raises(RelayError, match="no such host: ::1, or it has no IPv4 address"):
-        tcp.connect("::1", good[1], progress, family=socket.AF_INET)
+        tcp.connect("::1", good[1], progress, tcp.Terms(family=socket.AF_INET))
 
 
 def test_source(listener: socket.socket, progress: Progress) -> None:
-    sock = tcp.connect(LOOPBACK, listener.getsockname()[1], progress, source="127.0.0.1")
+    sock = tcp.connect(LOOPBACK, listener.getsockname()[1], progress, tcp.Terms(source="127.0.0.1"))
     accepted, address = listener.accept()
     assert address == sock.getsockname()
     sock.close()
@@ -256,20 +256,20 @@ def test_source(listener: socket.socket, progress: Progress) -> None:
 
 
 def test_source_chooses_the_family(name: Name, good: Address, progress: Progress) -> None:
-    sock = tcp.connect(name(("::1", good[1], 0, 0), good), 0, progress, source=LOOPBACK)
+    sock = tcp.connect(name(("::1", good[1], 0, 0), good), 0, progress, tcp.Terms(source=LOOPBACK))
     assert sock.getpeername() == good
     sock.close()
 
 
 def test_source_of_another_family(good: Address, progress: Progress) -> None:
     with pytest.raises(RelayError) as caught:
-        tcp.connect(*good, progress, source="::1")
+        tcp.connect(*good, progress, tcp.Terms(source="::1"))
     assert caught.value.cause == "127.0.0.1 has no IPv6 address to reach from ::1"
 
 
 def test_source_of_another_machine(good: Address, progress: Progress) -> None:
     with pytest.raises(RelayError) as caught:
-        tcp.connect(*good, progress, source="192.0.2.77")  # (RFC 5737: nobody's)
+        tcp.connect(*good, progress, tcp.Terms(source="192.0.2.77"))  # (RFC 5737: nobody's)
     assert caught.value.cause.lower().startswith("cannot connect from 192.0.2.77: cannot assign")
 
 

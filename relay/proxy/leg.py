@@ -26,18 +26,14 @@ def connect(
     host: str,
     port: int,
     progress: Progress,
+    terms: tcp.Terms = tcp.USUAL,
     *,
     prompt: Prompt,
-    family: int = 0,
-    source: str | None = None,
-    timeout: float | None = None,
-    keepalive: bool = True,
 ) -> socket:
     """A connection to host that the proxy has made; the host is never looked up here.
 
-    prompt: who asks for a password that the environment does not hold. timeout: seconds for the way to the proxy, and
-    again for its answer. family, source, keepalive: as for relay.tcp, of the way
-    to the proxy. Raises RelayError.
+    terms: for the way to the proxy; their timeout holds for its answer again.
+    prompt: who asks for a password that the environment does not hold. Raises RelayError.
     """
     if "%" in host:  # a zone: it names an interface of this machine
         raise RelayError(f"an address with a zone means nothing to {proxy}")
@@ -45,10 +41,10 @@ def connect(
 
     def through(place: Proxy, first: float | None = None) -> socket:
         """The whole way by one place."""
-        sock = _reach(place, progress, family=family, source=source, timeout=timeout, keepalive=keepalive)
+        sock = _reach(place, progress, terms)
         progress.stage(f"waiting for {place} to reach {host} port {port}")
         try:
-            wire = Wire(sock, place, host, progress, seconds=timeout, first=first)
+            wire = Wire(sock, place, host, progress, seconds=terms.timeout, first=first)
             _negotiator(place)(wire, host, port, user, password)
             sock.settimeout(None)
         except BaseException:
@@ -76,16 +72,12 @@ def _through_tor(through: Callable[[Proxy, float | None], socket]) -> socket:
     )
 
 
-def _reach(
-    proxy: Proxy, progress: Progress, *, family: int, source: str | None, timeout: float | None, keepalive: bool
-) -> socket:
+def _reach(proxy: Proxy, progress: Progress, terms: tcp.Terms) -> socket:
     """A connection to the proxy itself. Raises NoAnswer."""
     try:
         if proxy.path:
             return tcp.connect_unix(proxy.path, progress)
-        return tcp.connect(
-            proxy.host, proxy.port, progress, family=family, source=source, timeout=timeout, keepalive=keepalive
-        )
+        return tcp.connect(proxy.host, proxy.port, progress, terms)
     except RelayError as error:
         raise NoAnswer(f"{proxy}: {error.cause}", hint=error.hint) from error
 
