@@ -240,7 +240,7 @@ def is_ipv6(text: str) -> bool:
 
 def is_onion(host: str) -> bool:
     """Whether the name is one of Tor's, which no resolver and no hop may be asked for (RFC 7686)."""
-    return f".{host.removesuffix('.').lower()}".endswith(".onion")
+    return host.removesuffix(".").lower().endswith(".onion")
 
 
 def _split(text: str, delimiters: str) -> list[str]:

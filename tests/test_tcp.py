@@ -229,7 +229,7 @@ def test_an_international_name(monkeypatch: pytest.MonkeyPatch, progress: Progre
     assert "xn--" in caught.value.hint
 
 
-@pytest.mark.parametrize("host", ["abc.onion", "ABC.Onion", "abc.onion.", "onion"])
+@pytest.mark.parametrize("host", ["abc.onion", "ABC.Onion", "abc.onion."])
 def test_onion_never_reaches_a_resolver(monkeypatch: pytest.MonkeyPatch, host: str, progress: Progress) -> None:
     monkeypatch.setattr("_socket.getaddrinfo", lambda *_: pytest.fail("looked up"))
     with pytest.raises(RelayError, match=r"RFC 7686"):
