@@ -1,0 +1,553 @@
+"""Which host keys are trusted: pyrelay and the real ssh, with one ssh_config and one server, decide alike."""
+
+from __future__ import annotations
+
+import base64
+import re
+import socket
+import subprocess
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import pytest
+
+from relay import options
+from relay.children import Children
+from relay.errors import RelayError
+from relay.progress import Progress
+from relay.prompt import NobodyToAsk, Prompt
+from relay.route import Element
+from relay.settings import HopSettings, Lookup, Query
+from relay.ssh.transport import Transport
+from relay.ssh.trust import Trust
+
+if TYPE_CHECKING:
+    from lab import Lab
+
+
+class Person(Prompt):
+    """Somebody who gives these answers to what is asked."""
+
+    def __init__(self, progress: Progress, *answers: str) -> None:
+        super().__init__(progress, batch=not answers)
+        self._answers = list(answers)
+        self.asked: list[str] = []
+
+    def ask(self, question: str, *, echo: bool = False) -> str:
+        if self.batch:
+            raise NobodyToAsk("nobody may be asked (BatchMode)")
+        assert echo
+        self.asked.append(question)
+        return self._answers.pop(0)
+
+
+class Listener(Progress):
+    """Keeps what would be said on stderr."""
+
+    def __init__(self) -> None:
+        super().__init__(30)
+        self.said: list[str] = []
+
+    def tell(self, text: str) -> None:
+        self.said.append(text)
+
+
+class Meeting(NamedTuple):
+    """What came of it: the error or "", what was said, what was asked."""
+
+    error: str
+    said: list[str]
+    asked: list[str]
+
+
+def settings_of_h1(lab: Lab) -> HopSettings:
+    chosen = options.parse(["-F", str(lab.write_config()), "x"])
+    return Lookup([Query(Element(None, "h1", None), chosen)], Children()).read(Progress())[0]
+
+
+def meet(lab: Lab, *answers: str, address: str = "") -> Meeting:
+    """Exchange keys with h1 and see whether it is trusted."""
+    settings = settings_of_h1(lab)
+    progress = Listener()
+    person = Person(progress, *answers)
+    with socket.create_connection(("127.0.0.1", settings.port)) as stream:
+        transport = Transport(stream, progress, None)
+        try:
+            judge = Trust(settings, progress, person, address=address)
+            transport._preferred_keys = tuple(judge.algorithms())
+            transport.start_client(timeout=30)
+            judge.verify(transport.host_key_blob)
+        except RelayError as error:
+            return Meeting(str(error), progress.said, person.asked)
+        finally:
+            transport.close()
+            if transport.ident is not None:  # it was started
+                transport.join()
+    return Meeting("", progress.said, person.asked)
+
+
+def write(lab: Lab, text: str) -> None:
+    """Write known_hosts: {host} stands for h1 and its port, {key}, {rsa}, {ecdsa} for its keys."""
+    words = {"host": f"[127.0.0.1]:{lab['h1'].port}", "port": str(lab["h1"].port)}
+    for name in ("ca", "other"):
+        words[name] = key(lab, name)
+    for line in lab["h1"].host_keys:
+        kind, base64 = line.split()[:2]
+        words[{"ssh-ed25519": "key", "ssh-rsa": "rsa"}.get(kind, "ecdsa")] = f"{kind} {base64}"
+    lab.known_hosts.write_text(text.format(**words))
+
+
+def key(lab: Lab, name: str, kind: str = "ed25519") -> str:
+    """The public key of that name, made when it is not there."""
+    path = lab.top / f"{name}.pub"
+    return (path if path.exists() else Path(f"{lab.keygen(name, kind)}.pub")).read_text().strip()
+
+
+def certify(
+    lab: Lab, options_: str = "", *, named: bool = True, kind: str = "ed25519", ca: str = "ca", ca_kind: str = "ed25519"
+) -> None:
+    """Give h1 a host certificate with these options of ssh-keygen; for one day and 127.0.0.1 unless they say else."""
+    key(lab, ca, ca_kind)
+    words = options_.split()
+    words += ["-V", "-1d:+1d"] if "-V" not in words else []
+    words += ["-n", "127.0.0.1"] if named and "-n" not in words else []
+    subprocess.run(
+        ["ssh-keygen", "-q", "-s", lab.top / ca, "-h", "-I", "h1", *words, lab.top / f"h1/{kind}.pub"], check=True
+    )
+
+
+def server(lab: Lab, *kinds: str, certified: str = "") -> None:
+    """Start h1, by default with one key."""
+    extra = f"HostCertificate {lab.top}/h1/{certified}-cert.pub" if certified else ""
+    lab.server("h1", host_key_types=kinds or ("ed25519",), extra=extra)
+    key(lab, "ca")
+    key(lab, "other")
+
+
+def agree(lab: Lab, expected: str, *, as_ssh: bool = True) -> Meeting:
+    """Meet h1; the error has the expected words, or there is none. as_ssh: and ssh decides so, too."""
+    before = lab.known_hosts.read_bytes()
+    if as_ssh:
+        done = lab.ssh("h1", "true")
+        assert (done.returncode == 0) == (not expected), done.stderr
+        lab.known_hosts.write_bytes(before)
+    met = meet(lab)
+    assert expected in met.error
+    assert bool(expected) == bool(met.error)
+    if expected:
+        assert lab.known_hosts.read_bytes() == before
+    return met
+
+
+UNKNOWN = "no host key is known for "
+CHANGED = "REMOTE HOST IDENTIFICATION HAS CHANGED"
+REVOKED = "REVOKED HOST KEY"
+
+
+@pytest.mark.parametrize(
+    ("known_hosts", "settings", "expected"),
+    [
+        ("{host} {key}\n", {}, ""),
+        ("{host} {key}", {}, ""),
+        ("other {key}\n", {}, UNKNOWN),
+        ("", {"StrictHostKeyChecking": "ask"}, UNKNOWN),
+        ("{host} {other}\n", {}, CHANGED),
+        ("{host} {other}\n", {"StrictHostKeyChecking": "accept-new"}, CHANGED),
+        ("{host} {other}\n", {"StrictHostKeyChecking": "ask"}, CHANGED),
+        ("{host} {other}\n{host} {key}\n", {}, ""),
+        ("{host},h1 {key} comment\n", {}, ""),
+        ("[127.0.0.?]:* {key}\n", {}, ""),
+        ("*,!{host},!127.0.0.1 {key}\n", {}, UNKNOWN),
+        ("*,!{host} {key}\n", {}, ""),
+        ("127.0.0.1 {key}\n", {}, ""),
+        ("127.0.0.1 {other}\n", {}, UNKNOWN),
+        ("{host} {other}\n127.0.0.1 {key}\n", {}, CHANGED),
+        ("{host} {key}\n@revoked * {key}\n", {}, REVOKED),
+        ("{host} {key}\n@revoked * {other}\n", {}, ""),
+        ("@revoked 127.0.0.1 {key}\n", {}, REVOKED),
+        ("@cert-authority {host} {key}\n", {}, UNKNOWN),
+        ("alias {key}\n", {"HostKeyAlias": "Alias"}, ""),
+        ("{host} {key}\n", {"HostKeyAlias": "alias"}, UNKNOWN),
+        ("", {"KnownHostsCommand": "/bin/echo %H {key}"}, ""),
+        ("", {"KnownHostsCommand": "/bin/echo %H {other}"}, CHANGED),
+        ("", {"KnownHostsCommand": "/bin/echo %H ssh-ed25519 %K"}, ""),
+        ("", {"KnownHostsCommand": "/bin/echo x{key}"}, UNKNOWN),
+        ("{host} {key}\n", {"KnownHostsCommand": "/bin/false"}, "KnownHostsCommand failed"),
+        ("", {"GlobalKnownHostsFile": "{top}/global"}, ""),
+        ("", {"UserKnownHostsFile": "/nonexistent {top}/global"}, ""),
+        ("{host} {key}\n", {"RevokedHostKeys": "{top}/list"}, ""),
+        ("{host} {key}\n", {"RevokedHostKeys": "{top}/list-with-key"}, REVOKED),
+        ("{host} {key}\n", {"RevokedHostKeys": "{top}/krl"}, ""),
+        ("{host} {key}\n", {"RevokedHostKeys": "{top}/krl-with-key"}, REVOKED),
+        ("{host} {key}\n", {"RevokedHostKeys": "{top}/nonexistent"}, "No such file"),
+        ("{host} {key}\n", {"RevokedHostKeys": "{top}/broken"}, "broken:1: "),
+        ("{host} {key}\n", {"HostKeyAlgorithms": "rsa-sha2-512,ssh-ed25519"}, ""),
+    ],
+)
+def test_a_plain_key(lab: Lab, known_hosts: str, settings: dict[str, str], expected: str) -> None:
+    server(lab)
+    write(lab, "{host} {key}\n")
+    (lab.top / "global").write_bytes(lab.known_hosts.read_bytes())
+    (lab.top / "broken").write_text("ssh-ed25519 AAAA\n")
+    (lab.top / "list").write_text(f"# a comment\n\n{key(lab, 'other')}\n")
+    (lab.top / "list-with-key").write_text(f"{key(lab, 'other')}\n {key(lab, 'h1/ed25519')}\n")
+    for name, revoked in (("krl", "other"), ("krl-with-key", "h1/ed25519")):
+        subprocess.run(["ssh-keygen", "-q", "-k", "-f", lab.top / name, lab.top / f"{revoked}.pub"], check=True)
+    words = {"key": key(lab, "h1/ed25519"), "other": key(lab, "other"), "top": lab.top}
+    lab.host("h1", **{name: value.format(**words) for name, value in settings.items()})
+    write(lab, known_hosts)
+    agree(lab, expected)
+
+
+def test_hashed_names(lab: Lab) -> None:
+    server(lab)
+    write(lab, "other {key}\n{host} {key}\n")
+    subprocess.run(["ssh-keygen", "-q", "-H", "-f", lab.known_hosts], capture_output=True, check=True)
+    assert "127.0.0.1" not in lab.known_hosts.read_text()
+    agree(lab, "")
+
+
+@pytest.mark.parametrize("known", ["key", "rsa", "ecdsa"])
+@pytest.mark.parametrize("marked", ["", "@revoked other {rsa}\n"])
+def test_the_key_that_is_known_is_the_one_that_is_asked_for(lab: Lab, known: str, marked: str) -> None:
+    server(lab, "rsa", "ecdsa", "ed25519")
+    write(lab, f"{marked}{{host}} {{{known}}}\n")
+    agree(lab, "")
+
+
+def test_algorithms_that_were_chosen(lab: Lab) -> None:
+    server(lab, "rsa", "ecdsa", "ed25519")
+    lab.host("h1", HostKeyAlgorithms="ssh-ed25519,ecdsa-sha2-nistp256")
+    write(lab, "{host} {rsa}\n")
+    met = agree(lab, CHANGED)
+    assert f"{lab.known_hosts}:1 says RSA " in met.error
+    lab.host("h1", HostKeyAlgorithms="sk-ssh-ed25519@openssh.com")
+    assert "none of the HostKeyAlgorithms of ssh_config is to be had: sk-ssh-ed25519@openssh.com" in meet(lab).error
+
+
+def test_an_rsa_key_that_is_too_short(lab: Lab) -> None:
+    server(lab, "rsa")
+    write(lab, "{host} {rsa}\n")
+    agree(lab, "")
+    lab.host("h1", RequiredRSASize=8192)
+    agree(lab, "RequiredRSASize is 8192")
+
+
+# Certificates
+
+CA = "@cert-authority {host} {ca}\n"
+PLAIN = "{host} {key}\n"
+
+
+@pytest.mark.parametrize(
+    ("keygen", "known_hosts", "settings", "expected"),
+    [
+        ("", CA, {}, ""),
+        ("", "@cert-authority * {ca}\n", {}, ""),
+        ("", "@cert-authority 127.0.0.1 {ca}\n", {}, ""),
+        ("", "@cert-authority {host} {other}\n" + CA, {}, ""),
+        ("", "@cert-authority {host} {other}\n", {}, UNKNOWN),
+        ("", "@cert-authority {host} {other}\n" + PLAIN, {}, ""),
+        ("", "@cert-authority other {ca}\n", {}, UNKNOWN),
+        ("", "{host} {ca}\n", {}, CHANGED),
+        ("", PLAIN, {}, ""),
+        ("", "{host} {other}\n", {}, CHANGED),
+        ("", "{host} {other}\n" + CA, {}, ""),
+        ("-n h1,127.0.0.1", CA, {}, ""),
+        ("-n h1", CA, {}, UNKNOWN),
+        ("-n h1", CA + PLAIN, {}, ""),
+        ("-n h1", CA + "{host} {other}\n", {}, CHANGED),
+        ("-n alias", "@cert-authority alias {ca}\n", {"HostKeyAlias": "alias"}, ""),
+        ("", "@cert-authority alias {ca}\n", {"HostKeyAlias": "alias"}, UNKNOWN),
+        ("-V -2d:-1d", CA, {}, UNKNOWN),
+        ("-V +1d:+2d", CA, {}, UNKNOWN),
+        ("-V -2d:-1d", CA + PLAIN, {}, ""),
+        ("-V always:forever", CA, {}, ""),
+        ("-O critical:x=y", CA, {}, UNKNOWN),
+        ("-O extension:x=y", CA, {}, ""),
+        ("", CA, {"CASignatureAlgorithms": "rsa-sha2-512"}, UNKNOWN),
+        ("", CA, {"CASignatureAlgorithms": "ssh-ed25519"}, ""),
+        ("", CA + "@revoked * {ca}\n", {}, REVOKED),
+        ("", CA + PLAIN + "@revoked * {ca}\n", {}, REVOKED),
+        ("", CA + "@revoked * {key}\n", {}, REVOKED),
+        ("", CA, {"RevokedHostKeys": "{top}/ca.pub"}, REVOKED),
+        ("", CA, {"RevokedHostKeys": "{top}/h1/ed25519.pub"}, REVOKED),
+        ("", CA, {"RevokedHostKeys": "{top}/krl"}, ""),
+        ("-z 7", CA, {"RevokedHostKeys": "{top}/krl"}, REVOKED),
+        ("", CA + PLAIN, {"HostKeyAlgorithms": "ssh-ed25519"}, ""),
+        ("", CA, {"HostKeyAlgorithms": "ssh-ed25519-cert-v01@openssh.com"}, ""),
+        ("", "", {"KnownHostsCommand": "/bin/echo @cert-authority %H {ca}"}, ""),
+    ],
+)
+def test_a_certificate(lab: Lab, keygen: str, known_hosts: str, settings: dict[str, str], expected: str) -> None:
+    server(lab, certified="ed25519")
+    certify(lab, keygen)
+    (lab.top / "serials").write_text("serial: 7\n")
+    krl = ["ssh-keygen", "-q", "-k", "-f", f"{lab.top}/krl", "-s", f"{lab.top}/ca.pub", f"{lab.top}/serials"]
+    subprocess.run(krl, check=True)
+    lab.host("h1", **{name: value.format(top=lab.top, ca=key(lab, "ca")) for name, value in settings.items()})
+    write(lab, known_hosts)
+    agree(lab, expected)
+
+
+@pytest.mark.parametrize("ca_kind", ["ed25519", "ecdsa", "rsa"])
+@pytest.mark.parametrize("kind", ["ecdsa", "rsa"])
+def test_certificates_of_other_types(lab: Lab, kind: str, ca_kind: str) -> None:
+    lab.server("h1", host_key_types=[kind], extra=f"HostCertificate {lab.top}/h1/{kind}-cert.pub")
+    certify(lab, kind=kind, ca="issuer", ca_kind=ca_kind)
+    lab.known_hosts.write_text(f"@cert-authority * {key(lab, 'issuer')}\n")
+    agree(lab, "")
+
+
+@pytest.mark.parametrize(
+    ("keygen", "known_hosts", "algorithms", "expected"),
+    [
+        ("-n 127.0.*", CA, "", ""),
+        ("", CA, "", UNKNOWN),
+        ("-n h1", PLAIN, "ssh-ed25519-cert-v01@openssh.com", "not permitted by HostKeyAlgorithms"),
+    ],
+)
+def test_a_certificate_as_newer_openssh_than_most_has_it(
+    lab: Lab, keygen: str, known_hosts: str, algorithms: str, expected: str
+) -> None:
+    """Wildcards in principals, none at all, and a certificate whose own key HostKeyAlgorithms leaves out."""
+    server(lab, certified="ed25519")
+    certify(lab, keygen, named=False)
+    if algorithms:
+        lab.host("h1", HostKeyAlgorithms=algorithms)
+    write(lab, known_hosts)
+    agree(lab, expected, as_ssh=False)
+
+
+def test_why_a_certificate_does_not_count_is_said(lab: Lab) -> None:
+    server(lab, certified="ed25519")
+    certify(lab, "-n h1")
+    write(lab, CA)
+    met = agree(lab, UNKNOWN)
+    assert met.said == ["Certificate invalid: name is not a listed principal"]
+
+
+def test_a_broken_certificate_is_no_key(lab: Lab) -> None:
+    server(lab, certified="ed25519")
+    certify(lab)
+    write(lab, CA + PLAIN)
+    forged = lab.top / "h1/ed25519-cert.pub"
+    settings = settings_of_h1(lab)
+    blob = bytearray(base64.b64decode(forged.read_text().split()[1]))
+    blob[-1] ^= 1
+    trust = Trust(settings, Listener(), Person(Listener()))
+    with pytest.raises(RelayError, match="cannot be used: its signature is not its issuer's"):
+        trust.verify(bytes(blob))
+
+
+# Where pyrelay is stricter than ssh, or has more to say
+
+
+@pytest.mark.parametrize("strict", ["no", "off"])
+@pytest.mark.parametrize(
+    ("known_hosts", "expected"), [("{host} {other}\n", CHANGED), ("{host} {key}\n@revoked * {key}\n", REVOKED)]
+)
+def test_a_changed_or_revoked_key_is_refused_in_every_mode(
+    lab: Lab, strict: str, known_hosts: str, expected: str
+) -> None:
+    server(lab)
+    lab.host("h1", StrictHostKeyChecking=strict)
+    write(lab, known_hosts)
+    agree(lab, expected, as_ssh=False)
+
+
+def fingerprint(lab: Lab, name: str) -> str:
+    done = subprocess.run(
+        ["ssh-keygen", "-l", "-f", lab.top / f"{name}.pub"], capture_output=True, text=True, check=True
+    )
+    return done.stdout.split()[1]
+
+
+def test_all_that_is_to_be_known_of_a_changed_key(lab: Lab) -> None:
+    server(lab)
+    write(lab, "# comment\n\n{host} {other}\n")
+    error = agree(lab, CHANGED).error
+    host = f"[127.0.0.1]:{lab['h1'].port}"
+    assert f"the host key of {host} is ED25519 {fingerprint(lab, 'h1/ed25519')}, " in error
+    assert f"but {lab.known_hosts}:3 says ED25519 {fingerprint(lab, 'other')}\n" in error
+    command = re.search(r"ssh-keygen -f .*$", error)
+    assert command
+    subprocess.run(command[0], shell=True, capture_output=True, check=True)
+    assert "no host key is known" in meet(lab).error
+    lab.host("h1", FingerprintHash="md5")
+    assert re.search(r" MD5(:[0-9a-f]{2}){16}\b", meet(lab).error)
+
+
+def test_how_to_accept_an_unknown_key_is_said(lab: Lab) -> None:
+    server(lab)
+    lab.known_hosts.write_text("")
+    for strict, reason in (("yes", "StrictHostKeyChecking is yes"), ("ask", "nobody may be asked (BatchMode)")):
+        lab.host("h1", StrictHostKeyChecking=strict)
+        error = agree(lab, UNKNOWN).error
+        assert f"and {reason}; it shows ED25519 {fingerprint(lab, 'h1/ed25519')}\n" in error
+        assert (
+            f"accept it once with `ssh -p {lab['h1'].port} h1`, or give pyrelay -o StrictHostKeyChecking=accept-new"
+            in error
+        )
+
+
+def test_bad_lines_are_named_and_skipped(lab: Lab) -> None:
+    server(lab)
+    write(
+        lab, "@wrong * {key}\n* ssh-ed25519 AAAA\nother broken\n|1|x {key}\n* ssh-new@example.com AAAA\n{host} {key}\n"
+    )
+    met = agree(lab, "")
+    path = lab.known_hosts
+    assert met.said == [
+        f"{path}:1: bad line skipped: unknown marker",
+        f"{path}:2: bad line skipped: too short",
+        f"{path}:4: bad line skipped: a hashed name that cannot be read",
+    ]
+
+
+# Learning
+
+
+@pytest.mark.parametrize("strict", ["no", "off", "accept-new", "ask"])
+@pytest.mark.parametrize("hashed", ["yes", "no"])
+def test_an_unknown_key_is_learned(lab: Lab, strict: str, hashed: str) -> None:
+    server(lab)
+    lab.host("h1", StrictHostKeyChecking=strict, HashKnownHosts=hashed)
+    lab.known_hosts.write_text("other.example.com ssh-ed25519 AAAA")  # no new-line at the end
+    met = meet(lab, *(["yes"] if strict == "ask" else []))
+    host = f"[127.0.0.1]:{lab['h1'].port}"
+    assert met.error == ""
+    assert met.said == [f"Warning: Permanently added '{host}' (ED25519) to the list of known hosts."]
+    old, new = lab.known_hosts.read_text().splitlines()
+    assert old == "other.example.com ssh-ed25519 AAAA"
+    assert new.startswith("|1|" if hashed == "yes" else f"{host} ")
+    lab.host("h1", StrictHostKeyChecking="yes")
+    assert agree(lab, "").said == []
+
+
+def test_the_question_is_that_of_openssh(lab: Lab) -> None:
+    server(lab)
+    lab.host("h1", StrictHostKeyChecking="ask")
+    shown = fingerprint(lab, "h1/ed25519")
+    host = f"[127.0.0.1]:{lab['h1'].port}"
+    question = (
+        f"The authenticity of host '{host} ({host})' can't be established.\n"
+        f"ED25519 key fingerprint is {shown}.\n"
+        "{others}\n"
+        "Are you sure you want to continue connecting (yes/no/[fingerprint])? "
+    )
+    again = "Please type 'yes', 'no' or the fingerprint: "
+    nobody = "This key is not known by any other names."
+    for answers, accepted in (
+        (["yes"], True),
+        ([" YES "], True),
+        (["y", "maybe", "yes"], True),
+        ([shown], True),
+        ([shown.lower(), "no"], False),
+        (["no"], False),
+        (["No"], False),
+        ([""], False),
+        (["what?", ""], False),
+    ):
+        lab.known_hosts.write_text("")
+        met = meet(lab, *answers, address="127.0.0.1")
+        assert met.asked == [question.format(others=nobody), *[again] * (len(answers) - 1)]
+        assert met.error == "" if accepted else "you did not accept it" in met.error
+        assert bool(lab.known_hosts.read_text()) == accepted
+    write(lab, "b,c {key}\n|1|AAAA|AAAA {key}\n{host} {key} \n")
+    lab.host("h1", HostKeyAlias="alias")
+    question = question.replace(f"'{host} ({host})'", "'alias (<no hostip for proxy command>)'")
+    others = "This host key is known by the following other names/addresses:\n    {0}:1: b,c\n    {0}:3: {1}"
+    assert meet(lab, "no").asked == [question.format(others=others.format(lab.known_hosts, host))]
+
+
+def test_the_words_of_the_question_are_in_ssh(lab: Lab) -> None:
+    """The real ssh asks the same through an askpass program."""
+    server(lab)
+    lab.known_hosts.write_text("")
+    lab.host("h1", StrictHostKeyChecking="ask", BatchMode="no")
+    askpass = lab.top / "askpass"
+    askpass.write_text(f'#!/bin/sh\nprintf %s "$1" > {lab.top}/asked\necho no\n')
+    askpass.chmod(0o755)
+    env = {"SSH_ASKPASS": str(askpass), "SSH_ASKPASS_REQUIRE": "force"}
+    lab.run("ssh", "-F", lab.config, "h1", env=env)
+    asked = (lab.top / "asked").read_text().replace("fingerprint is: ", "fingerprint is ")
+    assert [re.sub(r"\.$", "", line) for line in asked.splitlines()] == [
+        re.sub(r"\.$", "", line) for line in meet(lab, "no", address="127.0.0.1").asked[0].splitlines()
+    ]
+
+
+def test_a_file_that_cannot_be_written_is_no_error(lab: Lab) -> None:
+    server(lab)
+    for path, said in (
+        ("/dev/null", "Warning: Permanently added"),
+        (str(lab.top), f"Failed to add the host to the list of known hosts ({lab.top}): Is a directory"),
+        ("/nonexistent/x", "Failed to add the host to the list of known hosts (/nonexistent/x): No such file"),
+    ):
+        lab.host("h1", StrictHostKeyChecking="accept-new", UserKnownHostsFile=path)
+        met = meet(lab)
+        assert met.error == ""
+        assert [line[: len(said)] for line in met.said] == [said]
+    assert Path("/dev/null").is_char_device()
+
+
+def test_a_name_that_cannot_be_written_down_is_not_learned(lab: Lab) -> None:
+    server(lab)
+    lab.known_hosts.write_text("")
+    lab.host("h1", StrictHostKeyChecking="accept-new", HostKeyAlias="a,b")
+    assert "a name like this one cannot be written to known_hosts" in meet(lab).error
+    lab.host("h1", HostKeyAlias="alias", UserKnownHostsFile="none")
+    assert "there is no UserKnownHostsFile to write it to" in meet(lab).error
+    assert lab.known_hosts.read_text() == ""
+
+
+# The address
+
+
+def test_a_host_of_this_machine_may_be_exempt(lab: Lab) -> None:
+    server(lab)
+    lab.known_hosts.write_text("")
+    lab.host("h1", NoHostAuthenticationForLocalhost="yes")
+    assert lab.ssh("h1", "true").returncode == 0
+    assert meet(lab, address="127.0.0.1").error == ""
+    assert meet(lab, address="::1").error == ""
+    assert UNKNOWN in meet(lab, address="192.0.2.1").error
+    assert UNKNOWN in meet(lab).error  # behind a hop, its localhost is not ours
+    lab.host("h1", HostKeyAlias="alias")
+    assert lab.ssh("h1", "true").returncode == 255
+    assert UNKNOWN in meet(lab, address="127.0.0.1").error
+
+
+def test_check_host_ip(lab: Lab) -> None:
+    server(lab)
+    lab.host("h1", CheckHostIP="yes", HostName="localhost", StrictHostKeyChecking="accept-new")
+    port = lab["h1"].port
+    write(lab, "[localhost]:{port} {key}\n")
+    for address in ("", "127.0.0.1"):  # nothing to check
+        assert meet(lab, address=address) == Meeting("", [], [])
+    (added,) = meet(lab, address="192.0.2.1").said
+    assert f"added the ED25519 host key for IP address '[192.0.2.1]:{port}' to the list of known hosts" in added
+    assert meet(lab, address="192.0.2.1") == Meeting("", [], [])
+    write(lab, "[localhost]:{port} {key}\n[192.0.2.1]:{port} {other}\n")
+    assert f"the host key of [192.0.2.1]:{port} is ED25519 " in meet(lab, address="192.0.2.1").error
+    write(lab, "[localhost]:{port} {key}\n@revoked [192.0.2.1]:{port} {key}\n")
+    assert REVOKED in meet(lab, address="192.0.2.1").error
+
+
+def test_what_a_known_hosts_command_is_told(lab: Lab) -> None:
+    server(lab)
+    log = lab.top / "log"
+    command = lab.top / "command"
+    command.write_text(f'#!/bin/sh\nfor word; do echo "$word"; done >> {log}\necho >> {log}\n')
+    command.chmod(0o755)
+    lab.host("h1", KnownHostsCommand=rf'{command} %I %H "%t  %f" %K \"a\ b %% ${{HOME}}', CheckHostIP="yes")
+    write(lab, "{host} {key}\n192.0.2.1 {key}\n")
+    assert lab.run("ssh", "-F", lab.config, "h1", "true", env={"HOME": "/home dir"}).returncode == 0
+    by_ssh = log.read_text()
+    log.unlink()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HOME", "/home dir")
+        assert meet(lab).error == ""
+    host = f"[127.0.0.1]:{lab['h1'].port}"
+    # Up to 9.5, ssh leaves the port away in ORDER.
+    assert by_ssh.replace("ORDER\n127.0.0.1\n", f"ORDER\n{host}\n") == log.read_text()
