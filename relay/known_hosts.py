@@ -12,6 +12,7 @@ oracle of the tests. Nothing here decides about trust.
 from __future__ import annotations
 
 import os
+import stat
 from binascii import Error as NotBase64
 from binascii import a2b_base64, b2a_base64
 from time import sleep
@@ -30,8 +31,8 @@ _MAX_MARKER = 31  # bytes; hostfile.c, check_markers: marker[32]
 _MAX_PATTERN = 1022  # bytes; match.c, match_pattern_list: sub[1024]
 _SALT = 20  # bytes: SHA-1's
 _BLANK = b" \t"
-# What a name must not have to be written down (sshconnect.c, check_host_key), and what would break the line.
-_UNWRITABLE = frozenset("@?*#[]|'\"\\, \t")
+# What ssh does not write down in a name (sshconnect.c, check_host_key), and what else has a meaning in a line.
+_UNWRITABLE = frozenset("@?*#[]|'\"\\!, \t")
 _LOCK_PATIENCE = 40  # times
 _LOCK_WAIT = 0.05  # seconds
 
@@ -254,8 +255,8 @@ def append(path: str, host: str, key: PublicKey, *, hashed: bool) -> None:
     fd = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOCTTY, 0o600)
     try:
         _lock(fd)
-        before = read(path)
-        entries, _ = lookup(before, host, path)
+        before = read(path) if stat.S_ISREG(os.fstat(fd).st_mode) else b""
+        entries, _ = lookup(before, host.lower(), path)
         if any(not entry.marker and entry.key.is_same(key) for entry in entries):
             return
         line = record(host, key, hashed=hashed)

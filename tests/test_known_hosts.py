@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import base64
+import fcntl
 import hmac
+import os
 import re
+import stat
 import subprocess
+import sys
+import threading
 from typing import TYPE_CHECKING
 
+import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from hypothesis import HealthCheck, event, example, given, settings
 from hypothesis import strategies as st
-from peers import need
+from lab import ROOT
+from peers import missing, need
 
 from relay import known_hosts
-from relay.pubkey import string
+from relay.pubkey import PublicKey, string
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -80,6 +87,7 @@ BREAK: list[Callable[[bytes], bytes]] = [
     lambda key: key[:-1],
     lambda key: key[:-4],
     lambda key: key + b"AAAA",
+    lambda key: key[:-3] + bytes([key[-3] + 1]) + b"==" if key.endswith(b"==") else key + b"=",
     lambda key: key + b"\r",
     lambda key: key[:60] + b"\v" + key[60:],
     lambda key: key.replace(b"ssh-ed25519", b"SSH-ED25519", 1),
@@ -138,3 +146,175 @@ def test_ssh_keygen_finds_the_same(tmp_path: Path, data: bytes, host: str) -> No
     entries, _ = known_hosts.lookup(data, host, str(path))
     event(f"keys found: {len(entries)}")
     assert [(entry.number, entry.marker, entry.key.fingerprint()) for entry in entries] == judged(path, host)
+
+
+# Patterns
+
+
+@given(st.text("ab*?", max_size=12), st.text("ab", max_size=12))
+def test_patterns_are_those_of_a_regular_expression(pattern: str, text: str) -> None:
+    expression = "".join({"*": ".*", "?": "."}.get(char, char) for char in pattern)
+    assert known_hosts.match_pattern(text.encode(), pattern.encode()) == bool(re.fullmatch(expression, text))
+
+
+def test_many_stars_take_no_time_to_speak_of() -> None:
+    assert not known_hosts.match_pattern(b"a" * 250, b"*a" * 250 + b"*b")
+
+
+# Adding a line
+
+OURS = PublicKey(base64.b64decode(ED25519.split()[1]))
+THEIRS = PublicKey(base64.b64decode(OTHER_ED25519.split()[1]))
+NAMES_TO_LEARN = ["h1", "[h1]:2022", "2001:db8::1", "fe80::1%eth0", "H1.Example.COM", "h\xe9"]
+
+
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=FILE | st.binary(), host=st.sampled_from(NAMES_TO_LEARN), is_hashed=st.booleans())
+@example(data=b"@revoked * " + ED25519, host="h1", is_hashed=False)
+def test_what_is_added_is_found_and_nothing_is_lost(tmp_path: Path, data: bytes, host: str, is_hashed: bool) -> None:
+    path = tmp_path / "known_hosts"
+    path.write_bytes(data)
+    known = [entry.key.blob for entry in known_hosts.lookup(data, host.lower(), "")[0] if not entry.marker]
+    known_hosts.append(str(path), host, OURS, hashed=is_hashed)
+    after = path.read_bytes()
+    if OURS.blob in known:
+        assert after == data
+        return
+    assert after.startswith(data)
+    added = after[len(data) :]
+    assert added.startswith(b"\n") == bool(data and not data.endswith(b"\n"))
+    assert added.strip(b"\n").count(b"\n") == 0
+    assert added.lstrip(b"\n").startswith(b"|1|") == is_hashed
+    number = after.count(b"\n")  # its line is the last
+    assert (number, "", OURS.fingerprint()) in judged(path, host.lower())
+
+
+def test_a_new_file_and_its_directory_are_closed_to_others(tmp_path: Path) -> None:
+    before = os.umask(0)
+    try:
+        path = tmp_path / ".ssh" / "known_hosts"
+        known_hosts.append(str(path), "h1", OURS, hashed=False)
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
+    assert path.read_bytes() == b"h1 " + ED25519 + b"\n"
+
+
+def test_no_other_directory_is_made(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        known_hosts.append(str(tmp_path / "ssh" / "known_hosts"), "h1", OURS, hashed=False)
+
+
+def test_the_mode_of_a_file_stays(tmp_path: Path) -> None:
+    path = tmp_path / "known_hosts"
+    path.touch(0o644)
+    inode = path.stat().st_ino
+    known_hosts.append(str(path), "h1", OURS, hashed=False)
+    assert (stat.S_IMODE(path.stat().st_mode), path.stat().st_ino) == (0o644, inode)
+
+
+@pytest.mark.parametrize("exists", [True, False])
+def test_a_symbolic_link_is_followed(tmp_path: Path, exists: bool) -> None:
+    link, real = tmp_path / "known_hosts", tmp_path / "real"
+    if exists:
+        real.write_bytes(b"h2 " + ED25519)
+    link.symlink_to(real)
+    known_hosts.append(str(link), "h1", OURS, hashed=False)
+    assert link.is_symlink()
+    assert real.read_bytes().splitlines()[-1] == b"h1 " + ED25519
+
+
+def test_dev_null_takes_it_and_stays_what_it_is() -> None:
+    before = os.stat(os.devnull)
+    known_hosts.append(os.devnull, "h1", OURS, hashed=True)
+    after = os.stat(os.devnull)
+    assert (after.st_ino, after.st_rdev, after.st_mode) == (before.st_ino, before.st_rdev, before.st_mode)
+    assert known_hosts.read(os.devnull) == b""
+
+
+def test_a_full_disk_is_an_error() -> None:
+    if not os.path.exists("/dev/full"):
+        missing("/dev/full is Linux's")
+    with pytest.raises(OSError, match="No space left"):
+        known_hosts.append("/dev/full", "h1", OURS, hashed=False)
+
+
+def test_a_second_key_of_a_type_is_added(tmp_path: Path) -> None:
+    path = tmp_path / "known_hosts"
+    for key in (OURS, THEIRS, OURS, THEIRS):
+        known_hosts.append(str(path), "h1", key, hashed=True)
+    assert [entry.key.blob for entry in known_hosts.lookup(path.read_bytes(), "h1", "")[0]] == [OURS.blob, THEIRS.blob]
+
+
+def test_a_lock_that_is_never_given_back_is_not_waited_for_for_ever(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "known_hosts"
+    monkeypatch.setattr(known_hosts, "_LOCK_PATIENCE", 2)
+    with path.open("ab") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        known_hosts.append(str(path), "h1", OURS, hashed=False)
+        assert path.read_bytes() == b"h1 " + ED25519 + b"\n"
+
+
+def test_who_adds_a_line_waits_for_who_is_at_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "known_hosts"
+    path.write_bytes(b"first " + ED25519)
+    waits, go_on = threading.Event(), threading.Event()
+
+    def wait(_seconds: float) -> None:
+        waits.set()
+        assert go_on.wait(30)
+
+    monkeypatch.setattr(known_hosts, "sleep", wait)
+    with path.open("ab") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        second = threading.Thread(target=known_hosts.append, args=(str(path), "h1", OURS), kwargs={"hashed": False})
+        second.start()
+        assert waits.wait(30)
+        file.write(b"\n")  # what the second must not add again
+    go_on.set()
+    second.join()
+    assert path.read_bytes() == b"first " + ED25519 + b"\nh1 " + ED25519 + b"\n"
+
+
+ADDER = """
+import sys
+from relay import known_hosts
+from relay.pubkey import read_key
+path, number, *key = sys.argv[1:]
+key = read_key(*(word.encode() for word in key))
+print(flush=True)
+sys.stdin.read()
+for count in range(10):
+    known_hosts.append(path, f"h{number}-{count}", key, hashed=number == "7")
+"""
+
+
+def test_twenty_at_once(tmp_path: Path) -> None:
+    path = tmp_path / "known_hosts"
+    path.write_bytes(b"first " + ED25519)  # without its new-line: one of them must add it, and only one
+    argv = [sys.executable, "-c", ADDER, str(path)]
+    processes = [
+        subprocess.Popen(
+            [*argv, str(number), *ED25519.decode().split()], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        )
+        for number in range(20)
+    ]
+    for process in processes:
+        assert process.stdout is not None
+        process.stdout.readline()  # it is ready
+    for process in processes:
+        process.communicate()
+    data = path.read_bytes()
+    assert [line.error for line in known_hosts.lines(data)] == [""] * 201
+    assert b"\n\n" not in data
+    for number in range(20):
+        assert all(len(known_hosts.lookup(data, f"h{number}-{count}", "")[0]) == 1 for count in range(10))
+
+
+def test_which_names_may_be_written_down() -> None:
+    assert all(map(known_hosts.recordable, ("h1", "2001:db8::1", "fe80::1%eth0", "h1/h2", "h\xe9")))
+    for bad in ("", "a b", "a\tb", "a,b", "*", "h?", "!h", "|1|a", "@h", "#h", "[h]", "a\x7f", "'h'", '"h"', "a\\"):
+        assert not known_hosts.recordable(bad)

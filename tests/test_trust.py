@@ -29,7 +29,7 @@ class Person(Prompt):
     """Somebody who gives these answers to what is asked."""
 
     def __init__(self, progress: Progress, *answers: str) -> None:
-        super().__init__(progress, batch=not answers)
+        super().__init__(progress, Children(), batch=not answers)
         self._answers = list(answers)
         self.asked: list[str] = []
 
@@ -46,6 +46,7 @@ class Listener(Progress):
 
     def __init__(self) -> None:
         super().__init__(30)
+        self.place = "hop 1 of 2 (h1)"
         self.said: list[str] = []
 
     def tell(self, text: str) -> None:
@@ -431,7 +432,7 @@ def test_the_question_is_that_of_openssh(lab: Lab) -> None:
     shown = fingerprint(lab, "h1/ed25519")
     host = f"[127.0.0.1]:{lab['h1'].port}"
     question = (
-        f"The authenticity of host '{host} ({host})' can't be established.\n"
+        f"hop 1 of 2 (h1): The authenticity of host '{host} ({host})' can't be established.\n"
         f"ED25519 key fingerprint is {shown}.\n"
         "{others}\n"
         "Are you sure you want to continue connecting (yes/no/[fingerprint])? "
@@ -472,9 +473,9 @@ def test_the_words_of_the_question_are_in_ssh(lab: Lab) -> None:
     env = {"SSH_ASKPASS": str(askpass), "SSH_ASKPASS_REQUIRE": "force"}
     lab.run("ssh", "-F", lab.config, "h1", env=env)
     asked = (lab.top / "asked").read_text().replace("fingerprint is: ", "fingerprint is ")
-    assert [re.sub(r"\.$", "", line) for line in asked.splitlines()] == [
-        re.sub(r"\.$", "", line) for line in meet(lab, "no", address="127.0.0.1").asked[0].splitlines()
-    ]
+    ours = meet(lab, "no", address="127.0.0.1").asked[0].removeprefix("hop 1 of 2 (h1): ")
+    stops = re.compile(r"\.$", re.MULTILINE)  # not every version has them everywhere
+    assert stops.sub("", asked) == stops.sub("", ours)
 
 
 def test_a_file_that_cannot_be_written_is_no_error(lab: Lab) -> None:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from relay import known_hosts
 from relay.children import Children
 from relay.errors import RelayError
+from relay.prompt import Cancelled, NobodyToAsk
 from relay.pubkey import CERT_SUFFIX, BadKey, PublicKey, key_type
 from relay.ssh import hosts_command
 from relay.ssh.hostcert import Certificate
@@ -160,15 +161,16 @@ class Trust:
         self._remember(self._name, key, f"'{self._name}' ({key.short})")
 
     def _ask(self, key: PublicKey) -> None:
-        """OpenSSH's own question. Raises RelayError unless the answer is yes or the fingerprint."""
+        """OpenSSH's own question, with the hop named. Raises RelayError unless the answer is yes or the fingerprint."""
         fingerprint = self._fingerprint(key)
         address = (
             known_hosts.with_port(self._address, self._settings.port)
             if self._address
             else "<no hostip for proxy command>"
         )
+        place = f"{self._progress.place}: " if self._progress.place else ""
         lines = [
-            f"The authenticity of host '{self._name} ({address})' can't be established.",
+            f"{place}The authenticity of host '{self._name} ({address})' can't be established.",
             f"{key.short} key fingerprint is {fingerprint}.",
             *self._other_names(key),
             "Are you sure you want to continue connecting (yes/no/[fingerprint])? ",
@@ -177,7 +179,7 @@ class Trust:
         while True:
             try:
                 answer = self._prompt.ask(question, echo=True).split()
-            except RelayError as error:
+            except (Cancelled, NobodyToAsk) as error:
                 raise self._unknown(key, error.cause) from error
             if not answer or answer[0].lower() == "no":
                 raise self._unknown(key, "you did not accept it")
