@@ -49,7 +49,7 @@ class Listener(Progress):
         self.place = "hop 1 of 2 (h1)"
         self.said: list[str] = []
 
-    def tell(self, text: str) -> None:
+    def tell(self, text: str, *, place: str = "") -> None:
         self.said.append(text)
 
 
