@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 from paramiko.auth_handler import AuthHandler
 from paramiko.common import (
+    MSG_SERVICE_ACCEPT,
     MSG_USERAUTH_BANNER,
     MSG_USERAUTH_FAILURE,
     MSG_USERAUTH_INFO_REQUEST,
@@ -149,6 +150,7 @@ class Dialogue(AuthHandler):
     @property
     def _client_handler_table(self) -> Mapping[int, Callable[[Message], None]]:
         return {
+            MSG_SERVICE_ACCEPT: lambda _: None,  # nobody waits for it: the first request went out beside ours for it
             MSG_USERAUTH_SUCCESS: self._succeeded,
             MSG_USERAUTH_FAILURE: self._failed,
             MSG_USERAUTH_BANNER: self._bannered,
