@@ -42,7 +42,7 @@ class BadLine(ValueError):
 
 
 class Line:
-    """One line of a file: number (from 1), marker ("", CA or REVOKED), names, and the rest, which begins with a key."""
+    """One line of a file: number (from 1), marker ("", CA or REVOKED), names, and the rest, which begins with a key (no tabs)."""
 
     __slots__ = ("error", "marker", "names", "number", "rest")
 
@@ -60,7 +60,7 @@ class Line:
 
     def key_text(self) -> bytes:
         """Type and base64, one space between them. Raises BadKey when one is missing."""
-        words = [word for word in self.rest.replace(b"\t", b" ").split(b" ") if word]
+        words = [word for word in self.rest.split(b" ") if word]
         if len(words) < 2:
             raise BadKey("no key")
         return b" ".join(words[:2])
@@ -107,17 +107,11 @@ def _line(number: int, text: bytes) -> Line:
         text = text[end:].lstrip(_BLANK)
         if text.startswith(b"@"):
             raise BadLine("two markers")
-    names, rest = _word(text)
+    names, _, rest = text.replace(b"\t", b" ").partition(b" ")
+    rest = rest.lstrip(b" ")
     if not rest or rest.startswith(b"#"):
         return Line(number, marker, names, error="no key")
     return Line(number, marker, names, rest)
-
-
-def _word(text: bytes) -> tuple[bytes, bytes]:
-    """The first word, and what follows it and its blanks."""
-    ends = [end for end in (text.find(b" "), text.find(b"\t")) if end >= 0]
-    end = min(ends, default=len(text))
-    return text[:end], text[end:].lstrip(_BLANK)
 
 
 def matches(names: bytes, host: bytes) -> bool:
@@ -127,14 +121,14 @@ def matches(names: bytes, host: bytes) -> bool:
     """
     if names.startswith(b"|"):
         return _hash(host, _salt(names)) == names
-    lowered = host.lower()
+    host = host.lower()
     found = False
     for pattern in names.lower().removesuffix(b",").split(b","):
         denies = pattern.startswith(b"!")
         pattern = pattern[1:] if denies else pattern  # noqa: PLW2901 - without its sign
         if len(pattern) > _MAX_PATTERN:
             return False
-        if match_pattern(lowered, pattern):
+        if pattern == host or ((b"*" in pattern or b"?" in pattern) and match_pattern(host, pattern)):
             if denies:
                 return False
             found = True
