@@ -42,7 +42,7 @@ class BadLine(ValueError):
 
 
 class Line:
-    """One line of a file: number (from 1), marker ("", CA or REVOKED), names, and the rest, which begins with a key (no tabs)."""
+    """One line of a file: number (from 1), marker ("", CA or REVOKED), names, and the rest, its tabs as spaces."""
 
     __slots__ = ("error", "marker", "names", "number", "rest")
 

@@ -1,0 +1,113 @@
+"""Hops' host keys in the whole program, under the real ssh."""
+
+from __future__ import annotations
+
+import subprocess
+from typing import TYPE_CHECKING
+
+import pytest
+
+from relay import known_hosts
+
+if TYPE_CHECKING:
+    from lab import Lab
+
+
+@pytest.fixture
+def chain(lab: Lab) -> Lab:
+    """h1, h2 and h3, known to the clients."""
+    lab.servers("h1", "h2", "h3")
+    return lab
+
+
+def replace_key(lab: Lab, name: str, line: str) -> None:
+    """Put a line in the place of what known_hosts has for a hop; {host} is its name there, {key} its key."""
+    host, key = f"[127.0.0.1]:{lab[name].port}", lab[name].host_keys[0]
+    kept = [each for each in lab.known_hosts.read_text().splitlines() if not each.startswith(f"{host},")]
+    kept += [f"*/{name},*+{name} {key}", line.format(host=host, key=key)]
+    lab.known_hosts.write_text("\n".join(kept) + "\n")
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("", "no host key is known for {host}, and StrictHostKeyChecking is yes; it shows ED25519 SHA256:"),
+        ("{host} {other}", "REMOTE HOST IDENTIFICATION HAS CHANGED: the host key of {host} is ED25519 SHA256:"),
+        ("{host} {key}\n@revoked * {key}", "REVOKED HOST KEY: the ED25519 host key of {host}, SHA256:"),
+    ],
+)
+def test_a_hop_that_is_not_trusted_is_named_and_not_logged_in_to(chain: Lab, line: str, words: str) -> None:
+    other = f"{chain.keygen('other')}.pub"
+    with open(other) as file:
+        replace_key(chain, "h2", line.replace("{other}", file.read().strip()))
+    before = chain.known_hosts.read_bytes()
+    done = chain.ssh("h1/h2/h3", "echo $SERVER")
+    assert (done.returncode, done.stdout) == (255, "")
+    assert "pyrelay: hop 2 of 2 (h2): " + words.format(host=f"[127.0.0.1]:{chain['h2'].port}") in done.stderr
+    assert "\nhint: " in done.stderr
+    assert chain["h2"].logins() == []
+    assert chain.known_hosts.read_bytes() == before
+
+
+def test_a_chain_behind_certificates(lab: Lab) -> None:
+    """Hops that are known by their CA alone; the target's session is ssh's own."""
+    lab.keygen("ca")
+    for name in ("h1", "h2", "h3"):
+        lab.server(name, extra=f"HostCertificate {lab.top}/{name}/ed25519-cert.pub")
+        key = lab.top / name / "ed25519.pub"
+        subprocess.run(["ssh-keygen", "-q", "-s", lab.top / "ca", "-h", "-I", name, "-n", name, key], check=True)
+        lab.host(name, HostKeyAlias=name)
+    ca = (lab.top / "ca.pub").read_text()
+    target = lab["h3"].host_keys[0]
+    lab.known_hosts.write_text(f"@cert-authority h1,h2 {ca}h1/h2/h3 {target}\n")
+    done = lab.ssh("h1/h2/h3", "echo $SERVER")
+    assert (done.stdout, done.stderr) == ("h3\n", "")
+    lab.known_hosts.write_text(f"@cert-authority h1 {ca}h1/h2/h3 {target}\n")
+    assert "hop 2 of 2 (h2): no host key is known for h2, " in lab.ssh("h1/h2/h3").stderr
+
+
+def test_a_key_that_only_a_known_hosts_command_knows(chain: Lab) -> None:
+    replace_key(chain, "h1", "")
+    chain.host("h1", KnownHostsCommand=f"/bin/echo %H {chain['h1'].host_keys[0]}")
+    before = chain.known_hosts.read_bytes()
+    done = chain.ssh("h1/h3", "echo $SERVER")
+    assert (done.stdout, done.stderr) == ("h3\n", "")
+    assert chain.known_hosts.read_bytes() == before
+
+
+def test_a_hop_asks_pyrelay_for_its_keys_and_nothing_goes_round_in_circles(chain: Lab) -> None:
+    """KnownHostsCommand under `Host *` bears on the hops, too."""
+    chain.head = f"Host *\n    KnownHostsCommand {chain.top}/bin/pyrelay -F {chain.config} --known-hosts %H"
+    done = chain.ssh("h1/h2/h3", "echo $SERVER")
+    assert (done.stdout, done.stderr) == ("h3\n", "")
+
+
+def test_twenty_learn_at_once(lab: Lab) -> None:
+    names = [f"h{number}" for number in range(20)]
+    lab.servers(*names)
+    target = lab.silent("target", b"SSH-2.0-nobody\r\n")
+    for number, name in enumerate(names):
+        lab.host(name, StrictHostKeyChecking="accept-new", HashKnownHosts="yes" if number % 2 else "no")
+    lab.known_hosts.write_text(f"first {lab['h0'].host_keys[0]}")  # without its new-line
+    config = lab.top / "config-of-all"  # each start writes the lab's own anew
+    config.write_bytes(lab.write_config().read_bytes())
+    running = [lab.start(lab.top / "bin/pyrelay", "-F", config, f"{name}+127.0.0.1:{target.port}") for name in names]
+    for name, process in zip(names, running, strict=True):
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"SSH-2.0-nobody\r\n", process.communicate()
+        process.kill()
+        _, said = process.communicate()
+        host = f"[127.0.0.1]:{lab[name].port}"
+        added = f"Warning: Permanently added '{host}' (ED25519) to the list of known hosts."
+        assert said.decode() == f"pyrelay: hop 1 of 1 ({name}): {added}\n"
+    data = lab.known_hosts.read_bytes()
+    assert [line.error for line in known_hosts.lines(data)] == [""] * 21
+    assert data.count(b"\n") == 21
+    for name in names:
+        found = subprocess.run(
+            ["ssh-keygen", "-F", f"[127.0.0.1]:{lab[name].port}", "-f", lab.known_hosts],
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        assert lab[name].host_keys[0].split()[1] in found
