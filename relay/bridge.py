@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from types import TracebackType
 
 SIZE = 256 * 1024  # bytes
-PATIENCE = 1.0  # seconds that the last bytes for the target may take
+PATIENCE = 30.0  # seconds that the last bytes for the target may take
+LAST_WORDS = 1.0  # seconds, when they are those of an ssh that has gone
 
 
 class Channel(Protocol):
@@ -35,7 +36,7 @@ class Channel(Protocol):
 
 
 class Bridge:
-    """A socket that carries what a channel carries. A context manager: sends what is still held, and closes both."""
+    """A socket that carries what a channel carries. A context manager: closes both."""
 
     def __init__(self, channel: Channel) -> None:
         self.channel = channel
@@ -53,13 +54,17 @@ class Bridge:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.socket.close()
-        self._sending.acquire(timeout=PATIENCE)
         self.channel.close()
 
     def check(self) -> None:
         """Raise the error by which the channel ended, if it was one."""
         if self._lost:
             raise self._lost
+
+    def send_the_rest(self, *, gone: bool) -> None:
+        """Wait until the channel has taken what the socket was given, though not for ever. gone: ssh has left."""
+        self.socket.shutdown(socket.SHUT_WR)
+        self._sending.acquire(timeout=LAST_WORDS if gone else PATIENCE)
 
     def _receive(self) -> None:
         try:

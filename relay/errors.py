@@ -49,6 +49,12 @@ class TimedOut(RelayError):
     """The deadline of the set-up, or a hop's own ConnectTimeout, has passed."""
 
 
+def words(error: OSError) -> str:
+    """What the system says of an error, as a cause: "connection refused"."""
+    text = error.strerror or str(error)
+    return text[:1].lower() + text[1:]
+
+
 def printable(text: str, limit: int = 200) -> str:
     """Text from outside, safe on a terminal: no control or format characters, one line, cut at limit characters."""
     clean = "".join(c if c.isprintable() else " " for c in text[: 4 * limit])

@@ -19,7 +19,7 @@ from _socket import AF_INET, AF_INET6, AF_UNIX, IPPROTO_TCP, SOCK_STREAM, gaierr
 from errno import EINPROGRESS
 from time import monotonic, sleep
 
-from relay.errors import RelayError, TimedOut, printable
+from relay.errors import RelayError, TimedOut, printable, words
 from relay.route import is_onion
 from relay.value import Value
 
@@ -141,7 +141,7 @@ def connect_unix(path: str, progress: Progress) -> _socket.socket:
         sock.settimeout(None)
     except OSError as error:
         sock.close()
-        raise RelayError(_words(error)) from error
+        raise RelayError(words(error)) from error
     except BaseException:
         sock.close()
         raise
@@ -165,7 +165,7 @@ def _no_address(host: str, family: int, error: Exception) -> RelayError:
     if not isinstance(error, gaierror):
         return RelayError(f"{name}: {error}")
     if error.errno not in _NO_NAME:
-        return RelayError(f"{name}: {_lower(error.strerror or str(error))}")
+        return RelayError(f"{name}: {words(error)}")
     hint = "" if host.isascii() else "the DNS knows an international name by its xn-- form"
     if family:
         return RelayError(f"no such host: {name}, or it has no {_FAMILY[family]} address", hint=hint)
@@ -231,7 +231,7 @@ class _Race:
         try:
             sock = _socket.socket(family, SOCK_STREAM, IPPROTO_TCP)
         except OSError as error:  # such as a kernel without IPv6
-            self.failed.append((address, _words(error)))
+            self.failed.append((address, words(error)))
             return None
         try:
             sock.setblocking(False)
@@ -256,7 +256,7 @@ class _Race:
         try:
             sock.bind(source)
         except OSError as error:
-            raise RelayError(f"cannot connect from {_text(source)}: {_words(error)}") from error
+            raise RelayError(f"cannot connect from {_text(source)}: {words(error)}") from error
 
     def finish(self, fd: int) -> _socket.socket | None:
         """An attempt has ended: the socket, or None when it failed."""
@@ -271,7 +271,7 @@ class _Race:
     def fail(self, sock: _socket.socket, address: Address, code: int) -> None:
         """Remember why an address did not answer."""
         sock.close()
-        self.failed.append((address, _lower(os.strerror(code))))
+        self.failed.append((address, words(OSError(code, os.strerror(code)))))
 
     def defeat(self) -> RelayError:
         """No address is left."""
@@ -291,12 +291,3 @@ def _causes(failed: list[tuple[Address, str]]) -> str:
 def _text(where: Sockaddr) -> str:
     """An address for a person, with its zone: getaddrinfo leaves it out of the text."""
     return f"{where[0]}%{where[3]}" if len(where) == 4 and where[3] else where[0]
-
-
-def _words(error: OSError) -> str:
-    """What the system says, as a cause: "connection refused"."""
-    return _lower(error.strerror or str(error))
-
-
-def _lower(text: str) -> str:
-    return text[:1].lower() + text[1:]

@@ -41,6 +41,7 @@ RAW = {
     "relay.status",
     "relay.tcp",
     "relay.value",
+    "relay.way",
     "select",
 }
 USAGE = {
