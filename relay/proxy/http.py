@@ -71,7 +71,7 @@ def _response(wire: Wire) -> tuple[int, str, list[str]]:
 def _refused(wire: Wire, status: int, reason: str, schemes: list[str], user: str | None) -> RelayError:
     """The error for a status that is no tunnel."""
     hint = HINTS.get(status, "")
-    if status == 407:
+    if status in {401, 407}:  # 407 is what RFC 9110 has for proxies; tinyproxy answers a wrong password by 401
         hint = HINT_WANTED if user is None else HINT_REFUSED
         if schemes and "basic" not in schemes:
             hint = f"it wants {printable(', '.join(schemes), 60)}; pyrelay has Basic only"

@@ -72,7 +72,8 @@ class Wire:
         """At least one byte and at most `most`. Raises RelayError when the proxy has closed."""
         data = self._attempt(lambda: self.socket.recv(most))
         if not data:
-            raise self.fault("closed the connection")
+            hint = "ssh -D, for one, does so where the host cannot be reached" if self._answered else ""
+            raise self.fault("closed the connection", hint=hint)
         return data
 
     def line(self) -> bytes:
