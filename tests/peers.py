@@ -6,10 +6,12 @@ Every server here listens on loopback, on a port of the kernel's choosing.
 from __future__ import annotations
 
 import os
+import random
 import shutil
 import socket
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import pytest
@@ -98,3 +100,26 @@ def closed_port() -> Iterator[int]:
     with socket.socket() as holder:
         holder.bind((LOOPBACK, 0))
         yield holder.getsockname()[1]
+
+
+def free_ports() -> Iterator[int]:
+    """Ports that nobody has, and that the kernel gives nobody by itself: below its own range."""
+    ports = list(range(10000, 32000))
+    random.shuffle(ports)
+    for port in ports:
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((LOOPBACK, port))
+            except OSError:
+                continue
+        yield port
+
+
+def until(done: Callable[[], bool], what: str, seconds: float = 60) -> None:
+    """Look again and again until it is done: for what another program does and tells nobody of."""
+    end = time.monotonic() + seconds
+    clock = threading.Event()
+    while not done():
+        assert time.monotonic() < end, f"no {what} within {seconds:.0f} seconds"
+        clock.wait(0.05)

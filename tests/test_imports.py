@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 
+import proxies
 import pytest
 from lab import Lab
 from peers import LOOPBACK
@@ -97,6 +98,29 @@ def test_plain_relay(port: int) -> None:
 def test_plain_relay_to_a_name(port: int) -> None:
     """The resolver must not bring the idna codec."""
     assert imported("-4", "localhost", str(port)) - RAW == set()
+
+
+PROXIED = {"relay.proxy", "relay.proxy.address", "relay.proxy.leg", "relay.proxy.wire"}
+
+
+def test_relay_by_http_connect(lab: Lab, port: int) -> None:
+    proxy = proxies.start("tinyproxy", lab)
+    try:
+        found = imported(*proxy.options, LOOPBACK, str(port))
+    finally:
+        proxy.stop()
+    assert found - RAW == PROXIED | {"relay.proxy.http"}
+
+
+def test_relay_by_socks(lab: Lab, port: int) -> None:
+    proxy = proxies.start("microsocks", lab)
+    try:
+        found = imported(*proxy.options, LOOPBACK, str(port))
+    finally:
+        proxy.stop()
+    assert {name for name in found if name.startswith("relay")} - RAW == PROXIED | {"relay.proxy.handshake"}
+    assert "socks" in found
+    assert found & {"asyncio", "cryptography", "importlib.metadata", "paramiko", "ssl", "subprocess", "typing"} == set()
 
 
 @pytest.mark.parametrize("arguments", [["--no-such"], ["h1++h3"]])

@@ -370,7 +370,7 @@ def test_what_socks5_does_not_say(peer: Callable[..., Peer], user: str | None, a
         (b"HTTP/1.1 302 Found\r\nLocation: http://x/\r\n\r\n", "refuses: 302 Found", ""),
         (b"HTTP/1.1 504 " + b"x" * 500 + b"\r\n\r\n", "refuses: 504 xxxx", ""),
         (b"", "closed the connection", "-X 5"),
-        (b"HTTP/1.1 200 OK\r\nVia", "closed the connection", ""),
+        (b"HTTP/1.1 200 OK\r\nVia", "closed the connection", "ssh -D"),
         (b"HTTP/1.1 20 OK\r\n\r\n", "does not speak HTTP", "-X 5"),
         (BANNER, "does not speak HTTP: it answers SSH-2.0-target", "-X 5"),
         (b"\x05\xff\n", "does not speak HTTP: it answers \\x05\\xff", "-X 5"),

@@ -1,0 +1,230 @@
+"""Real proxies under a real ssh: microsocks, Dante, ssh -D, tinyproxy and ncat."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import subprocess
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO
+
+import proxies
+import pytest
+from lab import Lab
+from peers import LOOPBACK, need
+from proxies import RealProxy
+
+MEBIBYTE = 1 << 20
+SIZE = 100  # MiB
+
+
+@pytest.fixture
+def h3(lab: Lab) -> Lab:
+    """A lab with one server, h3, by a name that is looked up."""
+    server = lab.server("h3", HostName="localhost", HostKeyAlias="h3")
+    with lab.known_hosts.open("a") as file:
+        file.writelines(f"h3 {key}\n" for key in server.host_keys)
+    return lab
+
+
+@pytest.fixture
+def proxy(h3: Lab, request: pytest.FixtureRequest) -> Iterator[RealProxy]:
+    """The proxy that the test is parametrized with; the ProxyCommand of h3 and of chains goes by it."""
+    started = proxies.start(request.param, h3)
+    h3.options = started.options
+    h3.host("h3", ProxyCommand=f"pyrelay {' '.join(started.options)} %h %p")
+    yield started
+    started.stop()
+
+
+every = pytest.mark.parametrize("proxy", proxies.ALL, indirect=True)
+one = pytest.mark.parametrize("proxy", ["microsocks"], indirect=True)
+
+
+def run(lab: Lab, proxy: RealProxy, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return lab.run("ssh", "-F", lab.config, *arguments, env=proxy.environment)
+
+
+@every
+def test_a_command_runs(h3: Lab, proxy: RealProxy) -> None:
+    ran = run(h3, proxy, "h3", "echo $SERVER")
+    assert (ran.stdout, ran.stderr) == ("h3\n", "")
+
+
+@every
+def test_a_hop_behind_the_proxy(h3: Lab, proxy: RealProxy) -> None:
+    h3.server("h1", ProxyCommand="false", ProxyJump="nowhere")  # which the proxy takes the place of
+    ran = run(h3, proxy, "h1/h3", "echo $SERVER")
+    assert (ran.stdout, ran.stderr) == ("h3\n", "")
+    assert h3["h1"].forwards() == [("localhost", h3["h3"].port)]
+
+
+def blocks() -> Iterator[bytes]:
+    """Blocks of which no two are alike, so that none can be lost, doubled or swapped unseen."""
+    body = os.urandom(MEBIBYTE - 8)
+    for number in range(SIZE):
+        yield number.to_bytes(8) + body
+
+
+def send(stream: IO[bytes], digest: hashlib._Hash) -> None:
+    with stream:
+        for block in blocks():
+            digest.update(block)
+            stream.write(block)
+
+
+@pytest.mark.parametrize("proxy", ["microsocks", "dante", "ssh -D", "tinyproxy"], indirect=True)
+def test_100_mb_both_ways_at_once(h3: Lab, proxy: RealProxy) -> None:
+    client = h3.start("ssh", "-F", h3.config, "h3", "cat", stdin=subprocess.PIPE)
+    assert client.stdin
+    assert client.stdout
+    sent, received = hashlib.sha256(), hashlib.sha256()
+    sender = threading.Thread(target=send, args=(client.stdin, sent))
+    sender.start()
+    while data := client.stdout.read(MEBIBYTE):
+        received.update(data)
+    sender.join()
+    assert client.wait(10) == 0
+    assert received.digest() == sent.digest()
+
+
+# Nothing is looked up here
+
+
+def traced(lab: Lab, *argv: str | Path, env: dict[str, str] | None = None) -> tuple[set[str], str]:
+    """Run pyrelay under strace: the addresses that it and its children connect or send to, and all else it does."""
+    trace = lab.top / "trace"
+    strace = [need("strace"), "-f", "-qq", "-o", str(trace), "-e", "trace=connect,sendto,sendmsg,sendmmsg,openat,open"]
+    # stdin stays open: not every proxy knows a half-close.
+    process = lab.start(*strace, lab.program, "-F", lab.config, *argv, env=env, stdin=subprocess.PIPE)
+    assert process.stdin
+    assert process.stdout
+    said = process.stdout.readline()
+    assert said.startswith(b"SSH-2.0-"), process.communicate()
+    process.communicate()
+    text = trace.read_text()
+    calls = [line for line in text.splitlines() if re.search(r" (connect|send\w+)\(", line)]
+    found = {f"{port} {address}" for port, address in re.findall(r'port=htons\((\d+)\).*?"([^"]+)"', "\n".join(calls))}
+    assert len([line for line in calls if "AF_INET" in line]) == len(re.findall(r"port=htons", "\n".join(calls)))
+    return found, text
+
+
+# What a resolver reads, and the sockets of those that look names up for others.
+RESOLVER = re.compile(r"/etc/(resolv\.conf|hosts|host\.conf|gai\.conf)|/systemd/resolve|avahi|/nscd/socket.*hosts")
+
+
+@every
+@pytest.mark.parametrize("name", ["localhost", "h1/localhost"])
+def test_no_look_up_and_no_packet_but_to_the_proxy(h3: Lab, proxy: RealProxy, name: str) -> None:
+    h3.server("h1", HostName="localhost", HostKeyAlias="h1")
+    with h3.known_hosts.open("a") as file:
+        file.writelines(f"h1 {key}\n" for key in h3["h1"].host_keys)
+    found, text = traced(h3, *proxy.options, name, str(h3["h3"].port), env=proxy.environment)
+    assert found == {f"{proxy.port} {LOOPBACK}"}
+    assert not RESOLVER.search(text)
+
+
+def test_a_direct_connection_does_look_it_up(h3: Lab) -> None:
+    """Else the test above would prove nothing."""
+    found, text = traced(h3, "-4", "localhost", str(h3["h3"].port))
+    assert f"{h3['h3'].port} {LOOPBACK}" in found
+    assert RESOLVER.search(text)
+
+
+# What goes wrong
+
+
+def fails(lab: Lab, *arguments: str, env: dict[str, str] | None = None) -> list[str]:
+    """Run pyrelay, which is to fail; its lines."""
+    ran = lab.run(lab.program, "-F", lab.config, *arguments, env=env)
+    assert (ran.returncode, ran.stdout) == (1, "")
+    return ran.stderr.splitlines()
+
+
+@pytest.mark.parametrize(
+    "proxy", ["microsocks with a password", "tinyproxy with a password", "ncat with a password"], indirect=True
+)
+def test_a_password_is_wanted_and_must_be_right(h3: Lab, proxy: RealProxy) -> None:
+    address = proxy.options[:4]
+    port = str(h3["h3"].port)
+    without, hint = fails(h3, *address, "localhost", port)
+    assert re.search(r" (wants a user and a password|refuses: 40[17] .*)$", without)
+    assert hint == "hint: give the user by -P, the password by $PYRELAY_PROXY_PASSWORD"
+    wrong, hint = fails(h3, *proxy.options, "localhost", port, env={"PYRELAY_PROXY_PASSWORD": "wrong"})
+    assert re.search(r" (does not accept the password of alice|refuses: 40[17] .*)$", wrong)
+    assert hint == "hint: the password is taken from $PYRELAY_PROXY_PASSWORD, else it is asked for"
+
+
+@pytest.mark.parametrize("proxy", ["microsocks", "dante", "ssh -D", "tinyproxy"], indirect=True)
+def test_what_the_proxy_cannot_reach(h3: Lab, proxy: RealProxy) -> None:
+    port = str(h3.closed("shut"))
+    line = fails(h3, *proxy.options, "localhost", port)[0]
+    assert line.startswith(f"pyrelay: localhost:{port}: ")
+    assert re.search(r"connection refused, says|closed the connection|refuses: 500 Unable to connect", line)
+
+
+@one
+def test_the_wrong_protocol_is_named(h3: Lab, proxy: RealProxy) -> None:
+    lines = fails(h3, "-X", "4a", *proxy.options[2:], "localhost")
+    assert lines == [
+        f"pyrelay: localhost: the SOCKS4 proxy 127.0.0.1:{proxy.port} answers as a SOCKS5 proxy does",
+        "hint: -X 5",
+    ]
+
+
+@one
+def test_fdpass_hands_ssh_the_proxied_connection(h3: Lab, proxy: RealProxy) -> None:
+    h3.host("h3", ProxyCommand=f"pyrelay --fdpass {' '.join(proxy.options)} %h %p", ProxyUseFdpass="yes")
+    client = h3.start("ssh", "-F", h3.config, "h3", "echo up; cat", stdin=subprocess.PIPE)
+    assert client.stdout
+    assert client.stdout.readline() == b"up\n"
+    assert [command for command in h3.processes().values() if "ssh -F" not in command] == []
+    data = os.urandom(10 * MEBIBYTE)
+    assert client.communicate(data, 60) == (data, b"")
+
+
+@one
+def test_fdpass_with_a_hop_behind_the_proxy(h3: Lab, proxy: RealProxy) -> None:
+    h3.server("h1")
+    h3.options = ["--fdpass", *proxy.options]
+    h3.head = "Host */*\n    ProxyUseFdpass yes"
+    assert h3.ssh("h1/h3", "echo $SERVER").stdout == "h3\n"
+    assert h3.remaining(2) == {}
+
+
+# Onion names, where nothing leads to Tor
+
+ONION = f"{'a' * 56}.onion"
+
+
+def test_a_hop_is_not_asked_for_an_onion_name(lab: Lab) -> None:
+    lab.server("h1")
+    (line, hint) = fails(lab, f"h1/{ONION}")
+    assert line.startswith(f"pyrelay: target ({ONION}): a .onion name cannot be asked of a hop") and "RFC 7686" in line
+    assert hint.startswith(f"hint: begin with it: {ONION}/")
+    assert lab["h1"].connections == []
+
+
+def test_nor_for_one_that_ssh_config_gives_a_name(lab: Lab) -> None:
+    lab.server("h1")
+    lab.host("hidden", HostName=ONION)
+    lab.write_config()
+    assert "RFC 7686" in fails(lab, "h1/hidden/h3")[0]
+    assert lab["h1"].connections == []
+
+
+def test_a_proxy_at_an_onion_name_is_not_looked_up(lab: Lab) -> None:
+    assert "RFC 7686" in fails(lab, "-x", f"{ONION}:1080", "h3")[0]
+
+
+def test_a_proxy_that_was_named_is_asked_for_an_onion_name(lab: Lab) -> None:
+    """It is taken at its word; one that knows no onions says so."""
+    started = proxies.start("microsocks", lab)
+    try:
+        line = fails(lab, *started.options, ONION)[0]
+    finally:
+        started.stop()
+    assert line.endswith(f", says the SOCKS5 proxy 127.0.0.1:{started.port}")
