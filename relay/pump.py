@@ -13,20 +13,20 @@ from errno import EPIPE
 from select import POLLERR, POLLHUP, poll
 
 from relay.errors import RelayError, words
-from relay.way import EndError, ReadError, Stdio, Stream, Way, WriteError
+from relay.way import CarriedWay, EndError, ReadError, Stdio, Stream, Way, WriteError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from relay.bridge import Channel
+    from relay.ssh.channel import ChannelStream
 
 CHECK_PARENT = 0.5  # seconds between two looks at who the parent is
 LINGER = 1.0  # seconds without a word from stdin, after which a server that has said its last is taken to have gone
 LAST_WORDS = 16  # moves; more than ssh can have left behind in a pipe or a socket
 
 
-def relay(stream: _socket.socket | Channel, stdin: int, stdout: int, *, parent: int) -> int:
+def relay(stream: _socket.socket | ChannelStream, stdin: int, stdout: int, *, parent: int) -> int:
     """Relay until it is over; return the exit status.
 
     parent: the process that started this one. Another parent means that ssh
@@ -36,34 +36,45 @@ def relay(stream: _socket.socket | Channel, stdin: int, stdout: int, *, parent: 
     Raises RelayError when the link is lost, once what had arrived is delivered.
     """
     if isinstance(stream, _socket.socket):
-        return _Relay(stream, stdin, stdout, parent).run()
+        return _raw(stream, stdin, stdout, parent).run()
 
-    from relay.bridge import Bridge  # noqa: PLC0415  (threads: a raw relay has none)
+    from relay.channels import ChannelRelay  # noqa: PLC0415  (a raw relay has none)
+
+    if (flow := stream.attach()) is not None:
+        return ChannelRelay(stream, flow, Stdio(stdin), Stdio(stdout), parent).run()
+
+    from relay.bridge import Bridge  # noqa: PLC0415  (threads: only where there is no better way)
 
     with Bridge(stream) as bridge:
-        whole = _Relay(bridge.socket, stdin, stdout, parent, bridge.check)
+        whole = _raw(bridge.socket, stdin, stdout, parent, bridge.check)
         status = whole.run()
         bridge.check()
         bridge.send_the_rest(gone=whole.gone)
         return status
 
 
-class _Relay:
+def _raw(
+    stream: _socket.socket, stdin: int, stdout: int, parent: int, check: Callable[[], None] | None = None
+) -> Relay:
+    """The relay of a socket."""
+    net, near, far = Stream(stream), Stdio(stdin), Stdio(stdout)
+    return Relay(CarriedWay(near, net), CarriedWay(net, far), parent, check)
+
+
+class Relay:
     """One stream against stdin and stdout, and everything that ends it.
 
+    out: from stdin to the stream; back: from the stream to stdout.
     check: raises RelayError when the end of the stream was the loss of its link.
     """
 
-    def __init__(
-        self, stream: _socket.socket, stdin: int, stdout: int, parent: int, check: Callable[[], None] | None = None
-    ) -> None:
-        self.stream = stream
+    def __init__(self, out: Way, back: Way, parent: int, check: Callable[[], None] | None = None) -> None:
+        self.out = out
+        self.back = back
         self.check = check
-        self.net = Stream(stream)
-        self.stdin = Stdio(stdin)
-        self.stdout = Stdio(stdout)
-        self.out = Way(self.stdin, self.net)
-        self.back = Way(self.net, self.stdout)
+        self.stdin = out.source
+        self.stdout = back.sink
+        self.net = out.sink
         self.parent = parent
         self.gone = False  # ssh has
         self.link_up = False  # a byte of the target has been delivered
@@ -78,17 +89,14 @@ class _Relay:
                 ready = self.wait()
                 if self.is_over(ready):
                     break
-                if self.back.open and self.back.is_ready(ready):
-                    self.receive()
-                if self.out.open and self.out.is_ready(ready):
-                    self.send()
-        except _SshGone:
+                self.move(ready)
+        except SshGone:
             self.gone = True
             self.send_last_words()
             return 0
         finally:
-            self.out.carrier.close()
-            self.back.carrier.close()
+            self.out.close()
+            self.back.close()
             self.stdin.restore()
             self.stdout.restore()
         if self.lost:
@@ -97,12 +105,7 @@ class _Relay:
 
     def wait(self) -> dict[int, int]:
         """Wait until something can be done; what happened, by file descriptor; nothing when time is up."""
-        # The events that nobody asks for, POLLERR and POLLHUP, say that stdout has no reader, or that
-        # the target takes nothing more. (While it can be read from, the same come with data unread.)
-        table = {self.stdout.fd if self.back.open else self.net.fd: 0}
-        for way in (self.out, self.back):
-            if way.open:
-                table[way.waits_for] = table.get(way.waits_for, 0) | way.event
+        table = self.interests()
         if table != self.table:
             self.table = table
             self.poll = poll()
@@ -115,31 +118,48 @@ class _Relay:
             seconds = CHECK_PARENT
         return dict(self.poll.poll(seconds if seconds is None else seconds * 1000))
 
+    def interests(self) -> dict[int, int]:
+        """What to poll for, by file descriptor."""
+        # The events that nobody asks for, POLLERR and POLLHUP, say that stdout has no reader, or that
+        # the target takes nothing more. (While it can be read from, the same come with data unread.)
+        table = {self.stdout.fd if self.back.open else self.net.fd: 0}
+        for way in (self.out, self.back):
+            if way.open:
+                table[way.waits_for] = table.get(way.waits_for, 0) | way.event
+        return table
+
+    def move(self, ready: dict[int, int]) -> None:
+        """Do what can be done. Raises RelayError and SshGone."""
+        if self.back.open and self.back.is_ready(ready):
+            self.receive()
+        if self.out.open and self.out.is_ready(ready):
+            self.send()
+
     def is_over(self, ready: dict[int, int]) -> bool:
-        """Whether the target takes nothing more. Raises _SshGone when ssh does not."""
+        """Whether the target takes nothing more. Raises SshGone when ssh does not."""
         if self.back.open:
             if ready.get(self.stdout.fd, 0) & (POLLERR | POLLHUP):
-                raise _SshGone
+                raise SshGone
             if not self.link_up and not ready and os.getppid() != self.parent:
-                raise _SshGone
+                raise SshGone
             # The hang-up of a pipe or socket is the end of its data, and read as such: whoever made
             # them may still read stdout. That of a terminal is the user's.
             if self.stdin.is_device and ready.get(self.stdin.fd, 0) & POLLHUP:
-                raise _SshGone
+                raise SshGone
             return False
         # The target has said its last. Has it gone, or does it still listen? TCP does not tell;
         # ssh -W takes it to have gone, at once. Here it is given what stdin still has to say.
         return not ready or bool(ready.get(self.net.fd, 0) & (POLLERR | POLLHUP))
 
     def receive(self) -> None:
-        """From the target to stdout. Raises RelayError and _SshGone."""
+        """From the target to stdout. Raises RelayError and SshGone."""
         try:
             moved = self.back.move()
         except ReadError as failure:
             raise _link_lost(failure.error) from failure.error
         except WriteError as failure:
             if isinstance(failure.error, ConnectionError):
-                raise _SshGone from failure
+                raise SshGone from failure
             raise RelayError(f"cannot write to stdout: {words(failure.error)}") from failure.error
         if moved == 0:
             self.back.open = False
@@ -192,7 +212,7 @@ class _Relay:
             pass  # leader of a process group: started by a shell, which has its own ways
 
 
-class _SshGone(Exception):
+class SshGone(Exception):
     """Nobody reads stdout any more."""
 
 

@@ -33,19 +33,16 @@ _FAULT = POLLERR | POLLHUP | POLLNVAL  # these come without being asked for, and
 
 
 class Way:
-    """One direction: from a source to a sink, with a carrier between.
+    """One direction: from a source to a sink.
 
-    open: there is more to come. held: bytes taken and not yet given.
-    waits_for, event: the file descriptor and the event to poll for before the
-    next move.
+    open: there is more to come. waits_for, event: the file descriptor and the
+    event to poll for before the next move.
     """
 
     def __init__(self, source: End, sink: End) -> None:
         self.source = source
         self.sink = sink
         self.open = True
-        self.held = 0
-        self.carrier: _Pipe | _Buffer = _carrier(source, sink)
         self.wait_for(source)
 
     def move(self) -> int | None:
@@ -53,6 +50,31 @@ class Way:
 
         Raises ReadError and WriteError.
         """
+        raise NotImplementedError
+
+    def is_ready(self, happened: dict[int, int]) -> bool:
+        """Whether the next move may get on. happened: events by file descriptor, as poll has them."""
+        return bool(happened.get(self.waits_for, 0) & (self.event | _FAULT))
+
+    def wait_for(self, end: End) -> None:
+        """Make an end of this way the one that is waited for."""
+        self.waits_for = end.fd
+        self.event = POLLIN if end is self.source else POLLOUT
+
+    def close(self) -> None:
+        """Give back what the moving needed."""
+
+
+class CarriedWay(Way):
+    """A way between two file descriptors, with a carrier between. held: bytes taken and not yet given."""
+
+    def __init__(self, source: End, sink: End) -> None:
+        super().__init__(source, sink)
+        self.held = 0
+        self.carrier: _Pipe | _Buffer = _carrier(source, sink)
+
+    def move(self) -> int | None:
+        """Move some bytes, as any Way does."""
         try:
             if not self.held:
                 self.wait_for(self.source)
@@ -75,14 +97,9 @@ class Way:
             self.wait_for(self.source)
         return given
 
-    def is_ready(self, happened: dict[int, int]) -> bool:
-        """Whether the next move may get on. happened: events by file descriptor, as poll has them."""
-        return bool(happened.get(self.waits_for, 0) & (self.event | _FAULT))
-
-    def wait_for(self, end: End) -> None:
-        """Make an end of this way the one that is waited for."""
-        self.waits_for = end.fd
-        self.event = POLLIN if end is self.source else POLLOUT
+    def close(self) -> None:
+        """Give the carrier's pipe back."""
+        self.carrier.close()
 
 
 class _Buffer:
@@ -179,6 +196,12 @@ class End:
     def do_not_wait(self) -> None:
         """Prepare for read and write where splice does not serve."""
 
+    def end(self) -> None:
+        """Show the end of file to whoever reads this."""
+
+    def restore(self) -> None:
+        """Leave the open file as it was."""
+
 
 class Stream(End):
     """The network's end: a socket that is nobody else's."""
@@ -216,6 +239,10 @@ class Stdio(End):
     def read(self, size: int) -> bytes:
         """Some bytes, b"" at the end. Raises OSError."""
         return self.socket.recv(size, MSG_DONTWAIT) if self.socket else os.read(self.fd, size)
+
+    def read_into(self, views: list[memoryview]) -> int:
+        """Read into one view after the other; return how many bytes, 0 at the end. Raises OSError."""
+        return self.socket.recvmsg_into(views, 0, MSG_DONTWAIT)[0] if self.socket else os.readv(self.fd, views)
 
     def write(self, data: memoryview) -> int:
         """Write some of data; return how many bytes. Raises OSError."""

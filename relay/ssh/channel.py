@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from relay.ssh.link import attach
+
 if TYPE_CHECKING:
     import paramiko
 
+    from relay.errors import RelayError
+    from relay.ssh.flow import Flow
     from relay.ssh.session import Session
 
 
@@ -40,3 +44,15 @@ class ChannelStream:
     def close(self) -> None:
         """Close the channel; the session lives on."""
         self.channel.close()
+
+    def attach(self) -> Flow | None:
+        """Leave the moving of bytes to the caller, who from now on drives the Flow's engine.
+
+        None when a hop's cipher or compression does not let it: then there are
+        the methods above, which must not be used any more otherwise.
+        """
+        return attach(self.channel)
+
+    def loss(self, flow: Flow) -> RelayError | None:
+        """Why an attached stream has ended, when that was no orderly end."""
+        return self._session.lost(flow.error) if flow.error is not None else None

@@ -18,6 +18,7 @@ from relay.ssh.channel import ChannelStream
 
 if TYPE_CHECKING:
     from relay.progress import Progress
+    from relay.ssh.flow import Flow
     from relay.ssh.session import Session
 
 _LAST_WORDS = 2.0  # seconds that an ended command's status and stderr are waited for
@@ -114,6 +115,17 @@ class NetcatStream(ChannelStream):
         elif not self._began and (failure := self.failure()):
             raise failure
         return data
+
+    def attach(self) -> Flow | None:
+        """Leave the moving of bytes to the caller, as any ChannelStream does."""
+        flow = super().attach()
+        if flow is not None:
+            flow.has_status = True
+        return flow
+
+    def loss(self, flow: Flow) -> RelayError | None:
+        """Why an attached stream has ended, when that was no orderly end."""
+        return super().loss(flow) or (None if flow.began else self.failure())
 
     def failure(self) -> RelayError | None:
         """Why the command has ended, when it did so without success."""

@@ -7,7 +7,6 @@ nothing of routes, trust decisions or logins.
 
 from __future__ import annotations
 
-import socket
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import paramiko
@@ -16,6 +15,7 @@ from paramiko.common import cMSG_GLOBAL_REQUEST
 from relay.errors import printable
 from relay.pubkey import BadKey
 from relay.ssh.hostkeys import ALGORITHMS, check_proof
+from relay.ssh.packets import Packetizer
 
 if TYPE_CHECKING:
     from paramiko.message import Message
@@ -40,30 +40,6 @@ class Refused(paramiko.SSHException):
     def __init__(self, reason: int, text: str) -> None:
         super().__init__(text)
         self.reason = reason
-
-
-class Packetizer(paramiko.packet.Packetizer):
-    """paramiko's Packetizer that acknowledges what it has read before it waits for more.
-
-    sshd does not set TCP_NODELAY for a forwarded channel: its second small
-    packet waits until the first is acknowledged (Nagle), and an
-    acknowledgement that no data carries may be delayed by 40 ms. Linux takes
-    TCP_QUICKACK back by itself, so it is said again each time.
-    """
-
-    def __init__(self, stream: Any) -> None:
-        super().__init__(stream)
-        self._eager = getattr(socket, "TCP_QUICKACK", None) if isinstance(stream, socket.SocketType) else None
-        self._stream = stream
-
-    def read_message(self) -> Any:
-        """The next message, as paramiko has it: type and Message."""
-        if self._eager is not None:
-            try:
-                self._stream.setsockopt(socket.IPPROTO_TCP, self._eager, 1)
-            except OSError:
-                self._eager = None  # no TCP: a socket pair to a ProxyCommand
-        return super().read_message()
 
 
 class Transport(paramiko.Transport):

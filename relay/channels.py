@@ -1,0 +1,176 @@
+"""The relay of a channel: stdin and stdout against a Flow of relay/ssh, in one thread.
+
+The same rules as in the pump for what ends it; but the network is read
+whatever stdout does, since keys and windows need it: the channel's window is
+what holds a sender up.
+"""
+
+from __future__ import annotations
+
+from select import POLLIN, POLLOUT, poll
+from time import monotonic
+from typing import TYPE_CHECKING
+
+from relay.bridge import LAST_WORDS, PATIENCE
+from relay.errors import RelayError
+from relay.pump import Relay
+from relay.way import End, ReadError, Stdio, Way, WriteError
+
+if TYPE_CHECKING:
+    from relay.ssh.channel import ChannelStream
+    from relay.ssh.flow import Flow
+
+WRITE_SIZE = 256 * 1024  # bytes written at once to what is no terminal
+
+
+class ChannelRelay(Relay):
+    """A channel against stdin and stdout, and everything that ends it."""
+
+    out: _Out
+    back: _Back
+
+    def __init__(self, stream: ChannelStream, flow: Flow, stdin: Stdio, stdout: Stdio, parent: int) -> None:
+        net = _Net(flow)
+        super().__init__(_Out(stdin, net, flow), _Back(net, stdout, flow), parent, self.check_end)
+        self.channel = stream
+        self.flow = flow
+        self.engine = flow.link.engine
+        for end in (stdin, stdout):
+            end.do_not_wait()
+
+    def run(self) -> int:
+        """Relay until it is over; return the exit status."""
+        try:
+            status = super().run()
+        except RelayError:
+            self.gone = True  # or will be: stdout is of no use any more
+            raise
+        finally:
+            self.finish()
+        if self.flow.error is not None and not self.gone:
+            self.check_end()
+        return status
+
+    def finish(self) -> None:
+        """Close the channel, and wait for the server to do so, too: it has then passed on what it had for the target.
+
+        (It would forget that when the connection is closed before.)
+        """
+        self.flow.close()
+        patience = LAST_WORDS if self.gone else PATIENCE
+        deadline = monotonic() + patience
+        while not self.flow.closed and (left := deadline - monotonic()) > 0:
+            network = poll()
+            for fd, events in self.network().items():
+                network.register(fd, events)
+            self.drive(dict(network.poll(left * 1000)))
+            if not self.gone:
+                deadline = monotonic() + patience  # as long as it has something to say
+        self.engine.close()
+
+    def check_end(self) -> None:
+        """Raise RelayError when the end of the channel was no orderly one."""
+        if loss := self.channel.loss(self.flow):
+            raise loss
+
+    def network(self) -> dict[int, int]:
+        """What to poll the connection for, whatever the two ways wait for."""
+        table = {self.engine.wake_fd: POLLIN}
+        if self.flow.error is None:
+            table[self.engine.fd] = POLLIN | (POLLOUT if self.engine.sending else 0)
+        return table
+
+    def drive(self, ready: dict[int, int]) -> None:
+        """Read and write the connection."""
+        if self.engine.wake_fd in ready:
+            self.engine.look_round()
+        events = ready.get(self.engine.fd, 0)
+        if events & POLLOUT:
+            self.engine.flush()
+        if events & ~POLLOUT:
+            self.engine.receive()
+
+    def interests(self) -> dict[int, int]:
+        """What to poll for, by file descriptor."""
+        self.out.look()
+        self.back.look()
+        return super().interests() | self.network()
+
+    def move(self, ready: dict[int, int]) -> None:
+        """Do what can be done. Raises RelayError and SshGone."""
+        self.drive(ready)
+        super().move(ready)
+        if self.flow.closed:
+            self.out.open = False
+        if self.flow.over and self.back.open and not len(self.flow.received):
+            self.receive()
+
+    def is_over(self, ready: dict[int, int]) -> bool:
+        """Whether the target takes nothing more. Raises SshGone when ssh does not."""
+        return super().is_over(ready) or (not self.back.open and self.flow.closed)
+
+
+class _Net(End):
+    """The network's end."""
+
+    def __init__(self, flow: Flow) -> None:
+        self.fd = flow.link.engine.fd
+        self.flow = flow
+
+    def end(self) -> None:
+        """Tell the target that nothing follows."""
+        self.flow.end()
+
+
+class _Out(Way):
+    """From stdin to the channel, as far as windows allow."""
+
+    source: Stdio
+
+    def __init__(self, source: Stdio, sink: _Net, flow: Flow) -> None:
+        super().__init__(source, sink)
+        self.flow = flow
+
+    def look(self) -> None:
+        """Wait for stdin when there is room for what it says, else only for the network."""
+        self.waits_for, self.event = (self.source.fd, POLLIN) if self.flow.room() else (self.sink.fd, 0)
+
+    def move(self) -> int | None:
+        """Move some bytes; return how many, 0 at stdin's end, None when there is no room. Raises ReadError."""
+        if self.waits_for != self.source.fd:
+            return None
+        try:
+            size = self.flow.read_from(self.source.read_into)
+        except BlockingIOError:
+            return None
+        except OSError as error:
+            raise ReadError(error) from error
+        return None if size < 0 else size
+
+
+class _Back(Way):
+    """From the channel to stdout."""
+
+    def __init__(self, source: _Net, sink: Stdio, flow: Flow) -> None:
+        super().__init__(source, sink)
+        self.flow = flow
+        self.chunk = sink.chunk if sink.is_device else WRITE_SIZE
+
+    def look(self) -> None:
+        """Wait for stdout when there is something for it, else only for the network."""
+        self.waits_for, self.event = (self.sink.fd, POLLOUT) if len(self.flow.received) else (self.source.fd, POLLIN)
+
+    def move(self) -> int | None:
+        """Move some bytes; return how many, 0 at the channel's end, None when there are none. Raises WriteError."""
+        received = self.flow.received
+        if not len(received):
+            return 0 if self.flow.over else None
+        try:
+            size = self.sink.write(received.waiting()[: self.chunk])
+        except BlockingIOError:
+            return None
+        except OSError as error:
+            raise WriteError(error) from error
+        received.drop(size)
+        self.flow.delivered(size)
+        return size

@@ -1,0 +1,315 @@
+"""paramiko's Packetizer with a faster way under AES-GCM, and one that can hand its work over.
+
+At first the Transport's own thread reads and opens its packets here, as
+paramiko has it: the whole of the set-up is that. Once parked, a Link (link.py)
+moves the data, and that thread gets only the messages that Link hands to it:
+key exchange, global requests and the opening of channels stay paramiko's.
+
+Ciphers that are not AES-GCM are left to paramiko's own code, from the packet
+down to the bytes that it asks for.
+"""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from collections import deque
+from typing import TYPE_CHECKING, Any
+
+import paramiko
+from paramiko.packet import NeedRekeyException
+
+from relay.ssh.buffer import Buffer
+from relay.ssh.gcm import BadPacket, Opener, Sealer
+from relay.ssh.reader import Reader
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from relay.ssh.link import Link
+
+READ_SIZE = 64 * 1024  # bytes asked for at once
+LINE_MOST = 8192  # bytes of a line before the ident, as in OpenSSH (kex.c, kex_exchange_identification)
+TICK = 0.1  # seconds between two looks at the keepalives while nothing comes
+HANDED_MOST = 64  # messages that may wait for the Transport's thread
+KEPT_SMALL = 2**29  # bytes with one key of a cipher with blocks of 8 bytes, as paramiko has it
+LARGE_BLOCK = 16  # bytes
+
+
+class Packetizer(paramiko.packet.Packetizer):
+    """Packets over a stream: a connected socket, or a paramiko Channel of the transport that carries this one.
+
+    opener, sealer: what opens and makes packets; None where paramiko does.
+    input: bytes of the stream that have come and are not opened yet.
+    link: who reads and writes instead of this, once parked. lost: why that has ended.
+    """
+
+    # How much may be encrypted with one key of a cipher with blocks of 16 bytes: 2^32 blocks and 2^31 packets
+    # (RFC 4344 sections 3.1 and 3.2), as in OpenSSH. paramiko's 2^29 bytes would be a key exchange, and a
+    # pause for it, every half second here.
+    REKEY_BYTES = 2**36
+    REKEY_PACKETS = 2**31
+
+    def __init__(self, stream: Any) -> None:
+        super().__init__(stream)
+        self.stream = stream
+        self.input = Buffer(0)
+        self.opener: Opener | None = None
+        self.sealer: Sealer | None = None
+        self.link: Link | None = None
+        self.lost: BaseException | None = None
+        self._inflate: Callable[[bytes], bytes] | None = None
+        self._deflate: Callable[[bytes], bytes] | None = None
+        self._earlier = 0  # messages that came before those of the opener
+        self._asked = (0, 0)  # packets and bytes of the opener when a new key was asked for
+        self._sending = threading.Lock()
+        self._ended = False
+        self.reader = Reader(stream) if isinstance(stream, socket.SocketType) else None
+        self._keepalive: tuple[float, Any] = (0, None)
+        self._parked_at = 0  # packets of the opener at the last look at the keepalives
+        # Once parked, two threads share the following.
+        self._turn = threading.Condition()
+        self._inbox: deque[tuple[int, paramiko.Message]] = deque()
+        self._parking = False
+        self._idle = False  # the Transport's thread is done with all that it was handed
+        self._rekey_due = False  # it has not been told yet to ask for a new key
+
+    # Keys, as the Transport sets them
+
+    def set_inbound_cipher(self, block_engine: Any, block_size: int, *args: Any, **kwargs: Any) -> None:
+        """What follows is opened with a new key. Raises SSHException when it is for another kind of cipher."""
+        super().set_inbound_cipher(block_engine, block_size, *args, **kwargs)
+        if self.opener is not None:
+            self._earlier += self.opener.packets
+            _check_same_kind(kwargs)
+        self.opener = Opener(block_engine, kwargs["iv_in"]) if kwargs.get("aead") else None
+        self._asked = (0, 0)
+
+    def set_outbound_cipher(self, block_engine: Any, block_size: int, *args: Any, **kwargs: Any) -> None:
+        """What follows is sealed with a new key. Raises SSHException when it is for another kind of cipher."""
+        super().set_outbound_cipher(block_engine, block_size, *args, **kwargs)
+        if self.sealer is not None:
+            _check_same_kind(kwargs)
+        self.sealer = Sealer(block_engine, kwargs["iv_out"]) if kwargs.get("aead") else None
+        if block_size < LARGE_BLOCK:
+            self.REKEY_BYTES = min(self.REKEY_BYTES, KEPT_SMALL)
+
+    def set_inbound_compressor(self, compressor: Any) -> None:
+        """What follows is compressed."""
+        super().set_inbound_compressor(compressor)
+        self._inflate = compressor
+
+    def set_outbound_compressor(self, compressor: Any) -> None:
+        """What follows is to be compressed."""
+        super().set_outbound_compressor(compressor)
+        self._deflate = compressor
+
+    def reset_seqno_in(self) -> None:
+        """Count messages anew (strict key exchange); AES-GCM itself does not use the number."""
+        super().reset_seqno_in()
+        self._earlier = 0
+
+    @property
+    def can_park(self) -> bool:
+        """Whether a Link can do this one's work: the same cipher both ways, and no compression."""
+        return not (self.opener is None or self.sealer is None or self._inflate or self._deflate)
+
+    # Reading, by the Transport's thread
+
+    def read_message(self) -> tuple[int, paramiko.Message]:
+        """The next message: its type, and what follows.
+
+        Raises SSHException when the packet is not in order, EOFError at the
+        end, NeedRekeyException when it is time to ask for a new key.
+        """
+        opener = self.opener
+        if opener is None:
+            message: tuple[int, paramiko.Message] = super().read_message()
+            self._earlier += 1
+            return message
+        try:
+            while not self._parking:
+                if length := opener.open(self.input):
+                    payload = bytes(opener.plain[1 : 1 + length])
+                    self.check_limits()
+                    return self.message(self._inflate(payload) if self._inflate else payload)
+                self._fill(check_rekey=True)
+        except BadPacket as error:
+            raise paramiko.SSHException(str(error)) from error
+        return self._next_handed()
+
+    def message(self, payload: bytes) -> tuple[int, paramiko.Message]:
+        """The last packet's payload as paramiko has it."""
+        message = paramiko.Message(payload[1:])
+        message.seqno = (self._earlier + (self.opener.packets if self.opener else 0) - 1) & 0xFFFFFFFF
+        return payload[0], message
+
+    def read_all(self, n: int, check_rekey: bool = False) -> bytes:
+        """Exactly n bytes, for paramiko's own code."""
+        while len(self.input) < n:
+            self._fill(check_rekey)
+        return self.input.take(n)
+
+    def readline(self, timeout: float) -> str:
+        """A line of what a server says before its first packet, without its end. Raises TimeoutError."""
+        deadline = time.monotonic() + timeout
+        while (size := self.input.data.find(b"\n", self.input.start, self.input.end) + 1) == 0:
+            if len(self.input) > LINE_MOST:
+                raise paramiko.SSHException(f"a line of more than {LINE_MOST} bytes")
+            self._fill(check_rekey=False)
+            if time.monotonic() >= deadline:
+                raise TimeoutError
+        line = self.input.take(size - self.input.start)
+        return line.removesuffix(b"\n").removesuffix(b"\r").decode()
+
+    def _fill(self, check_rekey: bool) -> None:
+        """Wait for bytes, at most a TICK, and read them."""
+        if self.handshake_timed_out():
+            raise EOFError
+        try:
+            if self.reader is not None:
+                self.reader.receive(self.input, READ_SIZE, TICK)
+            elif data := self.stream.recv(READ_SIZE):
+                self.input.put(data)
+            elif not self._parking:
+                raise EOFError
+        except TimeoutError:
+            if self.closed:
+                raise EOFError from None
+            if check_rekey and self.need_rekey():
+                raise NeedRekeyException from None
+            self._check_keepalive()
+        except OSError:
+            if self.closed:
+                raise EOFError from None
+            raise
+
+    # Writing, by any thread
+
+    def send_message(self, message: paramiko.Message) -> None:
+        """Send a message, whatever the state of a key exchange. Raises EOFError when the stream has ended."""
+        payload = message.asbytes()
+        with self._sending:
+            sealer = self.sealer
+            if self.link is not None:
+                self.link.send(payload)
+            elif sealer is None:
+                super().send_message(message)
+            else:
+                self.write_all(bytes(sealer.packet(self._deflate(payload) if self._deflate else payload)))
+                self.check_limits()
+
+    # Limits of a key
+
+    def check_limits(self) -> None:
+        """Ask for a new key when enough has been done with this one. Raises SSHException when that is not heeded."""
+        opener, sealer = self.opener, self.sealer
+        if opener is None or sealer is None:
+            return  # paramiko counts for itself
+        if self.need_rekey():
+            packets, size = self._asked
+            if (
+                opener.packets - packets >= self.REKEY_PACKETS_OVERFLOW_MAX
+                or opener.bytes - size >= self.REKEY_BYTES_OVERFLOW_MAX
+            ):
+                raise paramiko.SSHException("the server does not heed our requests for new keys")
+        elif (
+            max(opener.bytes, sealer.bytes) >= self.REKEY_BYTES
+            or max(opener.packets, sealer.packets) >= self.REKEY_PACKETS
+        ):
+            self._trigger_rekey()
+
+    def _trigger_rekey(self) -> None:
+        super()._trigger_rekey()
+        if self.opener is not None:
+            self._asked = (self.opener.packets, self.opener.bytes)
+        with self._turn:
+            self._rekey_due = True
+            self._turn.notify_all()
+
+    # Parked: a Link reads and writes
+
+    def park(self) -> None:
+        """Make the Transport's thread read no more; return when it waits for what `hand` gives it, or has ended."""
+        with self._turn:
+            self._parking = True
+        if self.reader is not None:
+            self.reader.wake()
+        else:
+            self.stream.in_buffer.close()  # ends a recv that waits; what comes is put into it all the same
+        self.settle()
+
+    def hand(self, payload: bytes) -> None:
+        """Give the last packet's payload to the Transport's thread."""
+        with self._turn:
+            self._inbox.append(self.message(payload))
+            self._idle = False
+            self._turn.notify_all()
+        if len(self._inbox) > HANDED_MOST:
+            self.settle()
+
+    def settle(self) -> None:
+        """Wait until the Transport's thread has done all that it was handed, or has ended."""
+        with self._turn:
+            while not self._idle and not self.closed:
+                self._turn.wait()
+
+    def _next_handed(self) -> tuple[int, paramiko.Message]:
+        """The next message that was handed over; meanwhile look after new keys and keepalives."""
+        with self._turn:
+            while not self._inbox:
+                if self.closed:
+                    raise self.lost or EOFError
+                if self._rekey_due:
+                    self._rekey_due = self._idle = False
+                    raise NeedRekeyException
+                self._idle = True
+                self._turn.notify_all()
+                if not self._turn.wait(self._keepalive[0] or None):
+                    break
+            self._idle = False
+            if self._inbox:
+                return self._inbox.popleft()
+        self._look_after_keepalives()
+        raise NeedRekeyException  # which makes the Transport come back, as after any wait in vain
+
+    def set_keepalive(self, interval: float, callback: Any) -> None:
+        """Call back when nothing was sent for interval seconds; once parked, when nothing has come."""
+        super().set_keepalive(interval, callback)
+        self._keepalive = (interval, callback)
+
+    def _look_after_keepalives(self) -> None:
+        """A server that sends is alive: its silence is counted from its last packet."""
+        packets = self.opener.packets if self.opener is not None else 0
+        if packets != self._parked_at:
+            self._parked_at = packets
+            super().set_keepalive(*self._keepalive)
+        else:
+            self._check_keepalive()
+
+    @property
+    def closed(self) -> bool:
+        """The stream has ended, or the Transport has given it up."""
+        return self._ended or bool(super().closed)
+
+    def close(self) -> None:
+        """Give the stream up. Once parked, its Link closes it: a descriptor that another thread polls must live."""
+        self._ended = True
+        if self.link is None:
+            super().close()
+        with self._turn:
+            self._turn.notify_all()
+        if self.link is not None:
+            self.link.engine.waker.wake()
+        elif self.reader is not None:
+            self.reader.wake()
+
+
+def _check_same_kind(cipher: dict[str, Any]) -> None:
+    """A rekey may not lead away from AES-GCM: message numbers, which other ciphers need, are not counted under it.
+
+    Both sides choose from the lists that they chose from before, so it does not happen.
+    """
+    if not cipher.get("aead"):
+        raise paramiko.SSHException("the server rekeyed to another kind of cipher")
