@@ -110,19 +110,17 @@ class Prompt:
             _write(question.tty, "\n")
 
     def survive_stops(self) -> None:
-        """From now on Ctrl-Z gives the terminal back first, and who goes on is asked again; for the main thread."""
+        """From now on who goes on after Ctrl-Z is asked again, with echo off again; for the main thread.
 
-        def stop(_number: int, _frame: object) -> None:
-            if self._open is not None:
-                _set_modes(self._open.tty, self._open.before)
-            os.kill(os.getpid(), _signal.SIGSTOP)
-
+        The stop itself is left to the kernel, which stops the read of the
+        terminal with the process: a handler would come later, and the shell's
+        next line would be taken for an answer. Shells set their own modes then.
+        """
         def go_on(_number: int, _frame: object) -> None:
             question = self._open
             if question is not None and _set_modes(question.tty, question.during):
                 _write(question.tty, f"\r{question.text}")
 
-        _signal.signal(_signal.SIGTSTP, stop)
         _signal.signal(_signal.SIGCONT, go_on)
 
     def _put(self, text: str, echo: bool) -> bytes:

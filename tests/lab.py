@@ -20,7 +20,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
@@ -132,6 +132,10 @@ class Lab:
         self._ends.callback(server.stop)
         self.host(name, Port=server.port)
         return server
+
+    def at_end(self, stop: Callable[[], object]) -> None:
+        """Call this when the lab stops: for a test's own servers."""
+        self._ends.callback(stop)
 
     def closed(self, name: str) -> int:
         """A host that refuses connections; return its port."""

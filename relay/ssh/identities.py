@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from relay.settings import HopSettings
     from relay.ssh.agent import AgentKey
 
-_NOT_HELD = "a public key only, which the agent does not hold"
 _USER_CERTIFICATE = 1  # PROTOCOL.certkeys, SSH_CERT_TYPE_USER
 
 
@@ -72,17 +71,13 @@ def gather(settings: HopSettings, held: Sequence[AgentKey]) -> Found:
     _add_certificates(found, named, files, held)
     # Only where ssh_config names no certificate does the one beside a key count. It goes before its key: who has
     # a certificate is expected to use it (order_identities_by_prio).
-    listed = [
-        (file, public)
-        for file in files
-        for public in (None if named else _certificate(f"{file.path}-cert.pub"), file.public)
-        if public is not None
-    ]
-    paths = {public.blob: file.path for file, public in reversed(listed)}
-    found.identities.extend(Identity(paths[k.public.blob], k.public, k.public) for k in held if k.public.blob in paths)
-    if not settings.yes("identitiesonly"):
-        found.identities.extend(Identity(k.comment, k.public, k.public) for k in held if k.public.blob not in paths)
-    _add_files(found, files, listed, held)
+    listed: list[tuple[_File, PublicKey | None]] = []
+    for file in files:
+        beside = None if named else _certificate(f"{file.path}-cert.pub")
+        listed += [(file, beside)] if beside is not None else []
+        listed.append((file, file.public))
+    _add_agents(found, listed, held, others=not settings.yes("identitiesonly"))
+    _add_files(found, listed, held)
     return found
 
 
@@ -100,27 +95,42 @@ def _add_certificates(found: Found, named: Sequence[str], files: Sequence[_File]
             found.identities.append(identity)
 
 
-def _add_files(
-    found: Found, files: Sequence[_File], listed: Sequence[tuple[_File, PublicKey]], held: Sequence[AgentKey]
+def _add_agents(
+    found: Found, listed: Sequence[tuple[_File, PublicKey | None]], held: Sequence[AgentKey], others: bool
 ) -> None:
+    """The agent's keys that identity files name, then its others."""
+    paths = {public.blob: file.path for file, public in reversed(listed) if public is not None}
+    offered = _blobs(found)
+    news = [key for key in held if key.public.blob not in offered]
+    for key in news:
+        if key.public.blob in paths:
+            found.identities.append(Identity(paths[key.public.blob], key.public, key.public))
+    for key in news:
+        if key.public.blob not in paths and others:
+            found.identities.append(Identity(key.comment, key.public, key.public))
+
+
+def _add_files(found: Found, listed: Sequence[tuple[_File, PublicKey | None]], held: Sequence[AgentKey]) -> None:
     """What identity files hold and is not offered yet."""
-    offered = {identity.public.blob for identity in found.identities if identity.public is not None}
-    for file in files:
-        usable = False
-        shown: list[PublicKey | None] = [public for owner, public in listed if owner is file]
-        for public in shown or [None]:
-            if public is not None and public.blob in offered:
-                usable = True
-                continue
-            identity = _by_agent(file.path, public, held) if public is not None and public.is_cert else None
-            if identity is None and file.private is not None:
-                identity = Identity(file.path, public, None, file.private, file.path)
-            if identity is not None:
-                usable = True
-                found.identities.append(identity)
-                offered.update([public.blob] if public is not None else [])
-        if not usable and file.problem:
-            found.problems.append(f"{file.path}: {file.problem}")
+    offered = _blobs(found)
+    of_use = {file.path for file, public in listed if public is not None and public.blob in offered}
+    for file, public in listed:
+        if public is not None and public.blob in offered:
+            continue
+        identity = _by_agent(file.path, public, held) if public is not None and public.is_cert else None
+        if identity is None and file.private is not None:
+            identity = Identity(file.path, public, None, file.private, file.path)
+        if identity is not None:
+            found.identities.append(identity)
+            of_use.add(file.path)
+            offered = _blobs(found)
+    problems = {file.path: file.problem for file, _ in listed if file.problem and file.path not in of_use}
+    found.problems.extend(f"{path}: {problem}" for path, problem in problems.items())
+
+
+def _blobs(found: Found) -> set[bytes]:
+    """What is offered already."""
+    return {identity.public.blob for identity in found.identities if identity.public is not None}
 
 
 def _by_agent(name: str, certificate: PublicKey, held: Iterable[AgentKey]) -> Identity | None:
@@ -146,21 +156,24 @@ def _by_file(name: str, certificate: PublicKey, files: Iterable[_File]) -> Ident
 
 def _read(path: str, must_exist: bool) -> _File:
     """What an IdentityFile says without a passphrase: itself, or the .pub beside it (sshkey_load_public)."""
-    try:
-        private = read_private(path)
-    except BadFile as error:
-        private, problem = None, str(error)
-    except FileNotFoundError:
-        private, problem = None, "no such identity file" if must_exist else ""
-    except (OSError, ValueError) as error:  # (ValueError: a NUL in the name)
-        private, problem = None, getattr(error, "strerror", None) or str(error)
-    else:
-        problem = ""
-    public = (private.public if private is not None else read_public(path)) or read_public(f"{path}.pub")
+    private = None
+    problem = ""
+    only_public = read_public(path)
+    if only_public is None:
+        try:
+            private = read_private(path)
+        except FileNotFoundError:
+            only_public = read_public(f"{path}.pub")
+            problem = "no such identity file" if must_exist else ""
+        except BadFile as error:
+            problem = str(error)
+        except (OSError, ValueError) as error:  # (ValueError: a NUL in the name)
+            problem = getattr(error, "strerror", None) or str(error)
+    if only_public is not None:
+        problem = "a public key only, which the agent does not hold"
+    public = only_public or (private and private.public) or read_public(f"{path}.pub")
     if public is not None and public.plain.startswith("sk-"):
         private, problem = None, "a security key signs through the agent only; `ssh-add` adds it"
-    elif public is not None and private is None:
-        problem = f"a public key only, which the agent does not hold ({problem})" if problem else _NOT_HELD
     return _File(path, public, private, problem)
 
 

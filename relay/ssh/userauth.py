@@ -38,7 +38,6 @@ if TYPE_CHECKING:
     from relay.ssh.transport import Transport
 
 _LOOK_ROUND = 1.0  # seconds between two looks whether the link still lives
-_MOST_AHEAD = 64  # answers that may wait unread; an honest server sends one for each request
 _BANNER_CHARACTERS = 8192
 _BANNER_LINES = 60
 
@@ -96,6 +95,7 @@ class Dialogue(AuthHandler):
         self._progress = progress
         self._show = banner
         self._came: SimpleQueue[Answer | str | None] = SimpleQueue()  # a str is a banner, None the end of the link
+        self._owed = 0  # answers
         self._banner_left = _BANNER_CHARACTERS
         self._lines_left = _BANNER_LINES
         transport.auth_handler = self
@@ -103,21 +103,12 @@ class Dialogue(AuthHandler):
 
     def request(self, method: str, fields: bytes = b"") -> Answer:
         """Ask to be let in (section 5); fields: what the method adds. Raises LinkLost and TimedOut."""
-        self._send(
-            cMSG_USERAUTH_REQUEST + string(self.user) + string(b"ssh-connection") + string(method.encode()) + fields
-        )
-        return self._answer()
+        return self._ask(self._request(method, fields))
 
     def respond(self, answers: list[bytes]) -> Answer:
         """Answer an INFO_REQUEST (RFC 4256 section 3.4). Raises LinkLost and TimedOut."""
         message = cMSG_USERAUTH_INFO_RESPONSE + len(answers).to_bytes(4, "big")
-        self._send(message + b"".join(string(answer) for answer in answers))
-        return self._answer()
-
-    @property
-    def user(self) -> bytes:
-        """Who logs in, as the server is told."""
-        return bytes(self.username.encode(errors="surrogateescape"))
+        return self._ask(message + b"".join(string(answer) for answer in answers))
 
     @property
     def session(self) -> tuple[bytes, bytes, bytes]:
@@ -131,14 +122,7 @@ class Dialogue(AuthHandler):
 
     def to_be_signed(self, method: str, fields: bytes) -> bytes:
         """What a signature of a request is over (section 7)."""
-        return (
-            string(self._transport.session_id)
-            + cMSG_USERAUTH_REQUEST
-            + string(self.user)
-            + string(b"ssh-connection")
-            + string(method.encode())
-            + fields
-        )
+        return string(self._transport.session_id) + self._request(method, fields)
 
     def extension(self, name: str) -> str | None:
         """What the server says under a name in EXT_INFO (RFC 8308), None when it says nothing."""
@@ -185,8 +169,9 @@ class Dialogue(AuthHandler):
         self._came.put(text)
 
     def _put(self, answer: Answer) -> None:
-        if self._came.qsize() > _MOST_AHEAD:
-            raise SSHException("more answers than requests")
+        if not self._owed:
+            raise SSHException("the server answers what it was not asked")
+        self._owed -= 1
         self._came.put(answer)
 
     # What the thread that logs in calls
@@ -198,8 +183,15 @@ class Dialogue(AuthHandler):
         except (SSHException, OSError, EOFError) as error:
             raise self._lost() from error
 
-    def _answer(self) -> Answer:
-        """The server's next answer; banners before it are shown. Raises LinkLost and TimedOut."""
+    def _request(self, method: str, fields: bytes) -> bytes:
+        user = self.username.encode(errors="surrogateescape")
+        names = (user, b"ssh-connection", method.encode())
+        return bytes(cMSG_USERAUTH_REQUEST + b"".join(string(name) for name in names) + fields)
+
+    def _ask(self, message: bytes) -> Answer:
+        """Send, and wait for the answer; banners before it are shown. Raises LinkLost and TimedOut."""
+        self._owed += 1
+        self._send(message)
         while True:
             try:
                 came = self._came.get(timeout=self._progress.left(_LOOK_ROUND))

@@ -1,0 +1,171 @@
+"""An SSH server whose login follows a script: for what a real sshd needs accounts or PAM, or never does.
+
+Key exchange and channels are paramiko's server side. It forwards as a hop
+does, so a login that it grants is proved by the connection behind it.
+"""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import paramiko
+from paramiko.auth_handler import AuthHandler
+from paramiko.common import MSG_SERVICE_REQUEST, MSG_USERAUTH_INFO_RESPONSE, MSG_USERAUTH_REQUEST
+from paramiko.message import Message
+from peers import LOOPBACK, close_listener, connections
+
+from relay.pubkey import Reader, string
+
+# RFC 4250 section 4.1.2
+DISCONNECT, SERVICE_ACCEPT, FAILURE, SUCCESS, BANNER, MORE = b"\x01", b"\x06", b"\x33", b"\x34", b"\x35", b"\x3c"
+
+
+def failure(*methods: str, partial: bool = False) -> bytes:
+    return FAILURE + string(",".join(methods).encode()) + bytes([partial])
+
+
+def banner(text: bytes) -> bytes:
+    return BANNER + string(text) + string(b"")
+
+
+def questions(*asked: tuple[str, bool], title: str = "", instruction: str = "") -> bytes:
+    """An INFO_REQUEST (RFC 4256 section 3.2); each question with whether its answer may be seen."""
+    body = string(title.encode()) + string(instruction.encode()) + string(b"") + len(asked).to_bytes(4, "big")
+    return MORE + body + b"".join(string(text.encode()) + bytes([echo]) for text, echo in asked)
+
+
+def change_request(text: str) -> bytes:
+    """SSH_MSG_USERAUTH_PASSWD_CHANGEREQ (RFC 4252 section 8)."""
+    return MORE + string(text.encode()) + string(b"")
+
+
+def disconnect(text: str) -> bytes:
+    return DISCONNECT + (2).to_bytes(4, "big") + string(text.encode()) + string(b"")
+
+
+class Request:
+    """What a client sends during its login.
+
+    method: of the request; "answers" for an INFO_RESPONSE. fields: what the method adds.
+    """
+
+    def __init__(self, user: str, method: str, fields: bytes) -> None:
+        self.user = user
+        self.method = method
+        self.fields = Reader(fields)
+
+    def password(self) -> tuple[str, ...]:
+        """The password; the old and the new one for a change."""
+        change = self.fields.number(1)
+        return tuple(self.fields.string().decode() for _ in range(1 + change))
+
+    def answers(self) -> list[str]:
+        return [self.fields.string().decode() for _ in range(self.fields.number())]
+
+
+Script = Callable[[Request], Sequence[bytes]]  # the messages that answer a request
+
+
+class LoginServer:
+    """A server on loopback. requests: the methods that clients have asked for, in their order."""
+
+    def __init__(self, host_key: Path, script: Script, greeting: Sequence[bytes] = ()) -> None:
+        self.host_key = Path(f"{host_key}.pub").read_text().strip()
+        self.requests: list[str] = []
+        self._key = paramiko.Ed25519Key.from_private_key_file(str(host_key))
+        self._script = script
+        self._greeting = greeting
+        self._transports: list[paramiko.Transport] = []
+        self._listener = socket.create_server((LOOPBACK, 0))
+        self.port: int = self._listener.getsockname()[1]
+        self._thread = threading.Thread(target=self._serve, daemon=True)
+        self._thread.start()
+
+    def _serve(self) -> None:
+        for connection in connections(self._listener):
+            transport = paramiko.Transport(connection)
+            transport.daemon = True
+            transport.add_server_key(self._key)
+            transport.auth_handler = _Login(transport, self._answer, self._greeting)
+            self._transports.append(transport)
+            transport.start_server(threading.Event(), _Forwards(transport))
+
+    def _answer(self, request: Request) -> Sequence[bytes]:
+        self.requests.append(request.method)
+        return self._script(request)
+
+    def stop(self) -> None:
+        close_listener(self._listener)
+        self._thread.join()
+        for transport in self._transports:
+            transport.close()
+
+
+class _Login(AuthHandler):  # type: ignore[misc]  # paramiko has no types
+    """paramiko's server side of the login, which asks the script."""
+
+    def __init__(self, transport: paramiko.Transport, script: Script, greeting: Sequence[bytes]) -> None:
+        super().__init__(transport)
+        self._script = script
+        self._greeting = greeting
+
+    @property
+    def _server_handler_table(self) -> dict[int, Callable[[Message], None]]:
+        return {
+            MSG_SERVICE_REQUEST: self._accept,
+            MSG_USERAUTH_REQUEST: self._request,
+            MSG_USERAUTH_INFO_RESPONSE: self._answers,
+        }
+
+    def _accept(self, message: Message) -> None:
+        self._send([SERVICE_ACCEPT + string(message.get_string()), *self._greeting])
+
+    def _request(self, message: Message) -> None:
+        reader = Reader(message.asbytes())
+        user, _, method = (reader.string().decode() for _ in range(3))
+        self.auth_username = user
+        self._send(self._script(Request(user, method, reader.rest())))
+
+    def _answers(self, message: Message) -> None:
+        self._send(self._script(Request(str(self.auth_username), "answers", message.asbytes())))
+
+    def _send(self, messages: Sequence[bytes]) -> None:
+        for message in messages:
+            self.transport._send_message(Message(message))
+            if message == SUCCESS:
+                self.authenticated = True
+                self.transport._auth_trigger()
+
+
+class _Forwards(paramiko.ServerInterface):  # type: ignore[misc]  # paramiko has no types
+    """What a hop does once somebody is in."""
+
+    def __init__(self, transport: paramiko.Transport) -> None:
+        self._transport = transport
+
+    def check_channel_direct_tcpip_request(
+        self, chanid: int, origin: tuple[str, int], destination: tuple[str, int]
+    ) -> int:
+        upstream = socket.create_connection(destination)
+        threading.Thread(target=self._forward, args=(upstream,), daemon=True).start()
+        return int(paramiko.OPEN_SUCCEEDED)
+
+    def _forward(self, upstream: socket.socket) -> None:
+        channel = self._transport.accept(10)
+        if channel is None:
+            return
+        threading.Thread(target=_copy, args=(channel.recv, upstream.sendall), daemon=True).start()
+        with upstream:
+            _copy(upstream.recv, channel.sendall)
+            channel.close()
+
+
+def _copy(receive: Callable[[int], bytes], send: Callable[[bytes], object]) -> None:
+    try:
+        while data := receive(32768):
+            send(data)
+    except OSError:  # the other side left first
+        pass
