@@ -79,8 +79,9 @@ class Progress:
 
     def resume(self) -> None:
         """The person has answered."""
-        asked, self._asked = self._asked, 0.0
-        self._waited += monotonic() - asked
+        # In this order: the guard, another thread, must never see the time as spent by us.
+        self._waited += monotonic() - self._asked
+        self._asked = 0.0
 
     def note(self, level: int, text: str, *, place: str = "") -> None:
         """Say text on stderr when -v was given `level` times or more; level 0 is a warning that -q silences."""
