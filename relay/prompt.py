@@ -77,6 +77,7 @@ class Prompt:
         text = f"pyrelay: {presentable(question)}"
         with self._one:
             self._progress.pause()
+            self._progress.status.erase()
             try:
                 return self._put(text, echo).decode(errors="surrogateescape")
             finally:
@@ -95,6 +96,7 @@ class Prompt:
         else:
             seen = True
             where = f"{self._progress.place}: " if self._progress.place else ""
+            self._progress.status.erase()
             _write(tty, f"\rpyrelay: {where}{text}\n")
         if tty is not None:
             os.close(tty)
@@ -116,6 +118,7 @@ class Prompt:
         terminal with the process: a handler would come later, and the shell's
         next line would be taken for an answer. Shells set their own modes then.
         """
+
         def go_on(_number: int, _frame: object) -> None:
             question = self._open
             if question is not None and _set_modes(question.tty, question.during):

@@ -49,6 +49,7 @@ class Terminal:
     def __init__(self, lab: Lab, *argv: str | Path, env: dict[str, str] | None = None) -> None:
         self.shown = ""
         self._lab = lab
+        self._status: int | None = None  # the program's, once it has ended
         self._seen = 0  # how much of it has been waited for
         # The far side is held open, too: its modes can then be looked at after the program has ended.
         self._near, self._far = pty.openpty()
@@ -96,7 +97,8 @@ class Terminal:
             self._read(0.05)  # else it might wait until it can show more
         while self._read(0):
             pass
-        return int(self._reports.readline())
+        assert self._status is not None
+        return self._status
 
     def wait_for_all(self) -> None:
         """Wait until nothing is left of the program, nor of what it started."""
@@ -122,7 +124,9 @@ class Terminal:
     @property
     def _ended(self) -> bool:
         """Whether the leader has reported the program's status."""
-        return bool(select.select([self._reports], [], [], 0)[0])
+        if self._status is None and select.select([self._reports], [], [], 0)[0]:
+            self._status = int(self._reports.readline())
+        return self._status is not None
 
     @property
     def echo(self) -> bool:

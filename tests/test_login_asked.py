@@ -24,12 +24,12 @@ def target(lab: Lab) -> Lab:
     return lab
 
 
-def scripted(lab: Lab, name: str, script: Script, *greeting: bytes) -> LoginServer:
-    """A hop whose login follows a script."""
+def scripted(lab: Lab, name: str, script: Script, *greeting: bytes, keys: str = "no") -> LoginServer:
+    """A hop whose login follows a script, and which is offered no keys unless the test is about them."""
     key = lab.keygen(f"{name}-host")
     server = LoginServer(key, script, greeting)
     lab.at_end(server.stop)
-    lab.host(name, Port=server.port, BatchMode="no")
+    lab.host(name, Port=server.port, BatchMode="no", PubkeyAuthentication=keys)
     lab.know(name, server.port, [server.host_key])
     return server
 
@@ -201,18 +201,18 @@ def test_a_key_and_then_questions(target: Lab) -> None:
             return [SUCCESS if request.answers() == ["123"] else failure("keyboard-interactive")]
         return [failure("publickey")]
 
-    server = scripted(target, "h1", script)
+    server = scripted(target, "h1", script, keys="yes")
     with ssh(target, "h1/h2", "echo $SERVER") as terminal:
         terminal.answer("Code: ", "wrong")
         terminal.answer("Code: ", "123")
         arrives(terminal)
-    assert server.requests[0] == "none"
-    assert server.requests[1].startswith("publickey")
-    assert server.requests[2:] == ["keyboard-interactive", "answers"] * 2
+    assert server.requests[0].startswith("publickey")
+    assert server.requests[1:] == ["keyboard-interactive", "answers"] * 2
 
 
 def test_preferred_authentications(target: Lab) -> None:
-    server = scripted(target, "h1", passwords("secret", ("publickey", "keyboard-interactive", "password")))
+    methods = ("publickey", "keyboard-interactive", "password")
+    server = scripted(target, "h1", passwords("secret", methods), keys="yes")
     target.host("h1", PreferredAuthentications="password,publickey")
     with ssh(target, "h1/h2", "echo $SERVER") as terminal:
         terminal.answer("password: ", "secret")

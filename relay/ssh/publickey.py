@@ -103,7 +103,7 @@ class PublicKeys:
         self._progress.note(1, text)
 
     def _prepare(self) -> list[Identity]:
-        """What there is to offer, less what PubkeyAcceptedAlgorithms and the server's own list rule out."""
+        """What there is to offer, in order."""
         held = []
         path = socket_path(self._settings.get("identityagent"), os.environ)
         if path is not None:
@@ -117,19 +117,12 @@ class PublicKeys:
         found = gather(self._settings, held)
         for problem in found.problems:
             self._problem(problem)
-        fit = []
-        for identity in found.identities:
-            try:
-                if identity.public is not None:
-                    self._algorithm(identity.public)
-            except Unusable as error:
-                self._problem(f"{identity}: {error}")
-            else:
-                fit.append(identity)
-        return fit
+        return found.identities
 
     def _algorithm(self, public: PublicKey) -> str:
         """The algorithm for a signature by that key. Raises Unusable."""
+        if public.plain == "ssh-rsa":  # others sign in one way only, whatever the server says
+            self._dialogue.await_extensions()
         smallest = int(self._settings.get("requiredrsasize", "1024"))
         if public.plain == "ssh-rsa" and public.bits < smallest:
             raise Unusable(f"it has {public.bits} bits (RequiredRSASize {smallest})")

@@ -10,6 +10,7 @@ else. This room decides nothing and asks nobody.
 from __future__ import annotations
 
 from queue import Empty, SimpleQueue
+from threading import Event
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 from paramiko.auth_handler import AuthHandler
@@ -96,6 +97,7 @@ class Dialogue(AuthHandler):
         self._show = banner
         self._came: SimpleQueue[Answer | str | None] = SimpleQueue()  # a str is a banner, None the end of the link
         self._owed = 0  # answers
+        self._accepted = Event()  # the server has answered the request for the service
         self._banner_left = _BANNER_CHARACTERS
         self._lines_left = _BANNER_LINES
         transport.auth_handler = self
@@ -124,8 +126,18 @@ class Dialogue(AuthHandler):
         """What a signature of a request is over (section 7)."""
         return string(self._transport.session_id) + self._request(method, fields)
 
+    def await_extensions(self) -> None:
+        """Wait until `extension` has all that the server says before the login: a round trip, if none has come yet.
+
+        The server's EXT_INFO comes before its answer to the request for the
+        service (RFC 8308 section 2.4). Raises LinkLost and TimedOut.
+        """
+        while not self._transport.server_extensions and not self._accepted.wait(self._progress.left(_LOOK_ROUND)):
+            if not self._transport.is_active():
+                raise self._lost()
+
     def extension(self, name: str) -> str | None:
-        """What the server says under a name in EXT_INFO (RFC 8308), None when it says nothing."""
+        """What the server says under a name in EXT_INFO (RFC 8308), None when it has said nothing."""
         value = self._transport.server_extensions.get(name)
         return None if value is None else bytes(value).decode(errors="replace")
 
@@ -134,7 +146,7 @@ class Dialogue(AuthHandler):
     @property
     def _client_handler_table(self) -> Mapping[int, Callable[[Message], None]]:
         return {
-            MSG_SERVICE_ACCEPT: lambda _: None,  # nobody waits for it: the first request went out beside ours for it
+            MSG_SERVICE_ACCEPT: lambda _: self._accepted.set(),
             MSG_USERAUTH_SUCCESS: self._succeeded,
             MSG_USERAUTH_FAILURE: self._failed,
             MSG_USERAUTH_BANNER: self._bannered,
@@ -143,6 +155,7 @@ class Dialogue(AuthHandler):
 
     def abort(self) -> None:
         """The link has ended."""
+        self._accepted.set()
         self._came.put(None)
 
     def _succeeded(self, _: Message) -> None:
