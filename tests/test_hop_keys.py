@@ -82,6 +82,28 @@ def test_a_hop_asks_pyrelay_for_its_keys_and_nothing_goes_round_in_circles(chain
     assert (done.stdout, done.stderr) == ("h3\n", "")
 
 
+def test_both_hops_are_asked_about_through_askpass(chain: Lab) -> None:
+    for name in ("h1", "h2"):
+        replace_key(chain, name, "")
+        chain.host(name, StrictHostKeyChecking="ask", BatchMode="no")
+    askpass = chain.top / "askpass"
+    askpass.write_text(f'#!/bin/sh\necho "$1" >> {chain.top}/asked\necho yes\n')
+    askpass.chmod(0o755)
+    env = {"SSH_ASKPASS": str(askpass), "SSH_ASKPASS_REQUIRE": "force"}
+    done = chain.run("ssh", "-F", chain.config, "h1/h2/h3", "echo $SERVER", env=env)
+    hosts = [f"[127.0.0.1]:{chain[name].port}" for name in ("h1", "h2")]
+    assert done.stdout == "h3\n"
+    added = "hop {0} of 2 (h{0}): Warning: Permanently added '{1}' (ED25519) to the list of known hosts."
+    assert done.stderr.splitlines() == ["pyrelay: " + added.format(*each) for each in enumerate(hosts, 1)]
+    asked = (chain.top / "asked").read_text().splitlines()
+    question = "pyrelay: hop {0} of 2 (h{0}): The authenticity of host '{1} ({2})' can't be established."
+    assert [line for line in asked if "authenticity" in line] == [
+        question.format(1, hosts[0], hosts[0]),
+        question.format(2, hosts[1], "<no hostip for proxy command>"),
+    ]
+    assert chain.ssh("h1/h2/h3", "echo $SERVER").stderr == ""
+
+
 def test_twenty_learn_at_once(lab: Lab) -> None:
     names = [f"h{number}" for number in range(20)]
     lab.servers(*names)

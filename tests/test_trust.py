@@ -216,6 +216,15 @@ def test_the_key_that_is_known_is_the_one_that_is_asked_for(lab: Lab, known: str
     agree(lab, "")
 
 
+def test_a_key_that_is_known_for_every_port_is_asked_for(lab: Lab) -> None:
+    """ssh asks for another and calls it unknown."""
+    server(lab, "rsa", "ed25519")
+    write(lab, "127.0.0.1 {rsa}\n")
+    agree(lab, "", as_ssh=False)
+    write(lab, "127.0.0.1 {rsa}\n{host} {key}\n")
+    agree(lab, "")
+
+
 def test_algorithms_that_were_chosen(lab: Lab) -> None:
     server(lab, "rsa", "ecdsa", "ed25519")
     lab.host("h1", HostKeyAlgorithms="ssh-ed25519,ecdsa-sha2-nistp256")
@@ -510,8 +519,9 @@ def test_a_host_of_this_machine_may_be_exempt(lab: Lab) -> None:
     lab.known_hosts.write_text("")
     lab.host("h1", NoHostAuthenticationForLocalhost="yes")
     assert lab.ssh("h1", "true").returncode == 0
-    assert meet(lab, address="127.0.0.1").error == ""
-    assert meet(lab, address="::1").error == ""
+    for address in ("127.0.0.1", "::1"):
+        said = ["NoHostAuthenticationForLocalhost: the host key is not checked"]
+        assert meet(lab, address=address) == Meeting("", said, [])
     assert UNKNOWN in meet(lab, address="192.0.2.1").error
     assert UNKNOWN in meet(lab).error  # behind a hop, its localhost is not ours
     lab.host("h1", HostKeyAlias="alias")

@@ -80,8 +80,10 @@ class Trust:
                 f"none of the HostKeyAlgorithms of ssh_config is to be had: {','.join(chosen or ())}",
                 hint=f"pyrelay has {','.join(offered)}",
             )
-        more = self._ask_command("ORDER", self._name, None)
-        return HostKeys((*self._keys.entries, *more)).order(names)
+        known = [*self._keys.entries, *self._ask_command("ORDER", self._name, None)]
+        if not known and self._any_port:  # what `verify` looks for then; ssh overlooks it here
+            known = self._look_up(self._any_port)
+        return HostKeys(known).order(names)
 
     def verify(self, blob: bytes) -> None:
         """Return when the server's host key, or certificate, is trusted.
@@ -102,7 +104,7 @@ class Trust:
             if hosts_command.is_revoked(path, key, issuer, self._children):
                 raise _revoked(self._name, key, self._fingerprint(key), path)
         if self._is_local_and_exempt():
-            self._progress.note(1, "NoHostAuthenticationForLocalhost: the host key is not checked")
+            self._warn("NoHostAuthenticationForLocalhost: the host key is not checked")
             return
         keys = HostKeys((*self._keys.entries, *self._ask_command("HOSTNAME", self._name, key)))
         if certificate is not None and self._is_certified(key, certificate, keys):
