@@ -91,8 +91,9 @@ def check_proof(algorithm: str, blob: bytes, signature: bytes) -> None:
     """Whether the host key and the signature of a key exchange are of the kind that was agreed on.
 
     For who verifies the signature itself. A server must not answer with
-    another type of key, nor sign with SHA-1 where rsa-sha2-512 was agreed
-    (sshkey.c, sshkey_check_sigtype; kex.c, kex_verify_host_key). Raises BadKey.
+    another type of key, nor sign with rsa-sha2-256 where rsa-sha2-512 was
+    agreed (sshkey.c, sshkey_check_sigtype; kex.c, kex_verify_host_key). Raises
+    BadKey.
     """
     shown = Reader(blob).text()
     if shown != key_type(algorithm):
