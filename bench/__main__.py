@@ -8,10 +8,11 @@ import platform
 import shlex
 import statistics
 import subprocess
+import sys
 from typing import TYPE_CHECKING, NamedTuple
 
-from bench.lab import Lab
-from bench.measure import Run, adopt_orphans, transfer
+from bench.lab import HOST, Lab
+from bench.measure import Run, adopt_orphans, first_byte, transfer, whole
 from bench.rows import BOTH, FAR_ENDS, FROM, TO, Goal, Row, rows
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 GB = 1e9
 MB = 1e6
+FIRST_BYTE = "raw, first byte, against nc and a bare interpreter"
 
 
 class Compared(NamedTuple):
@@ -46,10 +48,15 @@ def main() -> None:
     with Lab() as lab:
         for name in ("hop1", "hop2", "hop3"):
             lab.hop(name)
-        ends = {way: lab.end(end, size) for way, end in FAR_ENDS.items()}
-        for row in rows():
-            if chosen.only in row.title:
-                results.append(_run(row, lab, ends[row.way], size, chosen.rounds))
+        chosen_rows = [row for row in rows() if chosen.only in row.title]
+        ends = {
+            (way, times): lab.end(FAR_ENDS[way], size * times)
+            for way, times in sorted({(row.way, row.times) for row in chosen_rows})
+        }
+        for row in chosen_rows:
+            results.append(_run(row, lab, ends[row.way, row.times], size * row.times, chosen.rounds))
+        if chosen.only in FIRST_BYTE:
+            results.append(_first_byte(lab, chosen.rounds))
     if chosen.json:
         with open(chosen.json, "w", encoding="utf-8") as file:
             json.dump({"machine": machine(), "rounds": chosen.rounds, "size": size, "rows": results}, file, indent=1)
@@ -66,9 +73,14 @@ def _run(row: Row, lab: Lab, port: int, size: int, rounds: int) -> dict[str, obj
         "CPU, s/GB": _compare(pairs, lambda run: run.cpu / size * GB),
         "memory, MB": _compare(pairs, lambda run: run.memory / MB),
     }
+    goals = {}
+    if row.goal:
+        goals["throughput, MB/s"] = _judge(figures["throughput, MB/s"].ratio, row.goal)
+    if row.cpu:
+        goals["CPU, s/GB"] = _judge_cost(figures["CPU, s/GB"].ratio, row.cpu)
     print(f"{row.title}\n  A {lab.shown(ours)}\n  B {lab.shown(theirs)}")
     for name, figure in figures.items():
-        goal = _judge(figure.ratio, row.goal) if name.startswith("throughput") else ""
+        goal = goals.get(name, "")
         print(
             f"  {name:17} {figure.ours:8.2f} {figure.theirs:8.2f}   "
             f"x {figure.ratio:.2f} ({figure.low:.2f} to {figure.high:.2f})  {goal}",
@@ -77,9 +89,24 @@ def _run(row: Row, lab: Lab, port: int, size: int, rounds: int) -> dict[str, obj
     return {
         "title": row.title,
         "commands": [shlex.join(ours), shlex.join(theirs)],
-        "goal": row.goal._asdict(),
+        "goal": row.goal._asdict() if row.goal else None,
         "figures": {name: figure._asdict() for name, figure in figures.items()},
     }
+
+
+def _first_byte(lab: Lab, rounds: int) -> dict[str, object]:
+    """Time to the first byte of a plain TCP target, against nc's and the start of an interpreter that does nothing."""
+    port = lab.end("banner")
+    target = [HOST, str(port)]
+    ours, nc, bare = [lab.program, *target], ["nc", *target], [sys.executable, "-c", "pass"]
+    # These are short, and the machine has other things to do now and then: more rounds than for a transfer.
+    runs = [(first_byte(ours), first_byte(nc), whole(bare)) for _ in range(8 * rounds)]
+    medians = [statistics.median(times) * 1000 for times in zip(*runs, strict=True)]
+    over = medians[0] - medians[1] - medians[2]
+    print(f"{FIRST_BYTE}\n  A {lab.shown(ours)}\n  B {shlex.join(nc)}\n  C {shlex.join(bare)}")
+    print("  milliseconds      {:8.2f} {:8.2f} {:8.2f}   ".format(*medians) + f"A - B - C = {over:.2f}  ", end="")
+    print(_judge_cost(over, Goal(8.0, 4.0)), flush=True)
+    return {"title": FIRST_BYTE, "commands": [shlex.join(line) for line in (ours, nc, bare)], "ms": medians}
 
 
 def _compare(pairs: list[tuple[Run, Run]], of: Callable[[Run], float]) -> Compared:
@@ -97,6 +124,13 @@ def _judge(ratio: float, goal: Goal) -> str:
     if ratio < goal.must:
         return f"BELOW the must of {goal.must}"
     return f"must {goal.must} reached" if ratio < goal.aim else f"aim {goal.aim} reached"
+
+
+def _judge_cost(ratio: float, goal: Goal) -> str:
+    """As _judge, where less is better."""
+    if ratio > goal.must:
+        return f"ABOVE the must of {goal.must}"
+    return f"must {goal.must} reached" if ratio > goal.aim else f"aim {goal.aim} reached"
 
 
 def machine() -> str:

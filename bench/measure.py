@@ -11,7 +11,7 @@ import os
 import signal
 import subprocess
 import time
-from _thread import start_new_thread
+from _thread import LockType, allocate_lock, start_new_thread
 from typing import IO, NamedTuple
 
 from bench.ends import CHUNK, READY
@@ -53,18 +53,41 @@ def transfer(command: list[str], send: int, receive: int | None) -> Run:
     first = time.perf_counter() - began
     if ready != READY:
         raise RuntimeError(f"no greeting through {command}")
+    fed = allocate_lock()
     if send:
-        start_new_thread(_feed, (process.stdin, send))
+        fed.acquire()
+        start_new_thread(_feed, (process.stdin, send, fed))
     if receive is None:
         answer = _read_line(sink)
         complete = answer == b"%d\n" % send
     else:
         complete = _drain(sink, receive) == receive
+    fed.acquire()  # both ways at once: the slower one counts
     seconds = time.perf_counter() - began - first
     if not complete:
         raise RuntimeError(f"bytes are missing after {command}")
     cpu, memory = _end(process)
     return Run(first, seconds, cpu, memory)
+
+
+def first_byte(command: list[str]) -> float:
+    """Seconds from the start of a relay command to the far end's greeting."""
+    began = time.perf_counter()
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0) as process:
+        assert process.stdout is not None
+        ready = os.read(process.stdout.fileno(), len(READY))
+        seconds = time.perf_counter() - began
+        process.kill()
+    if ready != READY:
+        raise RuntimeError(f"no greeting through {command}")
+    return seconds
+
+
+def whole(command: list[str]) -> float:
+    """Seconds that a command takes."""
+    began = time.perf_counter()
+    subprocess.run(command, check=True)
+    return time.perf_counter() - began
 
 
 def _end(process: subprocess.Popen[bytes]) -> tuple[float, int]:
@@ -88,8 +111,8 @@ def _end(process: subprocess.Popen[bytes]) -> tuple[float, int]:
         memory = max(memory, used.ru_maxrss * 1024)
 
 
-def _feed(pipe: IO[bytes], size: int) -> None:
-    """Write size zeros to a pipe, then close it."""
+def _feed(pipe: IO[bytes], size: int, fed: LockType) -> None:
+    """Write size zeros to a pipe, close it, and release fed."""
     file = os.memfd_create("zeros")
     os.ftruncate(file, CHUNK)
     left = size
@@ -100,6 +123,7 @@ def _feed(pipe: IO[bytes], size: int) -> None:
         pass  # the other end sees what is missing
     os.close(file)
     pipe.close()
+    fed.release()
 
 
 def _drain(fd: int, size: int) -> int:

@@ -30,17 +30,27 @@ class Goal(NamedTuple):
 
 
 class Row(NamedTuple):
-    """One comparison. way: which way bytes go, seen from the relay: to the network, from it, or both at once."""
+    """One comparison.
+
+    way: which way bytes go, seen from the relay: to the network, from it, or both at once.
+    goal: of the throughput. cpu: of the CPU time for as many bytes. times: how
+    much more than usual is moved, so that the start does not count.
+    """
 
     title: str
     ours: Command
     theirs: Command
     way: str
-    goal: Goal
+    goal: Goal | None = None
+    cpu: Goal | None = None
+    times: int = 1
 
 
 def rows() -> Iterator[Row]:
     """Every row, in the order of the table."""
+    for way in (TO, FROM, BOTH):
+        goal = None if way == BOTH else Goal(2.0, 3.0)
+        yield Row(f"raw, {way}, against nc", pyrelay(), nc("-N"), way, goal, cpu=Goal(0.5, 0.3), times=4)
     yield from _hops(1, "default", {TO: Goal(1.1, 2.0), FROM: Goal(1.6, 2.5), BOTH: Goal(1.0, 1.3)})
     yield from _hops(1, "gcm", {TO: Goal(0.75, 1.3), FROM: Goal(1.1, 1.5)})
     yield from _hops(2, "default", {TO: Goal(1.4, 2.5), FROM: Goal(1.6, 2.5)})
