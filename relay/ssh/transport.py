@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import paramiko
-from paramiko.common import cMSG_GLOBAL_REQUEST
+from paramiko.common import cMSG_GLOBAL_REQUEST, cMSG_IGNORE
 
 from relay.errors import printable
 from relay.pubkey import BadKey
@@ -93,8 +93,13 @@ class Transport(paramiko.Transport):
         bytes from us carry the acknowledgement on every leg, so that sshd's
         next small packet is not held back for 40 ms.
         """
-        if self._outer is not None:
-            self.send_ignore(1)
+        if self._outer is not None and self.clear_to_send.is_set():
+            # (paramiko's send_ignore leaves the string's length out, which strict servers take for a broken packet,
+            # and waits for the end of a key exchange, which it may itself hold up: this is the thread that reads.)
+            message = paramiko.Message()
+            message.add_byte(cMSG_IGNORE)
+            message.add_string(b"")
+            self._send_message(message)
 
     def _parse_global_request(self, m: Message) -> None:
         """The server's hostkeys-00@openssh.com, which wants no answer, holds back its answer to CHANNEL_OPEN."""
