@@ -9,7 +9,7 @@ MAN = $(PREFIX)/share/man/man1
 VENV = .venv/bin
 
 # The programs that tests talk to, as Debian calls their packages.
-PEERS = busybox dante-server fish git iproute2 mandoc microsocks ncat netcat-openbsd netcat-traditional \
+PEERS = busybox dante-server dropbear-bin fish git iproute2 mandoc microsocks ncat netcat-openbsd netcat-traditional \
 	openssh-client openssh-server procps rsync strace tcsh tinyproxy tor zsh
 
 .PHONY: help demo test check bench install uninstall lock peers

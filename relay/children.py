@@ -29,6 +29,7 @@ class Children:
 
     def __init__(self) -> None:
         self._running: list[Popen[bytes]] = []
+        self._hushed: list[Popen[bytes]] = []
         self._lock = RLock()
         self._ended = False
 
@@ -42,6 +43,10 @@ class Children:
         """Start a program that serves one end of a socket pair as its stdin and stdout."""
         return self._start(argv, stdin=stdio.fileno(), stdout=stdio.fileno(), env=dict(environ))
 
+    def hush(self, child: Popen[bytes]) -> None:
+        """From now on a child is to be ended without a word of its own: it has nothing of a terminal to put right."""
+        self._hushed.append(child)
+
     def _start(self, argv: Sequence[str], **how: Any) -> Popen[bytes]:
         from subprocess import Popen  # noqa: PLC0415
 
@@ -53,15 +58,19 @@ class Children:
         return child
 
     def end(self) -> None:
-        """End all that still run: SIGHUP as ssh sends its ProxyCommand, then SIGTERM for what ignores that."""
+        """End all that still run: SIGHUP as ssh sends its ProxyCommand, then SIGTERM for what ignores that.
+
+        The last one first, since its stream may go through the others.
+        """
         with self._lock:
             self._ended = True
-            for child in self._running:
+            for child in reversed(self._running):
                 if child.poll() is None:
-                    from signal import SIGHUP, SIGTERM  # noqa: PLC0415
+                    from signal import SIGHUP, SIGKILL, SIGTERM  # noqa: PLC0415
 
+                    signals = (SIGKILL,) if child in self._hushed else (SIGHUP, SIGTERM)
                     for pid in _family(child.pid):
-                        for signal in (SIGHUP, SIGTERM):
+                        for signal in signals:
                             try:
                                 os.kill(pid, signal)
                             except OSError:  # it has gone already, or it belongs to another user

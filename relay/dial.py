@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from relay.children import Children
+    from relay.engine import Hop, Reach
     from relay.options import Options
     from relay.progress import Progress
     from relay.prompt import Prompt
@@ -74,7 +75,8 @@ def _through_hops(
 ) -> socket | ChannelStream:
     """Hop by hop: the stream that reaches a hop carries its session, and the session opens the stream to the next."""
     progress.stage("reading ssh_config")
-    start_new_thread(_import_session, ())
+    if options.engine != "ssh":
+        start_new_thread(_import_session, ())
     elements, found = _look_up(route, options, progress, children)
     count = len(elements) - 1
     places = [f"hop {number} of {count} ({element})" for number, element in enumerate(elements[:-1], 1)]
@@ -87,19 +89,20 @@ def _through_hops(
                 place=place,
             )
 
-    from relay.ssh.session import Client, Session  # noqa: PLC0415  (a raw relay logs in nowhere)
+    from functools import partial  # noqa: PLC0415  (a raw relay logs in nowhere)
+
+    from relay.engine import Engines  # noqa: PLC0415
 
     progress.at(places[0])
-    stream: socket | ChannelStream
-    stream, address = _first_leg(found[0], options, progress, prompt, children)
-    client = Client(progress, prompt, children)
-    session: Session | None = None
+    engines = Engines(options.engine, progress, prompt, children)
+    hop: Hop | None = None
+    reach: Reach = partial(_first_leg, found[0], options, progress, prompt, children)
     for settings, following, place in zip(found, found[1:], places[1:], strict=False):
         prompt.batch = settings.yes("batchmode")
-        session = Session(client, stream, settings, session, address if session is None else "")
+        hop = engines.enter(settings, reach, hop)
         progress.at(place)
-        stream = session.forward(following.hostname, following.port, options.netcat_for(settings.name))
-    return stream
+        reach = partial(_next_leg, hop, following, options.netcat_for(settings.name))
+    return reach()[0]
 
 
 def _import_session() -> None:
@@ -147,6 +150,11 @@ def _first_leg(
     prompt.batch = hop.yes("batchmode")
     stream = _way_to(hop.hostname, options, prompt)(hop.hostname, hop.port, progress, terms)
     return stream, "" if _is_proxied(hop.hostname, options) else stream.getpeername()[0]
+
+
+def _next_leg(hop: Hop, following: HopSettings, netcat: str | None) -> tuple[socket | ChannelStream, str]:
+    """A stream from a hop to what follows it; what a hop connects to has no address here."""
+    return hop.forward(following.hostname, following.port, netcat), ""
 
 
 def _run_proxy_command(command: str, hop: HopSettings, progress: Progress, children: Children) -> socket:

@@ -45,6 +45,10 @@ class UsageError(RelayError):
     exit_code = EXIT_USAGE
 
 
+class Unserved(RelayError):
+    """A hop that is beyond paramiko; nothing of a login has been tried."""
+
+
 class TimedOut(RelayError):
     """The deadline of the set-up, or a hop's own ConnectTimeout, has passed."""
 

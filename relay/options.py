@@ -40,6 +40,7 @@ In ~/.ssh/config, before other Host blocks:
 """
 DEFAULT_DEADLINE = 120.0  # seconds; a set-up through Tor may take one minute
 MAX_DEADLINE = 1e6  # seconds; poll() counts milliseconds in 31 bits
+ENGINES = ("auto", "paramiko", "ssh")
 WIDTH = 80  # columns of usage and help
 
 
@@ -56,6 +57,7 @@ class Options(Value):
     jump: str = ""
     netcat: tuple[str, ...] = ()  # hops that a netcat may cross; "" is all of them
     netcat_command: str = ""
+    engine: str = "auto"  # or "paramiko" or "ssh"
     family: int = 0  # AF_INET, AF_INET6, or 0 for both
     source: str | None = None
     deadline: float = DEFAULT_DEADLINE  # seconds
@@ -135,6 +137,12 @@ def _hop(now: tuple[str, ...], text: str) -> tuple[str, ...]:
     return (*now, text)
 
 
+def _engine(_now: object, text: str) -> str:
+    if text not in ENGINES:
+        raise UsageError(f"'{printable(text, 40)}' is none of {', '.join(ENGINES)}")
+    return text
+
+
 def _jump(_now: object, text: str) -> str:
     parse_jump(text)
     return text
@@ -197,6 +205,7 @@ HOPS = (
         "--netcat", "[=HOP]", "netcat", _hop, "Cross hops that deny forwarding, or HOP, by a command that runs there."
     ),
     Flag("--netcat-command", "LINE", "netcat_command", _last, "The command line for that; %h and %p are where to."),
+    Flag("--engine", "NAME", "engine", _engine, "What carries the hops: auto, paramiko or ssh; auto unless given."),
 )
 CONNECTION = (
     Flag("-4", "", "family", _ipv4, "Use IPv4 only."),

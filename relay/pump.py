@@ -36,7 +36,8 @@ def relay(stream: _socket.socket | ChannelStream, stdin: int, stdout: int, *, pa
     Raises RelayError when the link is lost, once what had arrived is delivered.
     """
     if isinstance(stream, _socket.socket):
-        return _raw(stream, stdin, stdout, parent).run()
+        # (A socket to a program that carries the stream knows whether that has failed.)
+        return _raw(stream, stdin, stdout, parent, getattr(stream, "check", None)).run()
 
     from relay.channels import ChannelRelay  # noqa: PLC0415  (a raw relay has none)
 

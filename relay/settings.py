@@ -37,12 +37,18 @@ class HopSettings:
 
     name: as the route spells it. hostname, user, port: where and as whom to
     log in. Everything else by its keyword, in lower case as `ssh -G` prints it.
+    words: the end of an ssh command line that gives these settings.
     """
 
     def __init__(
-        self, name: str, values: Mapping[str, Sequence[str]], defaults: Mapping[str, Sequence[str]] | None = None
+        self,
+        name: str,
+        values: Mapping[str, Sequence[str]],
+        defaults: Mapping[str, Sequence[str]] | None = None,
+        words: Sequence[str] = (),
     ) -> None:
         self.name = name
+        self.words = tuple(words)
         self._values = values
         self._defaults = defaults or {}
         self.hostname = self.get("hostname", name)
@@ -191,20 +197,24 @@ class Query(Value):
         self._set(element=element, options=options, is_hop=is_hop, chosen=chosen)
 
     def argv(self) -> list[str]:
-        """The command; the name stands behind `--` and has passed check_host."""
-        argv = ["ssh", "-G", "-T", "-o", "CanonicalizeHostname=no"]
+        """The command."""
+        return ["ssh", "-G", "-T", *self.words()]
+
+    def words(self) -> list[str]:
+        """The end of ssh's command line; the name stands behind `--` and has passed check_host."""
+        words = ["-o", "CanonicalizeHostname=no"]
         if self.options.config is not None:
-            argv += ["-F", self.options.config]
+            words += ["-F", self.options.config]
         user = self.element.user
         if self.is_hop and self.chosen:
             user = user or self.options.user
-            argv += [word for name in self.options.identities for word in ("-i", name)]
-            argv += [word for pair in self.options.ssh_options for word in ("-o", pair)]
+            words += [word for name in self.options.identities for word in ("-i", name)]
+            words += [word for pair in self.options.ssh_options for word in ("-o", pair)]
         if user:
-            argv += ["-l", user]
+            words += ["-l", user]
         if self.element.port:
-            argv += ["-p", str(self.element.port)]
-        return [*argv, "--", self.element.host]
+            words += ["-p", str(self.element.port)]
+        return [*words, "--", self.element.host]
 
 
 class Lookup:
@@ -236,7 +246,7 @@ class Lookup:
                 if line not in warned:
                     progress.note(0, line)
                 warned.add(line)
-            found.append(_checked(HopSettings(query.element.host, parse(out), defaults)))
+            found.append(_checked(HopSettings(query.element.host, parse(out), defaults, query.words())))
         return found
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import paramiko
 from paramiko.common import OPEN_FAILED_ADMINISTRATIVELY_PROHIBITED
 
-from relay.errors import RelayError, TimedOut, printable
+from relay.errors import RelayError, TimedOut, Unserved, printable
 from relay.ssh.auth import login
 from relay.ssh.channel import ChannelStream
 from relay.ssh.keyring import Keyring
@@ -31,6 +31,13 @@ if TYPE_CHECKING:
 
 # What a server means that gives no text with its refusal (RFC 4254 section 5.1).
 OPEN_FAILURES = {2: "connection failed", 3: "direct-tcpip is unknown to the server", 4: "the server lacks resources"}
+
+# The algorithms that ssh_config chooses: each keyword's attribute of the Transport, and what the Transport knows.
+CHOICES = {
+    "kexalgorithms": ("_preferred_kex", tuple(Transport._kex_info)),
+    "ciphers": ("_preferred_ciphers", tuple(Transport._cipher_info)),
+    "macs": ("_preferred_macs", tuple(Transport._mac_info)),
+}
 
 
 class Client:
@@ -169,11 +176,7 @@ def _no_ident(error: BaseException) -> RelayError:
 
 def _choose(transport: Transport, settings: HopSettings) -> None:
     """The algorithms of ssh_config where somebody chose them, in their order. Raises RelayError when none is left."""
-    for key, attribute, known in (
-        ("kexalgorithms", "_preferred_kex", transport._kex_info),
-        ("ciphers", "_preferred_ciphers", transport._cipher_info),
-        ("macs", "_preferred_macs", transport._mac_info),
-    ):
+    for key, (attribute, known) in CHOICES.items():
         wanted = settings.algorithms(key)
         if wanted is None:
             continue
@@ -191,7 +194,7 @@ def _choose(transport: Transport, settings: HopSettings) -> None:
         transport.packetizer.REKEY_BYTES = int(limit[0])
 
 
-def _incompatible(transport: Transport, error: paramiko.SSHException) -> RelayError:
+def _incompatible(transport: Transport, error: paramiko.SSHException) -> Unserved:
     """No algorithm in common: say which kind, and both lists (RFC 4253 section 7.1)."""
     theirs: Mapping[str, list[str]] = transport.remote_lists
     for word, ours, offered in (
@@ -203,8 +206,8 @@ def _incompatible(transport: Transport, error: paramiko.SSHException) -> RelayEr
     ):
         if not set(ours) & set(theirs.get(offered, ())):
             server = printable(",".join(theirs.get(offered, ())), 400)
-            return RelayError(f"no {word} algorithm in common: we have {','.join(ours)}; the server has {server}")
-    return RelayError(f"no algorithm in common: {printable(str(error))}")
+            return Unserved(f"no {word} algorithm in common: we have {','.join(ours)}; the server has {server}")
+    return Unserved(f"no algorithm in common: {printable(str(error))}")
 
 
 def _sentence(text: str) -> str:

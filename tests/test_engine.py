@@ -1,0 +1,377 @@
+"""Which engine carries a hop: paramiko, or the system's ssh where paramiko cannot; and servers of several makes."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import signal
+import subprocess
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+from lab import Lab
+from strangers import Asyncssh, Dropbear
+
+from relay.engine import objection
+from relay.settings import HopSettings
+
+ROUTE = "h1/h2/h3"
+SIZE = 16 << 20  # bytes
+SLOW = 2 << 20  # for servers that are slow
+LACKS = "Ciphers chacha20-poly1305@openssh.com"  # paramiko does
+
+
+@pytest.fixture
+def chain(lab: Lab) -> Lab:
+    lab.servers("h1", "h2", "h3")
+    return lab
+
+
+def chain_with(lab: Lab, *names: str) -> Lab:
+    """h1, h2 and h3, of which those named offer only a cipher that paramiko lacks."""
+    for name in ("h1", "h2", "h3"):
+        lab.server(name, extra=LACKS if name in names else "")
+    return lab
+
+
+def client(lab: Lab, name: str, connection: int = -1) -> str:
+    """What a server was spoken to by, in one of its connections."""
+    found = re.search("remote software version (.*)", lab[name].connections[connection].log())
+    assert found
+    return "ssh" if found[1].startswith("OpenSSH") else found[1]
+
+
+def transfer(lab: Lab, *options: str, size: int = SIZE) -> None:
+    """Send bytes to the target and get them back, under a real ssh, and see that they are the same."""
+    data = os.urandom(size)
+    lab.options += options
+    process = lab.start("ssh", "-F", lab.config, ROUTE, "cat", stdin=subprocess.PIPE)
+    out, err = process.communicate(data, 100)
+    assert (process.returncode, err.decode()) == (0, ""), err.decode()
+    assert hashlib.sha256(out).digest() == hashlib.sha256(data).digest()
+    assert lab.remaining(10) == {}
+
+
+# What is carried
+
+
+@pytest.mark.parametrize("engine", ["auto", "paramiko", "ssh"])
+def test_each_engine_carries_every_byte(chain: Lab, engine: str) -> None:
+    transfer(chain, "--engine", engine)
+    for name in ("h1", "h2"):
+        assert chain[name].logins() == [chain.user]
+        assert client(chain, name) == ("ssh" if engine == "ssh" else "pyrelay")
+
+
+@pytest.mark.parametrize("hops", [("h1",), ("h2",), ("h1", "h2")], ids="+".join)
+def test_hops_that_offer_only_what_paramiko_lacks(lab: Lab, hops: tuple[str, ...]) -> None:
+    transfer(chain_with(lab, *hops))
+    for name in ("h1", "h2"):
+        assert client(lab, name) == ("ssh" if name in hops else "pyrelay")
+    assert set(lab["h2"].logins()) == {lab.user}
+
+
+def test_only_the_one_hop_and_each_login_once(lab: Lab) -> None:
+    chain_with(lab, "h2")
+    assert lab.ssh(ROUTE, "echo $SERVER").stdout == "h3\n"
+    assert lab["h1"].logins() == [lab.user]
+    assert lab["h2"].logins() == [lab.user]
+    # The key exchange failed once; nothing of a login was tried there.
+    assert [client(lab, "h2", n) for n in (0, 1)] == ["pyrelay", "ssh"]
+    assert len(lab["h1"].connections) == 1
+    assert "userauth" not in lab["h2"].connections[0].log()
+
+
+def test_half_close(lab: Lab) -> None:
+    """The end of stdin arrives, and what the target says after it comes back."""
+    chain_with(lab, "h1")
+    done = lab.pyrelay("h1/h3", stdin="no SSH\n")
+    assert "Invalid SSH identification string" in done.stdout
+    assert done.returncode == 0
+
+
+def test_the_first_hop_behind_its_own_proxycommand(lab: Lab) -> None:
+    chain_with(lab, "h1").host("h1", ProxyCommand="nc %h %p")
+    assert lab.ssh(ROUTE, "echo $SERVER").stdout == "h3\n"
+    assert client(lab, "h1") == "ssh"
+
+
+def test_no_controlmaster_of_the_users_is_used_or_made(lab: Lab) -> None:
+    chain_with(lab, "h1").host("h1", ControlMaster="auto", ControlPath=lab.top / "master", ControlPersist="yes")
+    assert lab.ssh("h1/h3", "echo $SERVER").stdout == "h3\n"
+    assert not (lab.top / "master").exists()
+
+
+def test_settings_that_would_break_the_pipe_do_not(lab: Lab) -> None:
+    chain_with(lab, "h1").host(
+        "h1",
+        StdinNull="yes",
+        PermitLocalCommand="yes",
+        LocalCommand="echo noise",
+        LocalForward=f"{lab.top}/forwarded /nowhere",
+        RequestTTY="force",
+    )
+    done = lab.ssh("h1/h3", "echo $SERVER")
+    assert (done.stdout, done.stderr) == ("h3\n", ""), done.stderr
+    assert not (lab.top / "forwarded").exists()
+
+
+# The same settings
+
+
+def test_its_host_key_is_checked_in_the_same_files(lab: Lab) -> None:
+    chain_with(lab, "h1")
+    known = lab.known_hosts.read_text()
+    other = Path(f"{lab.keygen('other')}.pub").read_text()
+    lab.known_hosts.write_text(f"[127.0.0.1]:{lab['h1'].port} {other}")
+    done = lab.pyrelay("h1/h3")
+    assert done.returncode == 1
+    assert "REMOTE HOST IDENTIFICATION HAS CHANGED" in done.stderr
+    assert lab["h1"].logins() == []
+    lab.known_hosts.write_text(known)
+    assert lab.pyrelay("h1/h3").stdout.startswith("SSH-2.0-")
+
+
+def test_its_options_are_those_of_the_others(lab: Lab) -> None:
+    """-F, -i, -l and -o reach it, and the port and the user that the route spells."""
+    chain_with(lab, "h1")
+    key = lab.keygen("another")
+    lab["h1"].authorize(Path(f"{key}.pub").read_text())
+    lab.host("h1", Port=1, User="nobody", IdentityFile="/nowhere")
+    port = lab["h1"].port
+    done = lab.pyrelay("-i", str(key), "-l", "wrong", "-o", "ServerAliveInterval=7", f"{lab.user}%h1:{port}/h3")
+    assert done.stdout.startswith("SSH-2.0-"), done.stderr
+    assert lab["h1"].logins() == [lab.user]
+
+
+# Why
+
+
+def test_v_says_which_engine_carries_which_hop_and_why(lab: Lab) -> None:
+    chain_with(lab, "h2")
+    said = lab.pyrelay("-v", ROUTE).stderr
+    assert "pyrelay: hop 1 of 2 (h1): carried by paramiko\n" in said
+    assert "pyrelay: hop 2 of 2 (h2): carried by ssh (no cipher algorithm in common: we have " in said
+    said = lab.pyrelay("-v", "--engine", "ssh", ROUTE).stderr
+    for place in ("hop 1 of 2 (h1)", "hop 2 of 2 (h2)"):
+        assert f"pyrelay: {place}: carried by ssh (--engine ssh)\n" in said
+    said = lab.pyrelay("-v", "--engine", "paramiko", "h1/h3").stderr
+    assert "pyrelay: hop 1 of 1 (h1): carried by paramiko (--engine paramiko)\n" in said
+
+
+def test_an_engine_that_was_named_is_kept_to(lab: Lab) -> None:
+    chain_with(lab, "h1")
+    done = lab.pyrelay("--engine", "paramiko", "h1/h3")
+    assert done.returncode == 1
+    assert done.stderr.startswith("pyrelay: hop 1 of 1 (h1): no cipher algorithm in common: ")
+    assert len(lab["h1"].connections) == 1
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        ("Ciphers", "chacha20-poly1305@openssh.com"),
+        ("KexAlgorithms", "sntrup761x25519-sha512@openssh.com"),
+        ("MACs", "umac-128-etm@openssh.com"),
+    ],
+    ids=lambda setting: setting[0],
+)
+def test_what_ssh_config_leaves_is_known_before_the_hop_is_connected_to(chain: Lab, setting: tuple[str, str]) -> None:
+    chain.host("h1", **dict([setting]))
+    assert chain.ssh("h1/h3", "echo $SERVER").stdout == "h3\n"
+    assert len(chain["h1"].connections) == 1
+    assert client(chain, "h1") == "ssh"
+
+
+def test_methods_that_only_ssh_has(chain: Lab) -> None:
+    chain.host("h1", PreferredAuthentications="gssapi-with-mic,hostbased")
+    chain.host("h1", GSSAPIAuthentication="yes", HostbasedAuthentication="yes")
+    done = chain.pyrelay("-v", "h1/h3")
+    assert done.returncode == 1
+    assert "hop 1 of 1 (h1): carried by ssh (only gssapi-with-mic and hostbased may be tried)\n" in done.stderr
+    assert "Permission denied" in done.stderr
+    assert done.stderr.endswith(
+        "pyrelay: hop 1 of 1 (h1): ssh, which carries this hop, ended with status 255; it says why itself\n"
+    )
+    assert len(chain["h1"].connections) == 1
+
+
+def settings(**values: str) -> HopSettings:
+    return HopSettings("h1", {key: value.split("\n") for key, value in values.items()})
+
+
+@pytest.mark.parametrize(
+    ("values", "why"),
+    [
+        ({}, ""),
+        # A distribution's, on every host.
+        ({"gssapiauthentication": "yes"}, ""),
+        ({"preferredauthentications": "gssapi-with-mic,publickey"}, ""),
+        ({"preferredauthentications": "gssapi-with-mic"}, "only gssapi-with-mic may be tried"),
+        ({"preferredauthentications": "gssapi-with-mic", "gssapiauthentication": "no"}, ""),  # ssh has none either
+        ({"preferredauthentications": "hostbased,password", "hostbasedauthentication": "yes"}, ""),
+        (
+            {"preferredauthentications": "hostbased,password", "batchmode": "yes", "hostbasedauthentication": "yes"},
+            "only hostbased may be tried",
+        ),
+        (
+            {"pubkeyauthentication": "no", "passwordauthentication": "no", "kbdinteractiveauthentication": "no"},
+            "only gssapi-with-mic and hostbased may be tried",
+        ),
+        ({"pkcs11provider": "none"}, ""),
+        ({"pkcs11provider": "/usr/lib/token.so"}, "PKCS11Provider"),
+        ({"pkcs11provider": "/usr/lib/token.so", "pubkeyauthentication": "false"}, ""),
+        ({"ciphers": "aes128-ctr,none"}, ""),
+        ({"hostkeyalgorithms": "ssh-dss"}, "none of the hostkeyalgorithms that ssh_config asks for is to be had"),
+    ],
+)
+def test_what_settings_say_against_paramiko(values: dict[str, str], why: str) -> None:
+    assert objection(settings(**values)).startswith(why)
+    assert bool(objection(settings(**values))) == bool(why)
+
+
+def security_key(path: Path) -> None:
+    """The files of a security key as ssh-keygen leaves them, as far as they can be told without one."""
+    path.write_text("-----BEGIN OPENSSH PRIVATE KEY-----\n")
+    path.chmod(0o600)
+    Path(f"{path}.pub").write_text(
+        "sk-ssh-ed25519@openssh.com "
+        "AAAAGnNrLXNzaC1lZDI1NTE5QG9wZW5zc2guY29tAAAAIAABAgMEBQYHCAkKCwwNDg8QERITFBUWFxgZGhscHR4fAAAABHNzaDo= me\n"
+    )
+
+
+def test_a_security_key_on_disk_is_for_ssh(lab: Lab) -> None:
+    key = lab.top / "id_ed25519_sk"
+    security_key(key)
+    why = f"{key} is a security key"
+    assert objection(settings(identityfile=str(key), identityagent="none")) == why
+    assert objection(settings(identityfile=f"{lab.identity}\n{key}", identityagent="none")) == why
+    Path(f"{key}.pub").unlink()
+    assert objection(settings(identityfile=str(key), identityagent="none")) == ""
+
+
+def test_a_security_key_among_the_default_files_counts_only_when_there_is_no_other(lab: Lab) -> None:
+    key = lab.top / "id_ed25519_sk"
+    security_key(key)
+
+    def default(*paths: Path) -> HopSettings:
+        values = {"identityfile": [str(path) for path in paths], "identityagent": ["none"]}
+        return HopSettings("h1", values, values)
+
+    assert objection(default(key)) == f"{key} is a security key"
+    assert objection(default(lab.identity, key)) == ""
+
+
+# When it fails
+
+
+def test_what_ssh_says_is_shown_and_the_hop_is_named(lab: Lab) -> None:
+    chain_with(lab, "h1")
+    port = lab.closed("h3")
+    done = lab.pyrelay("h1/h3", stdin=None)
+    assert done.returncode == 1
+    assert "connect failed: Connection refused" in done.stderr
+    assert done.stderr.endswith(
+        "pyrelay: hop 1 of 1 (h1): ssh, which carries this hop, ended with status 255; it says why itself\n"
+    ), port
+
+
+def test_the_hop_behind_it_is_not_blamed(lab: Lab) -> None:
+    chain_with(lab, "h1")
+    lab.closed("h2")
+    done = lab.pyrelay(ROUTE, stdin=None)
+    assert done.returncode == 1
+    assert done.stderr.endswith(
+        "pyrelay: hop 1 of 2 (h1): ssh, which carries this hop, ended with status 255; it says why itself\n"
+    )
+
+
+@pytest.mark.parametrize("hop", ["h1", "h2"])
+def test_a_hop_that_dies_is_named(lab: Lab, hop: str) -> None:
+    chain_with(lab, "h2")
+    with lab.start(lab.program, "-F", lab.config, ROUTE, stdin=subprocess.PIPE) as program:
+        assert program.stdout is not None
+        assert program.stderr is not None
+        assert program.stdout.read(4) == b"SSH-"
+        os.killpg(lab[hop].connections[-1].process.pid, signal.SIGKILL)
+        assert program.wait(20) == 1
+        said = program.stderr.read().decode()
+    assert f"pyrelay: hop {hop[1]} of 2 ({hop}): " in said.splitlines()[-1]
+    assert lab.remaining(10) == {}
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGHUP])
+def test_nothing_is_left_when_the_program_is_ended(lab: Lab, number: signal.Signals) -> None:
+    chain_with(lab, "h1", "h2")
+    with lab.start(lab.program, "-F", lab.config, ROUTE, stdin=subprocess.PIPE) as program:
+        assert program.stdout is not None
+        assert program.stderr is not None
+        assert program.stdout.read(4) == b"SSH-"
+        assert len(lab.processes()) == 3
+        program.send_signal(number)
+        program.wait(20)
+        assert lab.remaining(10) == {}
+        if number != signal.SIGKILL:
+            assert program.stderr.read() == b""
+
+
+def test_a_server_that_is_silent_to_ssh_is_given_up_at_the_deadline(lab: Lab) -> None:
+    lab.silent("h1")
+    done = lab.pyrelay("--engine", "ssh", "-w", "1", "h1/h3", stdin=None)
+    assert done.returncode == 1
+    assert done.stderr == "pyrelay: hop 1 of 1 (h1): no answer within 1 seconds (login by ssh)\n"
+    assert lab.remaining(10) == {}
+
+
+# Other servers
+
+
+@pytest.fixture
+def ends() -> Iterator[ExitStack]:
+    with ExitStack() as stack:
+        yield stack
+
+
+def dropbear(lab: Lab, ends: ExitStack, kind: str, *options: str) -> None:
+    """Dropbear as h2, between two of OpenSSH."""
+    top = lab.top / "h2"
+    top.mkdir()
+    key = lab.keygen("h2/key", kind, "-m", "PEM")
+    server = Dropbear(top, key, Path(f"{lab.identity}.pub").read_text(), options)
+    ends.callback(server.stop)
+    lab.servers("h1", "h3")
+    lab.host("h2", Port=server.port)
+    lab.know("h2", server.port, [Path(f"{key}.pub").read_text().strip()])
+
+
+@pytest.mark.parametrize(
+    ("engine", "kind"),
+    [("auto", "ed25519"), ("auto", "ecdsa"), ("auto", "rsa"), ("paramiko", "ed25519"), ("ssh", "ed25519")],
+)
+def test_dropbear(lab: Lab, ends: ExitStack, engine: str, kind: str) -> None:
+    dropbear(lab, ends, kind)
+    transfer(lab, "--engine", engine, size=SLOW)
+
+
+def test_dropbear_that_denies_forwarding(lab: Lab, ends: ExitStack) -> None:
+    dropbear(lab, ends, "ed25519", "-j")
+    done = lab.pyrelay(ROUTE)
+    assert "--netcat goes by a command" in done.stderr
+    transfer(lab, "--netcat", size=SLOW)
+
+
+@pytest.mark.parametrize("engine", ["auto", "paramiko", "ssh"])
+def test_asyncssh(lab: Lab, ends: ExitStack, engine: str) -> None:
+    top = lab.top / "h2"
+    top.mkdir()
+    key = lab.keygen("h2/key")
+    server = Asyncssh(key, Path(f"{lab.identity}.pub"))
+    ends.callback(server.stop)
+    lab.servers("h1", "h3")
+    lab.host("h2", Port=server.port)
+    lab.know("h2", server.port, [Path(f"{key}.pub").read_text().strip()])
+    transfer(lab, "--engine", engine, size=SLOW)
+    assert server.forwards == [("127.0.0.1", lab["h3"].port)]
