@@ -7,9 +7,14 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 from lab import Lab
 from sshd import privilege_separation
+
+# How long an example takes says nothing on a shared machine.
+hypothesis.settings.register_profile("pyrelay", deadline=None)
+hypothesis.settings.load_profile("pyrelay")
 
 
 @pytest.fixture(scope="session")

@@ -443,7 +443,8 @@ def test_askpass_does_not_outlive_ssh(target: Lab) -> None:
 def test_a_banner_of_a_megabyte_of_control_characters(target: Lab) -> None:
     noise = bytes(range(1, 32)) + b"\x7f\x9b\xc2\x9b"
     text = b"Welcome.\n  Be \x1b[31mgood.\n" + noise * (1 << 20 >> 5)
-    scripted(target, "h1", passwords("secret"), banner(text), banner(text))
+    pieces = [text[at : at + 200_000] for at in range(0, len(text), 200_000)]  # a packet holds 256 KiB at most
+    scripted(target, "h1", passwords("secret"), *map(banner, pieces))
     with ssh(target, "h1/h2", "echo $SERVER") as terminal:
         terminal.answer("password: ", "secret")
         arrives(terminal)
@@ -451,6 +452,18 @@ def test_a_banner_of_a_megabyte_of_control_characters(target: Lab) -> None:
         assert f"{head}the server says:\n{head}  Welcome.\n{head}    Be [31mgood.\n" in terminal.shown
         assert all(c.isprintable() for c in terminal.shown.replace("\n", "").replace("\r", ""))
         assert len(terminal.shown) < 20_000
+
+
+@pytest.mark.parametrize(("size", "words"), [(200_000, "the server says:"), (1_000_000, "closed the connection")])
+def test_a_banner_of_a_real_server(lab: Lab, size: int, words: str) -> None:
+    """Of a whole megabyte sshd itself cannot make a packet, and hangs up."""
+    text = lab.top / "banner"
+    text.write_bytes(b"Be good.\n" + b"\x1b\x9b[31m" * (size // 6))
+    lab.server("h1", extra=f"Banner {text}")
+    ran = lab.pyrelay("h1/127.0.0.1:1")
+    assert ran.returncode == 1
+    assert words in ran.stderr
+    assert all(c.isprintable() for c in ran.stderr.replace("\n", ""))
 
 
 def test_banners_are_silenced(target: Lab) -> None:
