@@ -64,16 +64,14 @@ class Engines:
         self._prompt = prompt
         self._children = children
         self._client: Client | None = None
+        self._carried: Hop | None = None  # the last hop that ssh carries
 
     def enter(self, settings: HopSettings, reach: Reach, before: Hop | None) -> Hop:
         """The hop, by the engine that is right for it; ours has logged in then, ssh does when it forwards.
 
         before: the hop that this one is reached through. Raises RelayError.
         """
-        if self._chosen == _SSH:
-            return self._by_ssh(settings, reach, "--engine ssh")
-        reason = "" if self._chosen == _PARAMIKO else objection(settings)
-        if reason:
+        if reason := self._reason(settings, before):
             return self._by_ssh(settings, reach, reason)
         self._progress.note(1, "carried by paramiko" + (" (--engine paramiko)" if self._chosen == _PARAMIKO else ""))
         try:
@@ -84,11 +82,24 @@ class Engines:
                 raise
             return self._by_ssh(settings, reach, error.cause)
 
+    def _reason(self, settings: HopSettings, before: Hop | None) -> str:
+        """Why this hop is for ssh, as far as that is known before it is connected to; "" when it is not."""
+        if self._chosen == _SSH:
+            return "--engine ssh"
+        if self._chosen == _PARAMIKO:
+            return ""
+        if before is not None and before is self._carried:
+            # If the key exchange showed that paramiko cannot, the hop before would have to be entered once more:
+            # another ssh, another login there, and whatever that asks of a person.
+            return "as the hop before, which a second try would log in to again"
+        return objection(settings)
+
     def _by_ssh(self, settings: HopSettings, reach: Reach, reason: str) -> Hop:
         from relay.openssh import OpensshHop  # noqa: PLC0415  (few hops need it)
 
         self._progress.note(1, f"carried by ssh ({reason})")
-        return OpensshHop(settings, reach, self._progress, self._children)
+        self._carried = OpensshHop(settings, reach, self._progress, self._children)
+        return self._carried
 
     def _by_paramiko(self, settings: HopSettings, reach: Reach, before: Hop | None) -> Hop:
         from relay.ssh.session import Client, Session  # noqa: PLC0415  (ssh does without paramiko)

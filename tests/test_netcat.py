@@ -229,6 +229,19 @@ def test_what_the_tool_says_is_told(lab: Lab, tool: str) -> None:
     )
 
 
+def test_a_hop_behind_it_that_cannot_be_reached(lab: Lab) -> None:
+    chain(lab).options += ["--netcat"]
+    deny(lab, "h0", "python3")
+    port = lab.closed("h2")
+    done = lab.pyrelay("h0/h2/h3")
+    assert done.returncode == 1
+    assert done.stderr == (
+        "pyrelay: hop 1 of 2 (h0): ConnectionRefusedError: [Errno 111] Connection refused\n"
+        "pyrelay: hop 2 of 2 (h2): the netcat on hop 1 of 2 (h0) ended with status 1; "
+        f"nothing came from 127.0.0.1 port {port}\n"
+    )
+
+
 def test_a_hop_that_runs_no_command_either(lab: Lab) -> None:
     lab.server("h1", extra="AllowTcpForwarding no\nMaxSessions 0")
     lab.server("h3")

@@ -127,6 +127,11 @@ class NetcatStream(ChannelStream):
         """Why an attached stream has ended, when that was no orderly end."""
         return super().loss(flow) or (None if flow.began else self.failure())
 
+    def check(self) -> None:
+        """Raise RelayError when the command has failed. For who has read the end of the stream, and nothing else."""
+        if self.channel.eof_received and (failure := self.failure()):
+            raise failure
+
     def failure(self) -> RelayError | None:
         """Why the command has ended, when it did so without success."""
         self._listener.join(_LAST_WORDS)
