@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from lab import Lab
 from strangers import Asyncssh, Dropbear
+from terminal import Terminal
 
 from relay.engine import objection
 from relay.settings import HopSettings
@@ -331,6 +332,60 @@ def test_a_server_that_is_silent_to_ssh_is_given_up_at_the_deadline(lab: Lab) ->
     assert done.returncode == 1
     assert done.stderr == "pyrelay: hop 1 of 1 (h1): no answer within 1 seconds (login by ssh)\n"
     assert lab.remaining(10) == {}
+
+
+# Who asks
+
+
+def locked(lab: Lab, name: str) -> Path:
+    """A key with the passphrase "open", which a server takes; it is not asked for under BatchMode."""
+    key = lab.keygen(f"{name}-key", "ed25519", "-N", "open")
+    lab[name].authorize(Path(f"{key}.pub").read_text())
+    lab.host(name, IdentityFile=key, BatchMode="no")
+    return key
+
+
+def on_a_terminal(lab: Lab) -> Terminal:
+    lab.write_config()
+    return Terminal(lab, "ssh", "-F", lab.config, ROUTE, "echo $SERVER")
+
+
+def test_what_an_earlier_hop_has_asked_is_not_asked_again(lab: Lab) -> None:
+    key = locked(chain_with(lab, "h2"), "h1")
+    with on_a_terminal(lab) as terminal:
+        terminal.answer(f"pyrelay: passphrase for key '{key}' ", "open")
+        assert "passphrase" not in terminal.expect("h3\n")
+        assert terminal.wait() == 0
+    assert [client(lab, "h2", n) for n in (0, 1)] == ["pyrelay", "ssh"]
+
+
+@pytest.mark.parametrize("hops", [("h1",), ("h1", "h2")], ids="+".join)
+def test_ssh_asks_by_itself_and_once(lab: Lab, hops: tuple[str, ...]) -> None:
+    key = locked(chain_with(lab, *hops), "h1")
+    with on_a_terminal(lab) as terminal:
+        terminal.answer(f"Enter passphrase for key '{key}': ", "open")
+        assert "passphrase" not in terminal.expect("h3\n")
+        assert terminal.wait() == 0
+        assert "pyrelay: " not in terminal.shown
+
+
+def test_nobody_is_asked_under_batchmode(lab: Lab) -> None:
+    locked(chain_with(lab, "h1"), "h1")
+    lab.host("h1", BatchMode="yes")
+    with on_a_terminal(lab) as terminal:
+        terminal.expect("ssh, which carries this hop, ended with status 255")
+        assert "passphrase" not in terminal.shown
+
+
+def test_ctrl_c_at_its_question_puts_the_terminal_right(lab: Lab) -> None:
+    key = locked(chain_with(lab, "h1"), "h1")
+    with on_a_terminal(lab) as terminal:
+        terminal.expect(f"Enter passphrase for key '{key}': ")
+        assert not terminal.echo
+        terminal.type("\x03")
+        terminal.wait_for_all()
+        assert terminal.echo
+        assert "Traceback" not in terminal.shown
 
 
 # Other servers
