@@ -8,7 +8,8 @@ import socket
 import subprocess
 import threading
 from base64 import b64encode
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -40,10 +41,14 @@ class RealAgent:
         assert done.returncode == 0, done.stderr
 
 
-class ScriptedAgent:
-    """An agent that answers each message with what `script` returns for it: a message, or None to say nothing."""
+# What an agent answers to a message: a message, the pieces of one, or None to say nothing.
+Script = Callable[[bytes], bytes | Iterable[bytes] | None]
 
-    def __init__(self, path: Path, script: Callable[[bytes], bytes | None]) -> None:
+
+class ScriptedAgent:
+    """An agent that follows a script."""
+
+    def __init__(self, path: Path, script: Script) -> None:
         self.path = path
         self._script = script
         self._listener = socket.socket(socket.AF_UNIX)
@@ -56,11 +61,15 @@ class ScriptedAgent:
             threading.Thread(target=self._answer, args=(connection,), daemon=True).start()
 
     def _answer(self, connection: socket.socket) -> None:
-        with connection, connection.makefile("rb") as file:
+        with connection, connection.makefile("rb") as file, suppress(OSError):  # who was asking may leave
             while head := file.read(4):
                 answer = self._script(file.read(int.from_bytes(head, "big")))
-                if answer is not None:
+                if isinstance(answer, bytes):
                     connection.sendall(string(answer))
+                elif answer is not None:
+                    connection.sendall((1 << 16).to_bytes(4, "big"))
+                    for piece in answer:
+                        connection.sendall(piece)
 
     def stop(self) -> None:
         close_listener(self._listener)

@@ -206,6 +206,34 @@ def test_keys_for_one_destination(hops: Lab) -> None:
     assert "offered: nothing" in hops.pyrelay("other/h2").stderr  # the agent does not even list it for that host
 
 
+def test_a_key_that_must_be_confirmed(hops: Lab) -> None:
+    """ssh-add -c: the person is asked once, and only for a key that the server takes."""
+    unwanted, wanted = hops.keygen("unwanted"), hops.keygen("wanted")
+    hops.server("h1", authorized_keys=public(wanted))
+    asked = hops.top / "asked"
+    program = hops.top / "askpass"
+    program.write_text(f'#!/bin/sh\necho "$1" >>{asked}\n')
+    program.chmod(0o755)
+    agent = RealAgent(hops, SSH_ASKPASS=str(program), DISPLAY=":0", SSH_ASKPASS_REQUIRE="force")
+    agent.add("-c", unwanted)
+    agent.add("-c", wanted)
+    hops.host("h1", IdentityAgent=agent.path, IdentitiesOnly="no")
+    assert succeeds(hops)
+    assert [line.split("?")[0] for line in asked.read_text().splitlines() if line.startswith("Allow")] == [
+        "Allow use of key wanted"
+    ]
+
+
+def test_an_agent_that_refuses_to_sign(hops: Lab) -> None:
+    key = hops.keygen("key")
+    hops.server("h1", authorized_keys=public(key))
+    agent = RealAgent(hops, SSH_ASKPASS="/bin/false", DISPLAY=":0", SSH_ASKPASS_REQUIRE="force")
+    agent.add("-c", key)
+    hops.host("h1", IdentityAgent=agent.path, IdentitiesOnly="no")
+    message = refusal(hops)
+    assert message.endswith(" key: the agent does not sign with it: it refuses to sign\n")
+
+
 # Certificates
 
 
@@ -298,7 +326,7 @@ def test_a_security_key_is_touched(hops: Lab) -> None:
     touched = threading.Event()
     signed: list[bytes] = []
 
-    def script(message: bytes) -> bytes | None:
+    def script(message: bytes) -> bytes:
         if message[0] == LIST:
             return listing((token.blob, b"token"))
         if message[0] == SIGN:

@@ -357,6 +357,17 @@ def test_nobody_is_asked_from_the_background(target: Lab) -> None:
     assert server.requests == ["none"]
 
 
+def test_a_master_outlives_the_terminal_that_it_was_started_on(target: Lab) -> None:
+    scripted(target, "h1", passwords("secret"))
+    path = target.top / "master"
+    master = ("-o", "ControlMaster=yes", "-o", "ControlPersist=yes", "-o", f"ControlPath={path}")
+    with ssh(target, *master, "h1/h2", "echo $SERVER") as terminal:
+        terminal.answer("password: ", "secret")
+        arrives(terminal)
+    assert target.ssh("-o", f"ControlPath={path}", "h1/h2", "echo again").stdout == "again\n"
+    target.ssh("-o", f"ControlPath={path}", "-O", "exit", "h1/h2")
+
+
 # Nobody to ask, and askpass
 
 
@@ -464,6 +475,13 @@ def test_a_banner_of_a_real_server(lab: Lab, size: int, words: str) -> None:
     assert ran.returncode == 1
     assert words in ran.stderr
     assert all(c.isprintable() for c in ran.stderr.replace("\n", ""))
+
+
+def test_a_banner_of_a_megabyte_in_one_packet(target: Lab) -> None:
+    """More than a packet may have: ssh ends the connection, too (PACKET_MAX_SIZE in packet.c)."""
+    scripted(target, "h1", passwords("secret"), banner(b"\x1b" * (1 << 20)))
+    done = target.pyrelay("h1/h2")
+    assert done.stderr.startswith("pyrelay: hop 1 of 1 (h1): the connection was lost: a packet of 1")
 
 
 def test_banners_are_silenced(target: Lab) -> None:

@@ -12,7 +12,7 @@ from binascii import Error as NotBase64
 from binascii import a2b_base64
 from typing import NamedTuple
 
-from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.exceptions import InvalidTag, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, padding
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -93,7 +93,7 @@ class PrivateFile(NamedTuple):
                     f"it is encrypted with {self.cipher}; `ssh-keygen -p -f` on it would change that"
                 ) from error
             raise BadFile("a key of this type or encryption is not supported") from error
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, InvalidTag) as error:
             # cryptography tells a wrong passphrase from a broken file only by its words.
             if self.encrypted:
                 raise WrongPassphrase from error

@@ -1,0 +1,123 @@
+"""Private key files: every format of ssh-keygen; signatures checked by paramiko."""
+
+from __future__ import annotations
+
+import subprocess
+from base64 import b64encode
+from pathlib import Path
+
+import paramiko
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from paramiko.message import Message
+from peers import need
+
+from relay.ssh.keyfile import BadFile, PrivateKey, WrongPassphrase, parse_private, read_private, read_public
+
+KINDS = {
+    "ed25519": ("ed25519", "RFC4716", "ssh-ed25519"),
+    "ecdsa-openssh": ("ecdsa", "RFC4716", "ecdsa-sha2-nistp256"),
+    "ecdsa-pem": ("ecdsa", "PEM", "ecdsa-sha2-nistp256"),
+    "ecdsa-pkcs8": ("ecdsa", "PKCS8", "ecdsa-sha2-nistp256"),
+    "rsa-openssh": ("rsa", "RFC4716", "rsa-sha2-512"),
+    "rsa-pem": ("rsa", "PEM", "rsa-sha2-256"),
+    "rsa-pkcs8": ("rsa", "PKCS8", "rsa-sha2-512-cert-v01@openssh.com"),
+}
+
+
+def keygen(path: Path, *options: str) -> Path:
+    subprocess.run([need("ssh-keygen"), "-q", "-f", path, *options], check=True)
+    return path
+
+
+def signs(key: PrivateKey, algorithm: str) -> bool:
+    signature = key.sign(b"data", algorithm)
+    public = paramiko.PKey.from_type_string(key.public.type, key.public.blob)
+    return bool(public.verify_ssh_sig(b"data", Message(signature)))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_formats(tmp_path: Path, kind: str) -> None:
+    name, form, algorithm = KINDS[kind]
+    path = keygen(tmp_path / "key", "-t", name, "-m", form, "-N", "")
+    public = read_public(f"{path}.pub")
+    assert public is not None
+    file = read_private(str(path))
+    assert not file.encrypted
+    if form == "RFC4716":
+        assert file.public is not None
+        assert file.public.blob == public.blob
+    key = file.unlock()
+    assert key.public.blob == public.blob
+    assert signs(key, algorithm)
+
+    subprocess.run([need("ssh-keygen"), "-q", "-p", "-P", "", "-N", "oÿpen", "-m", form, "-f", path], check=True)
+    locked = read_private(str(path))
+    assert locked.encrypted
+    assert locked.public == file.public or (locked.public and locked.public.blob == public.blob)
+    for wrong in (b"wrong", b"", None):
+        with pytest.raises(WrongPassphrase):
+            locked.unlock(wrong)
+    assert signs(locked.unlock("oÿpen".encode()), algorithm)
+
+
+def test_every_p_521_signature_is_right(tmp_path: Path) -> None:
+    """Its numbers are of several lengths, with and without a zero before them."""
+    key = read_private(str(keygen(tmp_path / "key", "-t", "ecdsa", "-b", "521", "-N", ""))).unlock()
+    assert all(signs(key, "ecdsa-sha2-nistp521") for _ in range(50))
+
+
+@pytest.mark.parametrize("cipher", ["aes256-ctr", "aes256-cbc", "aes256-gcm@openssh.com"])
+def test_ciphers(tmp_path: Path, cipher: str) -> None:
+    file = read_private(str(keygen(tmp_path / "key", "-t", "ed25519", "-N", "open", "-Z", cipher)))
+    assert file.cipher == cipher
+    assert signs(file.unlock(b"open"), "ssh-ed25519")
+    with pytest.raises(WrongPassphrase):
+        file.unlock(b"wrong")
+
+
+def test_a_cipher_that_is_not_to_be_had(tmp_path: Path) -> None:
+    file = read_private(str(keygen(tmp_path / "key", "-t", "ed25519", "-N", "open", "-Z", "aes128-ctr")))
+    with pytest.raises(BadFile, match="encrypted with aes128-ctr; `ssh-keygen -p -f` on it would change that"):
+        file.unlock(b"open")
+
+
+@pytest.mark.parametrize(
+    "data",
+    [b"", b"x", b"ssh-ed25519 AAAA", b"-----BEGIN CERTIFICATE-----\n", b"-----BEGIN OPENSSH PRIVATE KEY-----\nAA"],
+)
+def test_what_is_no_private_key(data: bytes) -> None:
+    with pytest.raises(BadFile):
+        parse_private(data).unlock()
+
+
+@given(st.binary(), st.sampled_from([b"OPENSSH ", b"RSA ", b"EC ", b"", b"ENCRYPTED "]), st.none() | st.binary())
+def test_any_bytes_give_a_key_or_our_error(body: bytes, kind: bytes, passphrase: bytes | None) -> None:
+    data = b"-----BEGIN %sPRIVATE KEY-----\n%s\n-----END %sPRIVATE KEY-----\n" % (kind, b64encode(body), kind)
+    try:
+        parse_private(data).unlock(passphrase)
+    except (BadFile, WrongPassphrase):
+        pass
+
+
+@given(st.integers(0, 400), st.binary(min_size=1, max_size=4))
+def test_a_damaged_key_gives_a_key_or_our_error(offset: int, noise: bytes) -> None:
+    data = bytearray(SAMPLE)
+    data[offset : offset + len(noise)] = noise
+    for passphrase in (None, b"x"):
+        try:
+            parse_private(bytes(data)).unlock(passphrase)
+        except (BadFile, WrongPassphrase):
+            pass
+
+
+# A key made for this test and used for nothing.
+SAMPLE = b"""-----BEGIN OPENSSH PRIVATE KEY-----
+b3BlbnNzaC1rZXktdjEAAAAABG5vbmUAAAAEbm9uZQAAAAAAAAABAAAAMwAAAAtzc2gtZW
+QyNTUxOQAAACCS2WmqGY41b0JVkMboMg8yWlA2Z74dScJ1CdIF3TL4SQAAAJCGwi47hsIu
+OwAAAAtzc2gtZWQyNTUxOQAAACCS2WmqGY41b0JVkMboMg8yWlA2Z74dScJ1CdIF3TL4SQ
+AAAEBqv4j8FLrHPDTNlhioq7n4iVtO3Ow3BbcgESD8xvcicZLZaaoZjjVvQlWQxugyDzJa
+UDZnvh1JwnUJ0gXdMvhJAAAABnNhbXBsZQECAwQFBgc=
+-----END OPENSSH PRIVATE KEY-----
+"""

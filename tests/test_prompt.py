@@ -1,0 +1,79 @@
+"""Asking: who is asked, and what is shown. What a person types is in test_login_asked.py."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from relay.children import Children
+from relay.progress import Progress
+from relay.prompt import NobodyToAsk, Prompt, askpass_rules, presentable
+
+SCREEN = {"DISPLAY": ":0"}
+
+
+@pytest.mark.parametrize(
+    ("environ", "first", "allowed"),
+    [
+        ({}, False, False),
+        (SCREEN, False, True),
+        ({"WAYLAND_DISPLAY": "wayland-0"}, False, True),
+        ({"DISPLAY": ""}, False, False),
+        ({"SSH_ASKPASS": "/bin/x"}, False, False),
+        ({"SSH_ASKPASS_REQUIRE": "force"}, True, True),
+        ({"SSH_ASKPASS_REQUIRE": "FORCE"}, True, True),
+        ({"SSH_ASKPASS_REQUIRE": "prefer"}, True, False),
+        ({**SCREEN, "SSH_ASKPASS_REQUIRE": "prefer"}, True, True),
+        ({**SCREEN, "SSH_ASKPASS_REQUIRE": "never"}, False, False),
+        ({**SCREEN, "SSH_ASKPASS_REQUIRE": "other"}, False, True),
+    ],
+)
+def test_the_rules_of_askpass(environ: dict[str, str], first: bool, allowed: bool) -> None:
+    assert askpass_rules(environ) == (first, allowed)
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("password: ", "password: "),
+        ("two\r\nlines: ", "two\nlines: "),
+        ("\x1b[2J\x9b2J\x07", " [2J 2J "),
+        ("right \u202eto left", "right  to left"),
+        ("Пароль: ", "Пароль: "),
+    ],
+)
+def test_presentable(text: str, shown: str) -> None:
+    assert presentable(text) == shown
+
+
+@given(st.text())
+def test_nothing_that_a_terminal_obeys(text: str) -> None:
+    assert all(c.isprintable() or c == "\n" for c in presentable(text))
+
+
+def test_a_question_has_an_end() -> None:
+    assert len(presentable("x" * 1_000_000)) < 10_000
+
+
+def test_batch() -> None:
+    with pytest.raises(NobodyToAsk):
+        Prompt(Progress(), Children(), batch=True).ask("password: ")
+
+
+def test_nothing_to_restore() -> None:
+    prompt = Prompt(Progress(), Children())
+    prompt.restore()
+    prompt.restore()
+
+
+def test_a_persons_time_is_not_counted() -> None:
+    """However the guard's look falls into `resume`, the deadline never comes nearer by it."""
+    progress = Progress(60)
+    left = progress.remaining()
+    progress.pause()
+    progress._asked -= 1000  # as if asked a thousand seconds ago
+    progress._start -= 1000
+    assert progress.remaining() == pytest.approx(left, abs=5)
+    progress.resume()
+    assert progress.remaining() == pytest.approx(left, abs=5)
