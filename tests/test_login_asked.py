@@ -210,6 +210,27 @@ def test_a_key_and_then_questions(target: Lab) -> None:
     assert server.requests[1:] == ["keyboard-interactive", "answers"] * 2
 
 
+def test_a_password_and_then_a_key(target: Lab) -> None:
+    """AuthenticationMethods password,publickey: a key that was refused too early is offered again when it is due."""
+    granted: list[str] = []
+
+    def script(request: Request) -> list[bytes]:
+        if request.method == "password":
+            granted.append("password")
+            return [failure("publickey", partial=True)]
+        return [SUCCESS if granted and request.method != "none" else failure("password")]
+
+    server = scripted(target, "h1", script, keys="yes")
+    with ssh(target, "h1/h2", "echo $SERVER") as terminal:
+        terminal.answer("password: ", "secret")
+        arrives(terminal)
+    assert [name.removesuffix("-hostbound-v00@openssh.com") for name in server.requests] == [
+        "publickey",
+        "password",
+        "publickey",
+    ]
+
+
 def test_preferred_authentications(target: Lab) -> None:
     methods = ("publickey", "keyboard-interactive", "password")
     server = scripted(target, "h1", passwords("secret", methods), keys="yes")

@@ -177,7 +177,7 @@ class _Login:
             story.append(f"the server takes {','.join(self._taken)}")
         if self._granted:
             story.append(f"{' and '.join(self._granted)} granted, which is not enough")
-        offered = [printable(key) for key in self._keys.offered]
+        offered = [printable(key) for key in dict.fromkeys(self._keys.offered)]
         if len(offered) > _MOST_NAMED:
             offered[_MOST_NAMED:] = [f"and {len(offered) - _MOST_NAMED} more"]
         for count, what in (

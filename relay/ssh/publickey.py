@@ -13,7 +13,7 @@ from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
 from relay.errors import RelayError
-from relay.pubkey import CERT_SUFFIX, string
+from relay.pubkey import CERT_SUFFIX, BadKey, string
 from relay.ssh.agent import Agent, AgentFailed, socket_path
 from relay.ssh.identities import gather
 from relay.ssh.keyfile import BadFile
@@ -154,6 +154,8 @@ class PublicKeys:
             answer = self._dialogue.request("publickey", b"\0" + key)
             if not isinstance(answer, More):
                 return answer
+            if answer.body.rest() != key:  # SSH_MSG_USERAUTH_PK_OK names what was offered
+                raise BadKey("it takes another key than was offered")
             self._progress.note(1, f"the server takes {identity}")
         else:
             self._progress.note(1, f"trying {identity}")
