@@ -15,13 +15,14 @@ from __future__ import annotations
 import _signal  # type: ignore[import-not-found]  # signal makes enums of it, which a raw relay has no time for
 import os
 import sys
-from _thread import allocate_lock
+from _thread import RLock, allocate_lock
 
 from relay.errors import RelayError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from subprocess import Popen
     from typing import Any, TypeAlias
 
     from relay.children import Children
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
 TTY = "/dev/tty"
 _LONGEST = 8192  # characters of a question; a server may have had a hand in it
+_PATIENCE = 1.0  # seconds that a terminal may take
 _ENOUGH = 1024  # bytes read at once, and the longest answer of an askpass program
 
 
@@ -52,6 +54,20 @@ class _Question:
         self.text = text
 
 
+class Notice:
+    """What a person has been told to do. seen: whether anybody can see it."""
+
+    def __init__(self, seen: bool, child: Popen[bytes] | None = None) -> None:
+        self.seen = seen
+        self._child = child
+
+    def end(self) -> None:
+        """It has been done: a window that says it goes."""
+        if self._child is not None:
+            self._child.terminate()
+            self._child.communicate()
+
+
 class Prompt:
     """The one who asks, for every hop of a route: one question at a time.
 
@@ -64,6 +80,8 @@ class Prompt:
         self._progress = progress
         self._children = children
         self._one = allocate_lock()
+        self._modes = RLock()  # held while the terminal's modes change hands
+        self._over = False
         self._open: _Question | None = None
 
     def ask(self, question: str, *, echo: bool = False) -> str:
@@ -84,32 +102,57 @@ class Prompt:
                 self._progress.resume()
 
     def tell(self, text: str) -> bool:
-        """Say something that a person must do or know now, on the terminal or on stderr; true when a terminal has it.
+        """Say something that a person must know, on the terminal or on stderr; true when a terminal shows it.
 
         stderr is /dev/null in a master that ControlPersist keeps, hence the terminal.
         """
         text = presentable(text)
-        seen = _stderr_is_terminal()
-        tty = None if self.batch or seen else _open_tty()
-        if tty is None or not _in_foreground(tty):
-            self._progress.tell(text)
-        else:
-            seen = True
-            where = f"{self._progress.place}: " if self._progress.place else ""
+        if self._say_on_terminal(text):
+            return True
+        self._progress.tell(text)
+        return _stderr_is_terminal() and not self.batch
+
+    def notify(self, text: str) -> Notice:
+        """Say what a person must do now, such as touch a key; where there is no terminal, through askpass.
+
+        That is notify_start in readpass.c, which asks for no answer
+        (SSH_ASKPASS_PROMPT=none); who notifies ends it.
+        """
+        if self.tell(text):
+            return Notice(True)
+        if self.batch or not askpass_rules(os.environ)[1]:
+            return Notice(False)
+        command = ["env", "SSH_ASKPASS_PROMPT=none", _askpass(), f"pyrelay: {presentable(text)}"]
+        return Notice(True, self._children.ask(command))
+
+    def _say_on_terminal(self, text: str) -> bool:
+        """Write a line on the terminal where stderr is none and we are in its foreground."""
+        if self.batch or _stderr_is_terminal():
+            return False
+        tty = _open_tty()
+        if tty is None:
+            return False
+        ours = _in_foreground(tty)
+        if ours:
             self._progress.status.erase()
+            where = f"{self._progress.place}: " if self._progress.place else ""
             _write(tty, f"\rpyrelay: {where}{text}\n")
-        if tty is not None:
-            os.close(tty)
-        return seen and not self.batch
+        os.close(tty)
+        return ours
 
     def restore(self) -> None:
         """Give the terminal back as it was; for the main thread, before it ends the process.
 
         May be called at any time, from a signal handler too, and again.
         """
+        # The other thread may be just about to turn echo off; or it is stuck in that, as the terminal is stopped.
+        free = self._modes.acquire(timeout=_PATIENCE)
+        self._over = True
         question, self._open = self._open, None
         if question is not None and _set_modes(question.tty, question.before):
             _write(question.tty, "\n")
+        if free:
+            self._modes.release()
 
     def survive_stops(self) -> None:
         """From now on who goes on after Ctrl-Z is asked again, with echo off again; for the main thread.
@@ -154,9 +197,12 @@ class Prompt:
         during = [*before]
         if not echo:
             during[3] &= ~(termios.ECHO | termios.ECHONL)
-        self._open = _Question(tty, before, during, text)
         try:
-            termios.tcsetattr(tty, termios.TCSAFLUSH, during)
+            with self._modes:
+                if self._over:
+                    raise NobodyToAsk("the program is about to end")
+                self._open = _Question(tty, before, during, text)
+                termios.tcsetattr(tty, termios.TCSAFLUSH, during)
             _write(tty, f"\r{text}")
             answer = _read_line(tty)
         except (OSError, termios.error) as error:
@@ -170,7 +216,7 @@ class Prompt:
 
     def _ask_program(self, text: str) -> bytes:
         """The first line that the askpass program prints; a status other than 0 means that it was cancelled."""
-        program = os.environ.get("SSH_ASKPASS") or "ssh-askpass"
+        program = _askpass()
         try:
             child = self._children.ask([program, text])
         except OSError as error:
@@ -180,6 +226,11 @@ class Prompt:
             why = presentable(said.decode(errors="replace")).strip()
             raise Cancelled(f"the question was cancelled ({why})" if why else "the question was cancelled")
         return answer[:_ENOUGH].partition(b"\n")[0].rstrip(b"\r")
+
+
+def _askpass() -> str:
+    """The askpass program."""
+    return os.environ.get("SSH_ASKPASS") or "ssh-askpass"
 
 
 def askpass_rules(environ: Mapping[str, str]) -> tuple[bool, bool]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import threading
 from pathlib import Path
@@ -320,45 +321,75 @@ def test_publickey_turned_off(hops: Lab, setting: str) -> None:
 # Security keys
 
 
-def test_a_security_key_is_touched(hops: Lab) -> None:
-    token = SecurityKey()
-    hops.server("h1", authorized_keys=token.line)
-    touched = threading.Event()
-    signed: list[bytes] = []
+class TouchAgent(ScriptedAgent):
+    """An agent with a security key, which signs when it is touched. signed: what was asked for."""
 
-    def script(message: bytes) -> bytes:
+    def __init__(self, lab: Lab) -> None:
+        self.token = SecurityKey()
+        self.touched = threading.Event()
+        self.signed = 0
+        super().__init__(lab.top / "agent", self._act)
+        lab.at_end(self.stop)
+        lab.host("h1", IdentityAgent=self.path, IdentitiesOnly="no")
+
+    def _act(self, message: bytes) -> bytes:
         if message[0] == LIST:
-            return listing((token.blob, b"token"))
+            return listing((self.token.blob, b"token"))
         if message[0] == SIGN:
             request = Reader(message[1:])
             request.string()
-            signed.append(request.string())
-            touched.wait(30)
-            return SIGNATURE + string(token.sign(signed[-1]))
+            data = request.string()
+            self.signed += 1
+            self.touched.wait(30)
+            return SIGNATURE + string(self.token.sign(data))
         assert message[0] == EXTENSION
         return FAILURE
 
-    agent = ScriptedAgent(hops.top / "agent", script)
-    hops.at_end(agent.stop)
-    hops.host("h1", IdentityAgent=agent.path, IdentitiesOnly="no")
+
+def test_a_security_key_is_touched(hops: Lab) -> None:
+    agent = TouchAgent(hops)
+    hops.server("h1", authorized_keys=agent.token.line)
     hops.write_config()
     relay = hops.start("pyrelay", "-F", hops.config, "h1/h2")
     assert relay.stderr is not None
     assert relay.stdout is not None
     assert relay.stderr.readline().startswith(b"pyrelay: hop 1 of 1 (h1): touch your security key (ED25519-SK SHA256:")
-    touched.set()
+    agent.touched.set()
     assert relay.stdout.readline().startswith(b"SSH-2.0-OpenSSH")
-    assert len(signed) == 1
+    assert agent.signed == 1
+
+
+def test_a_window_says_what_to_touch_until_it_is(hops: Lab) -> None:
+    agent = TouchAgent(hops)
+    hops.server("h1", authorized_keys=agent.token.line)
+    hops.host("h1", BatchMode="no")
+    hops.write_config()
+    shown = hops.top / "shown"
+    os.mkfifo(shown)
+    window = hops.top / "askpass"
+    window.write_text(f'#!/bin/sh\necho "$SSH_ASKPASS_PROMPT $1" >{shown}\nexec sleep 100\n')
+    window.chmod(0o755)
+    relay = hops.start("pyrelay", "-F", hops.config, "h1/h2", env={"SSH_ASKPASS": str(window), "DISPLAY": ":0"})
+    assert relay.stdout is not None
+    assert shown.read_text().startswith("none pyrelay: touch your security key (ED25519-SK SHA256:")
+    agent.touched.set()
+    assert relay.stdout.readline().startswith(b"SSH-2.0-OpenSSH")
+    assert not [command for command in hops.processes().values() if "sleep" in command]
+
+
+def test_a_security_key_that_is_never_touched(hops: Lab) -> None:
+    """Where nobody can see the request, the deadline holds."""
+    agent = TouchAgent(hops)
+    hops.server("h1", authorized_keys=agent.token.line)
+    message = hops.pyrelay("-w", "3", "h1/h2").stderr
+    agent.touched.set()
+    assert "no answer within 3 seconds (waiting for the agent's signature)\n" in message
 
 
 def test_a_security_key_that_the_server_refuses_is_not_touched(hops: Lab) -> None:
-    token = SecurityKey()
+    agent = TouchAgent(hops)
     key = hops.keygen("key")
     hops.server("h1", authorized_keys=public(key), IdentityFile=key)
-    agent = ScriptedAgent(hops.top / "agent", lambda m: listing((token.blob, b"token")) if m[0] == LIST else FAILURE)
-    hops.at_end(agent.stop)
-    hops.host("h1", IdentityAgent=agent.path, IdentitiesOnly="no")
-    done = hops.pyrelay("-v", "h1/h2")
-    assert "offering ED25519-SK" in done.stderr
-    assert "does not sign" not in done.stderr
-    assert done.stdout.startswith("SSH-2.0-OpenSSH")
+    assert succeeds(hops)
+    assert "ED25519-SK" in hops.pyrelay("-v", "h1/h2").stderr
+    assert agent.signed == 0

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from relay.progress import Progress
-    from relay.prompt import Prompt
+    from relay.prompt import Notice, Prompt
     from relay.pubkey import PublicKey
     from relay.settings import HopSettings
     from relay.ssh.identities import Identity
@@ -178,13 +178,13 @@ class PublicKeys:
         if self._agent is None:
             raise Unusable("the agent has gone")
         touch = identity.agent.plain.startswith("sk-")
-        paused = False
+        words = "touch your security key" if touch else "the agent has not signed yet: does it ask you to confirm?"
+        notice: Notice | None = None
 
         def waiting() -> float | None:
-            nonlocal paused
-            words = "touch your security key" if touch else "the agent has not signed yet: does it ask you to confirm?"
-            paused = self._prompt.tell(f"{words} ({identity})")
-            if not paused:  # nobody sees it: the deadline holds
+            nonlocal notice
+            notice = self._prompt.notify(f"{words} ({identity})")
+            if not notice.seen:  # nobody is waited for: the deadline holds
                 return self._progress.left()
             self._progress.pause()
             return None
@@ -195,8 +195,10 @@ class PublicKeys:
         except AgentFailed as error:
             raise Unusable(f"the agent does not sign with it: {error}") from error
         finally:
-            if paused:
-                self._progress.resume()
+            if notice is not None:
+                notice.end()
+                if notice.seen:
+                    self._progress.resume()
             self._progress.stage("login")
 
     def _unlock(self, identity: Identity) -> PrivateKey:
