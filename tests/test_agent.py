@@ -44,7 +44,7 @@ def never() -> float:
 def test_keys(start: Start) -> None:
     unknown = string(b"ssh-xmss@openssh.com") + string(b"x")
     agent = start(lambda _: listing((KEY.blob, b"one"), (unknown, b"two"), (RSA.blob, b"thr\xffee")))
-    assert [(key.public.blob, key.comment) for key in agent.list_keys()] == [
+    assert [(key.public.blob, key.comment) for key in agent.keys()] == [
         (KEY.blob, "one"),
         (RSA.blob, "thr\ufffdee"),
     ]
@@ -65,7 +65,7 @@ def test_keys(start: Start) -> None:
 )
 def test_lists_that_are_none(start: Start, answer: bytes | None) -> None:
     with pytest.raises(AgentFailed):
-        start(lambda _: answer).list_keys()
+        start(lambda _: answer).keys()
 
 
 def test_an_agent_that_drips(start: Start) -> None:
@@ -78,7 +78,7 @@ def test_an_agent_that_drips(start: Start) -> None:
             never.wait(0.1)
 
     with pytest.raises(AgentFailed, match="it does not answer"):
-        start(lambda _: drip()).list_keys()
+        start(lambda _: drip()).keys()
 
 
 def test_signature(start: Start) -> None:
@@ -183,7 +183,7 @@ def test_any_answer_gives_keys_or_our_error(answers: list[bytes]) -> None:
         agent = Agent(str(peer.path), 5.0)
         try:
             for _ in answers:
-                agent.list_keys()
+                agent.keys()
         except AgentFailed:
             pass
         finally:

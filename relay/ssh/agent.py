@@ -71,7 +71,7 @@ class Agent:
         kind, _ = self._ask(message)
         return kind == SUCCESS
 
-    def list_keys(self) -> list[AgentKey]:
+    def keys(self) -> list[AgentKey]:
         """What the agent holds, in its order; keys of unknown types are left out. Raises AgentFailed."""
         kind, answer = self._ask(REQUEST_IDENTITIES)
         if kind != IDENTITIES_ANSWER:

@@ -110,7 +110,7 @@ class PublicKeys:
             try:
                 self._agent = Agent(path, self._progress.left(_AGENT_SECONDS))
                 self._agent.bind(*self._dialogue.session)
-                held = self._agent.list_keys()
+                held = self._agent.keys()
             except AgentFailed as error:
                 self._problem(f"the agent is of no use: {error}")
                 self.close()
