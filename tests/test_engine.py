@@ -137,6 +137,17 @@ def test_its_host_key_is_checked_in_the_same_files(lab: Lab) -> None:
     assert lab.pyrelay("h1/h3").stdout.startswith("SSH-2.0-")
 
 
+@pytest.mark.parametrize("checking", ["no", "off", "accept-new", "yes"])
+def test_a_host_key_that_has_changed_is_refused_in_every_mode(lab: Lab, checking: str) -> None:
+    chain_with(lab, "h1")
+    other = lab["h2"].host_keys[0].split()[1]
+    lab.known_hosts.write_text(lab.known_hosts.read_text().replace(lab["h1"].host_keys[0].split()[1], other))
+    ran = lab.pyrelay("-o", f"StrictHostKeyChecking={checking}", "h1/h3")
+    assert ran.returncode == 1
+    assert "REMOTE HOST IDENTIFICATION HAS CHANGED" in ran.stderr
+    assert lab["h1"].logins() == []
+
+
 def test_its_options_are_those_of_the_others(lab: Lab) -> None:
     """-F, -i, -l and -o reach it, and the port and the user that the route spells."""
     chain_with(lab, "h1")
