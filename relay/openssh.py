@@ -95,9 +95,6 @@ def _argv(settings: HopSettings, host: str, port: int, address: str, mark: str) 
         "PermitLocalCommand": "yes",
         "LocalCommand": f"echo {mark}",
     }
-    if settings.get("stricthostkeychecking") in {"no", "off", "false"}:
-        # With these ssh would let a key pass that has CHANGED; we never do.
-        options["StrictHostKeyChecking"] = "accept-new"
     if settings.yes("stdinnull"):  # an old ssh knows no such option, and does not print it
         options["StdinNull"] = "no"
     words = [word for name, value in options.items() for word in ("-o", f"{name}={value}")]

@@ -139,6 +139,7 @@ def test_its_host_key_is_checked_in_the_same_files(lab: Lab) -> None:
 
 @pytest.mark.parametrize("checking", ["no", "off", "accept-new", "yes"])
 def test_a_host_key_that_has_changed_is_refused_in_every_mode(lab: Lab, checking: str) -> None:
+    """ssh lets such a key pass with no and off, but forwards nothing then (sshconnect.c, check_host_key)."""
     chain_with(lab, "h1")
     other = lab["h2"].host_keys[0].split()[1]
     lab.known_hosts.write_text(lab.known_hosts.read_text().replace(lab["h1"].host_keys[0].split()[1], other))
