@@ -29,9 +29,11 @@ def lab(_sshd_can_start: None) -> Iterator[Lab]:
     # Not tmp_path: that is too long for unix sockets, and closed to the accounts that log in.
     top = Path(tempfile.mkdtemp(prefix="pyrelay-"))
     top.chmod(0o755)
-    made = Lab(top)
     try:
-        yield made
+        made = Lab(top)
+        try:
+            yield made
+        finally:
+            made.stop()
     finally:
-        made.stop()
         shutil.rmtree(top)

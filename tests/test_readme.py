@@ -142,6 +142,8 @@ def parts(cell: str) -> tuple[list[str], list[str]]:
 def test_each_recipe_has_its_pyrelay_line(desk: Desk, recipe: str, now: str, then: str) -> None:
     config, commands = parts(then)
     assert commands
+    for netcat in re.findall(r"\b(nc|ncat|socat)\b", then):
+        need(netcat)
     if "--netcat" in then:
         desk.deny_forwarding("h1")
     if config:
