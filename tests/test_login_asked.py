@@ -283,6 +283,23 @@ def test_a_passphrase_is_asked_for_once_for_all_hops(target: Lab, locked: Path) 
     assert target["hc"].logins() == [target.user]
 
 
+def test_a_locked_key_that_does_not_show_its_public_half(target: Lab) -> None:
+    """PEM says nothing without the passphrase: it is asked for first, but only where the server takes keys."""
+    key = target.keygen("locked", "rsa", "-m", "PEM", "-N", "opened")
+    public = Path(f"{key}.pub")
+    target.server("h1", authorized_keys=public.read_text(), BatchMode="no", IdentityFile=key)
+    public.unlink()
+    target.identity = Path("none")
+    server = scripted(target, "hb", passwords("secret"), keys="yes")
+    target.host("hb", IdentityFile=key)
+    with ssh(target, "hb/h1/h2", "true") as terminal:
+        terminal.answer(f"pyrelay: {target.user}@hb's password: ", "secret")
+        terminal.answer(f"pyrelay: passphrase for key '{key}' ({target.user}@h1): ", "opened")
+        terminal.wait()
+    assert server.requests == ["none", "password"]
+    assert target["h1"].logins() == [target.user]
+
+
 def test_no_passphrase_is_given(target: Lab, locked: Path) -> None:
     target["h1"].authorize(Path(f"{locked}.pub").read_text())
     with ssh(target, "h1/h2") as terminal:

@@ -114,7 +114,7 @@ class _Login:
         with ssh, which always spends a round trip on it.
         """
         if self._in_order()[:1] == ["publickey"]:
-            answer = self._attempt("publickey")
+            answer = self._keys.attempt(blind=True)
             if answer is not None:
                 return "publickey", answer
         return "", self._dialogue.request("none")

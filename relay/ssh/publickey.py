@@ -82,11 +82,17 @@ class PublicKeys:
             self._untried.extend(self._tried)
             self._tried.clear()
 
-    def attempt(self) -> Answer | None:
-        """Offer the next key, and sign with it if the server would take it; None when there is none left."""
+    def attempt(self, *, blind: bool = False) -> Answer | None:
+        """Offer the next key, and sign with it if the server would take it; None when there is none left.
+
+        blind: it is not known yet whether the server takes keys at all, so
+        None before one that would cost a passphrase to be offered.
+        """
         if self._untried is None:
             self._untried = deque(self._prepare())
         while self._untried:
+            if blind and self._untried[0].public is None and self._untried[0].costs:
+                return None
             identity = self._untried.popleft()
             self._tried.append(identity)
             try:
