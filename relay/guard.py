@@ -52,9 +52,9 @@ def watch(work: Callable[[], T], progress: Progress, stdin: int, stdout: int, pa
     poll = select.poll()
     poll.register(done, 0)
     poll.register(stdout, 0)  # POLLERR and POLLHUP come unasked: the reader has gone
-    # The hang-up of a FIFO is only its end of file, which the far side is still to be told;
-    # that of a terminal or a socket is the end.
-    if not stat.S_ISFIFO(os.fstat(stdin).st_mode):
+    # The hang-up of a pipe or a socket is only its end of file, which the far side is still to be told;
+    # that of a terminal is the end.
+    if stat.S_ISCHR(os.fstat(stdin).st_mode):
         poll.register(stdin, 0)
     try:
         while True:

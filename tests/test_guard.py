@@ -86,12 +86,29 @@ def test_end_of_a_fifo_stdin_is_not_the_end(stdio: tuple[Pipe, Pipe]) -> None:
     assert watch(lambda: "stream", stdio) == "stream"
 
 
-def test_hang_up_of_a_socket_stdin(stdio: tuple[Pipe, Pipe], stuck: Callable[[], object]) -> None:
+def test_end_of_a_socket_stdin_is_not_the_end(stdio: tuple[Pipe, Pipe]) -> None:
+    ours, theirs = socket.socketpair()
+    with ours:
+        theirs.close()
+        assert guard.watch(lambda: "stream", Progress(), ours.fileno(), stdio[1][1], os.getppid()) == "stream"
+
+
+def test_hang_up_of_a_socket_that_is_stdin_and_stdout(stuck: Callable[[], object]) -> None:
     ours, theirs = socket.socketpair()
     with ours:
         theirs.close()
         with pytest.raises(guard.Gone):
-            guard.watch(stuck, Progress(), ours.fileno(), stdio[1][1], os.getppid())
+            guard.watch(stuck, Progress(), ours.fileno(), ours.fileno(), os.getppid())
+
+
+def test_hang_up_of_a_terminal(stdio: tuple[Pipe, Pipe], stuck: Callable[[], object]) -> None:
+    near, far = os.openpty()
+    os.close(near)
+    try:
+        with pytest.raises(guard.Gone):
+            guard.watch(stuck, Progress(), far, stdio[1][1], os.getppid())
+    finally:
+        os.close(far)
 
 
 def test_parent_gone(stdio: tuple[Pipe, Pipe], stuck: Callable[[], object]) -> None:

@@ -65,6 +65,15 @@ def test_rekeying_under_load(lab: Lab, rekeys: str) -> None:
         assert lab[name].log().count("SSH2_MSG_NEWKEYS received") > 5
 
 
+def test_rekeying_by_the_clock(lab: Lab) -> None:
+    for name in ("h1", "h2", "h3"):
+        lab.server(name, extra="LogLevel DEBUG\n")
+    lab.options += ["-o", "RekeyLimit=default 1"]
+    assert lab.ssh(ROUTE, "sleep 4; echo $SERVER").stdout == "h3\n"
+    for name in ("h1", "h2"):
+        assert lab[name].log().count("SSH2_MSG_NEWKEYS received") > 2
+
+
 def test_compression(chain: Lab) -> None:
     for name in ("h1", "h2"):
         chain.host(name, Compression="yes")

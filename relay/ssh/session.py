@@ -189,9 +189,8 @@ def _choose(transport: Transport, settings: HopSettings) -> None:
         setattr(transport, attribute, names)
     if settings.yes("compression"):
         transport.use_compression(True)
-    limit = settings.get("rekeylimit").split()
-    if limit and int(limit[0]):
-        transport.packetizer.REKEY_BYTES = int(limit[0])
+    size, _, seconds = settings.get("rekeylimit", "0 0").partition(" ")
+    transport.limit_keys(int(size), float(seconds or 0))
 
 
 def _incompatible(transport: Transport, error: paramiko.SSHException) -> Unserved:

@@ -7,6 +7,7 @@ nothing of routes, trust decisions or logins.
 
 from __future__ import annotations
 
+import threading
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import paramiko
@@ -85,6 +86,7 @@ class Transport(paramiko.Transport):
         self._progress = progress
         self._outer = outer  # the transport whose channel carries this one
         self._unanswered = 0  # keepalives
+        self._over = threading.Event()
 
     def carry_acknowledgements(self) -> None:
         """Send a few bytes to be ignored (RFC 4253 section 11.2), for the acknowledgements that they carry.
@@ -131,6 +133,23 @@ class Transport(paramiko.Transport):
                 self._send_message(request)
 
         self.packetizer.set_keepalive(interval, ask)
+
+    def limit_keys(self, size: int, seconds: float) -> None:
+        """Ask for new keys after so many bytes and so many seconds, each 0 for no limit of its own (RekeyLimit)."""
+        if size:
+            self.packetizer.REKEY_BYTES = size
+        if seconds:
+            threading.Thread(target=self._rekey_every, args=(seconds,), daemon=True).start()
+
+    def _rekey_every(self, seconds: float) -> None:
+        while not self._over.wait(seconds) and self.is_active():
+            if not self.packetizer.need_rekey():
+                self.packetizer._trigger_rekey()
+
+    def stop_thread(self) -> None:
+        """The end of the transport, and of what looks after it."""
+        self._over.set()
+        super().stop_thread()
 
     def _parse_request_success(self, m: Message) -> None:  # noqa: ARG002
         """An answer to a keepalive, whichever: the link is alive."""
