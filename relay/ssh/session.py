@@ -159,6 +159,8 @@ class Session:
             if limit and time.monotonic() - began >= limit:
                 raise TimedOut(f"no SSH ident within {limit:g} seconds (ConnectTimeout)") from error
             raise _no_ident(error) from error
+        except Exception as error:  # what paramiko's parsers raise at bytes that are no message
+            raise RelayError(f"the server's message cannot be read: {printable(str(error))}") from error
 
 
 def _no_ident(error: BaseException) -> RelayError:
@@ -193,8 +195,8 @@ def _choose(transport: Transport, settings: HopSettings) -> None:
     transport.limit_keys(int(size), float(seconds or 0))
 
 
-def _incompatible(transport: Transport, error: paramiko.SSHException) -> Unserved:
-    """No algorithm in common: say which kind, and both lists (RFC 4253 section 7.1)."""
+def _incompatible(transport: Transport, error: paramiko.SSHException) -> RelayError:
+    """No algorithm in common: Unserved, which says of which kind, with both lists (RFC 4253 section 7.1)."""
     theirs: Mapping[str, list[str]] = transport.remote_lists
     for word, ours, offered in (
         ("key exchange", transport.preferred_kex, "kex_algo_list"),
@@ -205,6 +207,9 @@ def _incompatible(transport: Transport, error: paramiko.SSHException) -> Unserve
     ):
         if not set(ours) & set(theirs.get(offered, ())):
             server = printable(",".join(theirs.get(offered, ())), 400)
+            # At least one name (RFC 4253 section 7.1), of printable ASCII (RFC 4251 section 6).
+            if not all(name and name.isascii() and name.isprintable() for name in theirs.get(offered, ("",))):
+                return RelayError(f"the server's message cannot be read: its {word} algorithms are no names: {server}")
             return Unserved(f"no {word} algorithm in common: we have {','.join(ours)}; the server has {server}")
     return Unserved(f"no algorithm in common: {printable(str(error))}")
 
