@@ -109,9 +109,10 @@ class _Login:
     def _open(self) -> tuple[str, Answer | None]:
         """The first request and its answer, which says what the server takes.
 
-        It travels with the service request. Where a key goes first anyway, it
-        is that key, signed if that costs nobody anything; otherwise `none`, as
-        with ssh, which always spends a round trip on it.
+        It travels with the service request. Where a key goes first anyway that
+        costs nobody anything, it is that key, signed; otherwise `none`, as with
+        ssh, which always spends a round trip on it. (A server that takes no
+        keys counts such a key as a failed login; hence not the agent's.)
         """
         if self._in_order()[:1] == ["publickey"]:
             answer = self._keys.attempt(blind=True)

@@ -86,12 +86,12 @@ class PublicKeys:
         """Offer the next key, and sign with it if the server would take it; None when there is none left.
 
         blind: it is not known yet whether the server takes keys at all, so
-        None before one that would cost a passphrase to be offered.
+        None before one whose use may cost a person something.
         """
         if self._untried is None:
             self._untried = deque(self._prepare())
         while self._untried:
-            if blind and self._untried[0].public is None and self._untried[0].costs:
+            if blind and self._untried[0].costs:
                 return None
             identity = self._untried.popleft()
             self._tried.append(identity)
