@@ -66,11 +66,10 @@ class RealProxy:
             return probe.connect_ex((LOOPBACK, self.port)) == 0
 
     def stop(self) -> None:
-        try:
+        """Stop it; again is no harm."""
+        if self._process.returncode is None:
             os.killpg(self._process.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
-        self._process.wait()
+            self._process.wait()
 
 
 def microsocks(port: int, _top: Path) -> RealProxy:
