@@ -16,6 +16,7 @@ import pytest
 from lab import Lab
 from peers import LOOPBACK, need
 from proxies import RealProxy
+from terminal import Terminal
 
 MEBIBYTE = 1 << 20
 SIZE = 100  # MiB
@@ -56,10 +57,18 @@ def test_a_command_runs(h3: Lab, proxy: RealProxy) -> None:
 
 @every
 def test_a_hop_behind_the_proxy(h3: Lab, proxy: RealProxy) -> None:
-    h3.server("h1", ProxyCommand="false", ProxyJump="nowhere")  # which the proxy takes the place of
+    h3.server("h1")
     ran = run(h3, proxy, "h1/h3", "echo $SERVER")
     assert (ran.stdout, ran.stderr) == ("h3\n", "")
     assert h3["h1"].forwards() == [("localhost", h3["h3"].port)]
+
+
+@one
+@pytest.mark.parametrize("own", ["ProxyCommand", "ProxyJump"])
+def test_the_proxy_takes_the_place_of_what_the_first_hop_has_of_its_own(h3: Lab, proxy: RealProxy, own: str) -> None:
+    h3.server("h1", **{own: "false"})
+    assert h3.ssh("h1/h3", "echo $SERVER").stdout == "h3\n"
+    assert len(h3["h1"].connections) == 1
 
 
 def blocks() -> Iterator[bytes]:
@@ -156,6 +165,14 @@ def test_a_password_is_wanted_and_must_be_right(h3: Lab, proxy: RealProxy) -> No
     wrong, hint = fails(h3, *proxy.options, "localhost", port, env={"PYRELAY_PROXY_PASSWORD": "wrong"})
     assert re.search(r" (does not accept the password of alice|refuses: 40[17] .*)$", wrong)
     assert hint == "hint: the password is taken from $PYRELAY_PROXY_PASSWORD, else it is asked for"
+
+
+@pytest.mark.parametrize("proxy", ["microsocks with a password"], indirect=True)
+def test_a_password_is_asked_for(h3: Lab, proxy: RealProxy) -> None:
+    with Terminal(h3, "ssh", "-F", h3.config, "h3", "echo $SERVER") as terminal:
+        terminal.answer(f"Password of alice for the SOCKS5 proxy 127.0.0.1:{proxy.port}: ", proxies.PASSWORD)
+        terminal.expect("h3\n")
+        assert terminal.wait() == 0
 
 
 @pytest.mark.parametrize("proxy", ["microsocks", "dante", "ssh -D", "tinyproxy"], indirect=True)

@@ -24,7 +24,7 @@ from relay.errors import RelayError, TimedOut
 from relay.progress import Progress
 from relay.prompt import Prompt
 from relay.proxy import tor
-from relay.proxy.address import CONNECT, SOCKS4, SOCKS5, TOR, Proxy, parse_url
+from relay.proxy.address import CONNECT, SOCKS4, SOCKS5, TOR, Proxy, parse_address, parse_url
 from relay.proxy.handshake import SOCKS4_REPLIES, SOCKS5_REPLIES, TOR_REPLIES, VAGUE_REPLIES
 from relay.proxy.leg import connect
 from relay.tcp import Terms
@@ -38,14 +38,15 @@ BOUND = b"\x01\0\0\0\0\0\0"  # where the proxy has connected from: IPv4, address
 class Peer:
     """A server that plays a script with whoever connects, one connection after another.
 
-    path: a unix socket to listen on, else a port. heard: what each connection has said so far.
+    path: a unix socket to listen on, else a port of host's. heard: what each connection has said so far.
     """
 
-    def __init__(self, script: Callable[[Line], None], path: Path | None = None) -> None:
+    def __init__(self, script: Callable[[Line], None], path: Path | None = None, host: str = LOOPBACK) -> None:
         self._script = script
         self.heard: list[bytearray] = []
         if path is None:
-            self._listener = socket.create_server((LOOPBACK, 0))
+            family = socket.AF_INET6 if ":" in host else socket.AF_INET
+            self._listener = socket.create_server((host, 0), family=family)
             self.port = self._listener.getsockname()[1]
         else:
             self._listener = socket.socket(socket.AF_UNIX)
@@ -418,6 +419,17 @@ def test_nobody_there(tmp_path: Path) -> None:
         assert fails(Proxy(SOCKS5, LOOPBACK, port)).cause == f"the SOCKS5 proxy 127.0.0.1:{port}: connection refused"
     path = tmp_path / "nothing"
     assert "no such file" in fails(Proxy(SOCKS5, path=str(path))).cause
+
+
+def test_a_proxy_at_an_ipv6_address() -> None:
+    try:
+        peer = Peer(socks5, host="::1")
+    except OSError:
+        pytest.skip("this machine has no IPv6")
+    try:
+        assert ask(parse_address(f"[::1]:{peer.port}")) == BANNER
+    finally:
+        peer.stop()
 
 
 # Time

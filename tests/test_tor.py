@@ -143,8 +143,9 @@ def test_ssh_to_an_onion_service_by_its_name_alone(bed: Bed) -> None:
     assert not [event for event in so_far if "DANGEROUS_SOCKS" in event]
 
 
-def test_an_onion_service_as_the_first_hop(bed: Bed) -> None:
-    """Its own block, which runs pyrelay, is not run for it."""
+def test_an_onion_service_as_the_first_hop(bed: Bed, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its own block's ProxyCommand, which for most people is pyrelay, is not run for it."""
+    monkeypatch.setattr(bed.lab, "head", f"Host {bed.onion}\n    ProxyCommand false\n{bed.lab.head}")
     events = bed.net.client.control("STREAM")
     ran = bed.ssh(f"{bed.onion}/h2", "echo $SERVER")
     assert (ran.stdout, ran.stderr) == ("h2\n", "")
