@@ -8,8 +8,8 @@ and names as names, exact reads. What it has wrong (1.7.1, its last) is mended h
 - a length byte of 128 and more goes out as UTF-8, two bytes: `_Writer` mends the message;
 - Tor's codes are "Unknown error" to it, its errors wrap each other: the reply itself is read.
 
-RFC 1928 (SOCKS5), RFC 1929 (user and password), and the two OpenSSH documents that
-define SOCKS4 and 4a. Tor's extended codes: tor's socks-extensions.txt, proposal 304.
+RFC 1928 (SOCKS5), RFC 1929 (user and password); SOCKS4 and 4a have no RFC, but a text of
+NEC's each. Tor's own codes: its socks-extensions.txt and proposal 304.
 """
 
 from __future__ import annotations
