@@ -79,7 +79,7 @@ def test_git_clone(lab: Lab) -> None:
     assert lab.run(*git, "-C", "repo", "log", "--format=%s").stdout == "first\n"
 
 
-# 300 MB under a real ssh, both ways at once: a relay that blocks on one way deadlocks here.
+# 300 MB under a real ssh, both ways at once: a relay that waits on one way sticks here. (Plain TCP: test_pump.)
 
 
 def blocks() -> Iterator[bytes]:
@@ -96,10 +96,8 @@ def send(stream: IO[bytes], digest: hashlib._Hash) -> None:
             stream.write(block)
 
 
-@pytest.mark.parametrize("name", ["h3", "h1/h2/h3"])
-def test_300_mb_both_ways_at_once(servers: Lab, name: str) -> None:
-    servers.host("h3", ProxyCommand="pyrelay %h %p")
-    client = servers.start("ssh", "-F", servers.config, name, "cat", stdin=subprocess.PIPE)
+def test_300_mb_both_ways_at_once(servers: Lab) -> None:
+    client = servers.start("ssh", "-F", servers.config, NAME, "cat", stdin=subprocess.PIPE)
     assert client.stdin
     assert client.stdout
     sent, received, count = hashlib.sha256(), hashlib.sha256(), 0
