@@ -85,4 +85,5 @@ def clean_up_on_signals(clean_up: Callable[[], None]) -> None:
         os._exit(EXIT_SIGNALLED + number)
 
     for number in (_signal.SIGHUP, _signal.SIGINT, _signal.SIGTERM):
-        _signal.signal(number, leave)
+        if _signal.getsignal(number) != _signal.SIG_IGN:  # nohup, or a shell's background: whoever said so meant us
+            _signal.signal(number, leave)

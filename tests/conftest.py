@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import signal
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +12,11 @@ import hypothesis
 import pytest
 from lab import Lab
 from sshd import privilege_separation
+
+# A shell that starts the tests in its background has them ignore SIGINT, and so all that they start would, too.
+for number in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM):
+    if signal.getsignal(number) is signal.SIG_IGN:
+        signal.signal(number, signal.default_int_handler)
 
 # How long an example takes says nothing on a shared machine.
 hypothesis.settings.register_profile("pyrelay", deadline=None)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import subprocess
 import threading
 from typing import TYPE_CHECKING
 
@@ -126,3 +127,25 @@ def test_a_signal_ends_the_program_and_what_it_started(lab: Lab, number: signal.
         program.send_signal(number)
         assert program.wait(10) == 128 + number
         assert end.read() == ""
+
+
+def test_a_signal_that_is_ignored_from_the_start_stays_so(lab: Lab) -> None:
+    """Under nohup ssh lives on when its terminal goes, and so must we."""
+    with (
+        socket.create_server(("127.0.0.1", 0)) as listener,
+        lab.start(
+            *("sh", "-c", 'trap "" HUP; exec pyrelay "$@"', "sh"),
+            *map(str, listener.getsockname()),
+            stdin=subprocess.PIPE,
+        ) as program,
+    ):
+        assert program.stdin is not None
+        assert program.stdout is not None
+        connection, _ = listener.accept()
+        with connection:
+            for word in (b"before\n", b"after\n"):
+                connection.sendall(word)
+                assert program.stdout.readline() == word
+                program.send_signal(signal.SIGHUP)
+        program.stdin.close()
+        assert program.wait(10) == 0
