@@ -34,7 +34,7 @@ class ChannelRelay(Relay):
         super().__init__(_Out(stdin, net, flow), _Back(net, stdout, flow), parent, self.check_end)
         self.channel = stream
         self.flow = flow
-        self.engine = flow.link.engine
+        self.connection = flow.link.connection
         for end in (stdin, stdout):
             end.do_not_wait()
 
@@ -66,7 +66,7 @@ class ChannelRelay(Relay):
             self.drive(dict(network.poll(left * 1000)))
             if not self.gone:
                 deadline = monotonic() + patience  # as long as it has something to say
-        self.engine.close()
+        self.connection.close()
 
     def check_end(self) -> None:
         """Raise RelayError when the end of the channel was no orderly one."""
@@ -75,20 +75,20 @@ class ChannelRelay(Relay):
 
     def network(self) -> dict[int, int]:
         """What to poll the connection for, whatever the two ways wait for."""
-        table = {self.engine.wake_fd: POLLIN}
+        table = {self.connection.wake_fd: POLLIN}
         if self.flow.error is None:
-            table[self.engine.fd] = POLLIN | (POLLOUT if self.engine.sending else 0)
+            table[self.connection.fd] = POLLIN | (POLLOUT if self.connection.sending else 0)
         return table
 
     def drive(self, ready: dict[int, int]) -> None:
         """Read and write the connection."""
-        if self.engine.wake_fd in ready:
-            self.engine.look_round()
-        events = ready.get(self.engine.fd, 0)
+        if self.connection.wake_fd in ready:
+            self.connection.look_round()
+        events = ready.get(self.connection.fd, 0)
         if events & POLLOUT:
-            self.engine.flush()
+            self.connection.flush()
         if events & ~POLLOUT:
-            self.engine.receive()
+            self.connection.receive()
 
     def interests(self) -> dict[int, int]:
         """What to poll for, by file descriptor."""
@@ -114,7 +114,7 @@ class _Net(End):
     """The network's end."""
 
     def __init__(self, flow: Flow) -> None:
-        self.fd = flow.link.engine.fd
+        self.fd = flow.link.connection.fd
         self.flow = flow
 
     def end(self) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from relay.ssh.link import attach
+from relay.ssh.connection import attach
 
 if TYPE_CHECKING:
     import paramiko
@@ -46,7 +46,7 @@ class ChannelStream:
         self.channel.close()
 
     def attach(self) -> Flow | None:
-        """Leave the moving of bytes to the caller, who from now on drives the Flow's engine.
+        """Leave the moving of bytes to the caller, who from now on drives the Flow's connection.
 
         None when a hop's cipher or compression does not let it: then there are
         the methods above, which must not be used any more otherwise.

@@ -85,7 +85,7 @@ class Flow:
         if outer is not None:
             # A full packet of this link is to fit in one of the link outside.
             self.max_data = min(self.max_data, (outer.max_data - OVERHEAD) // BLOCK * BLOCK - PLAIN.size - MIN_PADDING)
-        self._slots = link.engine.slots(self.max_data)
+        self._slots = link.connection.slots(self.max_data)
 
     def carry(self, link: Link) -> None:
         """Bytes received are from now on the input of a link."""
@@ -139,7 +139,7 @@ class Flow:
     def message(self, kind: int, payload: bytes) -> None:
         """A message about this channel that is not plain data. Raises BadPacket, struct.error, IndexError."""
         if kind == MSG_CHANNEL_WINDOW_ADJUST:
-            with self.link.engine.lock:
+            with self.link.connection.lock:
                 self.window += UINT32.unpack_from(payload, 5)[0]
                 if self.window > MAX_WINDOW:
                     raise BadPacket("a window of more than 2^32 - 1 bytes")
@@ -185,8 +185,8 @@ class Flow:
 
     def room(self) -> int:
         """How many bytes `read_from` may read now: as many as all windows on the way allow, 0 while keys change."""
-        engine = self.link.engine
-        if self.eof_sent or engine.output.end:
+        connection = self.link.connection
+        if self.eof_sent or connection.output.end:
             return 0
         packets, most = SLOTS, MAX_WINDOW
         size, growth = self.max_data, 0
@@ -206,8 +206,8 @@ class Flow:
 
         Whatever it raises is raised.
         """
-        engine = self.link.engine
-        with engine.lock:  # held while reading, too: what was read must be sent before the next key exchange
+        connection = self.link.connection
+        with connection.lock:  # held while reading, too: what was read must be sent before the next key exchange
             room = self.room()
             slots = self._slots
             size = read(slots.views(room)) if room else -1
@@ -217,15 +217,16 @@ class Flow:
                 self._send_data(slots.plain, at, data)
                 at += slots.stride
                 left -= data
-            engine.flush()
+            connection.flush()
         if size > 0:
             self._check_limits()
         return size
 
-    def write(self, data: bytes | bytearray) -> None:
-        """Send bytes of the transport that this channel carries; what no window has room for goes later."""
+    def write(self, data: bytes | bytearray) -> int:
+        """Send bytes of the transport that this channel carries; return how many must wait for a window."""
         self._backlog += data
         self.push()
+        return len(self._backlog)
 
     def push(self) -> None:
         """Send what waits, as far as keys and windows let it go."""
@@ -259,7 +260,7 @@ class Flow:
         link = self.link
         outer = link.carrier
         if outer is None:
-            output = link.engine.output
+            output = link.connection.output
             link.sealer.seal(plain[at:end], output.room(wire)[:wire])
             output.wrote(wire)
         else:

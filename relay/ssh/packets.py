@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 READ_SIZE = 64 * 1024  # bytes asked for at once
 LINE_MOST = 8192  # bytes of a line before the ident, as in OpenSSH (kex.c, kex_exchange_identification)
 TICK = 0.1  # seconds between two looks at the keepalives while nothing comes
+SETTLE_MOST = 60.0  # seconds; it takes milliseconds
 HANDED_MOST = 64  # messages that may wait for the Transport's thread
 KEPT_SMALL = 2**29  # bytes with one key of a cipher with blocks of 8 bytes, as paramiko has it
 LARGE_BLOCK = 16  # bytes
@@ -233,10 +234,10 @@ class Packetizer(paramiko.packet.Packetizer):
     def park(self) -> None:
         """Make the Transport's thread read no more; return when it waits for what `hand` gives it, or has ended."""
         with self._turn:
-            self._parking = True
-        if self.reader is not None:
+            first, self._parking = not self._parking, True
+        if first and self.reader is not None:
             self.reader.wake()
-        else:
+        elif first:
             self.stream.in_buffer.close()  # ends a recv that waits; what comes is put into it all the same
         self.settle()
 
@@ -252,8 +253,9 @@ class Packetizer(paramiko.packet.Packetizer):
     def settle(self) -> None:
         """Wait until the Transport's thread has done all that it was handed, or has ended."""
         with self._turn:
-            while not self._idle and not self.closed:
-                self._turn.wait()
+            done = self._turn.wait_for(lambda: self._idle or self.closed, SETTLE_MOST)
+        if not done:
+            self.give_up(paramiko.SSHException("the server's last message took too long to deal with"))
 
     def _next_handed(self) -> tuple[int, paramiko.Message]:
         """The next message that was handed over; meanwhile look after new keys and keepalives."""
@@ -293,15 +295,20 @@ class Packetizer(paramiko.packet.Packetizer):
         """The stream has ended, or the Transport has given it up."""
         return self._ended or bool(super().closed)
 
+    def give_up(self, error: BaseException) -> None:
+        """End the stream, for this reason."""
+        self.lost = error
+        self.close()
+
     def close(self) -> None:
-        """Give the stream up. Once parked, its Link closes it: a descriptor that another thread polls must live."""
+        """End the stream. Once parked, its Link closes it: a descriptor that another thread polls must live."""
         self._ended = True
         if self.link is None:
             super().close()
         with self._turn:
             self._turn.notify_all()
         if self.link is not None:
-            self.link.engine.waker.wake()
+            self.link.connection.waker.wake()
         elif self.reader is not None:
             self.reader.wake()
 

@@ -1,0 +1,153 @@
+"""A connection whose bytes one thread moves, whatever it carries.
+
+    Connection   the socket, read and written without waiting
+    Link         one transport over it, or over a flow of the link before (link.py)
+    Flow         one channel of a link (flow.py)
+
+Whoever polls the socket drives all of it: with one relay that is the pump;
+with many channels over one transport a loop that serves them all.
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING
+
+import paramiko
+
+from relay.ssh.buffer import Buffer
+from relay.ssh.flow import Slots
+from relay.ssh.link import Link
+from relay.ssh.reader import Waker
+
+if TYPE_CHECKING:
+    from relay.ssh.flow import Flow
+    from relay.ssh.packets import Packetizer
+    from relay.ssh.reader import Reader
+
+READ_SIZE = 256 * 1024  # bytes of the socket at once
+SMALL_READ = 16 * 1024  # bytes; fewer are not part of a transfer, and to be acknowledged at once
+
+
+class Connection:
+    """A connection's socket and all that is carried over it.
+
+    links: the outermost, which the socket carries, comes first.
+    """
+
+    def __init__(self, reader: Reader) -> None:
+        self.socket = reader.socket
+        self.socket.setblocking(False)
+        self.waker = Waker()
+        self.lock = threading.RLock()
+        self.output = Buffer(0)
+        self.links: list[Link] = []
+        self._reader = reader
+        self._slots: dict[int, Slots] = {}
+
+    @property
+    def fd(self) -> int:
+        """What to poll: for reading always, for writing while `sending`."""
+        return self.socket.fileno()
+
+    @property
+    def wake_fd(self) -> int:
+        """What to poll for reading; when it says something, call `look_round`."""
+        return self.waker.fd
+
+    @property
+    def sending(self) -> bool:
+        """Whether bytes wait for the socket to take more."""
+        return self.output.end > 0
+
+    def receive(self) -> None:
+        """Read what has come, once, and pass it on to the flows."""
+        if not self.links:
+            return
+        link = self.links[0]
+        source = link.source
+        try:
+            size = self.socket.recv_into(source.room(READ_SIZE), READ_SIZE)
+        except BlockingIOError:
+            return
+        except OSError as error:
+            link.fail(error)
+            return
+        if not size:
+            link.fail(EOFError())
+            return
+        source.wrote(size)
+        if size < SMALL_READ:
+            self._reader.acknowledge()
+        link.take()
+
+    def flush(self) -> None:
+        """Send what the socket takes now."""
+        output = self.output
+        with self.lock:
+            while output.end:
+                try:
+                    output.drop(self.socket.send(output.waiting()))
+                except BlockingIOError:
+                    return
+                except OSError:
+                    output.drop(len(output))  # why, `receive` will find out, after all that has still come
+
+    def look_round(self) -> None:
+        """See to what other threads have left to do: bytes that wait, a transport that was given up."""
+        self.waker.clear()
+        self.flush()
+        for link in self.links[:]:
+            if link.packetizer.closed:
+                link.fail(link.packetizer.lost or link.transport.saved_exception or EOFError())
+
+    def slots(self, size: int) -> Slots:
+        """Where data that is to be sent in packets of size bytes is read to."""
+        if size not in self._slots:
+            self._slots[size] = Slots(size)
+        return self._slots[size]
+
+    def close(self) -> None:
+        """Close the connection."""
+        self.socket.close()
+
+
+def attach(channel: paramiko.Channel) -> Flow | None:
+    """Take the moving of a channel's data over from the transports that carry it, where that is not done yet.
+
+    It is done from then on by whoever calls Connection.receive, and only that
+    thread may attach more channels to the connection. None, and nothing
+    changed, when a transport cannot hand its work over (Packetizer.can_park).
+    """
+    chain = [channel]
+    while isinstance(stream := chain[-1].transport.packetizer.stream, paramiko.Channel):
+        chain.append(stream)
+    packetizers: list[Packetizer] = [each.transport.packetizer for each in chain]
+    reader = packetizers[-1].reader
+    if reader is None or not all(packetizer.can_park for packetizer in packetizers):
+        return None
+    for packetizer in packetizers:
+        # From the innermost: the outer ones still work, so what it is about to send, and waits for, gets through.
+        packetizer.park()
+    if any(packetizer.closed for packetizer in packetizers):
+        return None
+    outermost = packetizers[-1].link
+    connection = outermost.connection if outermost is not None else Connection(reader)
+    flow: Flow | None = None
+    for each in reversed(chain):
+        link = each.transport.packetizer.link or Link(connection, each.transport, flow)
+        each.transport.sock = GivenUp()
+        flow = link.flow(each)
+    for packetizer in reversed(packetizers):
+        if packetizer.link is not None:
+            packetizer.link.take()  # what had come before
+    return flow
+
+
+class GivenUp:
+    """What a transport has for a socket once its Link has taken that over: closing it is the Link's business."""
+
+    _closed = True  # paramiko's Transport.stop_thread asks for this
+
+    def close(self) -> None:
+        """Do nothing."""

@@ -1,0 +1,125 @@
+"""An SSH client and a server in this process, joined by a socket pair, and a server that can break every rule.
+
+Both are paramiko's Transport over our own packets. The server's keys are at
+hand, so it can send what no server would: `say` seals any payload, `raw` any
+bytes.
+"""
+
+from __future__ import annotations
+
+import select
+import socket
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from types import TracebackType
+from typing import Any, Self
+
+import paramiko
+from contract import SOON, Meanwhile
+
+from relay.ssh.connection import Connection, attach
+from relay.ssh.flow import Flow
+from relay.ssh.packets import Packetizer
+
+GCM = "aes128-gcm@openssh.com"
+KEY = paramiko.ECDSAKey.generate()
+LOOK_MS = 20  # milliseconds between two looks at what another thread has done
+WINDOW = 2**21  # bytes; what paramiko gives a channel
+
+
+class _Server(paramiko.ServerInterface):
+    """Lets everybody in, and forwards everywhere."""
+
+    def check_auth_none(self, username: str) -> int:
+        return paramiko.AUTH_SUCCESSFUL
+
+    def check_channel_direct_tcpip_request(self, chanid: int, origin: object, destination: object) -> int:
+        return paramiko.OPEN_SUCCEEDED
+
+
+class Pair:
+    """client and server: the two transports. channels: open() makes another one; (client's, server's)."""
+
+    def __init__(self, cipher: str = GCM, stream: Any = None, far: Any = None) -> None:
+        if stream is None:
+            stream, far = socket.socketpair()
+        self.near, self.far = stream, far
+        self.client = paramiko.Transport(stream, packetizer_class=Packetizer)
+        self.server = paramiko.Transport(far, packetizer_class=Packetizer)
+        for transport in (self.client, self.server):
+            transport._preferred_ciphers = (cipher,)
+        self.server.add_server_key(KEY)
+        self.server.start_server(event=threading.Event(), server=_Server())
+        self.client.start_client(timeout=SOON)
+        self.client.auth_none("somebody")
+        self.flows: list[Flow] = []
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for transport in (self.client, self.server):
+            with suppress(EOFError):  # what carries it may have ended before
+                transport.close()
+            transport.join(SOON)
+        for sock in (self.near, self.far):
+            sock.close()
+
+    def open(self) -> tuple[paramiko.Channel, paramiko.Channel]:
+        """A channel: the client's end and the server's."""
+        opened: list[paramiko.Channel] = []
+
+        def open_channel() -> None:
+            opened.append(self.client.open_channel("direct-tcpip", ("there", 22), ("here", 0), timeout=SOON))
+
+        with Meanwhile(open_channel):
+            if self.flows:
+                self.drive(lambda: opened)
+        far = self.server.accept(SOON)
+        assert far is not None
+        return opened[0], far
+
+    def attach(self, near: paramiko.Channel) -> Flow:
+        """Have this thread move the channel's data, by `drive`."""
+        flow = attach(near)
+        assert flow is not None
+        self.flows.append(flow)
+        return flow
+
+    def say(self, payload: bytes) -> None:
+        """The server sends a message with any payload."""
+        self.server.packetizer.send_message(paramiko.Message(payload))
+
+    def raw(self, data: bytes) -> None:
+        """The server sends any bytes."""
+        self.far.sendall(data)
+
+    @property
+    def connection(self) -> Connection:
+        return self.flows[0].link.connection
+
+    def drive(self, done: Callable[[], object]) -> None:
+        """Move data until it is done, or nothing happens any more."""
+        drive(self.connection, done)
+
+
+def drive(connection: Connection, done: Callable[[], object]) -> None:
+    """Move a connection's data until it is done, which may be another thread's doing; fails when that takes long."""
+    deadline = time.monotonic() + SOON
+    while not done():
+        assert time.monotonic() < deadline, "nothing happens any more"
+        poll = select.poll()
+        poll.register(connection.wake_fd, select.POLLIN)
+        if connection.fd >= 0:
+            poll.register(connection.fd, select.POLLIN | (select.POLLOUT if connection.sending else 0))
+        ready = dict(poll.poll(LOOK_MS))
+        if connection.wake_fd in ready:
+            connection.look_round()
+        if ready.get(connection.fd, 0) & select.POLLOUT:
+            connection.flush()
+        if ready.get(connection.fd, 0) & ~select.POLLOUT:
+            connection.receive()
