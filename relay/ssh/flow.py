@@ -140,9 +140,10 @@ class Flow:
         """A message about this channel that is not plain data. Raises BadPacket, struct.error, IndexError."""
         if kind == MSG_CHANNEL_WINDOW_ADJUST:
             with self.link.connection.lock:
-                self.window += UINT32.unpack_from(payload, 5)[0]
-                if self.window > MAX_WINDOW:
+                window = self.window + UINT32.unpack_from(payload, 5)[0]
+                if window > MAX_WINDOW:
                     raise BadPacket("a window of more than 2^32 - 1 bytes")
+                self.window = window
                 self.push()
         elif kind == MSG_CHANNEL_EXTENDED_DATA:
             # A command's stderr: as good as delivered, since who listens to it does not hold the stream up.
