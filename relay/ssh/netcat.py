@@ -135,7 +135,13 @@ class NetcatStream(ChannelStream):
     def failure(self) -> RelayError | None:
         """Why the command has ended, when it did so without success."""
         self._listener.join(_LAST_WORDS)
-        self.channel.status_event.wait(_LAST_WORDS)
+        known = self.channel.status_event
+        known.wait(_LAST_WORDS)
+        if self.channel.exit_status < 0:
+            # Whoever read the end may have closed the channel, which sets the event, too; the status is on its way.
+            known.clear()
+            if self.channel.exit_status < 0:
+                known.wait(_LAST_WORDS)
         status = self.channel.exit_status
         if status == 0:
             return None
