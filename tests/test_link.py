@@ -16,6 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pair import GCM, WINDOW, Pair
 from paramiko import common
+from peers import until
 
 from relay.ssh import link
 from relay.ssh.connection import attach
@@ -117,6 +118,39 @@ def test_what_came_before_is_not_lost(pair: Pair) -> None:
     with Meanwhile(lambda: far.sendall(data)):
         assert digest(receive(pair, flow, len(data))) == digest(data)
     assert far.out_window_size <= WINDOW
+
+
+class TestEarly:
+    """What comes to an outer channel while the inner one's transport is parked, and the outer one's is not yet."""
+
+    @pytest.fixture
+    def outer(self, pair: Pair) -> tuple[paramiko.Channel, paramiko.Channel]:
+        return pair.open()
+
+    @pytest.fixture
+    def inner(self, outer: tuple[paramiko.Channel, paramiko.Channel]) -> Iterator[Pair]:
+        with Pair(stream=outer[0], far=outer[1]) as made:
+            yield made
+
+    def test_a_whole_window(self, outer: tuple[paramiko.Channel, paramiko.Channel], inner: Pair) -> None:
+        carrier, _ = outer
+        near, far = inner.open()
+        data = noise(3 * WINDOW, 1)
+        inner.client.packetizer.park()
+        with Meanwhile(lambda: far.sendall(data)):
+            until(lambda: carrier.in_window_sofar + len(carrier.in_buffer) == WINDOW, "full window")
+            flow = inner.attach(near)
+            assert digest(receive(inner, flow, len(data))) == digest(data)
+
+    def test_its_end(self, outer: tuple[paramiko.Channel, paramiko.Channel], inner: Pair) -> None:
+        carrier, far = outer
+        near, _ = inner.open()
+        inner.client.packetizer.park()
+        far.close()
+        until(lambda: carrier.closed, "end of the channel")
+        flow = inner.attach(near)
+        assert flow.over
+        assert isinstance(flow.error, EOFError)
 
 
 def test_a_channel_within_a_channel_within_a_channel(pair: Pair) -> None:

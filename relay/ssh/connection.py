@@ -138,9 +138,12 @@ def attach(channel: paramiko.Channel) -> Flow | None:
         link = each.transport.packetizer.link or Link(connection, each.transport, flow)
         each.transport.sock = GivenUp()
         flow = link.flow(each)
-    for packetizer in reversed(packetizers):
-        if packetizer.link is not None:
-            packetizer.link.take()  # what had come before
+    for packetizer in reversed(packetizers):  # what had come before: the outer ones bring the inner ones theirs
+        early = packetizer.link
+        if early is not None and early.carrier is not None:
+            early.carrier.catch_up()
+        elif early is not None:
+            early.take()
     return flow
 
 

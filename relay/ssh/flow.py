@@ -121,6 +121,12 @@ class Flow:
             self.carries.take()
             self.delivered(waiting - len(self.received))
 
+    def catch_up(self) -> None:
+        """Pass on what had come before there was a link to take it, and the end if that has come, too."""
+        self.pass_on()
+        if self.eof:
+            self._end_of_far_side()
+
     def _charge(self, size: int) -> None:
         """So many bytes have come. Raises BadPacket when the window had no room for them."""
         if size > self._credit or self.eof:
