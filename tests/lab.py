@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from peers import SYSTEM_PATH, Scripted, closed_port, missing, need
-from sshd import Server
+from sshd import Server, with_password
 
 ROOT = Path(__file__).resolve().parent.parent
 CHAINS = "*/* *+*"  # the `Host` patterns of a chain
@@ -115,6 +115,13 @@ class Lab:
         self.host(name, Port=server.port, **settings)
         self.know(name, server.port, server.host_keys)
         return server
+
+    def password_server(self, name: str, methods: str = "password", extra: str = "", **settings: object) -> Server:
+        """Start a server to which the user has `sshd.PASSWORD`, and which wants these AuthenticationMethods."""
+        within = with_password(self.top / f"{name}-shadow", self.user)
+        extra = f"AuthenticationMethods {methods}\nPermitRootLogin yes\n{extra}"
+        self.host(name, BatchMode="no", **settings)
+        return self.server(name, extra=extra, within=within)
 
     def servers(self, *names: str) -> list[Server]:
         """Start a server for each name."""

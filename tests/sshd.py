@@ -17,7 +17,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from peers import LOOPBACK, close_listener, connections, need
+from peers import LOOPBACK, close_listener, connections, missing, need
 
 # A session's HOME is the server's own (its working directory is the account's all the same),
 # $SERVER says where a command runs, and sftp needs no shell, so that accounts without one can be used.
@@ -36,6 +36,10 @@ UsePAM no
 """
 PRIVILEGE_SEPARATION = "/run/sshd"  # compiled into sshd, which does not start as root without it
 MARK = "made-by-pyrelay-tests"
+
+PASSWORD = "secret"
+# What `openssl passwd -6 -salt pyrelay secret` says.
+CRYPTED = "$6$pyrelay$MpNooP73wA/XnDhJC01dT42cI6tQhepY05kQwF89G3UhXZ43zWVGOFtS05tQvC3RoUGDEE2Bp3GSs3PjCNDGP/"
 
 
 class Connection:
@@ -146,6 +150,24 @@ class Server:
                 with suppress(ProcessLookupError):
                     os.killpg(connection.process.pid, signal.SIGKILL)
                 connection.process.wait()
+
+
+def with_password(shadow: Path, user: str) -> list[str]:
+    """The command within which an sshd finds PASSWORD to be the user's, in a shadow file that is made for it.
+
+    In a mount namespace of sshd's own that file lies over /etc/shadow. Who is not root
+    makes a user namespace first, to be root in, and then another one, to be oneself in again.
+    """
+    shadow.write_text(f"{user}:{CRYPTED}:19000:0:99999:7:::\n")
+    shadow.chmod(0o600)
+    unshare, uid = need("unshare"), os.geteuid()
+    root = [unshare, "--mount"] if uid == 0 else [unshare, "--map-root-user", "--mount"]
+    again = [] if uid == 0 else [unshare, "--user", f"--map-user={uid}", f"--map-group={os.getegid()}"]
+    within = [*root, "sh", "-c", 'mount --bind "$0" /etc/shadow && exec "$@"', str(shadow), *again]
+    tried = subprocess.run([*within, "true"], stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+    if tried.returncode != 0:
+        missing(f"no sshd can be given passwords of its own: {tried.stderr.strip()}")
+    return within
 
 
 @contextmanager

@@ -1,8 +1,8 @@
 """A terminal with a program on it, and a person who types.
 
-with Terminal(lab, "ssh", "-F", lab.config, "h1/h2", "echo $SERVER") as terminal:
-    terminal.answers({"u1@h1's password: ": "secret"})
-    assert terminal.wait() == 0
+with ssh(lab, "h1/h2", "echo $SERVER") as terminal:
+    terminal.answer("u1@h1's password: ", "secret")
+    terminal.ends_well("h2\\n")
 """
 
 from __future__ import annotations
@@ -100,6 +100,11 @@ class Terminal:
         assert self._status is not None
         return self._status
 
+    def ends_well(self, text: str) -> None:
+        """Wait until the text is shown and the program has ended, with status 0."""
+        self.expect(text)
+        assert self.wait() == 0, self.shown
+
     def wait_for_all(self) -> None:
         """Wait until nothing is left of the program, nor of what it started."""
         until = time.monotonic() + PATIENCE
@@ -145,6 +150,11 @@ class Terminal:
             return False
         self.shown += os.read(self._near, 65536).decode(errors="replace").replace("\r\n", "\n")
         return True
+
+
+def ssh(lab: Lab, *arguments: str, env: dict[str, str] | None = None) -> Terminal:
+    """The real ssh on a terminal, with the lab's config."""
+    return Terminal(lab, "ssh", "-F", lab.config, *arguments, env=env)
 
 
 def _states(pid: int) -> list[str]:

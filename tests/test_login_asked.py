@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 from login_server import SUCCESS, LoginServer, Request, Script, banner, change_request, disconnect, failure, questions
 from peers import need
-from terminal import PATIENCE, Terminal
+from terminal import PATIENCE, Terminal, ssh
 
 if TYPE_CHECKING:
     from lab import Lab
@@ -45,22 +45,11 @@ def passwords(right: str, methods: tuple[str, ...] = ("password",)) -> Script:
     return script
 
 
-def ssh(lab: Lab, *arguments: str, env: dict[str, str] | None = None) -> Terminal:
-    lab.write_config()
-    return Terminal(lab, "ssh", "-F", lab.config, *arguments, env=env)
-
-
-def arrives(terminal: Terminal) -> None:
-    """The command runs on the target, and ssh ends well."""
-    terminal.expect("h2\n")
-    assert terminal.wait() == 0
-
-
 def test_password(target: Lab) -> None:
     server = scripted(target, "h1", passwords("secret"))
     with ssh(target, "h1/h2", "echo $SERVER") as terminal:
         terminal.answer(f"pyrelay: {target.user}@h1's password: ", "secret")
-        arrives(terminal)
+        terminal.ends_well("h2\n")
         assert "secret" not in terminal.shown
         assert terminal.echo
     assert server.requests == ["none", "password"]
@@ -75,7 +64,7 @@ def test_every_hop_asks_by_its_name(target: Lab) -> None:
     with ssh(target, "alice%ha/bob%hb/h2", "echo $SERVER") as terminal:
         terminal.answer("pyrelay: alice@ha's password: ", "one")
         terminal.answer("pyrelay: bob@hb's password: ", "two")
-        arrives(terminal)
+        terminal.ends_well("h2\n")
     assert first.requests == second.requests == ["none", "password"]
 
 
@@ -85,7 +74,7 @@ def test_a_wrong_password_is_asked_for_again(target: Lab) -> None:
         terminal.answer("@h1's password: ", "wrong")
         terminal.expect("pyrelay: hop 1 of 1 (h1): permission denied, please try again\n")
         terminal.answer("@h1's password: ", "secret")
-        arrives(terminal)
+        terminal.ends_well("h2\n")
     assert server.requests == ["none", "password", "password"]
 
 
@@ -105,7 +94,7 @@ def test_a_password_is_any_bytes(target: Lab) -> None:
     scripted(target, "h1", passwords("pässwörd ☃ \\ '\""))
     with ssh(target, "h1/h2", "echo $SERVER") as terminal:
         terminal.answer("@h1's password: ", "pässwörd ☃ \\ '\"")
-        arrives(terminal)
+        terminal.ends_well("h2\n")
 
 
 def test_a_new_password_is_wanted(target: Lab) -> None:
@@ -127,7 +116,7 @@ def test_a_new_password_is_wanted(target: Lab) -> None:
         terminal.expect("the two are not the same; try again\n")
         terminal.answer("@h1's new password: ", "new")
         terminal.answer("@h1's new password, again: ", "new")
-        arrives(terminal)
+        terminal.ends_well("h2\n")
     assert sent == [("old",), ("old", "new")]
 
 
@@ -159,7 +148,7 @@ def test_questions_in_rounds(target: Lab) -> None:
         assert terminal.echo
         terminal.type("123\n")
         terminal.answer(f"pyrelay: {me} PIN: ", "0000")
-        arrives(terminal)
+        terminal.ends_well("h2\n")
     assert answers == [["secret"], [], ["123", "0000"]]
 
 
@@ -177,7 +166,7 @@ def test_questions_are_asked_again_and_then_the_next_method(target: Lab) -> None
         for _ in range(2):
             terminal.answer("Code: ", "wrong")
         terminal.answer("password: ", "right")
-        arrives(terminal)
+        terminal.ends_well("h2\n")
     assert server.requests == ["none", *["keyboard-interactive", "answers"] * 2, "password"]
 
 
@@ -205,7 +194,7 @@ def test_a_key_and_then_questions(target: Lab) -> None:
     with ssh(target, "h1/h2", "echo $SERVER") as terminal:
         terminal.answer("Code: ", "wrong")
         terminal.answer("Code: ", "123")
-        arrives(terminal)
+        terminal.ends_well("h2\n")
     assert server.requests[0].startswith("publickey")
     assert server.requests[1:] == ["keyboard-interactive", "answers"] * 2
 
@@ -223,7 +212,7 @@ def test_a_password_and_then_a_key(target: Lab) -> None:
     server = scripted(target, "h1", script, keys="yes")
     with ssh(target, "h1/h2", "echo $SERVER") as terminal:
         terminal.answer("password: ", "secret")
-        arrives(terminal)
+        terminal.ends_well("h2\n")
     assert [name.removesuffix("-hostbound-v00@openssh.com") for name in server.requests] == [
         "publickey",
         "password",
@@ -237,7 +226,7 @@ def test_preferred_authentications(target: Lab) -> None:
     target.host("h1", PreferredAuthentications="password,publickey")
     with ssh(target, "h1/h2", "echo $SERVER") as terminal:
         terminal.answer("password: ", "secret")
-        arrives(terminal)
+        terminal.ends_well("h2\n")
     assert server.requests == ["none", "password"]
 
 
@@ -407,7 +396,7 @@ def test_a_master_outlives_the_terminal_that_it_was_started_on(target: Lab) -> N
     master = ("-o", "ControlMaster=yes", "-o", "ControlPersist=yes", "-o", f"ControlPath={path}")
     with ssh(target, *master, "h1/h2", "echo $SERVER") as terminal:
         terminal.answer("password: ", "secret")
-        arrives(terminal)
+        terminal.ends_well("h2\n")
     assert target.ssh("-o", f"ControlPath={path}", "h1/h2", "echo again").stdout == "again\n"
     target.ssh("-o", f"ControlPath={path}", "-O", "exit", "h1/h2")
 
@@ -457,7 +446,7 @@ def test_askpass_goes_before_the_terminal_where_it_shall(target: Lab) -> None:
     scripted(target, "h1", passwords("secret"))
     env = {**askpass(target, "echo secret"), "SSH_ASKPASS_REQUIRE": "prefer", "DISPLAY": ":0"}
     with ssh(target, "h1/h2", "echo $SERVER", env=env) as terminal:
-        arrives(terminal)
+        terminal.ends_well("h2\n")
         assert "password" not in terminal.shown
 
 
@@ -502,7 +491,7 @@ def test_a_banner_of_a_megabyte_of_control_characters(target: Lab) -> None:
     scripted(target, "h1", passwords("secret"), *map(banner, pieces))
     with ssh(target, "h1/h2", "echo $SERVER") as terminal:
         terminal.answer("password: ", "secret")
-        arrives(terminal)
+        terminal.ends_well("h2\n")
         head = "pyrelay: hop 1 of 1 (h1): "
         assert f"{head}the server says:\n{head}  Welcome.\n{head}    Be [31mgood.\n" in terminal.shown
         assert all(c.isprintable() for c in terminal.shown.replace("\n", "").replace("\r", ""))
@@ -533,7 +522,7 @@ def test_banners_are_silenced(target: Lab) -> None:
     target.options = ["-q"]
     with ssh(target, "h1/h2", "echo $SERVER") as terminal:
         terminal.answer("password: ", "secret")
-        arrives(terminal)
+        terminal.ends_well("h2\n")
         assert "Welcome" not in terminal.shown
 
 
@@ -587,6 +576,6 @@ def test_no_secret_is_told_at_any_verbosity(target: Lab) -> None:
         for _ in range(3):
             terminal.answer("Code: ", "tr0ub4dor")
         terminal.answer("password: ", "hunter2")
-        arrives(terminal)
+        terminal.ends_well("h2\n")
         assert "hunter2" not in terminal.shown
         assert "tr0ub4dor" not in terminal.shown

@@ -1,0 +1,142 @@
+"""Real sshds that want passwords, typed on a terminal. What no sshd asks by itself is in test_login_asked.py."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+import pytest
+from sshd import PASSWORD
+from terminal import PATIENCE, ssh
+
+if TYPE_CHECKING:
+    from lab import Lab
+    from sshd import Server
+
+
+@pytest.fixture
+def target(lab: Lab) -> Lab:
+    """A lab with a target h2, which takes a key."""
+    lab.server("h2")
+    return lab
+
+
+def whole_log(server: Server) -> str:
+    """What a server has logged of clients that have left."""
+    for connection in server.connections:
+        connection.process.wait(PATIENCE)
+    return server.log()
+
+
+def requests(log: str) -> list[str]:
+    """The methods that clients asked for; a key is one, however it is bound to the host."""
+    return re.findall(r"^debug1: userauth-request for .* method ([a-z]+(?:-interactive)?)", log, re.MULTILINE)
+
+
+def test_a_password_on_the_hop_and_a_key_on_the_target(target: Lab) -> None:
+    h1 = target.password_server("h1")
+    with ssh(target, "h1/h2", "echo $SERVER") as terminal:
+        terminal.answer(f"pyrelay: {target.user}@h1's password: ", PASSWORD)
+        terminal.ends_well("h2\n")
+        assert PASSWORD not in terminal.shown
+        assert terminal.echo
+    assert f"Accepted password for {target.user} from " in h1.log()
+    assert f"Accepted publickey for {target.user} from " in target["h2"].log()
+
+
+def test_passwords_on_every_hop_and_on_the_target(lab: Lab) -> None:
+    servers = [lab.password_server(name) for name in ("h1", "h2", "h3")]
+    with ssh(lab, "-o", "BatchMode=no", "h1/h2/h3", "echo $SERVER") as terminal:
+        terminal.answer(f"pyrelay: {lab.user}@h1's password: ", PASSWORD)
+        terminal.answer(f"pyrelay: {lab.user}@h2's password: ", PASSWORD)
+        terminal.answer(f"\r{lab.user}@h1/h2/h3's password: ", PASSWORD)  # which ssh itself asks for
+        terminal.ends_well("h3\n")
+        assert terminal.echo
+    assert [server.logins() for server in servers] == [[lab.user]] * 3
+
+
+def test_a_wrong_password_and_then_the_right_one(target: Lab) -> None:
+    h1 = target.password_server("h1", PubkeyAuthentication="no")
+    with ssh(target, "h1/h2", "echo $SERVER") as terminal:
+        terminal.answer("@h1's password: ", "wrong")
+        terminal.expect("pyrelay: hop 1 of 1 (h1): permission denied, please try again\n")
+        terminal.answer("@h1's password: ", PASSWORD)
+        terminal.ends_well("h2\n")
+    assert requests(whole_log(h1)) == ["none", "password", "password"]
+    assert h1.logins() == [target.user]
+
+
+@pytest.mark.parametrize(("prompts", "times"), [(1, "1 time"), (2, "2 times")])
+def test_wrong_passwords_to_the_end(target: Lab, prompts: int, times: str) -> None:
+    h1 = target.password_server("h1", PubkeyAuthentication="no", NumberOfPasswordPrompts=prompts)
+    with ssh(target, "h1/h2") as terminal:
+        for _ in range(prompts):
+            terminal.answer("@h1's password: ", "wrong")
+        terminal.expect(
+            f"pyrelay: hop 1 of 1 (h1): login as {target.user} refused; the server takes password; "
+            f"offered: password ({times})\n"
+        )
+        assert terminal.wait() == 255
+        assert terminal.shown.count("password: ") == prompts
+        assert "wrong" not in terminal.shown
+        assert terminal.echo
+    assert whole_log(h1).count("Failed password for ") == prompts
+    assert h1.logins() == target["h2"].logins() == []
+
+
+def test_more_wrong_passwords_than_the_server_takes(target: Lab) -> None:
+    h1 = target.password_server("h1", extra="MaxAuthTries 2", PubkeyAuthentication="no")
+    with ssh(target, "h1/h2") as terminal:
+        for _ in range(2):
+            terminal.answer("@h1's password: ", "wrong")
+        terminal.expect(
+            f"pyrelay: hop 1 of 1 (h1): the server ended the login as {target.user}: Too many authentication failures; "
+            "the server takes password; offered: password (2 times)\n"
+        )
+        assert terminal.wait() == 255
+        assert terminal.echo
+    assert h1.logins() == []
+
+
+def test_a_key_that_is_refused_leaves_a_try_for_the_password(target: Lab) -> None:
+    h1 = target.password_server("h1", extra="MaxAuthTries 2")
+    with ssh(target, "h1/h2", "echo $SERVER") as terminal:
+        terminal.answer("@h1's password: ", PASSWORD)
+        terminal.ends_well("h2\n")
+    assert requests(whole_log(h1)) == ["publickey", "password"]
+
+
+def test_all_that_a_server_offers_by_itself(target: Lab) -> None:
+    """A key that it does not know, questions that it never puts, a password."""
+    h1 = target.password_server("h1", "any")
+    h1.authorize("")
+    with ssh(target, "h1/h2", "echo $SERVER") as terminal:
+        terminal.answer("@h1's password: ", PASSWORD)
+        terminal.ends_well("h2\n")
+        assert terminal.shown.count("pyrelay") == 1  # and nothing is said of what did not work
+    assert requests(whole_log(h1)) == ["publickey", "keyboard-interactive", "password"]
+
+
+@pytest.mark.parametrize("methods", [["publickey", "password"], ["password", "publickey"]])
+def test_a_key_and_a_password(target: Lab, methods: list[str]) -> None:
+    h1 = target.password_server("h1", ",".join(methods))
+    with ssh(target, "h1/h2", "echo $SERVER") as terminal:
+        terminal.answer("@h1's password: ", "wrong")
+        terminal.answer("@h1's password: ", PASSWORD)
+        terminal.ends_well("h2\n")
+    log = whole_log(h1)
+    assert re.findall(r"^(?:Partial|Accepted) (\w+) for ", log, re.MULTILINE) == methods
+    assert log.count("Failed password for ") == 1
+    assert h1.logins() == [target.user]
+
+
+def test_a_key_without_the_password(target: Lab) -> None:
+    h1 = target.password_server("h1", "publickey,password", NumberOfPasswordPrompts=1)
+    with ssh(target, "h1/h2") as terminal:
+        terminal.answer("@h1's password: ", "wrong")
+        terminal.expect(
+            f"pyrelay: hop 1 of 1 (h1): login as {target.user} refused; the server takes password; "
+            "publickey granted, which is not enough; offered: ED25519 "
+        )
+        assert terminal.wait() == 255
+    assert h1.logins() == []
