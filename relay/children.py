@@ -23,11 +23,14 @@ if TYPE_CHECKING:
 class Children:
     """Every child that was started and may still run.
 
-    They are started in one thread and ended in another, by a signal's handler
+    environ, directory: the environment that they get, and where they run; this
+    process's own unless given. They are started in one thread and ended in another, by a signal's handler
     too: no child may slip through between its start and its being known.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, environ: Mapping[str, str] = os.environ, directory: str | None = None) -> None:
+        self.environ = environ
+        self.directory = directory
         self._running: list[Popen[bytes]] = []
         self._hushed: list[Popen[bytes]] = []
         self._lock = RLock()
@@ -39,9 +42,9 @@ class Children:
 
         return self._start(argv, stdin=DEVNULL, stdout=PIPE, stderr=PIPE)
 
-    def connect(self, argv: Sequence[str], stdio: socket, environ: Mapping[str, str]) -> Popen[bytes]:
-        """Start a program that serves one end of a socket pair as its stdin and stdout."""
-        return self._start(argv, stdin=stdio.fileno(), stdout=stdio.fileno(), env=dict(environ))
+    def connect(self, argv: Sequence[str], stdio: socket, more: Mapping[str, str] | None = None) -> Popen[bytes]:
+        """Start a program that serves one end of a socket pair as its stdin and stdout. more: for its environment."""
+        return self._start(argv, stdin=stdio.fileno(), stdout=stdio.fileno(), env={**self.environ, **(more or {})})
 
     def hush(self, child: Popen[bytes]) -> None:
         """From now on a child is to be ended without a word of its own: it has nothing of a terminal to put right."""
@@ -53,7 +56,7 @@ class Children:
         with self._lock:
             if self._ended:
                 raise RelayError("the program is about to end")
-            child: Popen[bytes] = Popen(argv, **how)
+            child: Popen[bytes] = Popen(argv, **{"env": dict(self.environ), "cwd": self.directory, **how})
             self._running.append(child)
         return child
 

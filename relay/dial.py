@@ -6,7 +6,6 @@ messages; it must not know what is inside a leg.
 
 from __future__ import annotations
 
-import os
 from _thread import start_new_thread
 
 from relay import tcp
@@ -165,15 +164,14 @@ def _run_proxy_command(command: str, hop: HopSettings, progress: Progress, child
     """
     import socket  # noqa: PLC0415  (a raw relay has no use for it here)
 
-    via = os.environ.get(VIA, "").split()
+    via = children.environ.get(VIA, "").split()
     if hop.name in via:
         raise RelayError(f"ssh_config: the ProxyCommand of {hop.name} leads back to {hop.name}")
     progress.stage(f"running {command}")
     ours, theirs = socket.socketpair()
-    shell = os.environ.get("SHELL") or "/bin/sh"
+    shell = children.environ.get("SHELL") or "/bin/sh"
     with theirs:
-        environ = {**os.environ, VIA: " ".join([*via, hop.name])}
-        child = children.connect([shell, "-c", f"exec {command}"], theirs, environ)
+        child = children.connect([shell, "-c", f"exec {command}"], theirs, {VIA: " ".join([*via, hop.name])})
     if not hop.yes("proxyusefdpass"):
         return ours
     with ours:

@@ -166,7 +166,7 @@ def _token(settings: HopSettings) -> str:
     from relay.ssh.identities import gather  # noqa: PLC0415
 
     held = []
-    agent = socket_path(settings.get("identityagent"), os.environ)
+    agent = socket_path(settings.get("identityagent"), settings.environ)
     if agent is not None:
         try:
             connection = Agent(agent, _AGENT_SECONDS)

@@ -71,7 +71,7 @@ class OpensshHop:
             if self._progress.verbosity >= 3:
                 argv.insert(1, "-v")
             with theirs:
-                child = self._children.connect(argv, theirs, os.environ)
+                child = self._children.connect(argv, theirs)
             stream = SshStream(ours, child, counter.under, self.place)
             counter.serve(stream)
         stream.skip_to(mark)

@@ -71,12 +71,14 @@ class Notice:
 class Prompt:
     """The one who asks, for every hop of a route: one question at a time.
 
-    children: what starts askpass programs, and ends them with the program.
+    children: what starts askpass programs, and ends them with the program; their
+    environment is the person's.
     batch: nobody may be asked anything; the dialer sets it for each hop (BatchMode).
     """
 
     def __init__(self, progress: Progress, children: Children, batch: bool = False) -> None:
         self.batch = batch
+        self.environ = children.environ
         self._progress = progress
         self._children = children
         self._one = allocate_lock()
@@ -120,9 +122,9 @@ class Prompt:
         """
         if self.tell(text):
             return Notice(True)
-        if self.batch or not askpass_rules(os.environ)[1]:
+        if self.batch or not askpass_rules(self.environ)[1]:
             return Notice(False)
-        command = ["env", "SSH_ASKPASS_PROMPT=none", _askpass(), f"pyrelay: {presentable(text)}"]
+        command = ["env", "SSH_ASKPASS_PROMPT=none", _askpass(self.environ), f"pyrelay: {presentable(text)}"]
         return Notice(True, self._children.ask(command))
 
     def _say_on_terminal(self, text: str) -> bool:
@@ -171,7 +173,7 @@ class Prompt:
 
     def _put(self, text: str, echo: bool) -> bytes:
         """The answer to text, from whom the rules name."""
-        first, allowed = askpass_rules(os.environ)
+        first, allowed = askpass_rules(self.environ)
         if first and allowed:
             return self._ask_program(text)
         tty = _open_tty()
@@ -216,7 +218,7 @@ class Prompt:
 
     def _ask_program(self, text: str) -> bytes:
         """The first line that the askpass program prints; a status other than 0 means that it was cancelled."""
-        program = _askpass()
+        program = _askpass(self.environ)
         try:
             child = self._children.ask([program, text])
         except OSError as error:
@@ -228,9 +230,9 @@ class Prompt:
         return answer[:_ENOUGH].partition(b"\n")[0].rstrip(b"\r")
 
 
-def _askpass() -> str:
+def _askpass(environ: Mapping[str, str]) -> str:
     """The askpass program."""
-    return os.environ.get("SSH_ASKPASS") or "ssh-askpass"
+    return environ.get("SSH_ASKPASS") or "ssh-askpass"
 
 
 def askpass_rules(environ: Mapping[str, str]) -> tuple[bool, bool]:

@@ -38,6 +38,8 @@ class HopSettings:
     name: as the route spells it. hostname, user, port: where and as whom to
     log in. Everything else by its keyword, in lower case as `ssh -G` prints it.
     words: the end of an ssh command line that gives these settings.
+    environ, directory: of who asks, for the names of files; this process's own
+    unless given.
     """
 
     def __init__(
@@ -46,8 +48,13 @@ class HopSettings:
         values: Mapping[str, Sequence[str]],
         defaults: Mapping[str, Sequence[str]] | None = None,
         words: Sequence[str] = (),
+        *,
+        environ: Mapping[str, str] = os.environ,
+        directory: str = "",
     ) -> None:
         self.name = name
+        self.environ = environ
+        self._directory = directory
         self.words = tuple(words)
         self._values = values
         self._defaults = defaults or {}
@@ -103,9 +110,14 @@ class HopSettings:
         for line in self.all(key):
             names += [line] if key in _ONE_NAME else line.split()
         names = [name for name in names if name.lower() != "none"]
-        if key in _EXPANDED:
-            return tuple(os.path.expanduser(name) for name in names)
-        return tuple(os.path.expanduser(self.expand(name)) for name in names)
+        return tuple(self._path(name if key in _EXPANDED else self.expand(name)) for name in names)
+
+    def _path(self, name: str) -> str:
+        """A file's name with its ~ replaced, as seen from where the user is."""
+        home = self.environ.get("HOME")
+        if home and (name == "~" or name.startswith("~/")):
+            return home + name[1:]
+        return os.path.join(self._directory, os.path.expanduser(name))
 
     def proxy_command(self) -> str:
         """The name's own ProxyCommand, ready for a shell, or "" when it has none.
@@ -132,7 +144,7 @@ class HopSettings:
         more: further tokens by their letter, such as {"H": host}. Raises
         RelayError for a token or a variable that does not exist.
         """
-        return _expand(text, {**self.tokens(), **(more or {})}, os.environ)
+        return _expand(text, {**self.tokens(), **(more or {})}, self.environ)
 
     def tokens(self) -> dict[str, str]:
         """The tokens that file names may hold, by their letter (TOKENS, ssh_config(5))."""
@@ -246,7 +258,7 @@ class Lookup:
                 if line not in warned:
                     progress.note(0, line)
                 warned.add(line)
-            found.append(_checked(HopSettings(query.element.host, parse(out), defaults, query.words())))
+            found.append(checked(HopSettings(query.element.host, parse(out), defaults, query.words())))
         return found
 
 
@@ -260,7 +272,7 @@ def parse(output: bytes) -> dict[str, list[str]]:
     return values
 
 
-def _checked(settings: HopSettings) -> HopSettings:
+def checked(settings: HopSettings) -> HopSettings:
     """The same, when HostName and User are fit to be handed on: ssh does not check them itself."""
     try:
         check_host(settings.hostname)
@@ -268,9 +280,3 @@ def _checked(settings: HopSettings) -> HopSettings:
     except RouteError as error:
         raise RelayError(f"ssh_config of {settings.name}: {error.cause}", hint=error.hint) from error
     return settings
-
-
-def proxy_command(settings: HopSettings) -> str:
-    """The hop's own ProxyCommand with its tokens replaced, or "" when it has none."""
-    command = settings.get("proxycommand")
-    return "" if command.lower() in {"", "none"} else settings.expand(command)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-
 from relay import tcp
 from relay.errors import RelayError, printable
 from relay.proxy.address import CONNECT, SOCKS4, TOR, VARIABLE, check_field
@@ -12,7 +10,7 @@ from relay.proxy.wire import NoAnswer, Wire
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from _socket import socket
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from relay.progress import Progress
     from relay.prompt import Prompt
@@ -52,15 +50,15 @@ def connect(
             raise
         return sock
 
-    return _through_tor(through) if proxy.kind == TOR and not proxy.address else through(proxy)
+    return _through_tor(through, prompt.environ) if proxy.kind == TOR and not proxy.address else through(proxy)
 
 
-def _through_tor(through: Callable[[Proxy, float | None], socket]) -> socket:
+def _through_tor(through: Callable[[Proxy, float | None], socket], environ: Mapping[str, str]) -> socket:
     """By the first place that answers as Tor's SOCKS port does."""
     from relay.proxy.tor import HOST_VARIABLE, PORT_VARIABLE, places  # noqa: PLC0415
 
     causes = []
-    candidates = places()
+    candidates = places(environ)
     for place in candidates:
         try:
             return through(place, None if place is candidates[-1] else TOR_ANSWER)
@@ -103,7 +101,7 @@ def _credentials(
         progress.note(0, f"a password on the command line can be read by everyone on this machine; ${VARIABLE} cannot")
     if proxy.user is None or proxy.kind == SOCKS4:
         return proxy.user, None
-    password = os.environ.get(VARIABLE) if proxy.password is None else proxy.password
+    password = prompt.environ.get(VARIABLE) if proxy.password is None else proxy.password
     if password is None:
         from relay.prompt import NobodyToAsk  # noqa: PLC0415
 

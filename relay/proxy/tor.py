@@ -13,15 +13,19 @@ from relay.errors import UsageError
 from relay.proxy.address import TOR, Proxy
 from relay.route import check_host, parse_port
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
 HOST = "127.0.0.1"
 PORTS = (9050, 9150)  # tor itself, and the one that Tor Browser brings
 HOST_VARIABLE, PORT_VARIABLE = "TOR_SOCKS_HOST", "TOR_SOCKS_PORT"  # Tor Browser's own
 FIELD = 255  # bytes; see RFC 1929
 
 
-def places() -> list[Proxy]:
+def places(environ: Mapping[str, str]) -> list[Proxy]:
     """Where to look for Tor, in this order. Raises UsageError when the environment names a place that is none."""
-    host, port = os.environ.get(HOST_VARIABLE), os.environ.get(PORT_VARIABLE)
+    host, port = environ.get(HOST_VARIABLE), environ.get(PORT_VARIABLE)
     if not host and not port:
         return [Proxy(TOR, HOST, port) for port in PORTS]
     try:

@@ -7,7 +7,6 @@ refuse. A key that costs nothing signs at once, which saves a round trip.
 
 from __future__ import annotations
 
-import os
 from collections import deque
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
@@ -111,7 +110,7 @@ class PublicKeys:
     def _prepare(self) -> list[Identity]:
         """What there is to offer, in order."""
         held = []
-        path = socket_path(self._settings.get("identityagent"), os.environ)
+        path = socket_path(self._settings.get("identityagent"), self._settings.environ)
         if path is not None:
             try:
                 self._agent = Agent(path, self._progress.left(_AGENT_SECONDS))
