@@ -95,12 +95,12 @@ def _through_hops(
     progress.at(places[0])
     engines = Engines(options.engine, progress, prompt, children)
     hop: Hop | None = None
-    reach: Reach = partial(_first_leg, found[0], options, progress, prompt, children)
+    reach: Reach = partial(first_leg, found[0], options, progress, prompt, children)
     for settings, following, place in zip(found, found[1:], places[1:], strict=False):
         prompt.batch = settings.yes("batchmode")
         hop = engines.enter(settings, reach, hop)
         progress.at(place)
-        reach = partial(_next_leg, hop, following, options.netcat_for(settings.name))
+        reach = partial(next_leg, hop, following, progress, options.netcat_for(settings.name))
     return reach()[0]
 
 
@@ -130,7 +130,7 @@ def _look_up(
     return elements, found
 
 
-def _first_leg(
+def first_leg(
     hop: HopSettings, options: Options, progress: Progress, prompt: Prompt, children: Children
 ) -> tuple[socket, str]:
     """A stream to the first hop, as options or name say, else its ssh_config; and its address, if TCP knows it."""
@@ -151,9 +151,11 @@ def _first_leg(
     return stream, "" if _is_proxied(hop.hostname, options) else stream.getpeername()[0]
 
 
-def _next_leg(hop: Hop, following: HopSettings, netcat: str | None) -> tuple[socket | ChannelStream, str]:
+def next_leg(
+    hop: Hop, following: HopSettings, progress: Progress, netcat: str | None
+) -> tuple[socket | ChannelStream, str]:
     """A stream from a hop to what follows it; what a hop connects to has no address here."""
-    return hop.forward(following.hostname, following.port, netcat), ""
+    return hop.forward(following.hostname, following.port, progress, netcat), ""
 
 
 def _run_proxy_command(command: str, hop: HopSettings, progress: Progress, children: Children) -> socket:

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     class Hop(Protocol):
         """A hop that has been entered."""
 
-        def forward(self, host: str, port: int, netcat: str | None = None) -> Stream:
+        def forward(self, host: str, port: int, progress: Progress, netcat: str | None = None) -> Stream:
             """A stream from the hop to host and port. netcat: the command that may be run there for it."""
 
 

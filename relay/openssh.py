@@ -52,23 +52,22 @@ class OpensshHop:
         self.place = progress.place
         self._settings = settings
         self._reach = reach
-        self._progress = progress
         self._children = children
 
-    def forward(self, host: str, port: int, netcat: str | None = None) -> SshStream:  # noqa: ARG002
+    def forward(self, host: str, port: int, progress: Progress, netcat: str | None = None) -> SshStream:  # noqa: ARG002
         """A stream from the hop to host and port; ssh has logged in then, and is about to ask the hop for it.
 
         netcat does not count: ssh does not tell us why a hop would not
         forward. Raises RelayError; what ssh itself has said is on stderr.
         """
-        following, self._progress.place = self._progress.place, self.place
+        following, progress.place = progress.place, self.place
         under, _ = self._reach()
-        self._progress.stage("login by ssh")
+        progress.stage("login by ssh")
         ours, theirs = socket.socketpair()
         mark = f"pyrelay-{os.urandom(8).hex()}"
         with _Counter(under) as counter:
             argv = _argv(self._settings, host, port, counter.address, mark)
-            if self._progress.verbosity >= 3:
+            if progress.verbosity >= 3:
                 argv.insert(1, "-v")
             with theirs:
                 child = self._children.connect(argv, theirs)
@@ -76,8 +75,8 @@ class OpensshHop:
             counter.serve(stream)
         stream.skip_to(mark)
         self._children.hush(child)
-        self._progress.stage("")
-        self._progress.place = following
+        progress.stage("")
+        progress.place = following
         return stream
 
 

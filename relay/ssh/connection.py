@@ -113,16 +113,30 @@ class Connection:
 
 
 def attach(channel: paramiko.Channel) -> Flow | None:
-    """Take the moving of a channel's data over from the transports that carry it, where that is not done yet.
+    """Take over the moving of a channel's data, which whoever calls Connection.receive does from then on.
 
-    It is done from then on by whoever calls Connection.receive, and only that
-    thread may attach more channels to the connection. None, and nothing
-    changed, when a transport cannot hand its work over (Packetizer.can_park).
+    Only that thread may attach more channels to the connection. None when
+    `take_over` is.
     """
-    chain = [channel]
-    while isinstance(stream := chain[-1].transport.packetizer.stream, paramiko.Channel):
-        chain.append(stream)
-    packetizers: list[Packetizer] = [each.transport.packetizer for each in chain]
+    link = take_over(channel.transport)
+    if link is None:
+        return None
+    link.packetizer.settle()  # what has come about the channel is with the channel
+    return link.flow(channel)
+
+
+def take_over(transport: paramiko.Transport) -> Link | None:
+    """Take over the moving of all data from a transport and from those that carry it, where that is not done yet.
+
+    None, and nothing changed, when one of them cannot hand its work over
+    (Packetizer.can_park); None, too, when it has ended.
+    """
+    chain = [transport]
+    carriers: list[paramiko.Channel] = []
+    while isinstance(stream := chain[-1].packetizer.stream, paramiko.Channel):
+        carriers.append(stream)
+        chain.append(stream.transport)
+    packetizers: list[Packetizer] = [each.packetizer for each in chain]
     reader = packetizers[-1].reader
     if reader is None or not all(packetizer.can_park for packetizer in packetizers):
         return None
@@ -131,20 +145,17 @@ def attach(channel: paramiko.Channel) -> Flow | None:
         packetizer.park()
     if any(packetizer.closed for packetizer in packetizers):
         return None
-    outermost = packetizers[-1].link
-    connection = outermost.connection if outermost is not None else Connection(reader)
-    flow: Flow | None = None
-    for each in reversed(chain):
-        link = each.transport.packetizer.link or Link(connection, each.transport, flow)
-        each.transport.sock = GivenUp()
-        flow = link.flow(each)
-    for packetizer in reversed(packetizers):  # what had come before: the outer ones bring the inner ones theirs
-        early = packetizer.link
-        if early is not None and early.carrier is not None:
-            early.carrier.catch_up()
-        elif early is not None:
-            early.take()
-    return flow
+    outermost: Link = packetizers[-1].link or Link(Connection(reader), chain[-1], None)
+    link = outermost
+    for each, carrier in zip(reversed(chain[:-1]), reversed(carriers), strict=True):
+        link = each.packetizer.link or Link(link.connection, each, link.flow(carrier))
+    for each in chain:
+        each.sock = GivenUp()
+    outermost.take()  # what had come before; it brings the inner ones theirs
+    for packetizer in reversed(packetizers[:-1]):
+        if packetizer.link is not None and packetizer.link.carrier is not None:
+            packetizer.link.carrier.catch_up()
+    return link if link.error is None else None
 
 
 class GivenUp:

@@ -97,21 +97,22 @@ class Session:
         if interval:
             self.transport.keep_alive(interval, int(settings.get("serveralivecountmax", "3")))
 
-    def forward(self, host: str, port: int, netcat: str | None = None) -> ChannelStream:
+    def forward(self, host: str, port: int, progress: Progress, netcat: str | None = None) -> ChannelStream:
         """A stream from the hop to host and port, which the hop looks up (RFC 4254 section 7.2, direct-tcpip).
 
+        progress: of whoever wants it, who need not be the one that logged in.
         netcat: the command that may be run on a hop that denies forwarding,
         "" for one that finds a tool by itself, None for none. Raises
         RelayError: when the hop may not forward, it is the hop that failed,
         else it is the place that could not be reached.
         """
-        self._progress.stage("waiting for the hop to connect")
+        progress.stage("waiting for the hop to connect")
         try:
             channel = self.transport.open_channel("direct-tcpip", (host, port), ("127.0.0.1", 65535))
         except Refused as error:
             if error.reason == OPEN_FAILED_ADMINISTRATIVELY_PROHIBITED:
                 if netcat is not None:
-                    return self._cross(host, port, netcat)
+                    return self._cross(host, port, netcat, progress)
                 raise RelayError(
                     f"the server does not forward to {host} port {port}: {error or 'administratively prohibited'}",
                     hint="AllowTcpForwarding and PermitOpen in its sshd_config decide that; "
@@ -124,12 +125,12 @@ class Session:
             raise self.lost(error) from error
         return ChannelStream(channel, self)
 
-    def _cross(self, host: str, port: int, template: str) -> ChannelStream:
+    def _cross(self, host: str, port: int, template: str, progress: Progress) -> ChannelStream:
         """The same without forwarding, by a command on the hop."""
         from relay.ssh import netcat  # noqa: PLC0415  (few hops need it)
 
-        self._progress.note(1, "it denies forwarding: crossing it by a netcat there", place=self.place)
-        return netcat.cross(self, host, port, template, self._progress)
+        progress.note(1, "it denies forwarding: crossing it by a netcat there", place=self.place)
+        return netcat.cross(self, host, port, template, progress)
 
     def lost(self, error: BaseException | None = None) -> RelayError:
         """Why the link is lost, told of the outermost session that has failed: the others fell with it."""

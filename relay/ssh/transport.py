@@ -87,6 +87,8 @@ class Transport(paramiko.Transport):
         self._outer = outer  # the transport whose channel carries this one
         self._unanswered = 0  # keepalives
         self._over = threading.Event()
+        self._opening = threading.local()  # number: of the channel that a thread opens
+        self._refused: dict[int, Refused] = {}
 
     def carry_acknowledgements(self) -> None:
         """Send a few bytes to be ignored (RFC 4253 section 11.2), for the acknowledgements that they carry.
@@ -205,11 +207,22 @@ class Transport(paramiko.Transport):
         m.get_int()
         self.saved_exception = Disconnected(printable(m.get_string().decode(errors="replace")))
 
+    def _next_channel(self) -> int:
+        """Remember which channel a thread opens: several may do so at once, and each must get its own refusal."""
+        number: int = super()._next_channel()
+        self._opening.number = number
+        return number
+
+    def get_exception(self) -> BaseException | None:
+        """Why the channel that this thread has opened is refused, else why the transport has ended."""
+        refused = self._refused.pop(getattr(self._opening, "number", -1), None)
+        return refused or super().get_exception()
+
     def _parse_channel_open_failure(self, m: Message) -> None:
         """Keep the server's text, which paramiko only logs."""
         channel, reason, text = m.get_int(), m.get_int(), m.get_string()
         with self.lock:
-            self.saved_exception = Refused(reason, printable(text.decode(errors="replace")))
+            self._refused[channel] = Refused(reason, printable(text.decode(errors="replace")))
             self._channels.delete(channel)
             event = self.channel_events.pop(channel, None)
         if event is not None:
