@@ -31,6 +31,9 @@ class Channel(Protocol):
     def shutdown_write(self) -> None:
         """Tell the target that nothing follows."""
 
+    def wait_for_close(self, seconds: float) -> None:
+        """Wait until the far side has closed it, too, and so has passed on all that it had for the target."""
+
     def close(self) -> None:
         """Give it up; a recv or sendall that waits in another thread returns or raises."""
 
@@ -62,9 +65,14 @@ class Bridge:
             raise self._lost
 
     def send_the_rest(self, *, gone: bool) -> None:
-        """Wait until the channel has taken what the socket was given, though not for ever. gone: ssh has left."""
+        """Wait until the target has what the socket was given, though not for ever. gone: ssh has left.
+
+        (The server would forget some of it when the connection is closed before.)
+        """
+        patience = LAST_WORDS if gone else PATIENCE
         self.socket.shutdown(socket.SHUT_WR)
-        self._sending.acquire(timeout=LAST_WORDS if gone else PATIENCE)
+        if self._sending.acquire(timeout=patience):
+            self.channel.wait_for_close(patience)
 
     def _receive(self) -> None:
         try:

@@ -41,6 +41,11 @@ class ChannelStream:
         """No more will be sent; the far side may still send."""
         self.channel.shutdown_write()
 
+    def wait_for_close(self, seconds: float) -> None:
+        """Wait until the hop has closed the channel, at most so long: it does once the target has got everything."""
+        with self.channel.out_buffer_cv:
+            self.channel.out_buffer_cv.wait_for(lambda: self.channel.closed, seconds)
+
     def close(self) -> None:
         """Close the channel; the session lives on."""
         self.channel.close()
