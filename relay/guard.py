@@ -75,7 +75,7 @@ def watch(work: Callable[[], T], progress: Progress, stdin: int, stdout: int, pa
 
 
 def clean_up_on_signals(clean_up: Callable[[], None]) -> None:
-    """From now on SIGHUP, SIGINT and SIGTERM end the process after clean_up.
+    """From now on SIGHUP, SIGINT, SIGQUIT and SIGTERM end the process after clean_up.
 
     It runs in the main thread, whatever the thread that dials is stuck in.
     """
@@ -84,6 +84,6 @@ def clean_up_on_signals(clean_up: Callable[[], None]) -> None:
         clean_up()
         os._exit(EXIT_SIGNALLED + number)
 
-    for number in (_signal.SIGHUP, _signal.SIGINT, _signal.SIGTERM):
+    for number in (_signal.SIGHUP, _signal.SIGINT, _signal.SIGQUIT, _signal.SIGTERM):
         if _signal.getsignal(number) != _signal.SIG_IGN:  # nohup, or a shell's background: whoever said so meant us
             _signal.signal(number, leave)

@@ -31,7 +31,7 @@ if not pid:
     os.dup2(0, 1)
     os.dup2(0, 2)
     os.execvp(sys.argv[1], sys.argv[1:])
-for number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM, signal.SIGTSTP):
+for number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM, signal.SIGTSTP):
     signal.signal(number, signal.SIG_IGN)
 print(pid, flush=True)
 print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), flush=True)
@@ -99,6 +99,13 @@ class Terminal:
             pass
         assert self._status is not None
         return self._status
+
+    def stays_as_it_is(self, seconds: float) -> None:
+        """Let time pass, and see that nothing is shown meanwhile."""
+        before, until = self.shown, time.monotonic() + seconds
+        while (left := until - time.monotonic()) > 0:
+            self._read(left)
+            assert self.shown == before
 
     def ends_well(self, text: str) -> None:
         """Wait until the text is shown and the program has ended, with status 0."""

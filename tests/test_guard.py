@@ -117,7 +117,7 @@ def test_parent_gone(stdio: tuple[Pipe, Pipe], stuck: Callable[[], object]) -> N
         watch(stuck, stdio, parent=os.getpid())
 
 
-@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM])
 def test_a_signal_ends_the_program_and_what_it_started(lab: Lab, number: signal.Signals) -> None:
     alive = lab.top / "alive"  # open as long as the ProxyCommand lives
     os.mkfifo(alive)

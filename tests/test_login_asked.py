@@ -300,19 +300,22 @@ def test_no_passphrase_is_given(target: Lab, locked: Path) -> None:
 # Ends
 
 
-def test_ctrl_c_at_a_prompt(target: Lab) -> None:
+@pytest.mark.parametrize(
+    ("key", "number"), [("\x03", signal.SIGINT), ("\x1c", signal.SIGQUIT)], ids=["Ctrl-C", "Ctrl-\\"]
+)
+def test_a_key_that_ends_all_at_a_prompt(target: Lab, key: str, number: signal.Signals) -> None:
     server = scripted(target, "h1", passwords("secret"))
     with ssh(target, "h1/h2") as terminal:
         terminal.expect("@h1's password: ")
         assert not terminal.echo
-        terminal.type("sec\x03")
-        assert terminal.wait() in {255, -signal.SIGINT}
+        terminal.type(f"sec{key}")
+        assert terminal.wait() in {255, -number}
         terminal.wait_for_all()
         assert terminal.echo
     assert server.requests == ["none"]
 
 
-@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGTERM, signal.SIGQUIT])
 def test_a_signal_at_a_prompt(target: Lab, number: signal.Signals) -> None:
     scripted(target, "h1", passwords("secret"))
     with ssh(target, "h1/h2") as terminal:
