@@ -140,3 +140,43 @@ def test_a_key_without_the_password(target: Lab) -> None:
         )
         assert terminal.wait() == 255
     assert h1.logins() == []
+
+
+# While a question is open
+
+
+def test_the_clock_stands_still_while_a_person_is_waited_for(target: Lab) -> None:
+    target.password_server("h1")
+    target.options = ["-w", "6"]
+    with ssh(target, "h1/h2", "echo $SERVER") as terminal:
+        terminal.expect("@h1's password: ")
+        terminal.stays_as_it_is(7)
+        terminal.type(f"{PASSWORD}\n")
+        terminal.ends_well("h2\n")
+        assert terminal.echo
+
+
+def test_ssh_gives_up_at_a_prompt(target: Lab) -> None:
+    """ssh's ConnectTimeout counts a person's time, too."""
+    h1 = target.password_server("h1")
+    with ssh(target, "-o", "ConnectTimeout=5", "h1/h2") as terminal:
+        terminal.expect("@h1's password: ")
+        assert not terminal.echo
+        terminal.expect("Connection timed out during banner exchange")
+        assert terminal.wait() == 255
+        terminal.wait_for_all()
+        assert terminal.echo
+    assert requests(whole_log(h1)) == ["publickey"]
+
+
+def test_the_server_gives_up_at_a_prompt(target: Lab) -> None:
+    """As it does when LoginGraceTime is over."""
+    h1 = target.password_server("h1")
+    with ssh(target, "h1/h2") as terminal:
+        terminal.expect("@h1's password: ")
+        h1.connections[0].process.terminate()
+        h1.connections[0].process.wait(PATIENCE)
+        terminal.type(f"{PASSWORD}\n")
+        terminal.expect("pyrelay: hop 1 of 1 (h1): the server closed the connection; ")
+        assert terminal.wait() == 255
+        assert terminal.echo
