@@ -9,6 +9,7 @@ from __future__ import annotations
 import socket
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import paramiko
@@ -21,6 +22,8 @@ from relay.pubkey import Reader, string
 
 # RFC 4250 section 4.1.2
 DISCONNECT, SERVICE_ACCEPT, FAILURE, SUCCESS, BANNER, MORE = b"\x01", b"\x06", b"\x33", b"\x34", b"\x35", b"\x3c"
+
+_GONE = (OSError, EOFError)  # what writing to a client that has left raises; the second is paramiko's
 
 
 def failure(*methods: str, partial: bool = False) -> bytes:
@@ -158,14 +161,12 @@ class _Forwards(paramiko.ServerInterface):  # type: ignore[misc]  # paramiko has
         if channel is None:
             return
         threading.Thread(target=_copy, args=(channel.recv, upstream.sendall), daemon=True).start()
-        with upstream:
+        with upstream, suppress(*_GONE):
             _copy(upstream.recv, channel.sendall)
             channel.close()
 
 
 def _copy(receive: Callable[[int], bytes], send: Callable[[bytes], object]) -> None:
-    try:
+    with suppress(*_GONE):  # the other side may leave first
         while data := receive(32768):
             send(data)
-    except OSError:  # the other side left first
-        pass
