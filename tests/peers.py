@@ -36,6 +36,14 @@ def need(*programs: str) -> str:
     return str(paths[0])
 
 
+def need_ipv6() -> None:
+    """A loopback without ::1 is `missing`."""
+    try:
+        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
+    except OSError as error:
+        missing(f"this machine has no IPv6: {error}")
+
+
 class Scripted:
     """A server that says `greeting` to whoever connects, then hangs up, or stays silent for ever.
 

@@ -17,7 +17,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from peers import LOOPBACK, close_listener, closed_port, connections
+from peers import LOOPBACK, close_listener, closed_port, connections, need_ipv6
 
 from relay.children import Children
 from relay.errors import RelayError, TimedOut
@@ -422,10 +422,8 @@ def test_nobody_there(tmp_path: Path) -> None:
 
 
 def test_a_proxy_at_an_ipv6_address() -> None:
-    try:
-        peer = Peer(socks5, host="::1")
-    except OSError:
-        pytest.skip("this machine has no IPv6")
+    need_ipv6()
+    peer = Peer(socks5, host="::1")
     try:
         assert ask(parse_address(f"[::1]:{peer.port}")) == BANNER
     finally:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from peers import LOOPBACK, closed_port
+from peers import LOOPBACK, closed_port, need_ipv6
 
 from relay import tcp
 from relay.errors import RelayError, TimedOut
@@ -104,11 +104,8 @@ def test_without_keepalive(good: Address, progress: Progress) -> None:
 
 
 def test_ipv6(progress: Progress) -> None:
-    try:
-        listener = socket.create_server(("::1", 0), family=socket.AF_INET6)
-    except OSError:
-        pytest.skip("this machine has no IPv6")
-    with listener:
+    need_ipv6()
+    with socket.create_server(("::1", 0), family=socket.AF_INET6) as listener:
         tcp.connect("::1", listener.getsockname()[1], progress).close()
 
 
