@@ -122,7 +122,8 @@ class Session:
             cause = _sentence(str(error)) or OPEN_FAILURES.get(error.reason, "no connection")
             raise RelayError(f"{cause} (says {self.place} of {host} port {port})") from error
         except (paramiko.SSHException, OSError, EOFError) as error:
-            raise self.lost(error) from error
+            # What ended the transport says more than what fails once it has ended.
+            raise self.lost(self.transport.saved_exception or error) from error
         return ChannelStream(channel, self)
 
     def _cross(self, host: str, port: int, template: str, progress: Progress) -> ChannelStream:
@@ -174,7 +175,9 @@ def _no_ident(error: BaseException) -> RelayError:
         )
     if isinstance(cause, OSError):
         return RelayError(_words(cause))
-    return RelayError(f"this is no SSH server: {printable(str(error))}")
+    if isinstance(cause, UnicodeError):
+        return RelayError("this is no SSH server: what it says is no text")
+    return RelayError(f"this is no SSH server: {_words(cause or error)}")
 
 
 def _choose(transport: Transport, settings: HopSettings) -> None:
@@ -224,7 +227,7 @@ def _words(error: BaseException | None) -> str:
     """The cause in a library's exception, in words."""
     if isinstance(error, OSError) and error.strerror:
         return _sentence(error.strerror)
-    return printable(str(error)) if error is not None and str(error) else ""
+    return _sentence(printable(str(error))) if error is not None else ""
 
 
 def _quiet(verbosity: int) -> None:

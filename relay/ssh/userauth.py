@@ -27,7 +27,7 @@ from paramiko.common import (
 from paramiko.message import Message
 from paramiko.ssh_exception import SSHException
 
-from relay.errors import RelayError, printable
+from relay.errors import RelayError, printable, words
 from relay.pubkey import BadKey, Reader, string
 from relay.ssh.transport import Disconnected
 
@@ -233,4 +233,5 @@ class Dialogue(AuthHandler):
             return LinkLost(str(error), disconnected=True)
         if error is None or isinstance(error, EOFError):
             return LinkLost("the server closed the connection")
-        return LinkLost(f"the connection was lost: {printable(str(error)) or type(error).__name__}")
+        reason = words(error) if isinstance(error, OSError) else printable(str(error))
+        return LinkLost(f"the connection was lost: {reason or type(error).__name__}")
