@@ -1,0 +1,48 @@
+"""Network namespaces of a test's own: links that can go down, and ports that nobody else has. Linux, and root only."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from typing import TypeVar
+
+from peers import missing, need
+
+T = TypeVar("T")
+CLONE_NEWNET = 0x40000000  # sched.h
+
+
+def in_namespace(work: Callable[[], T]) -> T:
+    """Do work in a network namespace that ends with it; return what it returns, or raise what it raises.
+
+    It is a thread that is in the namespace, and so is what that thread starts.
+    """
+    if sys.platform != "linux" or os.geteuid() != 0:
+        missing("only root can make a network namespace, and only on Linux")
+    outcome: list[T] = []
+    failure: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            if ctypes.CDLL(None, use_errno=True).unshare(CLONE_NEWNET) != 0:
+                raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+            ip("link", "set", "lo", "up")
+            outcome.append(work())
+        except BaseException as error:
+            failure.append(error)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    thread.join()
+    if failure:
+        raise failure[0]
+    return outcome[0]
+
+
+def ip(*words: str, within: tuple[str, ...] = ()) -> None:
+    """Run ip(8)."""
+    subprocess.run([*within, need("ip"), *words], check=True)
