@@ -1,143 +1,104 @@
-"""The bench: `python -m bench` runs every row and prints the table. `make bench` is the same."""
+"""The bench: `python -m bench` measures this program beside ssh and nc and prints the table; so does `make bench`."""
 
 from __future__ import annotations
 
 import argparse
 import json
-import platform
+import os
 import shlex
-import statistics
-import subprocess
 import sys
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
-from bench.lab import HOST, Lab
-from bench.measure import Run, adopt_orphans, first_byte, transfer, whole
-from bench.rows import BOTH, FAR_ENDS, FROM, TO, Goal, Row, rows
+from bench import measure, table
+from bench.compare import compare
+from bench.family import Family, adopt_orphans
+from bench.lab import Lab
+from bench.measure import OVER, TIME, Run
+from bench.rows import Scale, rows
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from bench.compare import Compared
+    from bench.rows import Row
 
-GB = 1e9
-MB = 1e6
-FIRST_BYTE = "raw, first byte, against nc and a bare interpreter"
-
-
-class Compared(NamedTuple):
-    """Both sides of a row, and pair by pair (each of two runs one after the other) the ratio of ours to theirs."""
-
-    ours: float
-    theirs: float
-    ratio: float
-    low: float
-    high: float
+SMOKE = Scale(size=1_000_000, trips=(2,), crowd=3)
+FOREWORD = """\
+A is pyrelay, B what it is compared with. Both run in turns, A B A B: the medians of each, the median of the ratios
+pair by pair, and their range. Of MB/s more is better, of everything else less. A round trip, where there is one, is
+that of a delay line (bench/delay.py) before what is connected to first; else everything is on loopback."""
 
 
-def main() -> None:
-    """Read the options, run the rows, print the table."""
+def main() -> int:
+    """Read the options, run the rows, print the table; 1 when a row failed."""
     parser = argparse.ArgumentParser(prog="bench", description=__doc__)
-    parser.add_argument("--only", default="", metavar="TEXT", help="only rows with TEXT in their title")
-    parser.add_argument("--rounds", type=int, default=5, help="runs of each side, in turns (default %(default)s)")
-    parser.add_argument("--size", type=int, default=500, metavar="MB", help="of a transfer (default %(default)s)")
+    parser.add_argument("--only", default="", metavar="TEXT", help="only rows with TEXT in their group or title")
+    parser.add_argument("--rounds", type=int, default=5, help="runs of each side, more where it is short (%(default)s)")
+    parser.add_argument("--size", type=int, default=300, metavar="MB", help="of a transfer (%(default)s)")
     parser.add_argument("--json", metavar="FILE", help="keep the figures in FILE")
+    parser.add_argument("--smoke", action="store_true", help="every row once with next to nothing: does it work?")
     chosen = parser.parse_args()
-    size = chosen.size * 1_000_000
+    scale = SMOKE if chosen.smoke else Scale(size=chosen.size * 1_000_000)
+    wanted = [row for row in rows(scale, is_root=os.geteuid() == 0) if chosen.only in f"{row.group}: {row.title}"]
     adopt_orphans()
-    results = []
-    print(f"{machine()}\nmedians of {chosen.rounds} runs of each side in turns; ratio: ours by theirs, and its range\n")
-    with Lab() as lab:
-        for name in ("hop1", "hop2", "hop3"):
-            lab.hop(name)
-        chosen_rows = [row for row in rows() if chosen.only in row.title]
-        ends = {
-            (way, times): lab.end(FAR_ENDS[way], size * times)
-            for way, times in sorted({(row.way, row.times) for row in chosen_rows})
-        }
-        for row in chosen_rows:
-            results.append(_run(row, lab, ends[row.way, row.times], size * row.times, chosen.rounds))
-        if chosen.only in FIRST_BYTE:
-            results.append(_first_byte(lab, chosen.rounds))
+    print(f"{table.machine()}\n\n{FOREWORD}", flush=True)
+    results: list[dict[str, object]] = []
+    judged: list[tuple[str, Compared]] = []
+    group = ""
+    if chosen.smoke:
+        wanted = [row._replace(goals={}) for row in wanted]
+    with Lab([trip for trip in scale.trips if trip]) as lab:
+        for row in wanted:
+            if row.group != group:
+                group = row.group
+                print(table.heading(group))
+            commands = [command.format_map(_names(row, lab)) for command in (row.ours, row.theirs, row.bare) if command]
+            shown = [lab.shown(command) for command in commands]
+            result: dict[str, object] = {"group": group, "title": row.title, "commands": shown}
+            results.append(result)
+            rounds = 1 if chosen.smoke else max(1, round(chosen.rounds * row.rounds))
+            try:
+                samples = _run(row, lab, [shlex.split(command) for command in commands], rounds)
+            except (OSError, RuntimeError) as failure:
+                result["failed"] = str(failure)
+                print(f"  {row.title}\n    FAILED: {failure}", flush=True)
+                continue
+            figures = _figures(row, samples)
+            judged += [(f"{group}: {row.title}: {name}", figure) for name, figure in figures.items()]
+            result["figures"] = {name: {**f._asdict(), "reached": f.reached} for name, f in figures.items()}
+            result["samples"] = samples
+            print(table.row(row.title, shown, figures), flush=True)
+    if not chosen.smoke:
+        print(table.summary(judged))
     if chosen.json:
         with open(chosen.json, "w", encoding="utf-8") as file:
-            json.dump({"machine": machine(), "rounds": chosen.rounds, "size": size, "rows": results}, file, indent=1)
+            json.dump({"machine": table.machine(), "rows": results}, file, indent=1)
+    return int(any("failed" in result for result in results))
 
 
-def _run(row: Row, lab: Lab, port: int, size: int, rounds: int) -> dict[str, object]:
-    """Run one row and print its part of the table; return its figures."""
-    ours, theirs = row.ours(lab, port), row.theirs(lab, port)
-    send = size if row.way in (TO, BOTH) else 0
-    receive = size if row.way in (FROM, BOTH) else None
-    pairs = [(transfer(ours, send, receive), transfer(theirs, send, receive)) for _ in range(rounds)]
-    figures = {
-        "throughput, MB/s": _compare(pairs, lambda run: size / MB / run.seconds),
-        "CPU, s/GB": _compare(pairs, lambda run: run.cpu / size * GB),
-        "memory, MB": _compare(pairs, lambda run: run.memory / MB),
-    }
-    goals = {}
-    if row.goal:
-        goals["throughput, MB/s"] = _judge(figures["throughput, MB/s"].ratio, row.goal)
-    if row.cpu:
-        goals["CPU, s/GB"] = _judge_cost(figures["CPU, s/GB"].ratio, row.cpu)
-    print(f"{row.title}\n  A {lab.shown(ours)}\n  B {lab.shown(theirs)}")
-    for name, figure in figures.items():
-        goal = goals.get(name, "")
-        print(
-            f"  {name:17} {figure.ours:8.2f} {figure.theirs:8.2f}   "
-            f"x {figure.ratio:.2f} ({figure.low:.2f} to {figure.high:.2f})  {goal}",
-            flush=True,
-        )
-    return {
-        "title": row.title,
-        "commands": [shlex.join(ours), shlex.join(theirs)],
-        "goal": row.goal._asdict() if row.goal else None,
-        "figures": {name: figure._asdict() for name, figure in figures.items()},
-    }
+def _names(row: Row, lab: Lab) -> dict[str, object]:
+    """What stands for the names in a row's commands."""
+    names: dict[str, object] = {**lab.ports, "lab": lab.path, "python": sys.executable, "size": row.size}
+    if row.far_end:
+        names["port"] = lab.end(row.far_end, row.size)
+    return names
 
 
-def _first_byte(lab: Lab, rounds: int) -> dict[str, object]:
-    """Time to the first byte of a plain TCP target, against nc's and the start of an interpreter that does nothing."""
-    port = lab.end("banner")
-    target = [HOST, str(port)]
-    ours, nc, bare = [lab.program, *target], ["nc", *target], [sys.executable, "-c", "pass"]
-    # These are short, and the machine has other things to do now and then: more rounds than for a transfer.
-    runs = [(first_byte(ours), first_byte(nc), whole(bare)) for _ in range(8 * rounds)]
-    medians = [statistics.median(times) * 1000 for times in zip(*runs, strict=True)]
-    over = medians[0] - medians[1] - medians[2]
-    print(f"{FIRST_BYTE}\n  A {lab.shown(ours)}\n  B {shlex.join(nc)}\n  C {shlex.join(bare)}")
-    print("  milliseconds      {:8.2f} {:8.2f} {:8.2f}   ".format(*medians) + f"A - B - C = {over:.2f}  ", end="")
-    print(_judge_cost(over, Goal(8.0, 4.0)), flush=True)
-    return {"title": FIRST_BYTE, "commands": [shlex.join(line) for line in (ours, nc, bare)], "ms": medians}
+def _run(row: Row, lab: Lab, commands: list[list[str]], rounds: int) -> list[list[dict[str, float]]]:
+    """For each command its figures, round by round; the commands run in turns."""
+    runs = [Run(lambda: Family(lab.path, lab.environment), command, row.size, row.crowd) for command in commands]
+    turns = [[row.measure(run) for run in runs[:2]] + [measure.whole(run) for run in runs[2:]] for _ in range(rounds)]
+    return [list(samples) for samples in zip(*turns, strict=True)]
 
 
-def _compare(pairs: list[tuple[Run, Run]], of: Callable[[Run], float]) -> Compared:
-    ratios = [of(ours) / of(theirs) for ours, theirs in pairs]
-    return Compared(
-        statistics.median(of(ours) for ours, _ in pairs),
-        statistics.median(of(theirs) for _, theirs in pairs),
-        statistics.median(ratios),
-        min(ratios),
-        max(ratios),
-    )
-
-
-def _judge(ratio: float, goal: Goal) -> str:
-    if ratio < goal.must:
-        return f"BELOW the must of {goal.must}"
-    return f"must {goal.must} reached" if ratio < goal.aim else f"aim {goal.aim} reached"
-
-
-def _judge_cost(ratio: float, goal: Goal) -> str:
-    """As _judge, where less is better."""
-    if ratio > goal.must:
-        return f"ABOVE the must of {goal.must}"
-    return f"must {goal.must} reached" if ratio > goal.aim else f"aim {goal.aim} reached"
-
-
-def machine() -> str:
-    """What the figures were measured on."""
-    ssh = subprocess.run(["ssh", "-V"], capture_output=True, text=True, check=True).stderr.strip()
-    return f"{platform.machine()}, Linux {platform.release()}, Python {platform.python_version()}, {ssh}"
+def _figures(row: Row, samples: list[list[dict[str, float]]]) -> dict[str, Compared]:
+    """Every figure that was measured, compared."""
+    by_name = [{name: [sample[name] for sample in side] for name in side[0]} for side in samples]
+    ours, theirs, *bare = by_name
+    figures = {name: compare(ours[name], theirs[name], row.goals.get(name)) for name in ours}
+    for alone in bare:
+        over = [a - b - c for a, b, c in zip(ours[TIME], theirs[TIME], alone[TIME], strict=True)]
+        figures |= {f"C, {TIME}": compare(alone[TIME]), OVER: compare(over, None, row.goals.get(OVER))}
+    return figures
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

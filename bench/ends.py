@@ -21,51 +21,59 @@ READY = b"SSH-2.0-bench\r\n"  # a real ssh takes it for a server's first line
 
 def banner(sock: socket.socket, _size: int) -> None:
     """Say no more than READY, and wait for the end."""
-    swallow(sock)
+    take(sock)
 
 
 def source(sock: socket.socket, size: int) -> None:
-    """Send size bytes, end that direction, and wait for the other's end."""
-    zeros = memoryview(bytes(CHUNK))
-    left = size
-    while left:
-        left -= sock.send(zeros[: min(left, CHUNK)])
-    sock.shutdown(socket.SHUT_WR)
-    swallow(sock)
+    """Send size bytes, and wait for the end."""
+    send(sock, size)
+    take(sock)
 
 
-def sink(sock: socket.socket, _size: int) -> None:
-    """Take everything, then answer with how many bytes there were."""
-    sock.sendall(b"%d\n" % swallow(sock))
+def sink(sock: socket.socket, size: int) -> None:
+    """Take size bytes, and answer with how many have come. (Not at their end: some proxies know no half-close.)"""
+    sock.sendall(b"%d\n" % take(sock, size))
+    take(sock)
 
 
 def both(sock: socket.socket, size: int) -> None:
-    """Send size bytes and take everything at the same time."""
+    """Send size bytes and take as many at the same time, then answer with how many have come."""
+    count = 0
     done = allocate_lock()
     done.acquire()
 
-    def take() -> None:
+    def taking() -> None:
+        nonlocal count
         try:
-            swallow(sock)
+            count = take(sock, size)
         except OSError:
             pass  # see _serve
         finally:
             done.release()
 
-    start_new_thread(take, ())
+    start_new_thread(taking, ())
+    try:
+        send(sock, size)
+    finally:
+        done.acquire()
+    sock.sendall(b"%d\n" % count)
+    take(sock)
+
+
+def send(sock: socket.socket, size: int) -> None:
+    """Send size zeros."""
     zeros = memoryview(bytes(CHUNK))
     left = size
     while left:
         left -= sock.send(zeros[: min(left, CHUNK)])
-    done.acquire()  # both ways end together, so that half-close is no part of the measurement
 
 
-def swallow(sock: socket.socket) -> int:
-    """Read until the end; return how many bytes there were. MSG_TRUNC: where it is known (Linux), nothing is copied."""
+def take(sock: socket.socket, size: int | None = None) -> int:
+    """Read size bytes, or up to the end; return how many. MSG_TRUNC: where it is known (Linux), nothing is copied."""
     flags = socket.MSG_TRUNC if sys.platform == "linux" else 0
     buffer = bytearray(CHUNK)
     count = 0
-    while got := sock.recv_into(buffer, CHUNK, flags):
+    while (size is None or count < size) and (got := sock.recv_into(buffer, CHUNK, flags)):
         count += got
     return count
 

@@ -1,13 +1,15 @@
-"""The bench's own little network: real sshds, and cheap programs at the two ends of a stream.
+"""The bench's own little network: real sshds, a SOCKS proxy, delay lines, and cheap programs at the ends of a stream.
 
 Everything runs on loopback as the present user, from one temporary directory:
 own host keys, own user key, own ssh_config, so that nothing of ~/.ssh is read.
+Commands are run there, so what the table shows is what was run.
 """
 
 from __future__ import annotations
 
+import compileall
 import os
-import shlex
+import random
 import shutil
 import socket
 import subprocess
@@ -18,32 +20,70 @@ from getpass import getuser
 from typing import TYPE_CHECKING, Self
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from types import TracebackType
 
 HOST = "127.0.0.1"
 BENCH = os.path.dirname(os.path.abspath(__file__))
-ENDS = os.path.join(BENCH, "ends.py")
+ROOT = os.path.dirname(BENCH)
 SCRIPT = "#!{python}\nimport sys\nsys.path.insert(0, {root!r})\nfrom relay.cli import main\nsys.exit(main())\n"
+SERVERS = ("hop1", "hop2", "hop3", "target")
+FAR = (
+    "hop1",
+    "target",
+    "socks",
+    "banner",
+)  # what a delay line may stand before: the first thing that a route connects to
 
-# Which ciphers a hop's ssh_config block asks for: "" is what each program does by itself.
-CIPHERS = {"default": "", "gcm": "aes128-gcm@openssh.com"}
+SSH_CONFIG = """\
+Host */*
+    ProxyCommand pyrelay -F ssh_config %h %p
+Host *-gcm
+    Ciphers aes128-gcm@openssh.com
+Host *
+    User {user}
+    IdentityFile {path}/id_ed25519
+    IdentitiesOnly yes
+    IdentityAgent none
+    UserKnownHostsFile {path}/known_hosts
+    GlobalKnownHostsFile /dev/null
+    BatchMode yes
+"""
+SSHD_CONFIG = """\
+ListenAddress {host}:{port}
+HostKey {path}/host_ed25519
+AuthorizedKeysFile {path}/authorized_keys
+PidFile none
+StrictModes no
+UsePAM no
+PermitRootLogin yes
+MaxStartups 1000
+LogLevel QUIET
+"""
 
 
 class Lab:
     """A directory, an ssh_config, and the processes that run for it; ends them all when left.
 
-    config: the ssh_config with one block for each hop that `hop` started.
-    program: pyrelay, as installed beside this interpreter, else from the source.
+    trips: round trips, in milliseconds, for which there are delay lines: whatever is in FAR is NAME-TRIPms behind one.
+    ports: of what listens, by name. environment: of every command; its PATH finds pyrelay, as installed beside
+    this interpreter, else from the source.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, trips: Sequence[int] = ()) -> None:
         self.path = tempfile.mkdtemp(prefix="pyrelay-bench-")
-        self.config = self._file("ssh_config")
-        self.program = shutil.which("pyrelay", path=os.path.dirname(sys.executable)) or self._script()
+        self.environment = {**os.environ, "PATH": f"{self.path}:{os.environ['PATH']}"}
+        self.ports: dict[str, int] = {}
         self._processes: list[subprocess.Popen[bytes]] = []
-        self._key("id_ed25519")
-        self._key("host_ed25519")
-        shutil.copyfile(self._file("id_ed25519.pub"), self._file("authorized_keys"))
+        try:
+            self._install()
+            for key in ("id_ed25519", "host_ed25519"):
+                subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", f"{self.path}/{key}"], check=True)
+            shutil.copyfile(f"{self.path}/id_ed25519.pub", f"{self.path}/authorized_keys")
+            self._start_all(trips)
+        except BaseException:
+            self.stop()
+            raise
 
     def __enter__(self) -> Self:
         return self
@@ -51,92 +91,109 @@ class Lab:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.stop()
+
+    def stop(self) -> None:
+        """End every process, and leave nothing behind."""
         for process in self._processes:
             process.kill()
             process.wait()
         shutil.rmtree(self.path)
 
-    def hop(self, name: str, *options: str) -> int:
-        """Start an sshd; ssh_config calls it name, and name-CHOICE with each of CIPHERS. Return its port.
+    def end(self, kind: str, size: int) -> int:
+        """The port of a far end of the stream: a function of ends.py, for so many bytes."""
+        name = f"{kind} {size}"
+        if name not in self.ports:
+            self._listen(name, [sys.executable, "-S", f"{BENCH}/ends.py", kind, "{port}", str(size)])
+        return self.ports[name]
 
-        options: further lines of its sshd_config.
-        """
-        port = free_port()
-        config = self._file(f"sshd_{name}")
-        with open(config, "w", encoding="utf-8") as file:
-            file.write(
-                f"ListenAddress {HOST}:{port}\nHostKey {self._file('host_ed25519')}\nPidFile none\n"
-                f"AuthorizedKeysFile {self._file('authorized_keys')}\nStrictModes no\nUsePAM no\nPermitRootLogin yes\n"
-                "MaxStartups 1000\nLogLevel QUIET\n"
-            )
-            file.writelines(f"{option}\n" for option in options)
-        sshd = shutil.which("sshd") or "/usr/sbin/sshd"  # sbin is not on every user's path; sshd wants its full name
-        self.start([sshd, "-D", "-e", "-f", config])
-        await_port(port)
-        with open(self._file("host_ed25519.pub"), encoding="utf-8") as file:
+    def shown(self, text: str) -> str:
+        """A command for a person: without the lab's directory, and with the interpreter as a person would call it."""
+        return text.replace(self.path, "/lab").replace(sys.executable, "python3")
+
+    def _install(self) -> None:
+        """Put `pyrelay` where PATH finds it, its modules compiled, as an installation has them."""
+        installed = shutil.which("pyrelay", path=os.path.dirname(sys.executable))
+        program = f"{self.path}/pyrelay"
+        if installed:
+            os.symlink(installed, program)
+        else:
+            with open(program, "w", encoding="utf-8") as file:
+                file.write(SCRIPT.format(python=sys.executable, root=ROOT))
+            os.chmod(program, 0o755)
+        compileall.compile_dir(f"{ROOT}/relay", quiet=1)
+
+    def _start_all(self, trips: Sequence[int]) -> None:
+        for server in SERVERS:
+            self._sshd(server)
+        self._listen("socks", ["microsocks", "-i", HOST, "-p", "{port}"])
+        self.ports["banner"] = self.end("banner", 0)
+        for trip in trips:
+            self._delay(trip)
+        with open(f"{self.path}/host_ed25519.pub", encoding="utf-8") as file:
             key = " ".join(file.read().split()[:2])
-        with open(self._file("known_hosts"), "a", encoding="utf-8") as file:
-            file.write(f"[{HOST}]:{port} {key}\n")
-        with open(self.config, "a", encoding="utf-8") as file:
-            for choice, value in CIPHERS.items():
-                file.write(
-                    f"Host {name if choice == 'default' else f'{name}-{choice}'}\n"
-                    f" HostName {HOST}\n Port {port}\n User {getuser()}\n IdentityFile {self._file('id_ed25519')}\n"
-                    f" IdentitiesOnly yes\n IdentityAgent none\n UserKnownHostsFile {self._file('known_hosts')}\n"
-                    " GlobalKnownHostsFile /dev/null\n BatchMode yes\n"
-                )
-                if value:
-                    file.write(f" Ciphers {value}\n")
-        return port
+        servers = {name: port for name, port in self.ports.items() if name.startswith(SERVERS)}
+        with open(f"{self.path}/known_hosts", "w", encoding="utf-8") as file:
+            file.writelines(f"[{HOST}]:{port},*/{name} {key}\n" for name, port in servers.items())
+        with open(f"{self.path}/ssh_config", "w", encoding="utf-8") as file:
+            file.writelines(
+                f"Host {name} {name}-gcm\n    HostName {HOST}\n    Port {port}\n" for name, port in servers.items()
+            )
+            file.write(SSH_CONFIG.format(user=getuser(), path=self.path))
 
-    def end(self, kind: str, *arguments: str | int) -> int:
-        """Start a program at the far end of the stream (a function of ends.py); return the port it serves."""
+    def _sshd(self, name: str) -> None:
+        if os.geteuid() == 0:
+            os.makedirs("/run/sshd", mode=0o755, exist_ok=True)  # sshd wants it; else its service makes it
+        config = f"{self.path}/sshd_{name}"
         port = free_port()
-        self.start([sys.executable, "-S", ENDS, kind, str(port), *map(str, arguments)])
-        await_port(port)
-        return port
+        with open(config, "w", encoding="utf-8") as file:
+            file.write(SSHD_CONFIG.format(host=HOST, port=port, path=self.path))
+        sshd = shutil.which("sshd") or "/usr/sbin/sshd"  # sbin is not on every user's path; sshd wants its full name
+        self._listen(name, [sshd, "-D", "-e", "-f", config], port)
 
-    def shown(self, command: list[str]) -> str:
-        """A command for a person: without the lab's directory."""
-        return shlex.join(command).replace(f"{self.path}/", "").replace(self.program, "pyrelay")
+    def _delay(self, trip: int) -> None:
+        """Start the delay lines of a round trip."""
+        ports = {f"{name}-{trip}ms": free_port() for name in FAR}
+        lines = [f"{port}:{self.ports[name]}" for name, port in zip(FAR, ports.values(), strict=True)]
+        name, port = ports.popitem()  # the last one listens last
+        self._listen(name, [sys.executable, f"{BENCH}/delay.py", str(trip), *lines], port)
+        self.ports |= ports
 
-    def start(self, command: list[str]) -> subprocess.Popen[bytes]:
-        """Run a command until the lab is left."""
-        process = subprocess.Popen(command, stdin=subprocess.DEVNULL)
+    def _listen(self, name: str, command: list[str], port: int = 0) -> None:
+        """Run a command until the lab is left; return when it listens. "{port}" stands for a port to choose."""
+        port = port or free_port()
+        process = subprocess.Popen(
+            [argument.replace("{port}", str(port)) for argument in command],
+            stdin=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL if name == "socks" else None,  # microsocks tells of every connection
+            cwd=self.path,
+        )
         self._processes.append(process)
-        return process
-
-    def _script(self) -> str:
-        path = self._file("pyrelay")
-        with open(path, "w", encoding="utf-8") as file:
-            file.write(SCRIPT.format(python=sys.executable, root=os.path.dirname(BENCH)))
-        os.chmod(path, 0o755)
-        return path
-
-    def _key(self, name: str) -> None:
-        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", self._file(name)], check=True)
-
-    def _file(self, name: str) -> str:
-        return os.path.join(self.path, name)
+        _await_port(port, process)
+        self.ports[name] = port
 
 
 def free_port() -> int:
-    """A port that nobody listens on just now."""
-    with socket.socket() as sock:
-        sock.bind((HOST, 0))
-        port: int = sock.getsockname()[1]
-        return port
+    """A port that nobody has just now, and that the kernel gives to no connection: below its own range."""
+    while True:
+        port = random.randrange(10_000, 32_000)
+        with socket.socket() as sock:
+            try:
+                sock.bind((HOST, port))
+            except OSError:
+                continue
+            return port
 
 
-def await_port(port: int, seconds: float = 10.0) -> None:
-    """Return as soon as someone listens; raises TimeoutError."""
+def _await_port(port: int, process: subprocess.Popen[bytes], seconds: float = 60.0) -> None:
+    """Return as soon as the process listens; raises RuntimeError when it does not."""
     end = time.monotonic() + seconds
     while True:
         try:
             socket.create_connection((HOST, port), timeout=seconds).close()
         except ConnectionRefusedError:
-            if time.monotonic() > end:
-                raise TimeoutError(f"nobody listens on port {port}") from None
+            if process.poll() is not None or time.monotonic() > end:
+                raise RuntimeError(f"{process.args!r} does not listen") from None
             time.sleep(0.005)  # there is no event to wait for: another process binds it
         else:
             return

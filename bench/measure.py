@@ -1,143 +1,194 @@
-"""One run of one relay command: how long, how much CPU, how much memory.
+"""One run of one command: how long, how much CPU, how much memory.
 
 The near ends are as cheap as they can be made: splice moves zeros from a file
 in memory to the command's stdin, and its stdout to /dev/null. Linux only.
+
+Each of MEASURES takes a Run and returns figures by name; it raises RuntimeError
+when bytes are missing or a command fails.
 """
 
 from __future__ import annotations
 
-import ctypes
 import os
-import signal
 import subprocess
-import time
-from _thread import LockType, allocate_lock, start_new_thread
-from typing import IO, NamedTuple
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, NamedTuple
 
 from bench.ends import CHUNK, READY
 
-PR_SET_CHILD_SUBREAPER = 36  # prctl(2)
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from bench.family import Family
+
+MB = 1e6
+GB = 1e9
+CPU_LEAST = 1e-3  # seconds; what takes less may be counted as nothing
+# What figures are called.
+THROUGHPUT = "MB/s"
+CPU = "CPU s/GB"
+MEMORY = "memory, MB"
+TIME = "ms"
+OVER = f"A - B - C, {TIME}"
 
 
 class Run(NamedTuple):
-    """What one run took.
+    """What to measure: a command, how many bytes it moves, each way, and how many of it run at once."""
 
-    first: seconds from the start of the command to the far end's first byte.
-    seconds: from there to the last byte.
-    cpu: seconds that the command and everything it started spent, set-up included.
-    memory: the most that the largest of these processes held, bytes.
-    """
-
-    first: float
-    seconds: float
-    cpu: float
-    memory: int
+    family: Callable[[], Family]
+    command: list[str]
+    size: int = 0
+    crowd: int = 1
 
 
-def adopt_orphans() -> None:
-    """Let what a command leaves behind (ssh -J's own ssh) be ours to wait for, so that its CPU is counted."""
-    ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+def transfer_to(run: Run) -> dict[str, float]:
+    """Through a relay to the network."""
+    return _transfer(run, send=True, receive=False)
 
 
-def transfer(command: list[str], send: int, receive: int | None) -> Run:
-    """Run a relay command, send zeros through it, and take its output.
+def transfer_from(run: Run) -> dict[str, float]:
+    """Through a relay from the network."""
+    return _transfer(run, send=False, receive=True)
 
-    receive: how many bytes come back, None when the far end answers with the
-    number of bytes that it got. Raises RuntimeError when bytes are missing.
-    """
-    began = time.perf_counter()
-    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0, process_group=0)
-    assert process.stdin is not None and process.stdout is not None
-    sink = process.stdout.fileno()
-    ready = os.read(sink, len(READY))
-    first = time.perf_counter() - began
+
+def transfer_both(run: Run) -> dict[str, float]:
+    """Through a relay, both ways at once, each as many bytes; the slower one counts."""
+    return _transfer(run, send=True, receive=True)
+
+
+def _transfer(run: Run, *, send: bool, receive: bool) -> dict[str, float]:
+    """From the far end's greeting to the last byte."""
+    with run.family() as family:
+        process = family.start(run.command)
+        _await_greeting(process)
+        first = family.elapsed()
+        if send:
+            _feed(process, run.size)
+        if receive:
+            _drain(process, run.size)
+        if send:
+            _await_answer(process, run.size)
+        seconds = family.elapsed() - first
+        memory = family.memory()
+    return _figures(run.size, seconds, family.cpu, memory)
+
+
+def first_byte(run: Run) -> dict[str, float]:
+    """From the start of a relay to the first byte of the far end's greeting."""
+    with run.family() as family:
+        process = family.start(run.command)
+        _read(process, 1)
+        seconds = family.elapsed()
+    return {TIME: seconds * 1000}
+
+
+def whole(run: Run) -> dict[str, float]:
+    """From the start of a command to its end."""
+    with run.family() as family:
+        _succeed(family.start(run.command, subprocess.DEVNULL))
+        seconds = family.elapsed()
+    return {TIME: seconds * 1000}
+
+
+def session_to(run: Run) -> dict[str, float]:
+    """From the start of an ssh session whose command takes everything to its end."""
+    with run.family() as family:
+        process = family.start(run.command)
+        _feed(process, run.size, close=True)
+        _succeed(process)
+        seconds = family.elapsed()
+    return {THROUGHPUT: run.size / MB / seconds}
+
+
+def session_from(run: Run) -> dict[str, float]:
+    """From the start of an ssh session whose command says so many bytes to its end."""
+    with run.family() as family:
+        process = family.start(run.command, subprocess.DEVNULL)
+        _drain(process, run.size)
+        _succeed(process)
+        seconds = family.elapsed()
+    return {THROUGHPUT: run.size / MB / seconds}
+
+
+def crowd(run: Run) -> dict[str, float]:
+    """Many relays at once, each from the network, from the start of the first to the last byte of the last."""
+
+    def take(process: subprocess.Popen[bytes]) -> None:
+        _await_greeting(process)
+        _drain(process, run.size)
+
+    with run.family() as family:
+        processes = [family.start(run.command) for _ in range(run.crowd)]
+        with ThreadPoolExecutor(run.crowd) as pool:
+            list(pool.map(take, processes))
+        seconds = family.elapsed()
+        memory = family.memory()
+    return _figures(run.size * run.crowd, seconds, family.cpu, memory)
+
+
+def _figures(size: int, seconds: float, cpu: float, memory: int) -> dict[str, float]:
+    return {THROUGHPUT: size / MB / seconds, CPU: max(cpu, CPU_LEAST) / size * GB, MEMORY: memory / MB}
+
+
+def _read(process: subprocess.Popen[bytes], size: int) -> bytes:
+    assert process.stdout is not None
+    if data := os.read(process.stdout.fileno(), size):
+        return data
+    raise RuntimeError("it ended and said nothing")
+
+
+def _await_greeting(process: subprocess.Popen[bytes]) -> None:
+    ready = _read(process, len(READY))
     if ready != READY:
-        raise RuntimeError(f"no greeting through {command}")
-    fed = allocate_lock()
-    if send:
-        fed.acquire()
-        start_new_thread(_feed, (process.stdin, send, fed))
-    if receive is None:
-        answer = _read_line(sink)
-        complete = answer == b"%d\n" % send
-    else:
-        complete = _drain(sink, receive) == receive
-    fed.acquire()  # both ways at once: the slower one counts
-    seconds = time.perf_counter() - began - first
-    if not complete:
-        raise RuntimeError(f"bytes are missing after {command}")
-    cpu, memory = _end(process)
-    return Run(first, seconds, cpu, memory)
+        raise RuntimeError(f"no greeting, but {ready!r}")
 
 
-def first_byte(command: list[str]) -> float:
-    """Seconds from the start of a relay command to the far end's greeting."""
-    began = time.perf_counter()
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0) as process:
-        assert process.stdout is not None
-        ready = os.read(process.stdout.fileno(), len(READY))
-        seconds = time.perf_counter() - began
-        process.kill()
-    if ready != READY:
-        raise RuntimeError(f"no greeting through {command}")
-    return seconds
+def _await_answer(process: subprocess.Popen[bytes], size: int) -> None:
+    """The far end answers with how many bytes have come there."""
+    line = b""
+    while not line.endswith(b"\n"):
+        line += _read(process, 64)
+    if line != b"%d\n" % size:
+        raise RuntimeError(f"of {size} bytes there came {line.decode().strip()}")
 
 
-def whole(command: list[str]) -> float:
-    """Seconds that a command takes."""
-    began = time.perf_counter()
-    subprocess.run(command, check=True)
-    return time.perf_counter() - began
+def _drain(process: subprocess.Popen[bytes], size: int) -> None:
+    """Take size bytes from a command."""
+    assert process.stdout is not None
+    count = 0
+    with open(os.devnull, "wb", buffering=0) as null:
+        while count < size and (got := os.splice(process.stdout.fileno(), null.fileno(), min(size - count, CHUNK))):
+            count += got
+    if count != size:
+        raise RuntimeError(f"of {size} bytes there came {count}")
 
 
-def _end(process: subprocess.Popen[bytes]) -> tuple[float, int]:
-    """End the command's whole group; return its CPU seconds and the memory of its largest process."""
-    assert process.stdin is not None and process.stdout is not None
-    process.stdin.close()
-    process.stdout.close()
-    try:
-        os.killpg(process.pid, signal.SIGHUP)
-    except ProcessLookupError:
-        pass
-    cpu, memory = 0.0, 0
-    while True:
-        try:
-            pid, _, used = os.wait4(-process.pid, 0)
-        except ChildProcessError:
-            return cpu, memory
-        if pid == process.pid:
-            process.returncode = 0  # or Popen would wait for it once more
-        cpu += used.ru_utime + used.ru_stime
-        memory = max(memory, used.ru_maxrss * 1024)
+def _feed(process: subprocess.Popen[bytes], size: int, *, close: bool = False) -> None:
+    """Begin to write size zeros to a command; with close, its stdin ends then."""
+    # A descriptor of its own: the command's pipes are closed when it has failed.
+    assert process.stdin is not None
+    pipe = os.dup(process.stdin.fileno())
+    if close:
+        process.stdin.close()
+    threading.Thread(target=_write_zeros, args=(pipe, size)).start()
 
 
-def _feed(pipe: IO[bytes], size: int, fed: LockType) -> None:
-    """Write size zeros to a pipe, close it, and release fed."""
+def _write_zeros(pipe: int, size: int) -> None:
     file = os.memfd_create("zeros")
     os.ftruncate(file, CHUNK)
     left = size
     try:
         while left:
-            left -= os.splice(file, pipe.fileno(), min(left, CHUNK), 0)
+            left -= os.splice(file, pipe, min(left, CHUNK), 0)
     except BrokenPipeError:
-        pass  # the other end sees what is missing
+        pass  # what is missing is seen elsewhere
+    os.close(pipe)
     os.close(file)
-    pipe.close()
-    fed.release()
 
 
-def _drain(fd: int, size: int) -> int:
-    """Take size bytes from a pipe, or up to its end; return how many there were."""
-    null = os.open(os.devnull, os.O_WRONLY)
-    count = 0
-    while count < size and (got := os.splice(fd, null, CHUNK)):
-        count += got
-    os.close(null)
-    return count
-
-
-def _read_line(fd: int) -> bytes:
-    line = b""
-    while not line.endswith(b"\n") and (got := os.read(fd, 64)):
-        line += got
-    return line
+def _succeed(process: subprocess.Popen[bytes]) -> None:
+    """Wait for a command's end, but leave it to be counted."""
+    ended = os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+    if ended is None or ended.si_code != os.CLD_EXITED or ended.si_status != 0:
+        raise RuntimeError("the command failed")

@@ -1,88 +1,232 @@
-"""What is compared with what: every row of the table, and the commands of both sides.
+"""What is compared with what: every row of the table, both commands, and the goals.
 
-A row's `goal` is what issue 5 asks of its ratio. Ratios are of speed (ours by
-theirs, more is better) for a throughput, and of cost (less is better) for
-times, CPU and memory.
+In a command, {port} is the far end of the stream, and @ stands behind what a
+delay line may be put before: the first thing that a route connects to. So the
+first is far away, and the rest near that. ssh_config (lab.py) says what hop1, hop2,
+hop3 and target are, and that pyrelay is the ProxyCommand of what has a slash in it.
 """
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, NamedTuple
 
-from bench.lab import HOST
+from bench import measure
+from bench.compare import Goal
+from bench.measure import CPU, MEMORY, OVER, THROUGHPUT, TIME
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
-    from bench.lab import Lab
-
-    Command = Callable[[Lab, int], list[str]]  # the command that relays to the port where the far end listens
-
-TO, FROM, BOTH = "to", "from", "both"
-FAR_ENDS = {TO: "sink", FROM: "source", BOTH: "both"}
+    from bench.measure import Run
 
 
-class Goal(NamedTuple):
-    """Two limits of a ratio."""
+class Path(NamedTuple):
+    """A way to a target: the command of ours, the one that people have now, and what that is called."""
 
-    must: float
-    aim: float
+    name: str
+    against: str
+    ours: str
+    theirs: str
+
+
+STREAMS = (
+    Path("plain TCP", "nc", "pyrelay 127.0.0.1 {port@}", "nc -N 127.0.0.1 {port@}"),
+    Path(
+        "SOCKS5",
+        "nc -X 5",
+        "pyrelay -X 5 -x 127.0.0.1:{socks@} 127.0.0.1 {port}",
+        "nc -N -X 5 -x 127.0.0.1:{socks@} 127.0.0.1 {port}",
+    ),
+    Path(
+        "1 hop",
+        "ssh -W",
+        "pyrelay -F ssh_config hop1@/127.0.0.1 {port}",
+        "ssh -F ssh_config -W 127.0.0.1:{port} hop1@",
+    ),
+    Path(
+        "2 hops",
+        "ssh -J",
+        "pyrelay -F ssh_config hop1@/hop2/127.0.0.1 {port}",
+        "ssh -F ssh_config -J hop1@ -W 127.0.0.1:{port} hop2",
+    ),
+    Path(
+        "3 hops",
+        "ssh -J",
+        "pyrelay -F ssh_config hop1@/hop2/hop3/127.0.0.1 {port}",
+        "ssh -F ssh_config -J hop1@,hop2 -W 127.0.0.1:{port} hop3",
+    ),
+)
+SESSIONS = (
+    Path(
+        "plain TCP",
+        "nc",
+        "ssh -F ssh_config -o 'ProxyCommand pyrelay %h %p' target@",
+        "ssh -F ssh_config -o 'ProxyCommand nc %h %p' target@",
+    ),
+    Path(
+        "SOCKS5",
+        "nc -X 5",
+        "ssh -F ssh_config -o 'ProxyCommand pyrelay -X 5 -x 127.0.0.1:{socks@} %h %p' target",
+        "ssh -F ssh_config -o 'ProxyCommand nc -X 5 -x 127.0.0.1:{socks@} %h %p' target",
+    ),
+    Path("1 hop", "ssh -J", "ssh -F ssh_config hop1@/target", "ssh -F ssh_config -J hop1@ target"),
+    Path("2 hops", "ssh -J", "ssh -F ssh_config hop1@/hop2/target", "ssh -F ssh_config -J hop1@,hop2 target"),
+    Path("3 hops", "ssh -J", "ssh -F ssh_config hop1@/hop2/hop3/target", "ssh -F ssh_config -J hop1@,hop2,hop3 target"),
+)
+# Nothing but this command says which key the target has.
+KNOWN_HOSTS = "-o UserKnownHostsFile=none -o 'KnownHostsCommand {lab}/pyrelay -F ssh_config --known-hosts %H' "
+# As root, pipes may be as large as one likes: what runs as an ordinary user is run without root's powers.
+NO_POWERS = "setpriv --bounding-set=-all --inh-caps=-all "
+
+FIRST_BYTE_GOALS = {
+    ("1 hop", 0): Goal(0.75, 0.5),
+    ("1 hop", 100): Goal(0.75, 0.5),
+    ("2 hops", 0): Goal(0.6, 0.4),
+    ("2 hops", 100): Goal(0.7, 0.5),
+}
+TO, FROM, BOTH = "to the network", "from the network", "both ways at once"
+WAYS = {
+    TO: ("sink", measure.transfer_to),
+    FROM: ("source", measure.transfer_from),
+    BOTH: ("both", measure.transfer_both),
+}
+THROUGHPUT_GOALS = {
+    ("plain TCP", TO): Goal(2.0, 3.0),
+    ("plain TCP", FROM): Goal(2.0, 3.0),
+    ("1 hop", TO): Goal(1.1, 2.0),
+    ("1 hop", FROM): Goal(1.6, 2.5),
+    ("1 hop", BOTH): Goal(1.0, 1.3),
+    ("2 hops", TO): Goal(1.4, 2.5),
+    ("2 hops", FROM): Goal(1.6, 2.5),
+}
+SAME_CIPHER_GOALS = {
+    ("1 hop", TO): Goal(0.75, 1.3),
+    ("1 hop", FROM): Goal(1.1, 1.5),
+    ("2 hops", TO): Goal(0.95, 1.8),
+    ("2 hops", FROM): Goal(1.1, 1.8),
+}
+SESSION_GOALS = {"1 hop": Goal(1.15, 1.4), "2 hops": Goal(1.15, 1.4)}
+COST_GOALS = {"plain TCP": {CPU: Goal(0.5, 0.3)}, "2 hops": {MEMORY: Goal(60, 40, ours_alone=True)}}
 
 
 class Row(NamedTuple):
     """One comparison.
 
-    way: which way bytes go, seen from the relay: to the network, from it, or both at once.
-    goal: of the throughput. cpu: of the CPU time for as many bytes. times: how
-    much more than usual is moved, so that the start does not count.
+    size: bytes that are moved, each way. far_end: which function of ends.py {port} is. bare: a third
+    command, whose time is taken off ours, with theirs. crowd: how many run at once.
+    rounds: how many times as often as usual, for what is short or noisy.
     """
 
+    group: str
     title: str
-    ours: Command
-    theirs: Command
-    way: str
-    goal: Goal | None = None
-    cpu: Goal | None = None
-    times: int = 1
+    ours: str
+    theirs: str
+    measure: Callable[[Run], dict[str, float]]
+    goals: Mapping[str, Goal] = {}
+    far_end: str = ""
+    size: int = 0
+    bare: str = ""
+    crowd: int = 1
+    rounds: float = 1
 
 
-def rows() -> Iterator[Row]:
+class Scale(NamedTuple):
+    """How much is measured. size: bytes of a transfer. trips: round trips, milliseconds. crowd: relays at once."""
+
+    size: int = 300_000_000
+    trips: Sequence[int] = (0, 20, 100)
+    crowd: int = 50
+
+
+def rows(scale: Scale, *, is_root: bool) -> Iterator[Row]:
     """Every row, in the order of the table."""
-    for way in (TO, FROM, BOTH):
-        goal = None if way == BOTH else Goal(2.0, 3.0)
-        yield Row(f"raw, {way}, against nc", pyrelay(), nc("-N"), way, goal, cpu=Goal(0.5, 0.3), times=4)
-    yield from _hops(1, "default", {TO: Goal(1.1, 2.0), FROM: Goal(1.6, 2.5), BOTH: Goal(1.0, 1.3)})
-    yield from _hops(1, "gcm", {TO: Goal(0.75, 1.3), FROM: Goal(1.1, 1.5)})
-    yield from _hops(2, "default", {TO: Goal(1.4, 2.5), FROM: Goal(1.6, 2.5)})
-    yield from _hops(2, "gcm", {TO: Goal(0.95, 1.8), FROM: Goal(1.1, 1.8)})
+    yield _start()
+    for trip in scale.trips:
+        yield from _first_byte(trip)
+    for trip in scale.trips:
+        yield from _ssh_true(trip)
+    yield from _throughput("default ciphers", "", 0, THROUGHPUT_GOALS, scale.size)
+    yield from _throughput("AES-128-GCM for every hop", "-gcm", 2, SAME_CIPHER_GOALS, scale.size)
+    yield from _sessions(2 * scale.size)
+    yield from _crowd(scale, NO_POWERS if is_root else "")
 
 
-def _hops(count: int, ciphers: str, goals: dict[str, Goal]) -> Iterator[Row]:
-    """Throughput through so many hops, against ssh with such ciphers (ours are always our own)."""
-    names = ["hop1", "hop2", "hop3"][:count]
-    plural = "" if count == 1 else "s"
-    against = "ssh -W" if count == 1 else "ssh -J"
-    for way, goal in goals.items():
-        title = f"{count} hop{plural}, {way}, against {against}, {ciphers} ciphers"
-        yield Row(title, pyrelay(*names), ssh(*(_named(name, ciphers) for name in names)), way, goal)
+def _start() -> Row:
+    """What our own start costs, besides the interpreter's."""
+    tcp = _behind(0, STREAMS[0])
+    title = "plain TCP, over the start of nc and of the interpreter"
+    group = "time to the first byte of the target's banner"
+    goals = {OVER: Goal(8, 4)}
+    return Row(group, title, tcp.ours, tcp.theirs, measure.first_byte, goals, bare="{python} -c pass", rounds=8)
 
 
-def _named(hop: str, ciphers: str) -> str:
-    """What ssh_config calls a hop with such ciphers."""
-    return hop if ciphers == "default" else f"{hop}-{ciphers}"
+def _first_byte(trip: int) -> Iterator[Row]:
+    group = f"time to the first byte of the target's banner, {trip} ms of round trip"
+    for path in STREAMS:
+        goal = FIRST_BYTE_GOALS.get((path.name, trip))
+        title = f"{path.name}, against {path.against}"
+        ours, theirs = _behind(trip, path)[2:]
+        goals = {TIME: goal} if goal else {}
+        yield Row(group, title, ours, theirs, measure.first_byte, goals, rounds=1 if trip else 3)
 
 
-def pyrelay(*hops: str, options: tuple[str, ...] = ()) -> Command:
-    """Our own program, through hops."""
-    return lambda lab, port: [lab.program, "-F", lab.config, *options, "/".join((*hops, HOST)), str(port)]
+def _ssh_true(trip: int) -> Iterator[Row]:
+    group = f"whole ssh TARGET true, {trip} ms of round trip"
+    rounds = 0.6 if trip else 2
+    for path in SESSIONS:
+        ours, theirs = (f"{command} true" for command in _behind(trip, path)[2:])
+        title = f"{path.name}, against {path.against}"
+        yield Row(group, title, ours, theirs, measure.whole, rounds=rounds)
+        if "hop" in path.name:
+            ours = ours.replace("ssh_config ", f"ssh_config {KNOWN_HOSTS}", 1)
+            yield Row(group, f"{title}, with --known-hosts", ours, theirs, measure.whole, rounds=rounds)
 
 
-def ssh(*hops: str) -> Command:
-    """OpenSSH's own way: -W through the last hop, -J for those before it."""
-    jump = ["-J", ",".join(hops[:-1])] if hops[1:] else []
-    return lambda lab, port: ["ssh", "-F", lab.config, *jump, "-W", f"{HOST}:{port}", hops[-1]]
+def _behind(trip: int, path: Path) -> Path:
+    """The path with a round trip before what it connects to first, to a target that says no more than its banner."""
+    delay = f"-{trip}ms" if trip else ""
+    ours, theirs = (command.replace("{port", "{banner").replace("@", delay) for command in path[2:])
+    return path._replace(ours=ours, theirs=theirs)
 
 
-def nc(*options: str) -> Command:
-    """OpenBSD's nc."""
-    return lambda _lab, port: ["nc", *options, HOST, str(port)]
+def _throughput(
+    ciphers: str, suffix: str, first: int, goals: Mapping[tuple[str, str], Goal], size: int
+) -> Iterator[Row]:
+    """Throughput of the paths from the first one on, by hops whose names have that suffix."""
+    for path in STREAMS[first:]:
+        for way, (far_end, run) in WAYS.items():
+            ours, theirs = (re.sub(r"hop\d", rf"\g<0>{suffix}", line).replace("@", "") for line in path[2:])
+            goal = goals.get((path.name, way))
+            all_goals = ({THROUGHPUT: goal} if goal else {}) | COST_GOALS.get(path.name, {})
+            # What is fast is to take long enough for its start not to count.
+            times = 5 if path.name == "plain TCP" else 1
+            title = f"{path.name}, {way}, against {path.against}"
+            yield Row(f"throughput, {ciphers}", title, ours, theirs, run, all_goals, far_end, times * size)
+
+
+def _sessions(size: int) -> Iterator[Row]:
+    """Throughput under a real ssh: both its start and its own ciphers count."""
+    commands = {
+        FROM: ("'head -c {size} /dev/zero'", measure.session_from),
+        TO: ("'cat >/dev/null'", measure.session_to),
+    }
+    for path in SESSIONS:
+        if path.name not in SESSION_GOALS:
+            continue
+        for way, (command, run) in commands.items():
+            ours, theirs = (f"{line} {command}".replace("@", "") for line in path[2:])
+            title = f"{path.name}, {way}, against {path.against}"
+            goals = {THROUGHPUT: SESSION_GOALS[path.name]}
+            yield Row(
+                f"{size / 1e6:.0f} MB under a real ssh, start included", title, ours, theirs, run, goals, size=size
+            )
+
+
+def _crowd(scale: Scale, before: str) -> Iterator[Row]:
+    group = f"{scale.crowd} relays at once, as an ordinary user, start included"
+    size = max(scale.size // 30, 1)
+    for path in STREAMS[0], STREAMS[2]:
+        ours, theirs = (before + line.replace("@", "") for line in path[2:])
+        title = f"{path.name}, from the network, against {path.against}"
+        yield Row(group, title, ours, theirs, measure.crowd, far_end="source", size=size, crowd=scale.crowd, rounds=0.6)
