@@ -1,0 +1,149 @@
+"""The bench works: every row runs, with next to nothing to move, and one that breaks is told. No figure is judged."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from lab import ROOT
+from peers import LOOPBACK, SYSTEM_PATH, close_listener, free_ports, need, until
+
+from bench.__main__ import SMOKE
+from bench.compare import Compared, Goal, compare
+from bench.measure import OVER
+from bench.rows import rows
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the bench measures on Linux only")
+
+IS_ROOT = os.geteuid() == 0
+GROUPS = list(dict.fromkeys(row.group for row in rows(SMOKE, is_root=IS_ROOT)))
+
+
+def bench(*arguments: str, path: str = SYSTEM_PATH) -> subprocess.CompletedProcess[str]:
+    need("microsocks", "nc", "ssh", "sshd", "ssh-keygen")
+    command = [sys.executable, "-m", "bench", "--smoke", *arguments]
+    return subprocess.run(
+        command, cwd=ROOT, env={**os.environ, "PATH": path}, capture_output=True, text=True, check=False
+    )
+
+
+@pytest.mark.parametrize("group", GROUPS)
+@pytest.mark.usefixtures("_sshd_can_start")
+def test_every_row(group: str, tmp_path: Path) -> None:
+    ran = bench("--only", f"{group}: ", "--json", str(tmp_path / "figures"))
+    assert (ran.returncode, ran.stderr) == (0, ""), ran.stdout
+    kept = json.loads((tmp_path / "figures").read_text())
+    assert [row["title"] for row in kept["rows"]] == [
+        row.title for row in rows(SMOKE, is_root=IS_ROOT) if row.group == group
+    ]
+    for row in kept["rows"]:
+        assert row["figures"]
+        assert all(figure["ours"] > 0 for name, figure in row["figures"].items() if name != OVER), row
+        for command in row["commands"]:
+            assert command in ran.stdout
+
+
+@pytest.mark.usefixtures("_sshd_can_start")
+def test_a_row_that_breaks(tmp_path: Path) -> None:
+    """The others are measured all the same."""
+    (tmp_path / "nc").symlink_to(need("false"))
+    ran = bench("--only", "plain TCP, ", "--json", str(tmp_path / "figures"), path=f"{tmp_path}:{SYSTEM_PATH}")
+    assert ran.returncode == 1
+    assert "FAILED: it ended and said nothing" in ran.stdout
+    kept = json.loads((tmp_path / "figures").read_text())
+    assert {command.split()[0] for row in kept["rows"] if "failed" in row for command in row["commands"]} >= {"nc"}
+
+
+def test_pairs_are_compared_with_each_other() -> None:
+    """A machine that is slow for a while is so for both."""
+    assert compare([1, 20, 3], [2, 10, 6]) == Compared(3, 6, 0.5, 0.5, 2)
+
+
+@pytest.mark.parametrize(
+    ("goal", "value", "reached"),
+    [
+        (Goal(1.1, 2), 1.0, ""),
+        (Goal(1.1, 2), 1.1, "must"),
+        (Goal(1.1, 2), 2.5, "aim"),
+        (Goal(0.75, 0.5), 0.8, ""),
+        (Goal(0.75, 0.5), 0.6, "must"),
+        (Goal(0.75, 0.5), 0.5, "aim"),
+    ],
+)
+def test_goals(goal: Goal, value: float, reached: str) -> None:
+    assert goal.reached(value) == reached
+    assert compare([value * 7], [7], goal).reached == reached
+    assert compare([value], None, goal).reached == reached
+    assert compare([value], [1000], goal._replace(ours_alone=True)).reached == reached
+
+
+def test_no_goal() -> None:
+    assert compare([1], [2]).reached == ""
+
+
+# The delay line
+
+TRIP = 0.1  # seconds, there and back
+
+
+@contextmanager
+def line() -> Iterator[tuple[socket.socket, socket.socket]]:
+    """Both ends of a delay line: who connects, and who listens."""
+    listener = socket.create_server((LOOPBACK, 0))
+    listener.settimeout(60)
+    port = next(free_ports())
+    command = [sys.executable, str(ROOT / "bench/delay.py"), str(TRIP * 1000), f"{port}:{listener.getsockname()[1]}"]
+    with subprocess.Popen(command) as process:
+        try:
+            until(lambda: _listens(port), "delay line")
+            listener.accept()[0].close()  # that was the question
+            with socket.create_connection((LOOPBACK, port), timeout=60) as near:
+                far, _ = listener.accept()
+                with far:
+                    far.settimeout(60)
+                    yield near, far
+        finally:
+            close_listener(listener)
+            process.kill()
+
+
+def _listens(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex((LOOPBACK, port)) == 0
+
+
+def test_a_delay_line_delays_connection_and_bytes() -> None:
+    began = time.monotonic()
+    with line() as (near, far):
+        assert time.monotonic() - began >= 1.5 * TRIP  # the third part of the handshake arrives
+        for one, other in ((far, near), (near, far)):
+            began = time.monotonic()
+            one.sendall(b"x")
+            assert other.recv(1) == b"x"
+            assert time.monotonic() - began >= TRIP / 2
+
+
+def test_a_delay_line_keeps_order_and_half_close() -> None:
+    said = [b"%d\n" % number for number in range(500)]
+
+    def say(sock: socket.socket) -> None:
+        for word in said:
+            sock.sendall(word)
+        sock.shutdown(socket.SHUT_WR)
+
+    with line() as (near, far):
+        for one, other in ((near, far), (far, near)):
+            speaker = threading.Thread(target=say, args=(one,))
+            speaker.start()
+            with other.makefile("rb") as heard:
+                assert heard.readlines() == said
+            speaker.join()
