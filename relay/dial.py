@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from relay.children import Children
     from relay.engine import Hop, Reach
+    from relay.master import Control
     from relay.options import Options
     from relay.progress import Progress
     from relay.prompt import Prompt
@@ -74,9 +75,12 @@ def _through_hops(
 ) -> socket | ChannelStream:
     """Hop by hop: the stream that reaches a hop carries its session, and the session opens the stream to the next."""
     progress.stage("reading ssh_config")
-    if options.engine != "ssh":
-        start_new_thread(_import_session, ())
-    elements, found = _look_up(route, options, progress, children)
+    early = len(route.hops) > 1  # else a master may serve the one hop, and paramiko not be needed
+    if early:
+        _expect_session(options)
+    elements, found, control = _look_up(route, options, progress, children)
+    if not early and (control is None or len(found) > 2):
+        _expect_session(options)
     count = len(elements) - 1
     places = [f"hop {number} of {count} ({element})" for number, element in enumerate(elements[:-1], 1)]
     places.append(f"target ({elements[-1]})")
@@ -98,21 +102,35 @@ def _through_hops(
     reach: Reach = partial(first_leg, found[0], options, progress, prompt, children)
     for settings, following, place in zip(found, found[1:], places[1:], strict=False):
         prompt.batch = settings.yes("batchmode")
-        hop = engines.enter(settings, reach, hop)
+        if control is not None and hop is None:
+            from relay.master import MasterHop  # noqa: PLC0415  (it has been imported)
+
+            hop = MasterHop(settings, control, progress)
+        else:
+            hop = engines.enter(settings, reach, hop)
         progress.at(place)
         reach = partial(next_leg, hop, following, progress, options.netcat_for(settings.name))
     return reach()[0]
 
 
-def _import_session() -> None:
+def _expect_session(options: Options) -> None:
     """paramiko takes longer to import than ssh to read its files and a near server to answer: do it meanwhile."""
+    if options.engine != "ssh":
+        start_new_thread(_import_session, ())
+
+
+def _import_session() -> None:
     import relay.ssh.session  # noqa: F401, PLC0415
 
 
 def _look_up(
     route: Route, options: Options, progress: Progress, children: Children
-) -> tuple[list[Element], list[HopSettings]]:
-    """The names of the route, the first hop's own ProxyJump before them, and what ssh_config says of each."""
+) -> tuple[list[Element], list[HopSettings], Control | None]:
+    """The names of the route, the first hop's own ProxyJump before them, and what ssh_config says of each.
+
+    And the ControlMaster of the first of them, where one lives: what its ProxyJump says is not looked at then, as with
+    ssh, which asks its own master before it connects to anything.
+    """
     from relay.route import parse_jump  # noqa: PLC0415
     from relay.settings import Lookup, Query  # noqa: PLC0415
 
@@ -120,14 +138,30 @@ def _look_up(
     queries = [Query(element, options) for element in route.hops]
     found = Lookup([*queries, Query(route.target, options, is_hop=False)], children).read(progress)
     came_from = {elements[0].host}
-    while not _is_proxied(elements[0].host, options) and (jump := found[0].proxy_jump()):
+    while not _is_proxied(elements[0].host, options):
+        if (control := _master_of(found[0], options, progress)) is not None:
+            return elements, found, control
+        if not (jump := found[0].proxy_jump()):
+            break
         before = parse_jump(jump)
         if before[0].host in came_from:
             raise RelayError(f"ssh_config: the ProxyJump of {found[0].name} leads back to {before[0].host}")
         came_from.add(before[0].host)
         found = Lookup([Query(hop, options, chosen=False) for hop in before], children).read(progress) + found
         elements = [*before, *elements]
-    return elements, found
+    return elements, found, None
+
+
+def _master_of(hop: HopSettings, options: Options, progress: Progress) -> Control | None:
+    """The ControlMaster of a first hop, where one lives and may be used.
+
+    Whoever names an engine wants that one; and why a hop refuses, which --netcat must know, a master does not say.
+    """
+    if options.engine != "auto" or options.netcat_for(hop.name) is not None or not hop.get("controlpath"):
+        return None
+    from relay.master import find  # noqa: PLC0415  (few have one)
+
+    return find(hop, progress)
 
 
 def first_leg(

@@ -189,7 +189,7 @@ class _Counter:
 
     def __exit__(self, *_: object) -> None:
         self._listener.close()
-        self._stream.close()  # it is ssh's now
+        os.close(self._stream.detach())  # it is ssh's now, but not what else it needs: a master's control connection
         if self._directory:
             os.unlink(self.address)
             os.rmdir(self._directory)

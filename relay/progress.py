@@ -28,6 +28,7 @@ class Progress:
         self.verbosity = verbosity
         self.place = ""
         self.doing = ""
+        self.hint = ""
         self.status = StatusLine(quiet=verbosity < 0)
         self._start = monotonic()
         self._began = self._start
@@ -39,12 +40,16 @@ class Progress:
         self.stage("")
         self.place = place
 
-    def stage(self, doing: str) -> None:
-        """A stage begins ("connecting to 10.0.0.1 port 22"); -v tells how long the one before took."""
+    def stage(self, doing: str, *, hint: str = "") -> None:
+        """A stage begins ("connecting to 10.0.0.1 port 22"); -v tells how long the one before took.
+
+        hint: what to try when the time runs out in it.
+        """
         now = monotonic()
         if self.doing and self.verbosity >= 1:
             self.tell(f"{self.doing}: {(now - self._began) * 1000:.0f} ms")
         self.doing = doing
+        self.hint = hint
         self._began = now
 
     def done(self) -> None:
@@ -71,7 +76,7 @@ class Progress:
     def timed_out(self) -> TimedOut:
         """The error to raise or print when the deadline has passed."""
         doing = f" ({self.doing})" if self.doing else ""
-        return TimedOut(f"no answer within {self.seconds:g} seconds{doing}", place=self.place)
+        return TimedOut(f"no answer within {self.seconds:g} seconds{doing}", hint=self.hint, place=self.place)
 
     def pause(self) -> None:
         """A person is asked something: the clock stands still until `resume`."""

@@ -184,6 +184,7 @@ class StreamContract:
     held_up = 24 * MIB  # bytes that system buffers and windows on the way may take in for a reader that does not read
     memory = 16 * MIB  # bytes that the relay's memory may grow by meanwhile
     tells_reset = True  # whether a reset by the target reaches this side as one
+    outlasts_far_end = True  # whether a target that has said its last can still be told something
 
     @pytest.fixture
     def ends(self, command: Command) -> Iterator[Ends]:
@@ -233,6 +234,9 @@ class StreamContract:
         ends.far.sendall(b"greeting")
         ends.far_end()
         assert ends.receive() == b"greeting"
+        if not self.outlasts_far_end:
+            assert ends.status() == 0
+            return
         data = noise(MIB)
 
         def send() -> None:

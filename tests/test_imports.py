@@ -10,7 +10,7 @@ import threading
 import proxies
 import pytest
 from lab import Lab
-from peers import LOOPBACK
+from peers import LOOPBACK, until
 
 # Runs pyrelay, and says at its end which modules are there.
 PROGRAM = """
@@ -134,3 +134,15 @@ def test_hops(lab: Lab, port: int) -> None:
     found = imported("-F", str(lab.config), f"h1/{LOOPBACK}:{port}")
     assert "paramiko" in found
     assert found & {"asyncio", "importlib.metadata", "invoke", "unittest.mock", "uvloop"} == set()
+
+
+def test_a_hop_by_its_master(lab: Lab, port: int) -> None:
+    """Nobody logs in here, so nothing of that is imported."""
+    path = lab.top / "master"
+    lab.server("h1", ControlPath=path)
+    lab.start("ssh", "-F", lab.config, "-M", "-N", "h1")
+    until(path.exists, "master")
+    found = imported("-F", str(lab.config), f"h1/{LOOPBACK}:{port}")
+    ours = {name for name in found if name.startswith("relay")}
+    assert ours - RAW == {"relay.engine", "relay.master", "relay.settings"}
+    assert found & {"asyncio", "cryptography", "dataclasses", "paramiko", "socket", "typing"} == set()

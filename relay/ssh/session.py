@@ -75,6 +75,7 @@ class Session:
         self.outer = outer
         self._progress = progress
         self._settings = settings
+        self._stream = stream
         trust = Trust(settings, progress, client.prompt, address=address, children=client.children)
         progress.stage("waiting for the server's ident")
         self.transport: Transport = Transport(
@@ -137,6 +138,10 @@ class Session:
         """Why the link is lost, told of the outermost session that has failed: the others fell with it."""
         if self.outer is not None and not self.outer.transport.is_active():
             return self.outer.lost()
+        try:
+            getattr(self._stream, "check", lambda: None)()
+        except RelayError as cause:  # what carried it has failed
+            return cause
         error = error or self.transport.saved_exception
         if isinstance(error, Disconnected):
             return RelayError(f"the server disconnected: {error}", place=self.place)
