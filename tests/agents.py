@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from peers import close_listener, connections, need
+from peers import Listener, need
 
 from relay.pubkey import string
 
@@ -51,14 +51,10 @@ class ScriptedAgent:
     def __init__(self, path: Path, script: Script) -> None:
         self.path = path
         self._script = script
-        self._listener = socket.socket(socket.AF_UNIX)
-        self._listener.bind(str(path))
-        self._listener.listen()
-        threading.Thread(target=self._serve, daemon=True).start()
+        self.stop = Listener(self._serve, path=path).stop
 
-    def _serve(self) -> None:
-        for connection in connections(self._listener):
-            threading.Thread(target=self._answer, args=(connection,), daemon=True).start()
+    def _serve(self, connection: socket.socket) -> None:
+        threading.Thread(target=self._answer, args=(connection,), daemon=True).start()
 
     def _answer(self, connection: socket.socket) -> None:
         with connection, connection.makefile("rb") as file, suppress(OSError):  # who was asking may leave
@@ -70,9 +66,6 @@ class ScriptedAgent:
                     connection.sendall((1 << 16).to_bytes(4, "big"))
                     for piece in answer:
                         connection.sendall(piece)
-
-    def stop(self) -> None:
-        close_listener(self._listener)
 
 
 class SecurityKey:

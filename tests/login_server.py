@@ -16,7 +16,7 @@ import paramiko
 from paramiko.auth_handler import AuthHandler
 from paramiko.common import MSG_SERVICE_REQUEST, MSG_USERAUTH_INFO_RESPONSE, MSG_USERAUTH_REQUEST
 from paramiko.message import Message
-from peers import LOOPBACK, close_listener, connections
+from peers import Listener
 
 from relay.pubkey import Reader, string
 
@@ -82,27 +82,23 @@ class LoginServer:
         self._script = script
         self._greeting = greeting
         self._transports: list[paramiko.Transport] = []
-        self._listener = socket.create_server((LOOPBACK, 0))
-        self.port: int = self._listener.getsockname()[1]
-        self._thread = threading.Thread(target=self._serve, daemon=True)
-        self._thread.start()
+        self._listener = Listener(self._serve)
+        self.port = self._listener.port
 
-    def _serve(self) -> None:
-        for connection in connections(self._listener):
-            transport = paramiko.Transport(connection)
-            transport.daemon = True
-            transport.add_server_key(self._key)
-            transport.auth_handler = _Login(transport, self._answer, self._greeting)
-            self._transports.append(transport)
-            transport.start_server(threading.Event(), _Forwards(transport))
+    def _serve(self, connection: socket.socket) -> None:
+        transport = paramiko.Transport(connection)
+        transport.daemon = True
+        transport.add_server_key(self._key)
+        transport.auth_handler = _Login(transport, self._answer, self._greeting)
+        self._transports.append(transport)
+        transport.start_server(threading.Event(), _Forwards(transport))
 
     def _answer(self, request: Request) -> Sequence[bytes]:
         self.requests.append(request.method)
         return self._script(request)
 
     def stop(self) -> None:
-        close_listener(self._listener)
-        self._thread.join()
+        self._listener.stop()
         for transport in self._transports:
             transport.close()
 

@@ -12,7 +12,8 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 
 import pytest
 
@@ -56,27 +57,55 @@ class Scripted:
         self.accepted = 0
         self.reached = threading.Event()
         self._held: list[socket.socket] = []
-        self._listener = socket.create_server((LOOPBACK, 0))
-        self.port: int = self._listener.getsockname()[1]
-        self._thread = threading.Thread(target=self._serve, daemon=True)
-        self._thread.start()
+        self._listener = Listener(self._serve)
+        self.port = self._listener.port
 
-    def _serve(self) -> None:
-        for connection in connections(self._listener):
-            self.accepted += 1
-            self.reached.set()
+    def _serve(self, connection: socket.socket) -> None:
+        self._held.append(connection)
+        self.accepted += 1
+        self.reached.set()
+        with suppress(OSError):  # the client may have left
             connection.sendall(self.greeting)
             if self.hang_up:
                 # Not a bare close: with bytes of the client unread that would be a reset.
                 connection.shutdown(socket.SHUT_WR)
-            self._held.append(connection)
 
     def stop(self) -> None:
         """Close every socket; whoever still waits sees the connection end."""
-        close_listener(self._listener)
-        self._thread.join()
+        self._listener.stop()
         for connection in self._held:
             connection.close()
+
+
+class Listener:
+    """Gives whoever connects to `serve`, one after another, in a thread of its own.
+
+    path: a unix socket to listen on, else it is a port of host's. port: that one, or 0.
+    """
+
+    def __init__(
+        self, serve: Callable[[socket.socket], object], *, host: str = LOOPBACK, path: Path | None = None
+    ) -> None:
+        self.port = 0
+        self._serve = serve
+        if path is None:
+            self._socket = socket.create_server((host, 0), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
+            self.port = self._socket.getsockname()[1]
+        else:
+            self._socket = socket.socket(socket.AF_UNIX)
+            self._socket.bind(str(path))
+            self._socket.listen()
+        self._thread = threading.Thread(target=self._accept, daemon=True)
+        self._thread.start()
+
+    def _accept(self) -> None:
+        for connection in connections(self._socket):
+            self._serve(connection)
+
+    def stop(self) -> None:
+        """Accept no more, and wait until the last one is served; again is no harm."""
+        close_listener(self._socket)
+        self._thread.join()
 
 
 def connections(listener: socket.socket) -> Iterator[socket.socket]:

@@ -12,12 +12,11 @@ import re
 import signal
 import socket
 import subprocess
-import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from peers import LOOPBACK, close_listener, connections, missing, need
+from peers import LOOPBACK, Listener, missing, need
 
 # A session's HOME is the server's own (its working directory is the account's all the same),
 # $SERVER says where a command runs, and sftp needs no shell, so that accounts without one can be used.
@@ -97,10 +96,8 @@ class Server:
         ours = CONFIG.format(name=name, top=top, home=self.home)
         self._config.write_text(f"{extra}\n{ours}" + "".join(f"HostKey {key}\n" for key in host_keys))
         self.authorize(authorized_keys)
-        self._listener = socket.create_server((LOOPBACK, 0))
-        self.port: int = self._listener.getsockname()[1]
-        self._thread = threading.Thread(target=self._serve, daemon=True)
-        self._thread.start()
+        self._listener = Listener(self._serve)
+        self.port = self._listener.port
 
     def authorize(self, authorized_keys: str) -> None:
         """Replace the authorized_keys file; it serves every account."""
@@ -110,9 +107,9 @@ class Server:
         """Put lines of sshd_config before all others, for the connections that follow."""
         self._config.write_text(lines + self._config.read_text())
 
-    def _serve(self) -> None:
-        for connection in connections(self._listener):
-            log = self._top / f"log.{len(self.connections) + 1}"
+    def _serve(self, connection: socket.socket) -> None:
+        log = self._top / f"log.{len(self.connections) + 1}"
+        with connection:
             process = subprocess.Popen(
                 [*self._command, "-i", "-f", str(self._config), "-E", str(log)],
                 stdin=connection.fileno(),
@@ -122,8 +119,7 @@ class Server:
                 # A name that a forward asks for and no one knows is to fail at once.
                 env={**os.environ, "RES_OPTIONS": "timeout:1 attempts:1"},
             )
-            connection.close()
-            self.connections.append(Connection(log, process))
+        self.connections.append(Connection(log, process))
 
     def log(self) -> str:
         """The logs of all connections so far, one after the other."""
@@ -139,8 +135,7 @@ class Server:
 
     def stop(self) -> None:
         """Accept no more and end every session."""
-        close_listener(self._listener)
-        self._thread.join()
+        self._listener.stop()
         for connection in self.connections:
             connection.process.terminate()  # sshd then ends its children itself
         for connection in self.connections:

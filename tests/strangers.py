@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import asyncssh
-from peers import LOOPBACK, close_listener, connections, missing, need
+from peers import LOOPBACK, Listener, missing, need
 
 
 class Dropbear:
@@ -43,27 +43,23 @@ class Dropbear:
         script = f"mount --bind {keys.parent} {home} && exec {dropbear}"
         self._argv = [need("unshare"), "--mount", "sh", "-c", script]
         self._processes: list[subprocess.Popen[bytes]] = []
-        self._listener = socket.create_server((LOOPBACK, 0))
-        self.port: int = self._listener.getsockname()[1]
-        self._thread = threading.Thread(target=self._serve, daemon=True)
-        self._thread.start()
+        self._listener = Listener(self._serve)
+        self.port = self._listener.port
 
-    def _serve(self) -> None:
-        for connection in connections(self._listener):
-            with connection:
-                process = subprocess.Popen(
-                    self._argv,
-                    stdin=connection.fileno(),
-                    stdout=connection.fileno(),
-                    stderr=subprocess.DEVNULL,
-                    start_new_session=True,
-                )
-            self._processes.append(process)
+    def _serve(self, connection: socket.socket) -> None:
+        with connection:
+            process = subprocess.Popen(
+                self._argv,
+                stdin=connection.fileno(),
+                stdout=connection.fileno(),
+                stderr=subprocess.DEVNULL,
+                start_new_session=True,
+            )
+        self._processes.append(process)
 
     def stop(self) -> None:
         """Accept no more and end every connection."""
-        close_listener(self._listener)
-        self._thread.join()
+        self._listener.stop()
         for process in self._processes:
             try:
                 os.killpg(process.pid, signal.SIGTERM)

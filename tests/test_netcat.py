@@ -9,15 +9,15 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from lab import Lab
-from peers import LOOPBACK, close_listener, connections, need
+from peers import Listener, need
 
 from relay.errors import RelayError, UsageError
 from relay.options import parse
@@ -65,22 +65,16 @@ class Echo:
 
     def __init__(self, *, until: int = -1) -> None:
         self._until = until  # bytes after which it does not wait for the end
-        self._listener = socket.create_server((LOOPBACK, 0))
-        self.port: int = self._listener.getsockname()[1]
-        self._thread = threading.Thread(target=self._serve, daemon=True)
-        self._thread.start()
+        listener = Listener(self._serve)
+        self.port = listener.port
+        self.stop = listener.stop
 
-    def _serve(self) -> None:
-        for connection in connections(self._listener):
-            with connection:
-                heard = b""
-                while len(heard) != self._until and (data := connection.recv(4096)):
-                    heard += data
-                connection.sendall(b"heard " + heard)
-
-    def stop(self) -> None:
-        close_listener(self._listener)
-        self._thread.join()
+    def _serve(self, connection: socket.socket) -> None:
+        with connection, suppress(OSError):  # who tells may leave
+            heard = b""
+            while len(heard) != self._until and (data := connection.recv(4096)):
+                heard += data
+            connection.sendall(b"heard " + heard)
 
 
 @pytest.fixture

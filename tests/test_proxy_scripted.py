@@ -13,11 +13,11 @@ import struct
 import termios
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
-from peers import LOOPBACK, close_listener, closed_port, connections, need_ipv6
+from peers import LOOPBACK, Listener, closed_port, need_ipv6
 
 from relay.children import Children
 from relay.errors import RelayError, TimedOut
@@ -44,30 +44,16 @@ class Peer:
     def __init__(self, script: Callable[[Line], None], path: Path | None = None, host: str = LOOPBACK) -> None:
         self._script = script
         self.heard: list[bytearray] = []
-        if path is None:
-            family = socket.AF_INET6 if ":" in host else socket.AF_INET
-            self._listener = socket.create_server((host, 0), family=family)
-            self.port = self._listener.getsockname()[1]
-        else:
-            self._listener = socket.socket(socket.AF_UNIX)
-            self._listener.bind(str(path))
-            self._listener.listen()
-        self._thread = threading.Thread(target=self._serve, daemon=True)
-        self._thread.start()
+        listener = Listener(self._serve, host=host, path=path)
+        self.port = listener.port
+        self.stop = listener.stop
 
-    def _serve(self) -> None:
-        for connection in connections(self._listener):
-            heard = bytearray()
-            self.heard.append(heard)
-            with connection:
-                try:
-                    self._script(Line(connection, heard))
-                except (OSError, EOFError):
-                    pass  # the client has left, as it may when it does not like what it hears
-
-    def stop(self) -> None:
-        close_listener(self._listener)
-        self._thread.join()
+    def _serve(self, connection: socket.socket) -> None:
+        heard = bytearray()
+        self.heard.append(heard)
+        # The client may leave, as it does when it does not like what it hears.
+        with connection, suppress(OSError, EOFError):
+            self._script(Line(connection, heard))
 
 
 class Line:
