@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -151,6 +152,37 @@ def test_nothing_is_left_in_the_master(chain: Lab, path: Path) -> None:
         assert chain.pyrelay("h1/h3").returncode == 0
         assert chain.pyrelay("h1/h3:1").returncode == 1
     until(lambda: len(list(table.iterdir())) == before, "end of what the master had opened")
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGHUP])
+def test_the_stream_ends_with_pyrelay(chain: Lab, path: Path, number: signal.Signals) -> None:
+    ours = start_master(chain, "h1", path)
+    with socket.create_server((LOOPBACK, 0)) as target:
+        target.settimeout(SOON)
+        program = chain.start(chain.program, "-F", chain.config, f"h1/{LOOPBACK}:{target.getsockname()[1]}", stdin=-1)
+        far, _ = target.accept()
+        with far:
+            far.settimeout(SOON)
+            far.sendall(b"hello")
+            assert program.stdout
+            assert program.stdout.read(5) == b"hello"
+            program.send_signal(number)
+            assert far.recv(1) == b""
+    program.wait(SOON)
+    assert ours.poll() is None
+    assert_none_left(chain, ours)
+
+
+def test_no_descriptor_is_left_over(chain: Lab, path: Path) -> None:
+    """The stream, and the connection to the control socket, which it lives by."""
+    start_master(chain, "h1", path)
+    program = chain.start(chain.program, "-F", chain.config, "h1/h3", stdin=subprocess.PIPE)
+    table = Path(f"/proc/{program.pid}/fd")
+    if not table.exists():
+        missing("no /proc/PID/fd")
+    assert program.stdout
+    assert program.stdout.read(4) == b"SSH-"
+    assert [str(fd.readlink()).partition(":")[0] for fd in table.iterdir()].count("socket") == 2
 
 
 # Not used
