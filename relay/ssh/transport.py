@@ -7,6 +7,7 @@ nothing of routes, trust decisions or logins.
 
 from __future__ import annotations
 
+import socket
 import threading
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -85,6 +86,8 @@ class Transport(paramiko.Transport):
         self.remote_lists: dict[str, list[str]] = {}  # the server's KEXINIT, by paramiko's names for its lists
         self._progress = progress
         self._outer = outer  # the transport whose channel carries this one
+        # Whether the connection that reaches the server is another program's: a hop's, a master's, a ProxyCommand's.
+        self._is_others = outer is not None or getattr(stream, "family", None) == socket.AF_UNIX
         self._unanswered = 0  # keepalives
         self._over = threading.Event()
         self._opening = threading.local()  # number: of the channel that a thread opens
@@ -97,7 +100,7 @@ class Transport(paramiko.Transport):
         bytes from us carry the acknowledgement on every leg, so that sshd's
         next small packet is not held back for 40 ms.
         """
-        if self._outer is not None and self.clear_to_send.is_set():
+        if self._is_others and self.clear_to_send.is_set():
             # (paramiko's send_ignore leaves the string's length out, which strict servers take for a broken packet,
             # and waits for the end of a key exchange, which it may itself hold up: this is the thread that reads.)
             message = paramiko.Message()
