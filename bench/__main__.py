@@ -6,6 +6,7 @@ import argparse
 import json
 import os
 import shlex
+import signal
 import sys
 from typing import TYPE_CHECKING
 
@@ -39,6 +40,7 @@ def main() -> int:
     scale = SMOKE if chosen.smoke else Scale(size=chosen.size * 1_000_000)
     wanted = [row for row in rows(scale, is_root=os.geteuid() == 0) if chosen.only in f"{row.group}: {row.title}"]
     adopt_orphans()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # by way of the lab's end
     print(f"{table.machine()}\n\n{FOREWORD}", flush=True)
     results: list[dict[str, object]] = []
     judged: list[tuple[str, Compared]] = []

@@ -10,10 +10,14 @@ if TYPE_CHECKING:
 
 
 class Goal(NamedTuple):
-    """What a figure must reach, and what it should: as a ratio, or as ours alone. The aim is the better of both."""
+    """What a figure must reach, and what it should: as a ratio, or as ours alone. The aim is the better of both.
+
+    hurdle: what stands in the way of the aim where that is not reached, as measured.
+    """
 
     must: float
     aim: float
+    hurdle: str
     ours_alone: bool = False
 
     def reached(self, value: float) -> str:

@@ -46,11 +46,11 @@ def row(title: str, commands: Sequence[str], figures: Mapping[str, Compared]) ->
 
 
 def summary(figures: Sequence[tuple[str, Compared]]) -> str:
-    """How many goals are reached, and which are not. figures: with their rows' titles."""
-    judged = [(title, figure) for title, figure in figures if figure.goal is not None]
+    """How many goals are reached; which are not, and why. figures: with their rows' titles."""
+    judged = [(title, figure, figure.goal) for title, figure in figures if figure.goal is not None]
     lines = [""]
-    for goal, enough in (("must", ("must", "aim")), ("aim", ("aim",))):
-        missed = [title for title, figure in judged if figure.reached not in enough]
-        lines.append(f'"{goal}" reached: {len(judged) - len(missed)} of {len(judged)}')
-        lines += [f"  not: {title}" for title in missed]
+    for name, enough in (("must", ("must", "aim")), ("aim", ("aim",))):
+        missed = [(title, goal) for title, figure, goal in judged if figure.reached not in enough]
+        lines.append(f'"{name}" reached: {len(judged) - len(missed)} of {len(judged)}')
+        lines += [f"  not: {title}\n       {goal.hurdle}" for title, goal in missed]
     return "\n".join(lines)

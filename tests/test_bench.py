@@ -21,6 +21,7 @@ from bench.__main__ import SMOKE
 from bench.compare import Compared, Goal, compare
 from bench.measure import OVER
 from bench.rows import rows
+from bench.table import summary
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the bench measures on Linux only")
 
@@ -71,12 +72,12 @@ def test_pairs_are_compared_with_each_other() -> None:
 @pytest.mark.parametrize(
     ("goal", "value", "reached"),
     [
-        (Goal(1.1, 2), 1.0, ""),
-        (Goal(1.1, 2), 1.1, "must"),
-        (Goal(1.1, 2), 2.5, "aim"),
-        (Goal(0.75, 0.5), 0.8, ""),
-        (Goal(0.75, 0.5), 0.6, "must"),
-        (Goal(0.75, 0.5), 0.5, "aim"),
+        (Goal(1.1, 2, "why"), 1.0, ""),
+        (Goal(1.1, 2, "why"), 1.1, "must"),
+        (Goal(1.1, 2, "why"), 2.5, "aim"),
+        (Goal(0.75, 0.5, "why"), 0.8, ""),
+        (Goal(0.75, 0.5, "why"), 0.6, "must"),
+        (Goal(0.75, 0.5, "why"), 0.5, "aim"),
     ],
 )
 def test_goals(goal: Goal, value: float, reached: str) -> None:
@@ -84,6 +85,24 @@ def test_goals(goal: Goal, value: float, reached: str) -> None:
     assert compare([value * 7], [7], goal).reached == reached
     assert compare([value], None, goal).reached == reached
     assert compare([value], [1000], goal._replace(ours_alone=True)).reached == reached
+
+
+def test_what_is_not_reached_is_told_with_its_reason() -> None:
+    goal = Goal(1.1, 2, "sshd is slow")
+    told = summary(
+        [("low", compare([1], [1], goal)), ("fair", compare([3], [2], goal)), ("high", compare([9], [3], goal))]
+    )
+    assert told.splitlines() == [
+        "",
+        '"must" reached: 2 of 3',
+        "  not: low",
+        "       sshd is slow",
+        '"aim" reached: 1 of 3',
+        "  not: low",
+        "       sshd is slow",
+        "  not: fair",
+        "       sshd is slow",
+    ]
 
 
 def test_no_goal() -> None:
