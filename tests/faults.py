@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
-from peers import LOOPBACK, close_listener, connections
+from peers import LOOPBACK, Listener
 
 FAULTS = (
     "refused",  # the protocol's own refusal, and the end
@@ -162,18 +162,15 @@ class Peer:
         self._connections: list[socket.socket] = []
         self._threads: list[threading.Thread] = []
         self.reached = threading.Event()
-        self._listener = socket.create_server((LOOPBACK, port))
-        self.port: int = self._listener.getsockname()[1]
-        self._thread = threading.Thread(target=self._accept, daemon=True)
-        self._thread.start()
+        self._listener = Listener(self._accept, port=port)
+        self.port = self._listener.port
 
-    def _accept(self) -> None:
-        for connection in connections(self._listener):
-            self._connections.append(connection)
-            wire = Wire(connection, self._stage, self._fault, self.reached)
-            thread = threading.Thread(target=self._serve, args=(wire,), daemon=True)
-            self._threads.append(thread)
-            thread.start()
+    def _accept(self, connection: socket.socket) -> None:
+        self._connections.append(connection)
+        wire = Wire(connection, self._stage, self._fault, self.reached)
+        thread = threading.Thread(target=self._serve, args=(wire,), daemon=True)
+        self._threads.append(thread)
+        thread.start()
 
     def _serve(self, wire: Wire) -> None:
         with wire.socket, suppress(Over, OSError, EOFError):  # the client leaves when it has had enough
@@ -181,8 +178,7 @@ class Peer:
 
     def stop(self) -> None:
         """Accept no more, and end every connection."""
-        close_listener(self._listener)
-        self._thread.join()
+        self._listener.stop()
         for connection in self._connections:
             with suppress(OSError):
                 connection.shutdown(socket.SHUT_RDWR)  # which wakes who waits for it

@@ -80,16 +80,22 @@ class Scripted:
 class Listener:
     """Gives whoever connects to `serve`, one after another, in a thread of its own.
 
-    path: a unix socket to listen on, else it is a port of host's. port: that one, or 0.
+    path: a unix socket to listen on, else it is a port of host's. port: the one that it got.
     """
 
     def __init__(
-        self, serve: Callable[[socket.socket], object], *, host: str = LOOPBACK, path: Path | None = None
+        self,
+        serve: Callable[[socket.socket], object],
+        *,
+        host: str = LOOPBACK,
+        port: int = 0,
+        path: Path | None = None,
     ) -> None:
-        self.port = 0
+        self.port = port
         self._serve = serve
         if path is None:
-            self._socket = socket.create_server((host, 0), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
+            family = socket.AF_INET6 if ":" in host else socket.AF_INET
+            self._socket = socket.create_server((host, port), family=family)
             self.port = self._socket.getsockname()[1]
         else:
             self._socket = socket.socket(socket.AF_UNIX)

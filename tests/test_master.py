@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,7 @@ from contract import SOON, Command, Meanwhile, StreamContract
 from hypothesis import given
 from hypothesis import strategies as st
 from lab import Lab
-from peers import LOOPBACK, close_listener, connections, missing, need, until
+from peers import LOOPBACK, Listener, missing, need, until
 
 from relay import master
 from relay.errors import TimedOut, printable
@@ -222,27 +223,15 @@ def test_a_later_hops_own_is_not_used(chain: Lab, path: Path) -> None:
 
 def speaker(lab: Lab, path: Path, say: bytes, then: Callable[[socket.socket], object] = lambda _: None) -> None:
     """Something that listens at path: it says this to whoever comes, does `then`, and holds the connection."""
-    listener = socket.socket(socket.AF_UNIX)
-    listener.bind(str(path))
-    listener.listen()
-    held = []
+    held = ExitStack()
 
-    def serve() -> None:
-        for connection in connections(listener):
-            held.append(connection)
-            connection.sendall(say)
-            then(connection)
+    def serve(connection: socket.socket) -> None:
+        held.enter_context(connection)
+        connection.sendall(say)
+        then(connection)
 
-    meanwhile = Meanwhile(serve)
-    meanwhile.__enter__()
-
-    def stop() -> None:
-        close_listener(listener)
-        meanwhile.__exit__()
-        for connection in held:
-            connection.close()
-
-    lab.at_end(stop)
+    lab.at_end(held.close)
+    lab.at_end(Listener(serve, path=path).stop)
 
 
 def hang_up(connection: socket.socket) -> None:
