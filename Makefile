@@ -12,7 +12,7 @@ VENV = .venv/bin
 PEERS = busybox dante-server dropbear-bin fish git iproute2 mandoc microsocks ncat netcat-openbsd netcat-traditional \
 	openssh-client openssh-server openssl procps rsync strace tcsh tinyproxy tor zsh
 
-.PHONY: help demo test check bench fuzz install uninstall lock peers
+.PHONY: help demo test check bench soak fuzz install uninstall lock peers
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -31,6 +31,9 @@ check: .venv/ready peers ## check format, lint, types and man page
 
 bench: .venv/ready peers ## measure it beside ssh and nc, and print the table (ARGS="--only TEXT --json FILE")
 	@$(VENV)/python -m bench $(ARGS)
+
+soak: .venv/ready peers ## run it for two hours with every party stopped and killed (ARGS="--seconds N")
+	@$(VENV)/python tests/soak.py $(ARGS)
 
 fuzz: .venv/ready ## fuzz what reads packets, a minute for each file in fuzz/ (ARGS are libFuzzer's options)
 	@# Not among what development needs: there are no builds of it for some systems.
