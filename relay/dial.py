@@ -176,7 +176,7 @@ def first_leg(
         source=options.source or hop.get("bindaddress") or None,
         interface=hop.get("bindinterface") or None,
         timeout=hop.seconds("connecttimeout") or None,
-        attempts=int(hop.get("connectionattempts", "1")),
+        attempts=hop.number("connectionattempts", 1),
         keepalive=hop.yes("tcpkeepalive"),
         service=hop.service(),
     )

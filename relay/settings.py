@@ -29,6 +29,8 @@ _EXPANDED = frozenset({"controlpath", "globalknownhostsfile", "identityagent", "
 _ONE_NAME = frozenset({"certificatefile", "controlpath", "identityagent", "identityfile", "revokedhostkeys"})
 
 # IPQoS: RFC 3246, RFC 8622, RFC 1349.
+_MOST = 2**31 - 1  # of the numbers of ssh_config, which are ints of C
+_MOST_BYTES = 2**63 - 1
 _SERVICES = {"ef": 0xB8, "le": 0x04, "lowdelay": 0x10, "throughput": 0x08, "reliability": 0x04, "none": None}
 
 
@@ -60,7 +62,7 @@ class HopSettings:
         self._defaults = defaults or {}
         self.hostname = self.get("hostname", name)
         self.user = self.get("user")
-        self.port = int(self.get("port", "22"))
+        self.port = self.number("port", 22, most=65535)
 
     def get(self, key: str, default: str = "") -> str:
         """The first value of a keyword, or default."""
@@ -77,23 +79,45 @@ class HopSettings:
 
     def seconds(self, key: str, default: float = 0.0) -> float:
         """A time in seconds (`ssh -G` prints seconds); default when it is not set ("none")."""
+        return float(self.number(key)) if self.get(key)[:1].isdigit() else default
+
+    def number(self, key: str, default: int = 0, *, most: int = _MOST) -> int:
+        """A whole number; default when it is not set. Raises RelayError."""
         value = self.get(key)
-        return float(value) if value.isdigit() else default
+        return self._whole(key, value, most) if value else default
+
+    def rekey_limit(self) -> tuple[int, int]:
+        """RekeyLimit: bytes and seconds, each 0 for none of its own. Raises RelayError."""
+        size, _, seconds = self.get("rekeylimit").partition(" ")
+        key = "rekeylimit"
+        return self._whole(key, size or "0", _MOST_BYTES), self._whole(key, seconds or "0", _MOST)
+
+    def _whole(self, key: str, text: str, most: int) -> int:
+        if text.isascii() and text.isdigit() and len(text) <= len(str(most)) and int(text) <= most:
+            return int(text)
+        raise RelayError(f"ssh_config of {self.name}: {key} is no such number: {printable(text, 40)}")
 
     def service(self) -> int | None:
         """The type of service of a hop's connection, or None for the system's own.
 
         The first word of IPQoS, as for every ssh without a terminal to serve
-        (ssh_session2, ssh.c), in the names of ssh_config(5).
+        (ssh_session2, ssh.c), in the names of ssh_config(5). Raises RelayError.
         """
-        word = self.get("ipqos", "none").split()[0].lower()
+        word = self.get("ipqos").partition(" ")[0].lower() or "none"
         if word in _SERVICES:
             return _SERVICES[word]
-        if word[:2] == "af" and word[2:].isdigit():  # RFC 2597 section 6
-            return int(word[2]) << 5 | int(word[3]) << 3
-        if word[:2] == "cs" and word[2:].isdigit():  # RFC 2474 section 4.2.2
-            return int(word[2:]) << 5
-        return int(word, 0) if word[:1].isdigit() else None
+        if word[:2] == "af":  # RFC 2597 section 6
+            number = self._whole("ipqos", word[2:], 43)
+            return number // 10 << 5 | number % 10 << 3
+        if word[:2] == "cs":  # RFC 2474 section 4.2.2
+            return self._whole("ipqos", word[2:], 7) << 5
+        try:
+            number = int(word[:6], 0)
+        except ValueError:
+            number = -1
+        if not 0 <= number <= 255:
+            raise RelayError(f"ssh_config of {self.name}: ipqos is unknown: {printable(word, 40)}")
+        return number
 
     def algorithms(self, key: str) -> tuple[str, ...] | None:
         """A list of algorithms that somebody chose; None when it is OpenSSH's own default list."""
@@ -158,7 +182,7 @@ class HopSettings:
         parts = (here, self.hostname, str(self.port), self.user, jump)
         return {
             "%": "%",
-            "C": hashlib.sha1("".join(parts).encode(), usedforsecurity=False).hexdigest(),
+            "C": hashlib.sha1("".join(parts).encode(errors="surrogateescape"), usedforsecurity=False).hexdigest(),
             "d": me.pw_dir,
             "h": self.hostname,
             "i": str(os.getuid()),
@@ -266,7 +290,7 @@ def parse(output: bytes) -> dict[str, list[str]]:
     """The lines of `ssh -G`, keyword by keyword; any bytes give a table."""
     values: dict[str, list[str]] = {}
     for line in output.decode(errors="surrogateescape").split("\n"):
-        key, _, value = line.partition(" ")
+        key, _, value = line.partition("\0")[0].partition(" ")  # what ssh prints are C's strings
         if key:
             values.setdefault(key.lower(), []).append(value)
     return values

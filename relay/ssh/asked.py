@@ -32,7 +32,7 @@ class Password:
         self._dialogue = dialogue
         self._prompt = prompt
         self._who = who(settings)
-        self._most = int(settings.get("numberofpasswordprompts", "3"))
+        self._most = settings.number("numberofpasswordprompts", 3)
 
     def attempt(self) -> Answer | None:
         """Ask and send; None when it has been asked often enough. Raises NobodyToAsk and Cancelled."""
@@ -70,7 +70,7 @@ class Interactive:
         self._dialogue = dialogue
         self._prompt = prompt
         self._who = who(settings)
-        self._most = int(settings.get("numberofpasswordprompts", "3"))
+        self._most = settings.number("numberofpasswordprompts", 3)
         devices = settings.get("kbdinteractivedevices")
         self._devices = "" if devices == "none" else devices
         self._asked = False  # whether the server has asked anything yet

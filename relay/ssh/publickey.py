@@ -128,7 +128,7 @@ class PublicKeys:
         """The algorithm for a signature by that key. Raises Unusable."""
         if public.plain == "ssh-rsa":  # others sign in one way only, whatever the server says
             self._dialogue.await_extensions()
-        smallest = int(self._settings.get("requiredrsasize", "1024"))
+        smallest = self._settings.number("requiredrsasize", 1024)
         if public.plain == "ssh-rsa" and public.bits < smallest:
             raise Unusable(f"it has {public.bits} bits (RequiredRSASize {smallest})")
         accepted = self._settings.get("pubkeyacceptedalgorithms")
@@ -209,7 +209,7 @@ class PublicKeys:
     def _unlock(self, identity: Identity) -> PrivateKey:
         """The private key of an identity file; its passphrase is asked for. Raises Unusable."""
         try:
-            key = self._keyring.unlock(identity, self._who, int(self._settings.get("numberofpasswordprompts", "3")))
+            key = self._keyring.unlock(identity, self._who, self._settings.number("numberofpasswordprompts", 3))
         except BadFile as error:
             raise Unusable(str(error)) from error
         except RelayError as error:

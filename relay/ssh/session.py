@@ -96,7 +96,7 @@ class Session:
             raise error if outer is None or outer.transport.is_active() else outer.lost() from error
         interval = settings.seconds("serveraliveinterval")
         if interval:
-            self.transport.keep_alive(interval, int(settings.get("serveralivecountmax", "3")))
+            self.transport.keep_alive(interval, settings.number("serveralivecountmax", 3))
 
     def forward(self, host: str, port: int, progress: Progress, netcat: str | None = None) -> ChannelStream:
         """A stream from the hop to host and port, which the hop looks up (RFC 4254 section 7.2, direct-tcpip).
@@ -200,8 +200,7 @@ def _choose(transport: Transport, settings: HopSettings) -> None:
         setattr(transport, attribute, names)
     if settings.yes("compression"):
         transport.use_compression(True)
-    size, _, seconds = settings.get("rekeylimit", "0 0").partition(" ")
-    transport.limit_keys(int(size), float(seconds or 0))
+    transport.limit_keys(*settings.rekey_limit())
 
 
 def _incompatible(transport: Transport, error: paramiko.SSHException) -> RelayError:

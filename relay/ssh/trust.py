@@ -238,7 +238,7 @@ class Trust:
     # What the key must be
 
     def _check_size(self, key: PublicKey) -> None:
-        least = int(self._settings.get("requiredrsasize", "0"))
+        least = self._settings.number("requiredrsasize")
         if 0 < key.bits < least:
             raise RelayError(f"the server's RSA host key has {key.bits} bits; RequiredRSASize is {least}")
 
