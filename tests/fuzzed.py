@@ -1,0 +1,123 @@
+"""What any bytes may come to in what reads them: a value that keeps its rules, or an error of our own; nothing else.
+
+Each is given bytes by fuzz/ for minutes, by test_fuzzed.py for a moment.
+"""
+
+from __future__ import annotations
+
+import socket
+from contextlib import suppress
+
+from relay import known_hosts, route, settings
+from relay.engine import objection
+from relay.errors import RelayError
+from relay.progress import Progress
+from relay.proxy import handshake, http
+from relay.proxy.address import CONNECT, SOCKS4, SOCKS5, TOR, Proxy
+from relay.proxy.wire import LINE, Wire
+from relay.pubkey import BadKey
+
+LONGEST = 240  # characters of a line that a person is to read
+NUMBERS = ("connectionattempts", "numberofpasswordprompts", "requiredrsasize", "serveralivecountmax")
+TIMES = ("connecttimeout", "serveraliveinterval")
+LISTS = ("ciphers", "hostkeyalgorithms", "kexalgorithms", "macs", "pubkeyacceptedalgorithms")
+FILES = ("certificatefile", "globalknownhostsfile", "identityfile", "revokedhostkeys", "userknownhostsfile")
+PROXIES: tuple[tuple[str, str | None], ...] = (
+    (SOCKS4, None),
+    (SOCKS5, None),
+    (SOCKS5, "alice"),
+    (TOR, "uid0"),
+    (CONNECT, None),
+    (CONNECT, "alice"),
+)
+MOST = 200 * LINE  # bytes of a proxy's reply that are looked at
+
+
+def a_route(data: bytes) -> None:
+    """A destination, or a ProxyJump's value."""
+    text = data.decode(errors="surrogateescape")
+    with suppress(route.RouteError):
+        found = route.parse(text)
+        for element in (*found.hops, found.target):
+            _check(element)
+        assert found.target.user is None
+        assert route.parse(str(found)) == found
+    with suppress(route.RouteError):
+        for element in route.parse_jump(text):
+            _check(element)
+
+
+def _check(element: route.Element) -> None:
+    route.check_host(element.host)
+    if element.user is not None:
+        route.check_user(element.user)
+    assert element.port is None or 1 <= element.port <= 65535
+
+
+def settings_of_a_hop(data: bytes) -> None:
+    """What `ssh -G` prints."""
+    with suppress(RelayError):
+        found = settings.checked(settings.HopSettings("name", settings.parse(data)))
+        route.check_host(found.hostname)
+        assert 0 <= found.port <= 65535
+        for key in NUMBERS:
+            with suppress(RelayError):
+                assert 0 <= found.number(key) < 2**31
+        for key in TIMES:
+            with suppress(RelayError):
+                assert 0 <= found.seconds(key) < 2**31
+        with suppress(RelayError):
+            assert (found.service() or 0) in range(256)
+        with suppress(RelayError):
+            assert min(found.rekey_limit()) >= 0
+        for key in FILES:
+            with suppress(RelayError):
+                assert "none" not in found.paths(key)
+        for key in LISTS:
+            assert found.algorithms(key) != ()
+        with suppress(RelayError):
+            assert isinstance(found.proxy_command() + found.proxy_jump(), str)
+        with suppress(RelayError):
+            assert isinstance(objection(found), str)
+
+
+def a_known_hosts_file(data: bytes) -> None:
+    """What known_hosts holds; the first line is the name that is looked for."""
+    name, _, text = data.partition(b"\n")
+    host = name.decode(errors="replace").lower()
+    entries, problems = known_hosts.lookup(text, host, "file")
+    last = text.count(b"\n") + 1
+    assert all(1 <= entry.number <= last for entry in entries)
+    assert len(entries) + len(problems) <= last
+    assert all(problem.isprintable() for problem in problems)
+    for entry in entries:
+        with suppress(BadKey):
+            assert known_hosts.other_names(text, "other", entry.key, "file") is not None
+
+
+def replies_of_a_proxy(data: bytes) -> None:
+    """All that a proxy says before it ends; the first byte says what it is asked by."""
+    kind, user = PROXIES[data[0] % len(PROXIES) if data else 0]
+    said = data[1 : 1 + MOST]
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        theirs.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 2 * MOST)
+        theirs.setblocking(False)
+        with suppress(BlockingIOError):
+            said = said[: theirs.send(said)]
+        theirs.shutdown(socket.SHUT_WR)
+        wire = Wire(ours, Proxy(kind, "127.0.0.1", 9), "target", Progress(10))
+        negotiate = http.negotiate if kind == CONNECT else handshake.negotiate
+        try:
+            negotiate(wire, "target", 22, user, "secret" if user else None)
+        except RelayError as error:
+            assert all(line.isprintable() for line in str(error).split("\n"))
+            assert len(str(error)) < 2 * LONGEST
+            return
+        ours.setblocking(False)
+        left = b""
+        with suppress(BlockingIOError):
+            while more := ours.recv(65536):
+                left += more
+        assert said.endswith(left)  # what follows the reply is the target's, to the byte
+        assert len(left) < len(said)
