@@ -190,7 +190,9 @@ class Lab:
         lines = [self.head]
         for patterns, settings in blocks.items():
             lines += [f"Host {patterns}", *(f"    {key} {value}" for key, value in settings.items())]
-        self.config.write_text("\n".join(lines) + "\n")
+        fresh = self.config.with_suffix(".new")
+        fresh.write_text("\n".join(lines) + "\n")
+        fresh.replace(self.config)  # at once: clients that already run may be reading it
         return self.config
 
     def environment(self, **more: str) -> dict[str, str]:
