@@ -123,13 +123,14 @@ class _Net(End):
 
 
 class _Out(Way):
-    """From stdin to the channel, as far as windows allow."""
+    """From stdin to the channel, as far as windows allow. moved: bytes so far."""
 
     source: Stdio
 
     def __init__(self, source: Stdio, sink: _Net, flow: Flow) -> None:
         super().__init__(source, sink)
         self.flow = flow
+        self.moved = 0
 
     def look(self) -> None:
         """Wait for stdin when there is room for what it says, else only for the network."""
@@ -145,15 +146,17 @@ class _Out(Way):
             return None
         except OSError as error:
             raise ReadError(error) from error
+        self.moved += max(size, 0)
         return None if size < 0 else size
 
 
 class _Back(Way):
-    """From the channel to stdout."""
+    """From the channel to stdout. moved: bytes so far."""
 
     def __init__(self, source: _Net, sink: Stdio, flow: Flow) -> None:
         super().__init__(source, sink)
         self.flow = flow
+        self.moved = 0
         self.chunk = sink.chunk if sink.is_device else WRITE_SIZE
 
     def look(self) -> None:
@@ -172,5 +175,6 @@ class _Back(Way):
         except OSError as error:
             raise WriteError(error) from error
         received.drop(size)
+        self.moved += size
         self.flow.delivered(size)
         return size

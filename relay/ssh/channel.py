@@ -58,6 +58,10 @@ class ChannelStream:
         """
         return attach(self.channel)
 
+    def lost(self) -> RelayError:
+        """Why the link has ended."""
+        return self._session.lost()
+
     def loss(self, flow: Flow) -> RelayError | None:
         """Why an attached stream has ended, when that was no orderly end."""
         return self._session.lost(flow.error) if flow.error is not None else None

@@ -11,6 +11,7 @@ with many channels over one transport a loop that serves them all.
 from __future__ import annotations
 
 import threading
+import time
 from typing import TYPE_CHECKING
 
 import paramiko
@@ -32,7 +33,9 @@ SMALL_READ = 16 * 1024  # bytes; fewer are not part of a transfer, and to be ack
 class Connection:
     """A connection's socket and all that is carried over it.
 
-    links: the outermost, which the socket carries, comes first.
+    links: the outermost, which the socket carries, comes first. heard: when
+    something has come last (seconds since the epoch). changed: where whoever
+    serves many flows puts a set, the flows of which something has become known.
     """
 
     def __init__(self, reader: Reader) -> None:
@@ -42,6 +45,8 @@ class Connection:
         self.lock = threading.RLock()
         self.output = Buffer(0)
         self.links: list[Link] = []
+        self.changed: set[Flow] | None = None
+        self.heard = time.time()  # not monotonic: the sleep of a laptop is to count
         self._reader = reader
         self._slots: dict[int, Slots] = {}
 
@@ -77,6 +82,7 @@ class Connection:
             link.fail(EOFError())
             return
         source.wrote(size)
+        self.heard = time.time()
         if size < SMALL_READ:
             self._reader.acknowledge()
         link.take()
@@ -131,14 +137,10 @@ def take_over(transport: paramiko.Transport) -> Link | None:
     None, and nothing changed, when one of them cannot hand its work over
     (Packetizer.can_park); None, too, when it has ended.
     """
-    chain = [transport]
-    carriers: list[paramiko.Channel] = []
-    while isinstance(stream := chain[-1].packetizer.stream, paramiko.Channel):
-        carriers.append(stream)
-        chain.append(stream.transport)
+    chain, carriers = _chain(transport)
     packetizers: list[Packetizer] = [each.packetizer for each in chain]
     reader = packetizers[-1].reader
-    if reader is None or not all(packetizer.can_park for packetizer in packetizers):
+    if reader is None or not can_take_over(transport):
         return None
     for packetizer in packetizers:
         # From the innermost: the outer ones still work, so what it is about to send, and waits for, gets through.
@@ -156,6 +158,22 @@ def take_over(transport: paramiko.Transport) -> Link | None:
         if packetizer.link is not None and packetizer.link.carrier is not None:
             packetizer.link.carrier.catch_up()
     return link if link.error is None else None
+
+
+def can_take_over(transport: paramiko.Transport) -> bool:
+    """Whether it, and all that carry it, can hand their work over (Packetizer.can_park)."""
+    packetizers = [each.packetizer for each in _chain(transport)[0]]
+    return packetizers[-1].reader is not None and all(packetizer.can_park for packetizer in packetizers)
+
+
+def _chain(transport: paramiko.Transport) -> tuple[list[paramiko.Transport], list[paramiko.Channel]]:
+    """A transport and those that carry it, the innermost first, and the channels by which they do."""
+    chain = [transport]
+    carriers: list[paramiko.Channel] = []
+    while isinstance(stream := chain[-1].packetizer.stream, paramiko.Channel):
+        carriers.append(stream)
+        chain.append(stream.transport)
+    return chain, carriers
 
 
 class GivenUp:

@@ -109,7 +109,10 @@ class Flow:
         self._charge(len(data))
         self.began = True
         self.received.put(data)
-        if self.carries is None or self._touched:
+        if self.carries is None:
+            self._has_changed()
+            return False
+        if self._touched:
             return False
         self._touched = True
         return True
@@ -126,6 +129,11 @@ class Flow:
         self.pass_on()
         if self.eof:
             self._end_of_far_side()
+
+    def _has_changed(self) -> None:
+        """Let whoever serves it know that something has come, or that it has ended."""
+        if self.link.connection.changed is not None:
+            self.link.connection.changed.add(self)
 
     def _charge(self, size: int) -> None:
         """So many bytes have come. Raises BadPacket when the window had no room for them."""
@@ -144,6 +152,7 @@ class Flow:
 
     def message(self, kind: int, payload: bytes) -> None:
         """A message about this channel that is not plain data. Raises BadPacket, struct.error, IndexError."""
+        self._has_changed()
         if kind == MSG_CHANNEL_WINDOW_ADJUST:
             with self.link.connection.lock:
                 window = self.window + UINT32.unpack_from(payload, 5)[0]
@@ -181,6 +190,7 @@ class Flow:
 
     def fail(self, error: BaseException) -> None:
         """The link is lost."""
+        self._has_changed()
         self.error = error
         self.eof = self.closed = True
         self.channel.in_stderr_buffer.close()

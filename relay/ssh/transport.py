@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import socket
 import threading
+import time
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import paramiko
@@ -89,6 +90,7 @@ class Transport(paramiko.Transport):
         # Whether the connection that reaches the server is another program's: a hop's, a master's, a ProxyCommand's.
         self._is_others = outer is not None or getattr(stream, "family", None) == socket.AF_UNIX
         self._unanswered = 0  # keepalives
+        self._answered = threading.Event()  # a keepalive has been
         self._over = threading.Event()
         self._opening = threading.local()  # number: of the channel that a thread opens
         self._refused: dict[int, Refused] = {}
@@ -131,13 +133,30 @@ class Transport(paramiko.Transport):
                 raise DeadLink(f"no answer to {most} keepalives in {interval * most:g} seconds")
             if self.clear_to_send.is_set():  # nothing may be sent between KEXINIT and NEWKEYS
                 self._unanswered += 1
-                request = paramiko.Message()
-                request.add_byte(cMSG_GLOBAL_REQUEST)
-                request.add_string("keepalive@openssh.com")
-                request.add_boolean(True)
-                self._send_message(request)
+                self._ask_for_life()
 
         self.packetizer.set_keepalive(interval, ask)
+
+    def quiet_for(self) -> float:
+        """Seconds since something has come on the connection that carries this; it must have been taken over."""
+        link = self.packetizer.link
+        return abs(time.time() - link.connection.heard) if link is not None else 0.0
+
+    def probe(self, seconds: float) -> bool:
+        """Whether the server answers a keepalive within so many seconds."""
+        self._answered.clear()
+        try:
+            self._ask_for_life()
+        except (OSError, EOFError):
+            return False
+        return self._answered.wait(seconds) and self.is_active()
+
+    def _ask_for_life(self) -> None:
+        request = paramiko.Message()
+        request.add_byte(cMSG_GLOBAL_REQUEST)
+        request.add_string("keepalive@openssh.com")
+        request.add_boolean(True)
+        self._send_message(request)
 
     def limit_keys(self, size: int, seconds: float) -> None:
         """Ask for new keys after so many bytes and so many seconds, each 0 for no limit of its own (RekeyLimit)."""
@@ -159,6 +178,7 @@ class Transport(paramiko.Transport):
     def _parse_request_success(self, m: Message) -> None:  # noqa: ARG002
         """An answer to a keepalive, whichever: the link is alive."""
         self._unanswered = 0
+        self._answered.set()
 
     _parse_request_failure = _parse_request_success
 
