@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from typing import NoReturn
 
     from relay.options import Options
+    from relay.share.client import Share
 
 STDIN, STDOUT = 0, 1
 
@@ -48,7 +49,12 @@ def run(argv: Sequence[str]) -> int:
 
             sys.stdout.buffer.write(target_key.lines(chosen))
             return 0
-        return relay(chosen, parent)
+        if chosen.control:
+            from relay.share import control  # noqa: PLC0415
+
+            sys.stdout.write(control.command(chosen.control, os.environ))
+            return 0
+        return relay(chosen, parent, argv)
     except RelayError as error:
         _report(error, verbosity)
         return error.exit_code
@@ -57,7 +63,7 @@ def run(argv: Sequence[str]) -> int:
         return EXIT_FAULT
 
 
-def relay(chosen: Options, parent: int) -> int:
+def relay(chosen: Options, parent: int, argv: Sequence[str]) -> int:
     """Options, route, stream, relay: the whole way of a run."""
     way = route.parse(chosen.destination, chosen.port, chosen.delimiters)
     if chosen.jump:
@@ -71,6 +77,12 @@ def relay(chosen: Options, parent: int) -> int:
         if way.hops:
             helper = fdpass.fork(STDOUT)  # before there is a second thread
             parent = helper.parent
+
+    share: Share | None = None
+    if chosen.share is not None and way.hops and chosen.engine != "ssh":
+        from relay.share.client import Share  # noqa: PLC0415
+
+        share = Share(argv, chosen, os.environ)
 
     from relay import dial, guard, pump  # noqa: PLC0415  (a usage error needs none of these)
     from relay.children import Children  # noqa: PLC0415
@@ -88,7 +100,7 @@ def relay(chosen: Options, parent: int) -> int:
     prompt.survive_stops()
     try:
         stream = guard.watch(
-            lambda: dial.dial(way, chosen, progress, prompt, children), progress, STDIN, STDOUT, parent
+            lambda: dial.dial(way, chosen, progress, prompt, children, share=share), progress, STDIN, STDOUT, parent
         )
         progress.done()
         if helper is not None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from _thread import start_new_thread
 
 from relay import tcp
-from relay.errors import RelayError
+from relay.errors import RelayError, Unserved
 from relay.route import is_onion
 
 TYPE_CHECKING = False
@@ -18,13 +18,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from relay.children import Children
-    from relay.engine import Hop, Reach
+    from relay.engine import Hop, Reach, Stream
     from relay.master import Control
     from relay.options import Options
     from relay.progress import Progress
     from relay.prompt import Prompt
     from relay.route import Element, Route
     from relay.settings import HopSettings
+    from relay.share.client import Share, SharedStream
     from relay.ssh.channel import ChannelStream
 
 # Hops whose ProxyCommand is being run by the pyrelays above this one: a
@@ -33,15 +34,22 @@ VIA = "PYRELAY_VIA"
 
 
 def dial(
-    route: Route, options: Options, progress: Progress, prompt: Prompt, children: Children
-) -> socket | ChannelStream:
+    route: Route,
+    options: Options,
+    progress: Progress,
+    prompt: Prompt,
+    children: Children,
+    *,
+    share: Share | None = None,
+) -> Stream | SharedStream:
     """A stream to the route's target. Raises RelayError that names the leg that failed.
 
+    share: who has hops that are shared, where they are to be.
     Blocks; the guard sees to the deadline and to ssh's leaving.
     """
     try:
         if route.hops:
-            return _through_hops(route, options, progress, prompt, children)
+            return _through_hops(route, options, progress, prompt, children, share=share)
         target = route.target
         progress.at(str(target))
         connect = _way_to(target.host, options, prompt)
@@ -71,15 +79,15 @@ def _is_proxied(host: str, options: Options) -> bool:
 
 
 def _through_hops(
-    route: Route, options: Options, progress: Progress, prompt: Prompt, children: Children
-) -> socket | ChannelStream:
+    route: Route, options: Options, progress: Progress, prompt: Prompt, children: Children, *, share: Share | None
+) -> Stream | SharedStream:
     """Hop by hop: the stream that reaches a hop carries its session, and the session opens the stream to the next."""
     progress.stage("reading ssh_config")
-    early = len(route.hops) > 1  # else a master may serve the one hop, and paramiko not be needed
+    early = len(route.hops) > 1 and share is None  # else a master, or who shares its hops, may do without paramiko here
     if early:
         _expect_session(options)
     elements, found, control = _look_up(route, options, progress, children)
-    if not early and (control is None or len(found) > 2):
+    if not early and share is None and (control is None or len(found) > 2):
         _expect_session(options)
     count = len(elements) - 1
     places = [f"hop {number} of {count} ({element})" for number, element in enumerate(elements[:-1], 1)]
@@ -96,6 +104,13 @@ def _through_hops(
 
     from relay.engine import Engines  # noqa: PLC0415
 
+    if share is not None:
+        try:
+            if control is not None:
+                raise Unserved("the first hop has a master")
+            return share.ask(places, found, progress, prompt)
+        except Unserved as error:
+            progress.note(1, f"not shared: {error.cause}")
     progress.at(places[0])
     engines = Engines(options.engine, progress, prompt, children)
     hop: Hop | None = None
@@ -109,7 +124,7 @@ def _through_hops(
         else:
             hop = engines.enter(settings, reach, hop)
         progress.at(place)
-        reach = partial(next_leg, hop, following, progress, options.netcat_for(settings.name))
+        reach = partial(_next_leg, hop, following, progress, options.netcat_for(settings.name))
     return reach()[0]
 
 
@@ -185,7 +200,7 @@ def first_leg(
     return stream, "" if _is_proxied(hop.hostname, options) else stream.getpeername()[0]
 
 
-def next_leg(
+def _next_leg(
     hop: Hop, following: HopSettings, progress: Progress, netcat: str | None
 ) -> tuple[socket | ChannelStream, str]:
     """A stream from a hop to what follows it; what a hop connects to has no address here."""

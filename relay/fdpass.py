@@ -23,8 +23,6 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import NoReturn
 
-    from relay.bridge import Channel
-
 READY = b"\0"
 
 
@@ -44,7 +42,7 @@ def check(stdout: int) -> None:
     )
 
 
-def hand_over(stream: socket | Channel, stdout: int) -> None:
+def hand_over(stream: object, stdout: int) -> None:
     """Give a connection to ssh, which then has it for itself. Raises RelayError when ssh does not take it."""
     if not isinstance(stream, socket):
         raise TypeError("the stream through a hop has no descriptor of its own")

@@ -41,6 +41,8 @@ In ~/.ssh/config, before other Host blocks:
 DEFAULT_DEADLINE = 120.0  # seconds; a set-up through Tor may take one minute
 MAX_DEADLINE = 1e6  # seconds; poll() counts milliseconds in 31 bits
 ENGINES = ("auto", "paramiko", "ssh")
+CONTROLS = ("list", "check", "stop", "exit")
+UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}  # seconds; TIME FORMATS, sshd_config(5)
 WIDTH = 80  # columns of usage and help
 
 
@@ -57,6 +59,8 @@ class Options(Value):
     jump: str = ""
     netcat: tuple[str, ...] = ()  # hops that a netcat may cross; "" is all of them
     netcat_command: str = ""
+    share: float | None = None  # seconds that shared hops are kept after their last relay; None: they are not shared
+    control: str = ""  # what is to be done to the shared hops: "list", "check", "stop" or "exit"
     engine: str = "auto"  # or "paramiko" or "ssh"
     family: int = 0  # AF_INET, AF_INET6, or 0 for both
     source: str | None = None
@@ -143,6 +147,27 @@ def _engine(_now: object, text: str) -> str:
     return text
 
 
+def _control(_now: object, text: str) -> str:
+    if text not in CONTROLS:
+        raise UsageError(f"'{printable(text, 40)}' is none of {', '.join(CONTROLS)}")
+    return text
+
+
+def _time(_now: object, text: str) -> float | None:
+    """As ControlPersist has it: 10m, 1h30m, seconds; yes and 0 are for ever, no is not at all."""
+    if text in {"yes", "no"}:
+        return float("inf") if text == "yes" else None
+    seconds, digits = 0, ""
+    for letter in text.lower()[:40] + "s" * text[-1:].isdigit():
+        if letter in UNITS and digits:
+            seconds, digits = seconds + int(digits) * UNITS[letter], ""
+        elif letter.isascii() and letter.isdigit():
+            digits += letter
+        else:
+            raise UsageError(f"'{printable(text, 40)}' is no time", hint="write 10m, 1h30m, or a number of seconds")
+    return min(float(seconds), MAX_DEADLINE * 1000) or float("inf")
+
+
 def _jump(_now: object, text: str) -> str:
     parse_jump(text)
     return text
@@ -205,6 +230,13 @@ HOPS = (
         "--netcat", "[=HOP]", "netcat", _hop, "Cross hops that deny forwarding, or HOP, by a command that runs there."
     ),
     Flag("--netcat-command", "LINE", "netcat_command", _last, "The command line for that; %h and %p are where to."),
+    Flag(
+        "--share",
+        "TIME",
+        "share",
+        _time,
+        "Share the hops with other relays, and keep them for TIME after the last one.",
+    ),
     Flag("--engine", "NAME", "engine", _engine, "What carries the hops: auto, paramiko or ssh; auto unless given."),
 )
 CONNECTION = (
@@ -236,6 +268,7 @@ INSTEAD = (
         lambda _now, _text: "known-hosts",
         "Print the known host keys of HOST's target, for ssh's KnownHostsCommand.",
     ),
+    Flag("-O", "COMMAND", "control", _control, "Tell of the shared hops, or end them: list, check, stop or exit."),
 )
 MESSAGES = (
     Flag("-q", "", "verbosity", lambda _now, _text: -1, "Say nothing but errors."),
@@ -252,7 +285,7 @@ GROUPS = {
     "Messages": MESSAGES,
 }
 FLAGS = tuple(flag for flags in GROUPS.values() for flag in flags)
-_ALONE = frozenset({"--help", "--version"})  # want no HOST
+_ALONE = frozenset({"--help", "--version", "-O"})  # want no HOST
 _BY_NAME = {flag.name: flag for flag in FLAGS}
 
 
@@ -287,7 +320,7 @@ def usage() -> str:
     """The usage in a few lines, without a final new-line."""
     switches = "".join(flag.name[1:] for flag in FLAGS if not flag.value and len(flag.name) == 2)
     parts = [f"[-{switches}]"]
-    parts += [f"[{flag.form}]" for flag in FLAGS if flag.value or (len(flag.name) > 2 and flag.name not in _ALONE)]
+    parts += [f"[{flag.form}]" for flag in FLAGS if flag.name not in _ALONE and (flag.value or len(flag.name) > 2)]
     parts += ["HOST [PORT]"]
     start = "usage: pyrelay"
     lines = [start]
@@ -295,7 +328,8 @@ def usage() -> str:
         if len(lines[-1]) + 1 + len(part) > WIDTH:
             lines.append(" " * len(start))
         lines[-1] += f" {part}"
-    return "\n".join(lines)
+    others = [flag.form for flag in FLAGS if flag.name in _ALONE and flag.value]
+    return "\n".join([*lines, *(f"       pyrelay {form}" for form in others)])
 
 
 def help_text() -> str:

@@ -19,6 +19,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from relay.share.client import SharedStream
     from relay.ssh.channel import ChannelStream
 
 CHECK_PARENT = 0.5  # seconds between two looks at who the parent is
@@ -26,7 +27,7 @@ LINGER = 1.0  # seconds without a word from stdin, after which a server that has
 LAST_WORDS = 16  # moves; more than ssh can have left behind in a pipe or a socket
 
 
-def relay(stream: _socket.socket | ChannelStream, stdin: int, stdout: int, *, parent: int) -> int:
+def relay(stream: _socket.socket | ChannelStream | SharedStream, stdin: int, stdout: int, *, parent: int) -> int:
     """Relay until it is over; return the exit status.
 
     parent: the process that started this one. Another parent means that ssh
@@ -38,6 +39,9 @@ def relay(stream: _socket.socket | ChannelStream, stdin: int, stdout: int, *, pa
     if isinstance(stream, _socket.socket):
         # (A socket to a program that carries the stream knows whether that has failed.)
         return _raw(stream, stdin, stdout, parent, getattr(stream, "check", None)).run()
+
+    if hasattr(stream, "serve"):
+        return stream.serve(stdin, stdout, parent)
 
     from relay.channels import ChannelRelay  # noqa: PLC0415  (a raw relay has none)
 

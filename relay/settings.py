@@ -73,6 +73,14 @@ class HopSettings:
         """Every value of a keyword that may be given more than once."""
         return tuple(self._values.get(key, ()))
 
+    def lines(self) -> str:
+        """What `ssh -G` has printed; `parse` reads it again."""
+        return _lines(self._values)
+
+    def default_lines(self) -> str:
+        """The same of OpenSSH's own defaults."""
+        return _lines(self._defaults)
+
     def yes(self, key: str) -> bool:
         """Whether a keyword is on; `ssh -G` prints some as yes and some as true."""
         return self.get(key) in {"yes", "true"}
@@ -294,6 +302,10 @@ def parse(output: bytes) -> dict[str, list[str]]:
         if key:
             values.setdefault(key.lower(), []).append(value)
     return values
+
+
+def _lines(values: Mapping[str, Sequence[str]]) -> str:
+    return "".join(f"{key} {value}\n" for key, many in values.items() for value in many)
 
 
 def checked(settings: HopSettings) -> HopSettings:

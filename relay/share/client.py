@@ -1,0 +1,202 @@
+"""The relay's side: ask the holder for a stream, lend it a person, hand it stdin and stdout, and wait."""
+
+from __future__ import annotations
+
+import os
+import select
+
+from relay.errors import RelayError, TimedOut, Unserved
+from relay.prompt import Cancelled, NobodyToAsk
+from relay.share import place
+from relay.share.wire import BadMessage, Ended, pack, text
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from socket import socket
+    from typing import NoReturn
+
+    from relay.options import Options
+    from relay.progress import Progress
+    from relay.prompt import Notice, Prompt
+    from relay.settings import HopSettings
+    from relay.share.wire import Wire
+
+LOOK_ROUND = 0.5  # seconds between two looks at who the parent is
+_ERRORS = {kind.__name__: kind for kind in (TimedOut,)}
+
+
+class Share:
+    """The holder, found or started, as one relay has it. For the main thread, before there is another.
+
+    argv: our own arguments, which `chosen` is made of. Raises RelayError.
+    """
+
+    def __init__(self, argv: Sequence[str], chosen: Options, environ: Mapping[str, str]) -> None:
+        self._argv = argv
+        self._engine = chosen.engine
+        self._linger = chosen.share
+        self._detached = chosen.fdpass
+        self._environ = environ
+        path = place.directory(environ)
+
+        def hold(listener: socket, lock: int) -> NoReturn:
+            from relay.share import holder  # noqa: PLC0415  (the relay has no use for it)
+
+            holder.run(listener, lock, path)
+
+        self._wire = place.find_or_start(path, hold)
+
+    def ask(
+        self, places: Sequence[str], found: Sequence[HopSettings], progress: Progress, prompt: Prompt
+    ) -> SharedStream:
+        """The stream through the hops, to the last of `found`. Raises RelayError, Unserved when it cannot be shared.
+
+        places: what messages call the names of the route.
+        """
+        if self._engine == "auto":
+            from relay.engine import objection  # noqa: PLC0415  (it has been imported)
+
+            for settings in found[:-1]:
+                if reason := objection(settings):
+                    raise Unserved(f"{settings.name} is for ssh ({reason})")
+        environ = pack(f"{name}={value}" for name, value in self._environ.items())
+        names = [
+            pack((name, settings.name, settings.lines(), pack(settings.words)))
+            for name, settings in zip(places, found, strict=True)
+        ]
+        defaults = found[0].default_lines()
+        try:
+            self._wire.send("relay", pack(self._argv), str(self._linger), environ, os.getcwd(), defaults, *names)
+            _Conversation(self._wire, progress, prompt).run()
+        except (Ended, BadMessage) as error:
+            raise _holder_gone() from error
+        return SharedStream(self._wire, detached=self._detached)
+
+
+class _Conversation:
+    """What the holder says until the stream is there."""
+
+    def __init__(self, wire: Wire, progress: Progress, prompt: Prompt) -> None:
+        self._wire = wire
+        self._progress = progress
+        self._prompt = prompt
+        self._notice: Notice | None = None
+
+    def run(self) -> None:
+        """Do what it says until it is done. Raises RelayError, Ended and BadMessage."""
+        while True:
+            kind, fields = self._wire.receive()
+            if kind == "opened":
+                return
+            if kind == "unserved":
+                raise Unserved(text(fields[0]))
+            if kind == "failed":
+                raise failure(fields)
+            self._do(kind, list(map(text, fields)))
+
+    def _do(self, kind: str, words: list[str]) -> None:
+        if kind == "stage":
+            self._progress.place, self._progress.doing, self._progress.hint = words
+        elif kind == "say":
+            self._progress.tell(words[1], place=words[0])
+        elif kind == "status":
+            self._progress.status.show(words[0])
+        elif kind == "ask":
+            self._ask(words[0], echo=words[1] == "1", batch=words[2] == "1")
+        elif kind == "tell":
+            self._prompt.batch = words[1] == "1"
+            self._wire.send("told", int(self._prompt.tell(words[0])))
+        elif kind == "notify":
+            self._prompt.batch = words[1] == "1"
+            self._notice = self._prompt.notify(words[0])
+            self._wire.send("told", int(self._notice.seen))
+        elif kind == "noticed" and self._notice is not None:
+            self._notice.end()
+        else:
+            raise BadMessage(kind)
+
+    def _ask(self, question: str, *, echo: bool, batch: bool) -> None:
+        self._prompt.batch = batch
+        try:
+            answer = self._prompt.ask(question, echo=echo)
+        except Cancelled as error:
+            self._wire.send("cancelled", error.cause, error.hint)
+        except NobodyToAsk as error:
+            self._wire.send("nobody", error.cause, error.hint)
+        else:
+            self._wire.send("answer", answer)
+
+
+class SharedStream:
+    """A stream that the holder has, and whose bytes it moves itself.
+
+    detached: this process is not to wait for its end.
+    """
+
+    def __init__(self, wire: Wire, *, detached: bool) -> None:
+        self._detached = detached
+        self._wire = wire
+
+    def serve(self, stdin: int, stdout: int, parent: int) -> int:
+        """Hand stdin and stdout over, and wait for the end; return the exit status. Raises RelayError.
+
+        parent: the process that started this one; another one says that ssh
+        has gone, until a byte of the target has been delivered.
+        """
+        try:
+            self._wire.send("serve", int(self._detached), fds=(stdin, stdout))
+            return 0 if self._detached else self._wait(stdin, stdout, parent)
+        except (Ended, BadMessage) as error:
+            raise _holder_gone() from error
+
+    def _wait(self, stdin: int, stdout: int, parent: int) -> int:
+        watched = select.poll()
+        watched.register(self._wire.socket, select.POLLIN)
+        watched.register(stdout, 0)  # that its reader has gone is said unasked
+        if os.isatty(stdin):
+            watched.register(stdin, 0)
+        link_up = False
+        while True:
+            happened = [fd for fd, _ in watched.poll(None if link_up else LOOK_ROUND * 1000)]
+            if self._wire.socket.fileno() in happened:
+                kind, fields = self._wire.receive()
+                if kind == "up":
+                    link_up = True
+                    _leave_terminal(stdin)
+                elif kind == "eof":
+                    watched.unregister(stdout)
+                    _close(stdout)
+                elif kind == "ended":
+                    return 0
+                elif kind == "failed":
+                    raise failure(fields)
+            elif happened or (not link_up and os.getppid() != parent):
+                return 0  # ssh has gone; the holder sees that we have
+
+
+def failure(fields: Sequence[bytes]) -> RelayError:
+    """The error that the holder tells of."""
+    kind, cause, hint, place = map(text, fields)
+    return _ERRORS.get(kind, RelayError)(cause, hint=hint, place=place)
+
+
+def _holder_gone() -> RelayError:
+    return RelayError("the process that holds the shared hops has ended")
+
+
+def _leave_terminal(stdin: int) -> None:
+    """As the pump does it: a persisted master must outlive the terminal."""
+    if os.isatty(stdin):
+        return
+    try:
+        os.setsid()
+    except PermissionError:
+        pass  # leader of a process group: started by a shell
+
+
+def _close(stdout: int) -> None:
+    """Show the end of file to whoever reads it."""
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, stdout)
+    os.close(null)

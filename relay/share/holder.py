@@ -1,0 +1,239 @@
+"""The process that holds the shared hops: its loop, and when it ends.
+
+Requests are served by threads (job.py), since logins are; the bytes of all
+relays are moved by the loop, in one thread. It ends with the last hop.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from typing import TYPE_CHECKING
+
+import uvloop
+
+from relay.errors import RelayError, Unserved
+from relay.share import control, place
+from relay.share.hops import Hops
+from relay.share.job import Job
+from relay.share.served import Carrier, Served, serve_by_threads
+from relay.share.wire import BadMessage, Ended, Wire
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Sequence
+    from typing import NoReturn
+
+    from relay.share.hops import SharedHop
+    from relay.ssh.channel import ChannelStream
+    from relay.ssh.connection import Connection
+    from relay.ssh.session import Session
+
+SETTLE = 30.0  # seconds that the loop may take to take a transport over; it takes milliseconds
+
+
+def run(listener: socket.socket, lock: int, path: str) -> NoReturn:
+    """Be the holder, and end the process."""
+    Holder(listener, lock, path).run()
+    os._exit(0)
+
+
+class Holder:
+    """All that the process does.
+
+    listener: its socket, and path the directory with that. lock: what makes it
+    the holder.
+    """
+
+    def __init__(self, listener: socket.socket, lock: int, path: str) -> None:
+        self.loop = uvloop.new_event_loop()
+        self.hops = Hops()
+        self.relays: dict[Served, Sequence[SharedHop]] = {}
+        self._listener = listener
+        self._listening = True
+        self._lock = lock
+        self._path = path
+        self._carriers: dict[Connection, Carrier] = {}
+        self._requests = 0
+
+    def run(self) -> None:
+        """Serve until there is nothing more to serve."""
+        self._listener.setblocking(False)
+        self.loop.add_reader(self._listener.fileno(), self._accept)
+        self.loop.add_signal_handler(signal.SIGTERM, self.exit)
+        self.loop.add_signal_handler(signal.SIGHUP, self.exit)
+        self.loop.call_later(place.PATIENCE, self._look_round)  # a first relay that never came
+        self.loop.run_forever()
+
+    # Requests
+
+    def _accept(self) -> None:
+        try:
+            sock, _ = self._listener.accept()
+        except OSError:
+            return
+        sock.setblocking(True)
+        if place.peer_uid(sock) != os.geteuid():
+            sock.close()
+            return
+        self._requests += 1
+        threading.Thread(target=self._serve, args=(Wire(sock),), daemon=True).start()
+
+    def _serve(self, wire: Wire) -> None:
+        """A request, in a thread of its own."""
+        handed = False
+        try:
+            wire.send("welcome")
+            kind, fields = wire.receive()
+            if kind == "relay":
+                handed = self._open(wire, fields)
+            else:
+                control.answer(self, wire, kind)
+        except (Ended, BadMessage):
+            pass
+        finally:
+            if not handed:
+                wire.close()
+            self.loop.call_soon_threadsafe(self._request_is_done)
+
+    def _request_is_done(self) -> None:
+        self._requests -= 1
+        self._look_round()
+
+    def _open(self, wire: Wire, fields: Sequence[bytes]) -> bool:
+        """Open a channel for a relay, and have its bytes moved; return whether that was possible."""
+        try:
+            job = Job(wire, fields, self.hops, self._adopt)
+        except (ValueError, IndexError) as error:
+            raise BadMessage(str(error)) from error
+        try:
+            stream = job.open()
+        except Unserved as error:
+            wire.send("unserved", error.cause)
+        except RelayError as error:
+            wire.send("failed", type(error).__name__, error.cause, error.hint, error.place)
+        else:
+            try:
+                wire.send("opened")
+                _, (detached,) = wire.receive()
+                stdio = wire.take_fds()
+            except (Ended, BadMessage, ValueError):
+                stream.close()
+            else:
+                from relay.ssh.connection import can_take_over  # noqa: PLC0415
+
+                if can_take_over(stream.channel.transport):
+                    self.loop.call_soon_threadsafe(self._begin, job, stream, stdio, wire, detached == b"1")
+                    return True
+                serve_by_threads(stream, stdio, wire)
+        self.hops.let_go(job.held, job.linger)
+        return False
+
+    # Data; all of what follows is the loop's
+
+    def _adopt(self, session: Session) -> None:
+        """Have the loop drive a session's connection. Called by the thread that has logged in."""
+        from relay.ssh.connection import can_take_over, take_over  # noqa: PLC0415
+
+        if not can_take_over(session.transport):
+            return
+        session.transport.packetizer.park()  # here, where waiting holds nobody up
+        done = threading.Event()
+
+        def adopt() -> None:
+            link = take_over(session.transport)
+            if link is not None:
+                self._carrier(link.connection).settle()
+            done.set()
+
+        self.loop.call_soon_threadsafe(adopt)
+        done.wait(SETTLE)
+
+    def _carrier(self, connection: Connection) -> Carrier:
+        carrier = self._carriers.get(connection)
+        if carrier is None:
+            carrier = self._carriers[connection] = Carrier(connection, self.loop)
+        return carrier
+
+    def _begin(self, job: Job, stream: ChannelStream, stdio: tuple[int, int], wire: Wire, detached: bool) -> None:
+        """Move a relay's bytes. detached: its process has ended; ssh itself has the other end of stdio."""
+        flow = stream.attach()
+        if flow is None:
+            for fd in set(stdio):
+                os.close(fd)
+            loss = stream.lost()
+            wire.send("failed", "", loss.cause, loss.hint, loss.place)
+            wire.close()
+            self.hops.let_go(job.held, job.linger)
+            return
+        carrier = self._carrier(flow.link.connection)
+
+        def over(served: Served) -> None:
+            del self.relays[served]
+            self.hops.let_go(job.held, job.linger, served.moved)
+            self.loop.call_soon(self._look_round)
+
+        served = Served(stream, flow, stdio, wire, carrier=carrier, over=over)
+        self.relays[served] = job.held
+        served.begin(detached=detached)
+
+    # The end
+
+    def _look_round(self) -> None:
+        """Close what is over; end when nothing is left."""
+        for hop in self.hops.take_expired(time.monotonic()):
+            self._close(hop)
+        for connection, carrier in list(self._carriers.items()):
+            if carrier.closed:
+                carrier.settle()
+                del self._carriers[connection]
+        expiry = self.hops.next_expiry()
+        if expiry is not None:
+            self.loop.call_later(max(expiry - time.monotonic(), 0) + 0.01, self._look_round)
+        elif not self._requests and not self.relays and not self.hops.all():
+            self._end()
+
+    def _close(self, hop: SharedHop) -> None:
+        if hop.session is not None:
+            link = hop.session.transport.packetizer.link
+            if link is not None:
+                link.fail(EOFError())
+                if link.connection in self._carriers:
+                    self._carriers[link.connection].settle()
+            else:
+                hop.session.transport.close()
+        hop.children.end()
+
+    def stop(self) -> None:
+        """Take no new relays: a new holder may be for them. From any thread."""
+        self.loop.call_soon_threadsafe(self._stop)
+
+    def exit(self) -> None:
+        """End all relays, close all hops, and end. From any thread."""
+        self.loop.call_soon_threadsafe(self._exit)
+
+    def _stop(self) -> None:
+        if not self._listening:
+            return
+        self._listening = False
+        place.withdraw(self._path)
+        self.loop.remove_reader(self._listener.fileno())
+        self._listener.close()  # whoever has connected and has had no answer starts over
+        os.close(self._lock)
+        for hop in self.hops.all():
+            self.hops.retire(hop)
+        self._look_round()
+
+    def _exit(self) -> None:
+        self._stop()
+        for served in list(self.relays):
+            served.finish_with(RelayError("the shared hops were closed (-O exit)"))
+        for hop in reversed(self.hops.all()):
+            self._close(hop)
+        self.loop.call_soon(self.loop.stop)
+
+    def _end(self) -> None:
+        self._stop()
+        self.loop.stop()

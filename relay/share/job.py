@@ -1,0 +1,238 @@
+"""One request of a relay, in a thread of its own: the hops are entered, and a channel is opened.
+
+It is the dialing of relay/dial.py, leg by leg, in another process than the
+one that has the terminal: what a person must be told or asked goes to the
+relay, and comes back from there. Nothing of an answer is kept.
+"""
+
+from __future__ import annotations
+
+import _socket
+import socket
+import time
+from typing import TYPE_CHECKING
+
+from relay import options
+from relay.children import Children
+from relay.dial import first_leg
+from relay.errors import RelayError
+from relay.progress import Progress
+from relay.prompt import Cancelled, NobodyToAsk, Notice, Prompt
+from relay.proxy.address import VARIABLE
+from relay.settings import HopSettings, parse
+from relay.share.hops import Abandoned, SharedHop, key
+from relay.share.wire import BadMessage, Ended, text, unpack
+from relay.status import StatusLine
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from relay.engine import Stream
+    from relay.options import Options
+    from relay.share.hops import Hops
+    from relay.share.wire import Wire
+    from relay.ssh.channel import ChannelStream
+    from relay.ssh.session import Client, Session
+
+# What else decides who and where a hop is, of the environment.
+MATTERS = ("HOME", "SSH_AUTH_SOCK", "TOR_SOCKS_HOST", "TOR_SOCKS_PORT")
+# What differs from terminal to terminal, and decides nothing.
+PASSING = ("COLUMNS", "LINES", "OLDPWD", "PWD", "SHLVL", "SSH_TTY", "TERM", "WINDOWID", "_")
+
+
+class RemoteProgress(Progress):
+    """Progress whose words reach the relay that asked."""
+
+    def __init__(self, seconds: float, verbosity: int, wire: Wire) -> None:
+        super().__init__(seconds, verbosity)
+        self.status = _RemoteStatus(wire)
+        self._wire = wire
+
+    def stage(self, doing: str, *, hint: str = "") -> None:
+        """A stage begins; the relay is told, whose deadline may pass in it."""
+        super().stage(doing, hint=hint)
+        _say(self._wire, "stage", self.place, doing, hint)
+
+    def tell(self, text: str, *, place: str = "") -> None:
+        """A line for the relay's stderr."""
+        _say(self._wire, "say", place or self.place, text)
+
+
+class _RemoteStatus(StatusLine):
+    """The relay's status line."""
+
+    def __init__(self, wire: Wire) -> None:
+        super().__init__()
+        self._wire = wire
+
+    def show(self, text: str) -> None:
+        """Show it there."""
+        _say(self._wire, "status", text)
+
+    def erase(self) -> None:
+        """The relay erases it itself when it says something."""
+
+    def close(self) -> None:
+        """And when all is done."""
+
+
+class RemotePrompt(Prompt):
+    """Asks where the relay is: its terminal, or its askpass."""
+
+    def __init__(self, progress: Progress, children: Children, wire: Wire) -> None:
+        super().__init__(progress, children)
+        self._wire = wire
+
+    def ask(self, question: str, *, echo: bool = False) -> str:
+        """The answer of who sits there. Raises NobodyToAsk, Cancelled and Abandoned."""
+        self._progress.pause()
+        try:
+            kind, fields = self._call("ask", question, int(echo), int(self.batch))
+        finally:
+            self._progress.resume()
+        if kind == "answer":
+            return text(fields[0])
+        cause, hint = map(text, fields)
+        raise (Cancelled if kind == "cancelled" else NobodyToAsk)(cause, hint=hint)
+
+    def tell(self, text: str) -> bool:
+        """Say something that a person must know; true when a terminal there shows it."""
+        return self._call("tell", text, int(self.batch)) == ("told", [b"1"])
+
+    def notify(self, text: str) -> Notice:
+        """Say what a person must do now."""
+        seen = self._call("notify", text, int(self.batch)) == ("told", [b"1"])
+        return _RemoteNotice(seen, self._wire)
+
+    def _call(self, *message: str | int) -> tuple[str, list[bytes]]:
+        try:
+            self._wire.send(*message)  # type: ignore[arg-type]
+            return self._wire.receive()
+        except (Ended, BadMessage) as error:
+            raise Abandoned("the relay that asked has gone") from error
+
+
+class _RemoteNotice(Notice):
+    def __init__(self, seen: bool, wire: Wire) -> None:
+        super().__init__(seen)
+        self._wire = wire
+
+    def end(self) -> None:
+        _say(self._wire, "noticed")
+
+
+class Job:
+    """What a relay wants: a channel through some hops.
+
+    held: the hops that it holds on to, and that it or its relay lets go of.
+    linger: seconds that they are to be kept after that.
+    """
+
+    def __init__(self, wire: Wire, fields: Sequence[bytes], hops: Hops, adopt: Callable[[Session], None]) -> None:
+        """Read the request. Raises BadMessage."""
+        argv, linger, environ, directory, defaults, *names = fields
+        self._began = time.monotonic()
+        self._hops = hops
+        self._adopt = adopt
+        self.linger = float(linger)
+        self.held: list[SharedHop] = []
+        self._options: Options = options.parse(list(map(text, unpack(argv))))
+        self._environ = dict(text(pair).split("=", 1) for pair in unpack(environ))
+        self._directory = text(directory)
+        self._progress = RemoteProgress(self._options.deadline, self._options.verbosity, wire)
+        self._prompt = RemotePrompt(self._progress, self._children(), wire)
+        self._client: Client | None = None
+        environ_kept = {name: value for name, value in self._environ.items() if name != VARIABLE}
+        self._found: list[HopSettings] = []
+        self._places: list[str] = []
+        for name in names:
+            place, spelled, lines, words = unpack(name)
+            self._places.append(text(place))
+            self._found.append(
+                HopSettings(
+                    text(spelled),
+                    parse(lines),
+                    parse(defaults),
+                    list(map(text, unpack(words))),
+                    environ=environ_kept,
+                    directory=self._directory,
+                )
+            )
+
+    def open(self) -> ChannelStream:
+        """The channel. Raises RelayError."""
+        try:
+            return self._open()
+        except RelayError as error:
+            raise error.at(self._progress.place) from error.__cause__
+
+    def _open(self) -> ChannelStream:
+        outer: SharedHop | None = None
+        for settings, place in zip(self._found[:-1], self._places, strict=False):
+            self._progress.at(place)
+            self._prompt.batch = settings.yes("batchmode")
+            outer = self._enter(settings, outer)
+        if outer is None:
+            raise BadMessage("a route without hops")
+        self._progress.at(self._places[-1])
+        return self._forward(outer, self._found[-1])
+
+    def _enter(self, settings: HopSettings, outer: SharedHop | None) -> SharedHop:
+        """A hop, which may be there already. One that has died meanwhile is made anew."""
+        name = key(settings, outer, self._what_matters(settings, outer))
+        hop = self._hold(name, settings, outer)
+        if hop.session is not None and not (hop.alive and hop.responds()):
+            self._progress.note(1, "the shared hop is dead: a new one is made")
+            self._hops.retire(hop)
+            hop = self._hold(name, settings, outer)
+        hop.enter(lambda: self._log_in(hop, settings), self._progress, self._began)
+        return hop
+
+    def _hold(self, name: str, settings: HopSettings, outer: SharedHop | None) -> SharedHop:
+        hop = self._hops.hold(name, lambda: SharedHop(name, settings.name, outer, self._children()))
+        self.held.append(hop)
+        return hop
+
+    def _log_in(self, hop: SharedHop, settings: HopSettings) -> Session:
+        """A session of a hop, which the loop drives from now on."""
+        from relay.ssh.session import Client, Session  # noqa: PLC0415  (the loop can begin before that is imported)
+
+        if self._client is None:
+            self._client = Client(self._progress, self._prompt, self._children())
+        if hop.outer is None:
+            stream: Stream
+            stream, address = first_leg(settings, self._options, self._progress, self._prompt, hop.children)
+        else:
+            stream, address = self._forward(hop.outer, settings), ""
+        if type(stream) is _socket.socket:
+            stream = socket.socket(fileno=stream.detach())  # which paramiko can close
+        session = Session(self._client, stream, settings, hop.outer.session if hop.outer else None, address)
+        session.place = f"shared hop ({hop.name})"  # which number it has depends on the route
+        self._adopt(session)
+        return session
+
+    def _forward(self, hop: SharedHop, to: HopSettings) -> ChannelStream:
+        """A channel from a hop to what follows it."""
+        if hop.session is None:
+            raise Abandoned(f"{hop.name} was left")
+        return hop.session.forward(to.hostname, to.port, self._progress, self._options.netcat_for(hop.name))
+
+    def _what_matters(self, settings: HopSettings, outer: SharedHop | None) -> list[str]:
+        """What decides who and where a hop is, besides its settings."""
+        chosen = [f"{name}={self._environ.get(name)}" for name in MATTERS]
+        if outer is None:
+            chosen += map(repr, (self._options.proxy, self._options.family, self._options.source))
+            if settings.proxy_command():
+                chosen += sorted(f"{name}={value}" for name, value in self._environ.items() if name not in PASSING)
+        return chosen
+
+    def _children(self) -> Children:
+        return Children(self._environ, self._directory)
+
+
+def _say(wire: Wire, *message: str) -> None:
+    """Say something to a relay that may have gone."""
+    try:
+        wire.send(*message)
+    except Ended:
+        pass

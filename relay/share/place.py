@@ -1,0 +1,195 @@
+"""Where relays and their holder meet: a directory of the user's own, a socket, and a lock.
+
+The holder is whoever has the lock. Who takes it makes the socket, under
+another name, and gives it its own by rename: so there is a socket that
+somebody listens to, or nobody has the lock, but for the moment between the
+two. A holder of another version has other names.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import socket
+import stat
+import struct
+import sys
+import time
+from contextlib import contextmanager
+
+from relay import __version__
+from relay.errors import RelayError, words
+from relay.share.wire import BadMessage, Ended, Wire
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+    from typing import NoReturn
+
+SOCKET, LOCK = f"{__version__}.sock", f"{__version__}.lock"
+SHORT = 90  # bytes of a path that fit in sun_path everywhere, with a suffix
+BACKLOG = 1024
+PATIENCE = 10.0  # seconds for a holder that is just beginning, or ending
+LOOK_AGAIN = 0.005  # seconds
+
+
+class Gone(Exception):
+    """There is no holder."""
+
+
+def directory(environ: Mapping[str, str]) -> str:
+    """The user's directory for sockets, made when it is not there. Raises RelayError when others may get at it."""
+    runtime = environ.get("XDG_RUNTIME_DIR", "")
+    if runtime and os.path.isdir(runtime):
+        path = os.path.join(runtime, "pyrelay")
+    else:
+        ours = os.path.join(environ.get("HOME") or os.path.expanduser("~"), ".ssh")
+        os.makedirs(ours, 0o700, exist_ok=True)
+        path = os.path.join(ours, "pyrelay")
+    try:
+        os.mkdir(path, 0o700)
+    except FileExistsError:
+        pass
+    except OSError as error:
+        raise RelayError(f"--share: {path}: {words(error)}") from error
+    found = os.lstat(path)
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid() or found.st_mode & 0o077:
+        raise RelayError(f"--share: {path} must be a directory that is yours alone", hint=f"chmod 700 {path}")
+    return path
+
+
+def find(path: str) -> Wire:
+    """A connection to the holder that has its socket in this directory. Raises Gone, and RelayError.
+
+    It has answered: it takes requests.
+    """
+    sock = socket.socket(socket.AF_UNIX)
+    try:
+        with _near(path) as base:
+            sock.connect(os.path.join(base, SOCKET))
+        _check_peer(sock, path)
+        wire = Wire(sock)
+        kind, _ = wire.receive()
+    except (OSError, Ended, BadMessage) as error:
+        sock.close()
+        raise Gone from error
+    except BaseException:
+        sock.close()
+        raise
+    if kind != "welcome":
+        sock.close()
+        raise Gone
+    return wire
+
+
+def find_or_start(path: str, hold: Callable[[socket.socket, int], NoReturn]) -> Wire:
+    """The same; when there is no holder, a process that this one forks becomes it, by calling `hold`.
+
+    For the main thread, before there is another. Raises RelayError.
+    """
+    deadline = time.monotonic() + PATIENCE
+    while True:
+        try:
+            return find(path)
+        except Gone as error:
+            if time.monotonic() > deadline:
+                raise RelayError("--share: the process that holds the shared hops does not answer") from error
+        lock = _take_lock(path)
+        if lock is None:
+            time.sleep(LOOK_AGAIN)  # the holder is between lock and socket, or about to end: nothing tells of that
+            continue
+        try:
+            listener = _listen(path)
+            if os.fork() == 0:
+                _become_holder(listener, lock, hold)
+            listener.close()
+        finally:
+            os.close(lock)  # the child has it, too, and keeps it
+
+
+def peer_uid(sock: socket.socket) -> int:
+    """Who is at the other end of a unix socket."""
+    if sys.platform == "linux":
+        credentials = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)  # pid, uid, gid
+        return int(struct.unpack("iII", credentials)[1])
+    credentials = sock.getsockopt(0, 1, 8)  # SOL_LOCAL, LOCAL_PEERCRED: struct xucred, version and uid first
+    return int(struct.unpack("II", credentials)[1])
+
+
+def withdraw(path: str) -> None:
+    """Be found no more; for the holder, which still has the lock."""
+    try:
+        os.unlink(os.path.join(path, SOCKET))
+    except FileNotFoundError:
+        pass
+
+
+def _check_peer(sock: socket.socket, path: str) -> None:
+    if peer_uid(sock) != os.geteuid():
+        raise RelayError(f"--share: who listens in {path} is another user")
+
+
+@contextmanager
+def _near(path: str) -> Iterator[str]:
+    """A name of the directory that is short enough for sun_path: itself, or "." with the directory as our own."""
+    if len(os.fsencode(path)) <= SHORT:
+        yield path
+        return
+    here = os.open(".", os.O_RDONLY | os.O_CLOEXEC)
+    os.chdir(path)
+    try:
+        yield "."
+    finally:
+        os.fchdir(here)
+        os.close(here)
+
+
+def _take_lock(path: str) -> int | None:
+    """The holder's lock, or None when somebody has it. Raises RelayError."""
+    try:
+        lock = os.open(os.path.join(path, LOCK), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    except OSError as error:
+        raise RelayError(f"--share: {path}: {words(error)}") from error
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(lock)
+        return None
+    return lock
+
+
+def _listen(path: str) -> socket.socket:
+    """The holder's socket, in the place of one that a killed holder has left."""
+    listener = socket.socket(socket.AF_UNIX)
+    try:
+        with _near(path) as base:
+            fresh, name = os.path.join(base, f"{SOCKET}.new"), os.path.join(base, SOCKET)
+            if os.path.lexists(fresh):
+                os.unlink(fresh)
+            listener.bind(fresh)
+            os.chmod(fresh, 0o600)
+            listener.listen(BACKLOG)
+            os.rename(fresh, name)
+    except OSError as error:
+        listener.close()
+        raise RelayError(f"--share: {path}: {words(error)}") from error
+    return listener
+
+
+def _become_holder(listener: socket.socket, lock: int, hold: Callable[[socket.socket, int], NoReturn]) -> NoReturn:
+    """Leave everything of the relay behind but listener and lock: terminal, directory, stdio, all descriptors."""
+    status = 1
+    try:
+        os.setsid()
+        os.chdir("/")
+        os.umask(0o077)
+        null = os.open(os.devnull, os.O_RDWR)
+        for fd in (0, 1, 2):
+            os.dup2(null, fd)
+        kept = sorted((listener.fileno(), lock))
+        for low, high in zip([2, *kept], [*kept, os.sysconf("SC_OPEN_MAX")], strict=True):
+            os.closerange(low + 1, min(high, 65536))
+        hold(listener, lock)
+        status = 0
+    finally:
+        os._exit(status)

@@ -1,0 +1,307 @@
+"""One relay's bytes, moved by the holder's loop; and the connections that carry them.
+
+The rules of what ends a relay are those of relay/channels.py. Its process sees
+to ssh's leaving; what the loop sees is that the process has gone.
+"""
+
+from __future__ import annotations
+
+import os
+from select import POLLHUP, POLLIN, POLLOUT, poll
+from typing import TYPE_CHECKING
+
+from relay.bridge import Bridge
+from relay.channels import ChannelRelay
+from relay.errors import RelayError
+from relay.pump import LINGER, Relay, SshGone
+from relay.share.wire import Ended
+from relay.way import CarriedWay, Stdio, Stream
+
+if TYPE_CHECKING:
+    from asyncio import AbstractEventLoop, TimerHandle
+    from collections.abc import Callable
+
+    from relay.share.wire import Wire
+    from relay.ssh.channel import ChannelStream
+    from relay.ssh.connection import Connection
+    from relay.ssh.flow import Flow
+
+
+class Carrier:
+    """A connection, driven by the loop, and the relays whose bytes it carries.
+
+    held_up: the relays whose stdin waits for the network to take more.
+    """
+
+    def __init__(self, connection: Connection, loop: AbstractEventLoop) -> None:
+        self.connection = connection
+        self.relays: dict[Flow, Served] = {}
+        self.held_up: set[Served] = set()
+        self.loop = loop
+        self._fd, self._wake_fd = connection.fd, connection.wake_fd
+        self._writing = False
+        self._changed = connection.changed = set()
+        loop.add_reader(self._fd, self._drive, connection.receive)
+        loop.add_reader(self._wake_fd, self._drive, connection.look_round)
+        self.settle()
+
+    @property
+    def closed(self) -> bool:
+        """The connection is no more."""
+        return self.connection.fd < 0
+
+    def step(self, relay: Served, ready: dict[int, int]) -> None:
+        """Something has happened to a relay's stdin or stdout."""
+        relay.step(ready)
+        self.settle()
+
+    def settle(self) -> None:
+        """Something has happened to the connection: let the relays that it concerns get on."""
+        everybody = self.closed and self._fd >= 0
+        if everybody:
+            self._leave_loop()
+        changed = self._changed
+        while changed or self.held_up or everybody:
+            concerned = (
+                [*self.relays.values()] if everybody else [self.relays[flow] for flow in changed if flow in self.relays]
+            )
+            waiting = [relay for relay in self.held_up if relay not in concerned]
+            changed.clear()
+            everybody = False
+            for relay in concerned + waiting:
+                relay.step({relay.net.fd: POLLIN})
+            if not changed:
+                break
+        if not self.closed and self.connection.sending != self._writing:
+            self._writing = self.connection.sending
+            if self._writing:
+                self.loop.add_writer(self._fd, self._drive, self.connection.flush)
+            else:
+                self.loop.remove_writer(self._fd)
+
+    def _drive(self, work: Callable[[], None]) -> None:
+        work()
+        self.settle()
+
+    def _leave_loop(self) -> None:
+        self.loop.remove_writer(self._fd)
+        self.loop.remove_reader(self._fd)
+        self.loop.remove_reader(self._wake_fd)
+        self._fd = -1
+
+
+class Served(ChannelRelay):
+    """A channel against the stdin and stdout of a relay's process.
+
+    over: called with this once all is done. moved: bytes, both ways together.
+    """
+
+    def __init__(
+        self,
+        stream: ChannelStream,
+        flow: Flow,
+        stdio: tuple[int, int],
+        wire: Wire,
+        *,
+        carrier: Carrier,
+        over: Callable[[Served], None],
+    ) -> None:
+        self._wire = wire
+        self._carrier = carrier
+        self._loop = carrier.loop
+        self._over = over
+        self._done = False
+        self._detached = False
+        self._fds = stdio
+        self._registered: dict[int, int] = {}
+        self._lingering: TimerHandle | None = None
+        self._target_has_gone = False
+        stdin, stdout = stdio
+        super().__init__(stream, flow, Stdio(stdin), _Stdout(stdout, wire), os.getppid())
+
+    @property
+    def moved(self) -> int:
+        """Bytes, both ways together."""
+        return self.out.moved + self.back.moved
+
+    def begin(self, *, detached: bool) -> None:
+        """Move what can be moved from now on. detached: there is no process of the relay's any more."""
+        self._detached = detached
+        if detached:
+            self._wire.close()
+        else:
+            self._loop.add_reader(self._wire.socket.fileno(), self._relay_has_gone)
+        self._carrier.relays[self.flow] = self
+        self._carrier.step(self, {self.net.fd: POLLIN})
+
+    def step(self, ready: dict[int, int]) -> None:
+        """Something has happened: do what can be done, and wait for the next thing."""
+        if self._done:
+            return
+        try:
+            if self._is_over():
+                self.finish_with(None)
+                return
+            self.move(ready)
+            if self._detached and not self.out.open and self.back.open and _has_hung_up(self.stdin.fd):
+                raise SshGone
+            if not (self.out.open or self.back.open):
+                self.finish_with(self.channel.loss(self.flow))
+                return
+        except SshGone:
+            self.send_last_words()
+            self.finish_with(None)
+            return
+        except RelayError as error:
+            self.finish_with(error)
+            return
+        self._register()
+        if not self.back.open and self._lingering is None:
+            self._linger()
+
+    def network(self) -> dict[int, int]:
+        """The Carrier sees to the network."""
+        return {}
+
+    def drive(self, ready: dict[int, int]) -> None:
+        """As above."""
+
+    def leave_terminal(self) -> None:
+        """The relay's own business, which it is told of."""
+        _tell(self._wire, "up")
+
+    def finish_with(self, error: RelayError | None) -> None:
+        """It is over: tell the relay how, and give everything back."""
+        if self._done:
+            return
+        self._done = True
+        if self._lingering is not None:
+            self._lingering.cancel()
+        self._carrier.relays.pop(self.flow, None)
+        self._carrier.held_up.discard(self)
+        for fd in self._registered:
+            self._loop.remove_reader(fd)
+            self._loop.remove_writer(fd)
+        if not self._detached:
+            self._loop.remove_reader(self._wire.socket.fileno())
+        self.flow.close()
+        if error is None and self.lost is not None:
+            error = RelayError(f"the link was lost: {self.lost.strerror}")
+        for way in (self.out, self.back):
+            way.close()
+        self.stdin.restore()
+        self.stdout.restore()
+        for fd in set(self._fds):
+            os.close(fd)
+        _tell_end(self._wire, error)
+        self._wire.close()
+        self._over(self)
+
+    def _is_over(self) -> bool:
+        """Whether the target takes nothing more."""
+        return not self.back.open and (self._target_has_gone or self.flow.closed)
+
+    def _linger(self) -> None:
+        """The target has said its last: it is taken to have gone once stdin has been silent for LINGER seconds."""
+        before = self.out.moved
+
+        def look() -> None:
+            if self.out.open and self.out.waits_for == self.stdin.fd and self.out.moved == before:
+                self._target_has_gone = True
+            else:
+                self._lingering = None
+            self._carrier.step(self, {})
+
+        self._lingering = self._loop.call_later(LINGER, look)
+
+    def _register(self) -> None:
+        """Have the loop wait for what the two ways wait for."""
+        table = self.interests()
+        if self.out.open and self.out.waits_for != self.stdin.fd:
+            self._carrier.held_up.add(self)
+        else:
+            self._carrier.held_up.discard(self)
+        wanted = {fd: table.get(fd, 0) & (POLLIN | POLLOUT) for fd in set(self._fds)}
+        for fd, events in wanted.items():
+            changed = events ^ self._registered.get(fd, 0)
+            if changed & POLLIN:
+                if events & POLLIN:
+                    self._loop.add_reader(fd, self._carrier.step, self, {fd: POLLIN})
+                else:
+                    self._loop.remove_reader(fd)
+            if changed & POLLOUT:
+                if events & POLLOUT:
+                    self._loop.add_writer(fd, self._carrier.step, self, {fd: POLLOUT})
+                else:
+                    self._loop.remove_writer(fd)
+        self._registered = wanted
+
+    def _relay_has_gone(self) -> None:
+        """Its end of the socket is closed: it was ended, or its ssh has gone."""
+        self.send_last_words()
+        self.finish_with(None)
+
+
+def serve_by_threads(stream: ChannelStream, stdio: tuple[int, int], wire: Wire) -> None:
+    """The same for a stream that the loop cannot move (Packetizer.can_park): the relay of pump.py, in this thread.
+
+    ssh's leaving shows by stdin and stdout, which the relay's process lets go of when it ends.
+    """
+    stdin, stdout = stdio
+    error: RelayError | None = None
+    try:
+        with Bridge(stream) as bridge:
+            net = Stream(bridge.socket)
+            near, far = Stdio(stdin), _Stdout(stdout, wire)
+            whole = _Threaded(CarriedWay(near, net), CarriedWay(net, far), os.getppid(), bridge.check)
+            whole.wire = wire
+            whole.run()
+            bridge.check()
+            bridge.send_the_rest(gone=whole.gone)
+    except RelayError as failure:
+        error = failure
+    for fd in stdio:
+        os.close(fd)
+    _tell_end(wire, error)
+
+
+class _Threaded(Relay):
+    wire: Wire
+
+    def leave_terminal(self) -> None:
+        _tell(self.wire, "up")
+
+
+class _Stdout(Stdio):
+    """stdout, which the relay's process has open, too: it is told to close it."""
+
+    def __init__(self, fd: int, wire: Wire) -> None:
+        super().__init__(fd)
+        self._wire = wire
+
+    def end(self) -> None:
+        """Show the end of file to whoever reads this."""
+        super().end()
+        _tell(self._wire, "eof")
+
+
+def _has_hung_up(fd: int) -> bool:
+    """Whether the other end of a socket is closed altogether."""
+    look = poll()
+    look.register(fd, 0)
+    return any(events & POLLHUP for _, events in look.poll(0))
+
+
+def _tell_end(wire: Wire, error: RelayError | None) -> None:
+    if error is None:
+        _tell(wire, "ended")
+    else:
+        _tell(wire, "failed", "", error.cause, error.hint, error.place)
+
+
+def _tell(wire: Wire, *message: str) -> None:
+    """Tell the relay; one that has gone, or does not listen, is no reason to wait."""
+    try:
+        wire.send(*message)
+    except Ended:
+        pass

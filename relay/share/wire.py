@@ -1,0 +1,128 @@
+"""What a relay and the holder say to each other, over a unix stream socket.
+
+A message is some fields of bytes, of which the first is its kind:
+
+    uint32    length of what follows
+    string    a field (RFC 4251 section 5), as often as there are fields
+
+Both are the same program of the same version and the same user, and yet any
+bytes give a message or BadMessage.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from _thread import allocate_lock
+from struct import Struct
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+    from typing import TypeAlias
+
+    Field: TypeAlias = bytes | str | int
+
+MOST = 4 * 1024 * 1024  # bytes of a message; the largest has an environment, and what ssh_config says of some hops
+FDS_MOST = 2  # stdin and stdout
+_UINT32 = Struct(">I")
+
+
+class BadMessage(Exception):
+    """Bytes that are no message."""
+
+
+class Ended(Exception):
+    """The other side has gone."""
+
+
+def pack(fields: Iterable[Field]) -> bytes:
+    """Fields as bytes, each with its length before it. Text is UTF-8, and a number its digits."""
+    parts: list[bytes] = []
+    for field in fields:
+        data = field if isinstance(field, bytes) else str(field).encode(errors="surrogateescape")
+        parts += (_UINT32.pack(len(data)), data)
+    return b"".join(parts)
+
+
+def unpack(data: bytes) -> list[bytes]:
+    """The fields again. Raises BadMessage."""
+    fields: list[bytes] = []
+    at = 0
+    while at < len(data):
+        if len(data) - at < _UINT32.size:
+            raise BadMessage("a field's length is cut off")
+        (size,) = _UINT32.unpack_from(data, at)
+        at += _UINT32.size
+        if size > len(data) - at:
+            raise BadMessage("a field is cut off")
+        fields.append(data[at : at + size])
+        at += size
+    return fields
+
+
+def text(field: bytes) -> str:
+    """A field's text."""
+    return field.decode(errors="surrogateescape")
+
+
+class Wire:
+    """One side's end of the socket. fds: descriptors that have come and are nobody's yet."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self.socket = sock
+        self._sending = allocate_lock()
+        self.fds: list[int] = []
+
+    def send(self, kind: str, *fields: Field, fds: Sequence[int] = ()) -> None:
+        """Send a message, and descriptors with it. Raises Ended when nobody takes it."""
+        body = pack((kind, *fields))
+        data = _UINT32.pack(len(body)) + body
+        try:
+            with self._sending:
+                if fds:
+                    data = data[socket.send_fds(self.socket, [data], fds) :]
+                self.socket.sendall(data)
+        except OSError as error:
+            raise Ended from error
+
+    def receive(self) -> tuple[str, list[bytes]]:
+        """The next message: its kind and its other fields. Raises Ended and BadMessage."""
+        (size,) = _UINT32.unpack(self._exactly(_UINT32.size))
+        if size > MOST:
+            raise BadMessage(f"a message of {size} bytes")
+        fields = unpack(self._exactly(size))
+        if not fields:
+            raise BadMessage("a message without a kind")
+        return text(fields[0]), fields[1:]
+
+    def take_fds(self) -> tuple[int, int]:
+        """The two descriptors that have come with a message; the caller's from now on. Raises BadMessage."""
+        if len(self.fds) != FDS_MOST:
+            raise BadMessage(f"{len(self.fds)} descriptors")
+        stdin, stdout = self.fds
+        self.fds = []
+        return stdin, stdout
+
+    def close(self) -> None:
+        """Close the socket, and descriptors that nobody has taken."""
+        for fd in self.fds:
+            os.close(fd)
+        self.fds = []
+        self.socket.close()
+
+    def _exactly(self, size: int) -> bytes:
+        parts: list[bytes] = []
+        while size:
+            try:
+                part, fds, _, _ = socket.recv_fds(self.socket, size, FDS_MOST)
+            except OSError as error:
+                raise Ended from error
+            self.fds += fds
+            if len(self.fds) > FDS_MOST:
+                raise BadMessage("descriptors that nobody wants")
+            if not part:
+                raise Ended
+            parts.append(part)
+            size -= len(part)
+        return b"".join(parts)

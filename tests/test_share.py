@@ -1,0 +1,465 @@
+"""Shared hops: one login per hop, however many relays, and what becomes of holder, hops and relays."""
+
+from __future__ import annotations
+
+import os
+import random
+import re
+import signal
+import socket
+import stat
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack
+
+import pytest
+from contract import MIB, SOON, Command, Ends, Meanwhile, StreamContract, digest, fill, noise
+from hypothesis import given
+from hypothesis import strategies as st
+from lab import Lab
+from peers import LOOPBACK, until
+from terminal import Terminal
+from test_login_asked import passwords, scripted
+
+from relay import __version__
+from relay.options import parse
+from relay.share.wire import BadMessage, Ended, Wire, pack, unpack
+
+AGAIN = ("--share", "10m")
+
+
+@pytest.fixture
+def shared(lab: Lab) -> Lab:
+    """Three servers, and relays that share their hops."""
+    lab.servers("h1", "h2", "h3")
+    lab.options += AGAIN
+    return lab
+
+
+def holders(lab: Lab) -> list[int]:
+    """The processes that have the lock file open."""
+    found = []
+    for pid in lab.processes():
+        try:
+            names = [os.readlink(f"/proc/{pid}/fd/{fd}") for fd in os.listdir(f"/proc/{pid}/fd")]
+        except OSError:
+            continue
+        if any(name.endswith(f"{__version__}.lock") for name in names):
+            found.append(pid)
+    return found
+
+
+def holder(lab: Lab) -> int:
+    (pid,) = holders(lab)
+    return pid
+
+
+def logins(lab: Lab) -> list[int]:
+    """How often each of the three servers has been logged in to."""
+    return [len(lab[name].logins()) for name in ("h1", "h2", "h3")]
+
+
+def command(lab: Lab, route: str = "h1", *options: str) -> Command:
+    """A relay by shared hops to a port of loopback, in the lab's environment."""
+    config = lab.write_config()
+    return lambda port: [str(lab.program), "-F", str(config), *AGAIN, *options, f"{route}/{LOOPBACK}:{port}"]
+
+
+def relay(lab: Lab, route: str = "h1", *options: str) -> Ends:
+    return Ends(command(lab, route, *options), env=lab.environment())
+
+
+def under_way(ends: Ends) -> Ends:
+    """The same, once the holder moves its bytes."""
+    ends.far.sendall(b"x")
+    assert ends.receive(1) == b"x"
+    return ends
+
+
+def control(lab: Lab, name: str) -> str:
+    return lab.pyrelay("-O", name).stdout
+
+
+# One login
+
+
+def test_one_login_for_all_that_come_later(shared: Lab) -> None:
+    for _ in range(2):
+        assert shared.ssh("h1/h2/h3", "echo $SERVER").stdout == "h3\n"
+    assert logins(shared) == [1, 1, 2]
+    assert shared.ssh("h1/h3", "echo $SERVER").stdout == "h3\n"
+    assert logins(shared) == [1, 1, 3]
+
+
+def test_twenty_at_once_make_one_login(shared: Lab) -> None:
+    config = shared.write_config()
+    running = [shared.start("ssh", "-F", config, "h1/h2/h3", "echo $SERVER", stdout=subprocess.PIPE) for _ in range(20)]
+    assert [process.communicate(timeout=120)[0] for process in running] == [b"h3\n"] * 20
+    assert logins(shared) == [1, 1, 20]
+    assert len(holders(shared)) == 1
+
+
+def test_other_settings_are_another_hop(shared: Lab) -> None:
+    assert shared.ssh("h1/h3", "echo $SERVER").stdout == "h3\n"
+    shared.host("h1", ServerAliveInterval="7")
+    assert shared.ssh("h1/h3", "echo $SERVER").stdout == "h3\n"
+    assert logins(shared)[0] == 2
+
+
+def test_without_share_nothing_is_shared(shared: Lab) -> None:
+    shared.options.clear()
+    for _ in range(2):
+        assert shared.ssh("h1/h3", "echo $SERVER").stdout == "h3\n"
+    assert logins(shared)[0] == 2
+    assert holders(shared) == []
+
+
+def test_a_failure_is_told_as_without_sharing(shared: Lab) -> None:
+    done = shared.pyrelay("h1/h2/127.0.0.1:1")
+    assert done.returncode == 1
+    assert done.stderr == shared.pyrelay("h1/h2/127.0.0.1:1").stderr.replace("hop 2 of 2 (h2)", "shared hop (h2)")
+
+
+def test_a_refused_login_is_told(shared: Lab) -> None:
+    shared.host("h2", PubkeyAuthentication="no")
+    done = shared.pyrelay("h1/h2/h3")
+    assert done.returncode == 1
+    assert done.stderr.startswith("pyrelay: hop 2 of 2 (h2): ")
+
+
+def test_what_ssh_must_carry_is_not_shared(shared: Lab) -> None:
+    shared.host("h2", PKCS11Provider="/nonexistent")
+    done = shared.pyrelay("-v", f"h1/h2/{LOOPBACK}:{shared['h3'].port}")
+    assert "not shared: h2 is for ssh (PKCS11Provider)\n" in done.stderr
+
+
+# The stream
+
+
+class TestShared(StreamContract):
+    """A relay of shared hops is a stream like any other."""
+
+    tells_reset = False  # sshd closes the channel, and says no more
+    held_up = 32 * MIB
+
+    @pytest.fixture
+    def ends(self, lab: Lab) -> Iterator[Ends]:
+        lab.servers("h1", "h2")
+        made = relay(lab, "h1/h2")
+        yield made
+        made.close()
+
+
+class TestSharedWithoutGcm(StreamContract):
+    """paramiko's own way, by threads."""
+
+    tells_reset = False
+    memory = 32 * MIB
+
+    @pytest.fixture
+    def ends(self, lab: Lab) -> Iterator[Ends]:
+        lab.server("h1", Ciphers="aes128-ctr")
+        lab.server("h2")
+        made = relay(lab, "h1/h2")
+        yield made
+        made.close()
+
+
+def test_a_reader_that_stops_holds_up_nobody_else(shared: Lab) -> None:
+    with ExitStack() as stack:
+        stopped, other = (relay(shared, "h1/h2") for _ in range(2))
+        for each in (stopped, other):
+            stack.callback(each.close)
+        fill(stopped.far.fileno(), noise(MIB))
+        fill(stopped.process.stdin.fileno(), noise(MIB))  # type: ignore[union-attr]
+        data = noise(20 * MIB)
+        with Meanwhile(lambda: other.far.sendall(data)):
+            assert digest(other.receive(len(data))) == digest(data)
+        with Meanwhile(lambda: other.send(data)):
+            assert digest(other.far_receive(len(data))) == digest(data)
+    assert logins(shared)[:2] == [1, 1]
+
+
+# Who ends what
+
+
+def test_a_relay_that_is_killed_closes_its_channel(shared: Lab) -> None:
+    ends, other = relay(shared), relay(shared)
+    ends.process.kill()
+    assert ends.far_receive() == b""
+    other.send(b"still here")
+    assert other.far_receive(10) == b"still here"
+    ends.close()
+    other.close()
+
+
+def test_a_holder_that_is_killed_is_told_and_replaced(shared: Lab) -> None:
+    ends = under_way(relay(shared))
+    os.kill(holder(shared), signal.SIGKILL)
+    assert ends.status() == 1
+    assert ends.said() == "pyrelay: the process that holds the shared hops has ended\n"
+    ends.close()
+    assert shared.ssh("h1/h3", "echo $SERVER").stdout == "h3\n"
+    assert logins(shared)[0] == 2
+
+
+def test_a_hop_that_dies_is_told_to_its_relays_and_made_anew(shared: Lab) -> None:
+    all_ends = [under_way(relay(shared)) for _ in range(3)]
+    for connection in shared["h1"].connections:
+        os.killpg(connection.process.pid, signal.SIGKILL)
+    for ends in all_ends:
+        assert ends.status() == 1
+        assert "shared hop (h1): the connection was lost" in ends.said()
+        ends.close()
+    assert shared.ssh("h1/h3", "echo $SERVER").stdout == "h3\n"
+    assert logins(shared)[0] == 2
+
+
+def test_the_holder_ends_with_its_last_hop(shared: Lab) -> None:
+    shared.options[-1] = "1"
+    assert shared.ssh("h1/h2/h3", "echo $SERVER").stdout == "h3\n"
+    until(lambda: not holders(shared), "end of the holder")
+    assert shared.remaining(SOON) == {}
+    assert list((shared.home / ".ssh" / "pyrelay").glob("*.sock")) == []
+
+
+def test_a_failed_login_leaves_no_holder(shared: Lab) -> None:
+    shared.closed("gone")
+    assert shared.pyrelay("gone/h3").returncode == 1
+    until(lambda: not holders(shared), "end of the holder")
+
+
+def test_idle_ends_and_new_relays_at_the_same_time(shared: Lab) -> None:
+    """A relay that meets a holder which is just about to end gets another one."""
+    shared.options[-1] = "1"
+    for _ in range(12):
+        before = holders(shared)
+        if before:
+            until(lambda before=before: holders(shared) != before or random.random() < 0.2, "end, or nearly", SOON)  # type: ignore[misc]
+        assert shared.ssh("h1/h3", "echo $SERVER").stdout == "h3\n"
+
+
+def test_fdpass_leaves_no_process(shared: Lab) -> None:
+    """Ssh has a socket to the holder itself."""
+    shared.options.append("--fdpass")
+    shared.head = "ProxyUseFdpass yes\n"
+    assert shared.ssh("h1/h2/h3", "echo $SERVER; cat", stdin="hello").stdout == "h3\nhello"
+    assert logins(shared) == [1, 1, 1]
+    until(lambda: "0 relays" in control(shared, "list"), "end of the relay")
+
+
+# Prompts
+
+
+def test_a_person_is_asked_where_the_relay_is(lab: Lab) -> None:
+    """The second factor is typed once, on the terminal of who comes first, whoever started the holder."""
+    lab.servers("h0", "h2")
+    lab.options += AGAIN
+    assert lab.ssh("h0/h2", "echo $SERVER").stdout == "h2\n"  # without a terminal: the holder is there before it
+    server = scripted(lab, "h1", passwords("secret"))
+    with Terminal(lab, "ssh", "-F", lab.write_config(), "h1/h2", "echo $SERVER") as terminal:
+        terminal.answer("@h1's password: ", "secret")
+        terminal.expect("h2\n")
+        terminal.wait()
+        assert "secret" not in terminal.shown
+    assert lab.ssh("h1/h2", "echo $SERVER").stdout == "h2\n"
+    assert server.requests.count("password") == 1
+
+
+def test_nobody_waits_for_a_person_who_has_left(lab: Lab) -> None:
+    """The first of two is asked, and gives up; the other is asked then."""
+    lab.server("h2")
+    lab.options += AGAIN
+    server = scripted(lab, "h1", passwords("secret"))
+    with Terminal(lab, "ssh", "-F", lab.write_config(), "h1/h2", "echo $SERVER") as first:
+        first.expect("@h1's password: ")
+        with Terminal(lab, "ssh", "-F", lab.write_config(), "-v", "h1/h2", "echo $SERVER") as second:
+            until(lambda: "2 relays" in control(lab, "list"), "second relay")
+            first.type("\x03")
+            first.wait()
+            second.answer("@h1's password: ", "secret")
+            second.expect("h2\n")
+            second.wait()
+    assert server.requests.count("password") == 1
+
+
+# Trust
+
+
+def test_where_the_socket_is(shared: Lab) -> None:
+    assert shared.ssh("h1/h3", "echo $SERVER").stdout == "h3\n"
+    directory = shared.home / ".ssh" / "pyrelay"
+    assert stat.S_IMODE(directory.stat().st_mode) == 0o700
+    assert stat.S_IMODE((directory / f"{__version__}.sock").stat().st_mode) == 0o600
+
+
+def test_a_directory_that_others_may_enter_is_refused(shared: Lab) -> None:
+    directory = shared.home / ".ssh" / "pyrelay"
+    directory.mkdir(parents=True)
+    directory.chmod(0o755)
+    done = shared.pyrelay("h1/h3")
+    assert done.returncode == 1
+    assert (
+        done.stderr
+        == f"pyrelay: --share: {directory} must be a directory that is yours alone\nhint: chmod 700 {directory}\n"
+    )
+
+
+def test_a_long_name_of_the_directory(shared: Lab) -> None:
+    runtime = shared.top / ("x" * 90) / ("y" * 90)
+    runtime.mkdir(parents=True)
+    environment = shared.environment(XDG_RUNTIME_DIR=str(runtime))
+    for _ in range(2):
+        done = shared.run("ssh", "-F", shared.write_config(), "h1/h3", "echo $SERVER; pwd", env=environment)
+        assert done.stdout.startswith("h3\n")
+    assert logins(shared)[0] == 1
+    assert (runtime / "pyrelay" / f"{__version__}.sock").is_socket()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can be somebody else")
+def test_another_user_is_refused(shared: Lab) -> None:
+    assert shared.ssh("h1/h3", "echo $SERVER").stdout == "h3\n"
+    directory = shared.home / ".ssh" / "pyrelay"
+    for each in (directory, directory.parent, shared.home):
+        each.chmod(0o755)
+    (directory / f"{__version__}.sock").chmod(0o666)
+    script = (
+        "import socket, sys, os; os.setuid(65534); s = socket.socket(socket.AF_UNIX);"
+        "s.connect(sys.argv[1]); print(s.recv(100))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(directory / f"{__version__}.sock")],
+        capture_output=True,
+        check=True,
+        text=True,
+    )
+    assert done.stdout == "b''\n"
+
+
+@pytest.mark.parametrize("before", ["a stale socket", "a file", "nothing"])
+def test_what_is_left_over_is_replaced(shared: Lab, before: str) -> None:
+    directory = shared.home / ".ssh" / "pyrelay"
+    directory.mkdir(parents=True, mode=0o700)
+    name = directory / f"{__version__}.sock"
+    if before == "a stale socket":
+        with socket.socket(socket.AF_UNIX) as stale:
+            stale.bind(str(name))
+    elif before == "a file":
+        name.touch()
+    assert shared.ssh("h1/h3", "echo $SERVER").stdout == "h3\n"
+    assert len(holders(shared)) == 1
+
+
+# -O
+
+
+def test_list_check_stop_and_exit(shared: Lab) -> None:
+    for name in ("list", "check", "stop", "exit"):
+        done = shared.pyrelay("-O", name)
+        assert (done.returncode, done.stderr) == (1, "pyrelay: no hops are shared\n")
+    ends = relay(shared, "h1/h2")
+    ends.send(b"12345")
+    assert ends.far_receive(5) == b"12345"
+    first, second = control(shared, "list").splitlines()
+    assert re.fullmatch(r"h1: since \d{4}-\d\d-\d\d \d\d:\d\d:\d\d, 1 relay, 5 bytes", first)
+    assert re.fullmatch(r"h1/h2: since \d{4}-\d\d-\d\d \d\d:\d\d:\d\d, 1 relay, 5 bytes", second)
+    assert control(shared, "check") == f"Master running (pid={holder(shared)})\n"
+    assert control(shared, "stop") == "Stop listening request sent.\n"
+    until(lambda: not holders(shared), "end of the listening")
+    ends.send(b"on")
+    assert ends.far_receive(2) == b"on"
+    other = relay(shared, "h1/h2")
+    assert logins(shared)[:2] == [2, 2]
+    assert control(shared, "exit") == "Exit request sent.\n"
+    assert other.status() == 1
+    assert other.said() == "pyrelay: the shared hops were closed (-O exit)\n"
+    ends.send(b"on")
+    assert ends.far_receive(2) == b"on"
+    ends.end()
+    ends.far_end()
+    assert ends.status() == 0
+    ends.close()
+    other.close()
+    assert shared.remaining(SOON) == {}
+
+
+# Long
+
+
+def test_nothing_is_left_behind_by_many_relays(shared: Lab) -> None:
+    """Descriptors and memory of the holder stay where they are."""
+
+    def one() -> None:
+        assert shared.pyrelay(f"h1/h2/{LOOPBACK}:{shared['h3'].port}", stdin="").stdout.startswith("SSH-2.0-")
+
+    def descriptors() -> int:
+        return len(os.listdir(f"/proc/{holder(shared)}/fd"))
+
+    for _ in range(5):
+        one()
+    until(lambda: "0 relays" in control(shared, "list"), "end of the relays")
+    before = descriptors()
+    for _ in range(40):
+        one()
+    until(lambda: control(shared, "list").count(" 0 relays") == 2, "end of the relays")
+    assert descriptors() <= before + 1
+    threads = os.listdir(f"/proc/{holder(shared)}/task")
+    assert len(threads) < 12
+
+
+# Messages
+
+
+@pytest.mark.parametrize("fields", [[], [b""], [b"a", b"", b"\xff" * 70_000]])
+def test_fields_come_back(fields: list[bytes]) -> None:
+    assert unpack(pack(fields)) == fields
+
+
+@pytest.mark.parametrize("data", [b"\0", b"\0\0\0\1", b"\0\0\0\0\xff\xff\xff\xff"])
+def test_what_is_no_message(data: bytes) -> None:
+    with pytest.raises(BadMessage):
+        unpack(data)
+
+
+@given(st.binary(max_size=200))
+def test_any_bytes_are_fields_or_none(data: bytes) -> None:
+    try:
+        fields = unpack(data)
+    except BadMessage:
+        return
+    assert pack(fields) == data
+
+
+def test_a_message_that_is_too_long() -> None:
+    near, far = socket.socketpair()
+    with near, far:
+        far.sendall(b"\x7f\xff\xff\xff")
+        with pytest.raises(BadMessage):
+            Wire(near).receive()
+
+
+def test_the_end_of_the_socket() -> None:
+    near, far = socket.socketpair()
+    with near:
+        far.sendall(b"\0\0\0\x08\0\0")
+        far.close()
+        with pytest.raises(Ended):
+            Wire(near).receive()
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("10m", 600),
+        ("90", 90),
+        ("1h30m", 5400),
+        ("2W", 1_209_600),
+        ("1h30", 3630),
+        ("yes", float("inf")),
+        ("0", float("inf")),
+        ("no", None),
+    ],
+)
+def test_the_time(text: str, seconds: float | None) -> None:
+    assert parse(["--share", text, "h1/h2"]).share == seconds
