@@ -36,16 +36,20 @@ bench: .venv/ready peers ## measure it beside ssh and nc, and print the table (A
 soak: .venv/ready peers ## run it for two hours with every party stopped and killed (ARGS="--seconds N")
 	@$(VENV)/python tests/soak.py $(ARGS)
 
-fuzz: .venv/ready ## give each file in fuzz/ any bytes, for ten minutes (MINUTES=1; ARGS are libFuzzer's options)
+fuzz: .venv/ready ## give whatever reads any bytes any bytes, ten minutes each (MINUTES=1; ARGS are libFuzzer's options)
 	@# Not among what development needs: there are no builds of it for some systems.
 	$(VENV)/pip install --quiet --disable-pip-version-check atheris
-	@# What is found to lead further is kept for as long as it runs, beside the seeds that some have. Ten seconds for
-	@# one input, and a gigabyte for all, are what a hang and unbounded memory come to.
-	@set -e; for target in fuzz/*.py; do \
-		echo "$$target"; found=`mktemp -d`; seeds=fuzz/seeds/`basename $$target .py`; \
-		$(VENV)/python $$target $$found `ls -d $$seeds 2>/dev/null` -max_total_time=$$(($(MINUTES) * 60)) -timeout=10 \
-			-rss_limit_mb=1024 -artifact_prefix=fuzz/ -print_final_stats=1 $(ARGS) || status=$$?; \
-		rm -r $$found; test -z "$$status"; done
+	@# Ten seconds for one input, and a gigabyte for all, are what a hang and unbounded memory come to.
+	@for target in fuzz/messages.py fuzz/packets.py $(wildcard fuzz/seeds/*); do \
+		echo "$$target"; found=`mktemp -d`; \
+		case $$target in \
+			fuzz/seeds/*) set -- fuzz/parsers.py $$target $$found $$target ;; \
+			*) set -- $$target $$found ;; \
+		esac; \
+		$(VENV)/python "$$@" -max_total_time=$$(($(MINUTES) * 60)) -timeout=10 -rss_limit_mb=1024 \
+			-artifact_prefix=fuzz/ $(ARGS) || status=$$?; \
+		rm -r $$found; test -z "$$status" || exit $$status; \
+	done
 
 install: ## install under PREFIX (/usr/local), for a package under DESTDIR
 	@# A copy is what pip builds from, so that nothing is left here that belongs to root.

@@ -6,9 +6,10 @@ Each is given bytes by fuzz/ for minutes, by test_fuzzed.py for a moment.
 from __future__ import annotations
 
 import socket
+from collections.abc import Callable
 from contextlib import suppress
 
-from relay import known_hosts, route, settings
+from relay import known_hosts, master, route, settings
 from relay.engine import objection
 from relay.errors import RelayError
 from relay.progress import Progress
@@ -95,6 +96,15 @@ def a_known_hosts_file(data: bytes) -> None:
             assert known_hosts.other_names(text, "other", entry.key, "file") is not None
 
 
+def a_masters_message(data: bytes) -> None:
+    """What a ControlMaster says, without its length."""
+    with suppress(master.Garbled):
+        said = master.parse(data)
+        assert data[:8] == said.kind.to_bytes(4) + said.number.to_bytes(4)
+        assert said.reason.isprintable()
+        assert len(said.reason) <= LONGEST
+
+
 def replies_of_a_proxy(data: bytes) -> None:
     """All that a proxy says before it ends; the first byte says what it is asked by."""
     kind, user = PROXIES[data[0] % len(PROXIES) if data else 0]
@@ -121,3 +131,13 @@ def replies_of_a_proxy(data: bytes) -> None:
                 left += more
         assert said.endswith(left)  # what follows the reply is the target's, to the byte
         assert len(left) < len(said)
+
+
+# By the names of the directories that hold good ones to begin with.
+TARGETS: dict[str, Callable[[bytes], None]] = {
+    "known_hosts": a_known_hosts_file,
+    "master": a_masters_message,
+    "replies": replies_of_a_proxy,
+    "route": a_route,
+    "settings": settings_of_a_hop,
+}

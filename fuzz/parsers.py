@@ -1,4 +1,4 @@
-"""Fuzz what SOCKS and HTTP proxies reply; tests/fuzzed.py says what any bytes may come to."""
+"""Fuzz one of the parsers of tests/fuzzed.py: python fuzz/parsers.py fuzz/seeds/NAME [libFuzzer's options]."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 sys.path[:0] = [ROOT, os.path.join(ROOT, "tests")]
 
 with atheris.instrument_imports(include=["relay"]):
-    from fuzzed import replies_of_a_proxy
+    from fuzzed import TARGETS
 
 if __name__ == "__main__":
-    atheris.Setup(sys.argv, replies_of_a_proxy)
+    target = TARGETS[os.path.basename(sys.argv.pop(1))]
+    atheris.Setup(sys.argv, target)
     atheris.Fuzz()
