@@ -15,11 +15,12 @@ from bench.compare import compare
 from bench.family import Family, adopt_orphans
 from bench.lab import Lab
 from bench.measure import OVER, TIME, Run
-from bench.rows import Scale, rows
+from bench.row import Scale
+from bench.rows import rows
 
 if TYPE_CHECKING:
     from bench.compare import Compared
-    from bench.rows import Row
+    from bench.row import Row
 
 SMOKE = Scale(size=1_000_000, trips=(2,), crowd=3)
 FOREWORD = """\
@@ -58,11 +59,14 @@ def main() -> int:
             results.append(result)
             rounds = 1 if chosen.smoke else max(1, round(chosen.rounds * row.rounds))
             try:
+                lab.run(row.before)
                 samples = _run(row, lab, [shlex.split(command) for command in commands], rounds)
             except (OSError, RuntimeError) as failure:
                 result["failed"] = str(failure)
                 print(f"  {row.title}\n    FAILED: {failure}", flush=True)
                 continue
+            finally:
+                lab.run(row.after, check=False)
             figures = _figures(row, samples)
             judged += [(f"{group}: {row.title}: {name}", figure) for name, figure in figures.items()]
             result["figures"] = {name: {**f._asdict(), "reached": f.reached} for name, f in figures.items()}

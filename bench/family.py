@@ -25,14 +25,15 @@ def adopt_orphans() -> None:
 class Family:
     """Starts commands in the lab, and kills them and all that they started when left.
 
+    path, environment: where they run, and with what.
     began: when the first was started. cpu: seconds, user and system, of all of them; known once left.
     """
 
     def __init__(self, path: str, environment: dict[str, str]) -> None:
         self.began = 0.0
         self.cpu = 0.0
-        self._path = path
-        self._environment = environment
+        self.path = path
+        self.environment = environment
         self._before = _children()
         self._started: list[subprocess.Popen[bytes]] = []
         self._watchdog = threading.Timer(LIMIT, self._kill)
@@ -58,11 +59,13 @@ class Family:
                 if pipe is not None:
                     pipe.close()
 
-    def start(self, command: list[str], stdin: int | IO[bytes] = subprocess.PIPE) -> subprocess.Popen[bytes]:
+    def start(
+        self, command: list[str], stdin: int | IO[bytes] = subprocess.PIPE, stderr: int | None = None
+    ) -> subprocess.Popen[bytes]:
         """Start a command, with pipes to it."""
         self.began = self.began or time.perf_counter()
-        options: dict[str, Any] = {"cwd": self._path, "env": self._environment, "process_group": 0, "bufsize": 0}
-        process = subprocess.Popen(command, stdin=stdin, stdout=subprocess.PIPE, **options)
+        options: dict[str, Any] = {"cwd": self.path, "env": self.environment, "process_group": 0, "bufsize": 0}
+        process = subprocess.Popen(command, stdin=stdin, stdout=subprocess.PIPE, stderr=stderr, **options)
         self._started.append(process)
         return process
 
@@ -73,7 +76,7 @@ class Family:
     def memory(self) -> int:
         """The most that each process that runs now has had in memory, together, in bytes."""
         groups = {process.pid for process in self._started}
-        return sum(_peak(int(name)) for name in os.listdir("/proc") if name.isdigit() and _group(name) in groups)
+        return sum(peak(int(name)) for name in os.listdir("/proc") if name.isdigit() and _group(name) in groups)
 
     def _kill(self) -> None:
         for process in self._started:
@@ -101,7 +104,7 @@ def _stat(pid: str, field: int) -> int:
         return 0
 
 
-def _peak(pid: int) -> int:
+def peak(pid: int) -> int:
     """VmHWM. (What getrusage has instead, a process inherits from the one that started it.)"""
     try:
         with open(f"/proc/{pid}/status", encoding="utf-8", errors="replace") as file:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import compileall
 import os
 import random
+import shlex
 import shutil
 import socket
 import subprocess
@@ -17,7 +18,7 @@ import sys
 import tempfile
 import time
 from getpass import getuser
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -28,6 +29,7 @@ BENCH = os.path.dirname(os.path.abspath(__file__))
 ROOT = os.path.dirname(BENCH)
 SCRIPT = "#!{python}\nimport sys\nsys.path.insert(0, {root!r})\nfrom relay.cli import main\nsys.exit(main())\n"
 SERVERS = ("hop1", "hop2", "hop3", "target")
+NARROW = "narrow"  # a server that takes logins as sshd does by itself, and writes a log
 FAR = (
     "hop1",
     "target",
@@ -57,8 +59,7 @@ PidFile none
 StrictModes no
 UsePAM no
 PermitRootLogin yes
-MaxStartups 1000
-LogLevel QUIET
+{more}
 """
 
 
@@ -72,7 +73,9 @@ class Lab:
 
     def __init__(self, trips: Sequence[int] = ()) -> None:
         self.path = tempfile.mkdtemp(prefix="pyrelay-bench-")
-        self.environment = {**os.environ, "PATH": f"{self.path}:{os.environ['PATH']}"}
+        path = f"{self.path}:{os.environ['PATH']}"
+        self.environment = {**os.environ, "PATH": path, "XDG_RUNTIME_DIR": f"{self.path}/run"}
+        os.mkdir(f"{self.path}/run", 0o700)
         self.ports: dict[str, int] = {}
         self._processes: list[subprocess.Popen[bytes]] = []
         try:
@@ -107,6 +110,13 @@ class Lab:
             self._listen(name, [sys.executable, "-S", f"{BENCH}/ends.py", kind, "{port}", str(size)])
         return self.ports[name]
 
+    def run(self, commands: Sequence[str], *, check: bool = True) -> None:
+        """Run commands to their end, without a word. Raises CalledProcessError when one fails, with check."""
+        for command in commands:
+            with open(os.devnull, "r+b") as null:
+                options: dict[str, Any] = {"stdin": null, "stdout": null, "stderr": null}
+                subprocess.run(shlex.split(command), cwd=self.path, env=self.environment, check=check, **options)
+
     def shown(self, text: str) -> str:
         """A command for a person: without the lab's directory, and with the interpreter as a person would call it."""
         return text.replace(self.path, "/lab").replace(sys.executable, "python3")
@@ -125,14 +135,15 @@ class Lab:
 
     def _start_all(self, trips: Sequence[int]) -> None:
         for server in SERVERS:
-            self._sshd(server)
+            self._sshd(server, "MaxStartups 1000\nLogLevel QUIET")
+        self._sshd(NARROW, "LogLevel INFO", "-E", f"{self.path}/narrow.log")
         self._listen("socks", ["microsocks", "-i", HOST, "-p", "{port}"])
         self.ports["banner"] = self.end("banner", 0)
         for trip in trips:
             self._delay(trip)
         with open(f"{self.path}/host_ed25519.pub", encoding="utf-8") as file:
             key = " ".join(file.read().split()[:2])
-        servers = {name: port for name, port in self.ports.items() if name.startswith(SERVERS)}
+        servers = {name: port for name, port in self.ports.items() if name.startswith((*SERVERS, NARROW))}
         with open(f"{self.path}/known_hosts", "w", encoding="utf-8") as file:
             file.writelines(f"[{HOST}]:{port},*/{name} {key}\n" for name, port in servers.items())
         with open(f"{self.path}/ssh_config", "w", encoding="utf-8") as file:
@@ -141,15 +152,15 @@ class Lab:
             )
             file.write(SSH_CONFIG.format(user=getuser(), path=self.path))
 
-    def _sshd(self, name: str) -> None:
+    def _sshd(self, name: str, more: str, *options: str) -> None:
         if os.geteuid() == 0:
             os.makedirs("/run/sshd", mode=0o755, exist_ok=True)  # sshd wants it; else its service makes it
         config = f"{self.path}/sshd_{name}"
         port = free_port()
         with open(config, "w", encoding="utf-8") as file:
-            file.write(SSHD_CONFIG.format(host=HOST, port=port, path=self.path))
+            file.write(SSHD_CONFIG.format(host=HOST, port=port, path=self.path, more=more))
         sshd = shutil.which("sshd") or "/usr/sbin/sshd"  # sbin is not on every user's path; sshd wants its full name
-        self._listen(name, [sshd, "-D", "-e", "-f", config], port)
+        self._listen(name, [sshd, "-D", *(options or ("-e",)), "-f", config], port)
 
     def _delay(self, trip: int) -> None:
         """Start the delay lines of a round trip."""

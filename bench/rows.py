@@ -11,14 +11,13 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, NamedTuple
 
-from bench import measure
+from bench import measure, shared
 from bench.compare import Goal
 from bench.measure import CPU, MEMORY, OVER, THROUGHPUT, TIME
+from bench.row import Row, Scale
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
-
-    from bench.measure import Run
+    from collections.abc import Iterator, Mapping
 
 
 class Path(NamedTuple):
@@ -121,35 +120,6 @@ COST_GOALS = {
 }
 
 
-class Row(NamedTuple):
-    """One comparison.
-
-    size: bytes that are moved, each way. far_end: which function of ends.py {port} is. bare: a third
-    command, whose time is taken off ours, with theirs. crowd: how many run at once.
-    rounds: how many times as often as usual, for what is short or noisy.
-    """
-
-    group: str
-    title: str
-    ours: str
-    theirs: str
-    measure: Callable[[Run], dict[str, float]]
-    goals: Mapping[str, Goal] = {}
-    far_end: str = ""
-    size: int = 0
-    bare: str = ""
-    crowd: int = 1
-    rounds: float = 1
-
-
-class Scale(NamedTuple):
-    """How much is measured. size: bytes of a transfer. trips: round trips, milliseconds. crowd: relays at once."""
-
-    size: int = 300_000_000
-    trips: Sequence[int] = (0, 20, 100)
-    crowd: int = 50
-
-
 def rows(scale: Scale, *, is_root: bool) -> Iterator[Row]:
     """Every row, in the order of the table."""
     yield _start()
@@ -161,6 +131,7 @@ def rows(scale: Scale, *, is_root: bool) -> Iterator[Row]:
     yield from _throughput("AES-128-GCM for every hop", "-gcm", 2, SAME_CIPHER_GOALS, scale.size)
     yield from _sessions(2 * scale.size)
     yield from _crowd(scale, NO_POWERS if is_root else "")
+    yield from shared.rows(scale)
 
 
 def _start() -> Row:

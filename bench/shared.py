@@ -1,0 +1,121 @@
+"""The rows of shared hops: `pyrelay --share` beside a live ControlMaster, and beside relays that log in themselves.
+
+What keeps a hop, holder or master, is started before a row and ended after it;
+but where a crowd arrives, every run begins with nobody logged in.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
+
+from bench import measure
+from bench.compare import Goal
+from bench.family import peak
+from bench.measure import MEMORY, THROUGHPUT, TIME
+from bench.row import Row
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from bench.measure import Run
+    from bench.row import Scale
+
+ARRIVED, LOGINS = "arrived", "logins"
+SHARE = "pyrelay -F ssh_config --share 10m {hop}/127.0.0.1 {port}"
+MASTER = "ssh -F ssh_config -o ControlPath=master-%C"
+BY_MASTER = f"{MASTER} -W 127.0.0.1:{{port}} {{hop}}"
+KEEP = (
+    "ssh -F ssh_config -o 'ProxyCommand pyrelay -F ssh_config --share 10m %h %p' {hop}/target true",
+    f"{MASTER} -o ControlMaster=yes -fN {{hop}}",
+)
+LEAVE = ("pyrelay -O exit", f"{MASTER} -O exit {{hop}}")
+CROWD = 100
+GROUP = "shared hops"
+START = "the interpreter's start and `ssh -G`, beside one round trip"
+LOOP = "holder, sshd and far end share the cores"
+
+
+def rows(scale: Scale) -> Iterator[Row]:
+    """All of them."""
+    crowd = min(CROWD, 2 * scale.crowd)
+    for trip in dict.fromkeys((scale.trips[0], scale.trips[-1])):
+        goals = {TIME: Goal(1.1, 1.0, START)} if trip else {}
+        title = f"first byte through a hop that is logged in to, {trip} ms of round trip, against a live ControlMaster"
+        yield _kept(title, f"hop1-{trip}ms" if trip else "hop1", measure.first_byte, goals, rounds=3)
+    unshared = SHARE.replace("--share 10m ", "")
+    for number in (1, 10):
+        goals = {THROUGHPUT: Goal(0.9, 1.0, LOOP)} if number == 1 else {}
+        title = f"throughput from the network, {number} at once, against relays of their own hops"
+        size = scale.size if number == 1 else max(scale.size // 10, 1)
+        yield _kept(title, "hop1", rate, goals, theirs=unshared, far_end="source", size=size, crowd=number)
+    title = f"memory of who keeps the hop, with {crowd} relays, against a ControlMaster"
+    goals = {MEMORY: Goal(150, 60, "interpreter, paramiko, uvloop and a thread for each login", ours_alone=True)}
+    yield _kept(title, "hop1", keeper, goals, crowd=crowd, rounds=0.4)
+    arriving = {
+        "ssh -W": "ssh -F ssh_config -W 127.0.0.1:{port} {hop}",
+        "ssh -W with ControlMaster auto": f"{MASTER} -o ControlMaster=auto -o ControlPersist=10m "
+        "-W 127.0.0.1:{port} {hop}",
+    }
+    for name, arrival in arriving.items():
+        goals = {ARRIVED: Goal(crowd - 0.5, crowd, "", ours_alone=True), LOGINS: Goal(1, 1, "", ours_alone=True)}
+        title = f"{crowd} at once, through a bastion with sshd's own MaxStartups, against {name}"
+        ours, theirs = (line.format(hop="narrow", port="{banner}") for line in (SHARE, arrival))
+        yield Row(GROUP, title, ours, theirs, arrivals, goals, crowd=crowd, rounds=0.4)
+
+
+def _kept(title: str, hop: str, run: object, goals: dict[str, Goal], *, theirs: str = BY_MASTER, **more: object) -> Row:
+    """A row during which the hop is logged in to."""
+    port = "{port}" if "far_end" in more else "{banner}"
+    ours, theirs = (line.format(hop=hop, port=port) for line in (SHARE, theirs))
+    before, after = (tuple(line.format(hop=hop) for line in lines) for lines in (KEEP, LEAVE))
+    return Row(GROUP, title, ours, theirs, run, goals, before=before, after=after, **more)  # type: ignore[arg-type]
+
+
+def rate(run: Run) -> dict[str, float]:
+    """Throughput alone: most of the CPU is that of who keeps the hop."""
+    return {THROUGHPUT: measure.crowd(run)[THROUGHPUT]}
+
+
+def arrivals(run: Run) -> dict[str, float]:
+    """How many of a crowd get the far end's first byte, with how many logins, until all have got it or have ended."""
+    with run.family() as family:
+        log = f"{family.path}/narrow.log"
+        before = _logins(log)
+        processes = [family.start(run.command, stderr=subprocess.DEVNULL) for _ in range(run.crowd)]
+        with ThreadPoolExecutor(run.crowd) as pool:
+            arrived = sum(pool.map(_has_arrived, processes))
+        seconds = family.elapsed()
+        logins = _logins(log) - before
+    return {ARRIVED: arrived, LOGINS: max(logins, 1), TIME: seconds * 1000}
+
+
+def keeper(run: Run) -> dict[str, float]:
+    """The most memory that holder or master has had, once a crowd goes through it."""
+    check = ["pyrelay", "-O", "check"] if run.command[0] == "pyrelay" else [*run.command[:5], "-O", "check", "hop1"]
+    with run.family() as family:
+        processes = [family.start(run.command) for _ in range(run.crowd)]
+        with ThreadPoolExecutor(run.crowd) as pool:
+            if sum(pool.map(_has_arrived, processes)) != run.crowd:
+                raise RuntimeError("not all arrive")
+        said = subprocess.run(
+            check, cwd=family.path, env=family.environment, capture_output=True, text=True, check=True
+        )
+        found = re.search(r"pid=(\d+)", said.stdout + said.stderr)
+        if found is None:
+            raise RuntimeError("nobody keeps the hop")
+        memory = peak(int(found[1]))
+    return {MEMORY: memory / measure.MB}
+
+
+def _has_arrived(process: subprocess.Popen[bytes]) -> bool:
+    assert process.stdout is not None
+    return bool(os.read(process.stdout.fileno(), 1))
+
+
+def _logins(log: str) -> int:
+    with open(log, encoding="utf-8", errors="replace") as file:
+        return file.read().count("Accepted publickey")
