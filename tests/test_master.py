@@ -291,8 +291,13 @@ def test_it_is_another_users(chain: Lab, path: Path) -> None:
     os.chown(path, USER, USER)
     path = path / "socket"
     chain.host("h1", ControlPath=path)
-    chain.start(need("nc"), "-lU", path, user=USER)
-    until(path.exists, "socket")
+    chain.start(need("nc"), "-lkU", path, user=USER)
+
+    def is_open() -> bool:
+        with socket.socket(socket.AF_UNIX) as knock:
+            return knock.connect_ex(str(path)) == 0
+
+    until(is_open, "listener")
     done = chain.pyrelay("-v", "h1/h3")
     assert done.stdout.startswith("SSH-2.0-"), done.stderr
     assert "it belongs to another user\n" in done.stderr
