@@ -17,9 +17,11 @@ import pytest
 from lab import ROOT
 from peers import LOOPBACK, SYSTEM_PATH, close_listener, free_ports, need, until
 
+from bench import readme
 from bench.__main__ import SMOKE
 from bench.compare import Compared, Goal, compare
-from bench.measure import OVER
+from bench.measure import CPU, MEMORY, OVER, THROUGHPUT, TIME
+from bench.row import Scale
 from bench.rows import rows
 from bench.table import summary
 
@@ -107,6 +109,17 @@ def test_what_is_not_reached_is_told_with_its_reason() -> None:
 
 def test_no_goal() -> None:
     assert compare([1], [2]).reached == ""
+
+
+def test_every_row_of_the_readme_is_one_of_the_bench() -> None:
+    figure = compare([20.0], [10.0])._asdict()
+    figures = dict.fromkeys((TIME, THROUGHPUT, CPU, MEMORY), figure)
+    found = [{"group": row.group, "title": row.title, "figures": figures} for row in rows(Scale(), is_root=IS_ROOT)]
+    made = readme.table(found).splitlines()
+    shown = (ROOT / "README.md").read_text()
+    assert [line.split(" | ")[0] for line in made] == [
+        line.split(" | ")[0] for line in shown[shown.index(made[0]) :].splitlines()[: len(made)]
+    ]
 
 
 # The delay line

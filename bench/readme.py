@@ -1,0 +1,65 @@
+"""The README's table: python -m bench.readme FILE prints it from the figures that the bench has kept (--json FILE)."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Any
+
+from bench.measure import CPU, MEMORY, THROUGHPUT, TIME
+
+FIRST = "time to the first byte of the target's banner"
+TRUE = "whole ssh TARGET true"
+DEFAULT, SAME = "throughput, default ciphers", "throughput, AES-128-GCM for every hop"
+SESSION = "600 MB under a real ssh, start included"
+UNITS = {TIME: "ms", THROUGHPUT: "MB/s", CPU: "s", MEMORY: "MB"}
+
+# What the README shows of all rows: a label, and the group and the beginning of the title, and the figure.
+SHOWN = (
+    ("first byte, plain TCP: `nc`", f"{FIRST}, 0 ms of round trip", "plain TCP", TIME),
+    ("first byte, SOCKS5: `nc -X 5`", f"{FIRST}, 0 ms of round trip", "SOCKS5", TIME),
+    ("first byte, 1 hop: `ssh -W`", f"{FIRST}, 0 ms of round trip", "1 hop", TIME),
+    ("first byte, 2 hops: `ssh -J`", f"{FIRST}, 0 ms of round trip", "2 hops", TIME),
+    ("first byte, 3 hops: `ssh -J`", f"{FIRST}, 0 ms of round trip", "3 hops", TIME),
+    ("the same 100 ms away, 1 hop: `ssh -W`", f"{FIRST}, 100 ms of round trip", "1 hop", TIME),
+    ("the same 100 ms away, 2 hops: `ssh -J`", f"{FIRST}, 100 ms of round trip", "2 hops", TIME),
+    ("the same 100 ms away, 3 hops: `ssh -J`", f"{FIRST}, 100 ms of round trip", "3 hops", TIME),
+    ("`ssh h1/h2/h3 true` 100 ms away: `ssh -J`", f"{TRUE}, 100 ms of round trip", "2 hops, against ssh -J", TIME),
+    ("plain TCP, to the network: `nc`", DEFAULT, "plain TCP, to", THROUGHPUT),
+    ("plain TCP, from the network: `nc`", DEFAULT, "plain TCP, from", THROUGHPUT),
+    ("SOCKS5 by microsocks, from the network: `nc -X 5`", DEFAULT, "SOCKS5, from", THROUGHPUT),
+    ("1 hop, to the network: `ssh -W`", DEFAULT, "1 hop, to", THROUGHPUT),
+    ("1 hop, from the network: `ssh -W`", DEFAULT, "1 hop, from", THROUGHPUT),
+    ("1 hop, both ways at once: `ssh -W`", DEFAULT, "1 hop, both", THROUGHPUT),
+    ("2 hops, to the network: `ssh -J`", DEFAULT, "2 hops, to", THROUGHPUT),
+    ("2 hops, from the network: `ssh -J`", DEFAULT, "2 hops, from", THROUGHPUT),
+    ("1 hop, to the network, both by AES-128-GCM: `ssh -W`", SAME, "1 hop, to", THROUGHPUT),
+    ("1 hop, from the network, both by AES-128-GCM: `ssh -W`", SAME, "1 hop, from", THROUGHPUT),
+    ("2 hops, to the network, both by AES-128-GCM: `ssh -J`", SAME, "2 hops, to", THROUGHPUT),
+    ("2 hops, from the network, both by AES-128-GCM: `ssh -J`", SAME, "2 hops, from", THROUGHPUT),
+    ("600 MB from the target by `ssh`, 1 hop: `ssh -J`", SESSION, "1 hop, from", THROUGHPUT),
+    ("600 MB from the target by `ssh`, 2 hops: `ssh -J`", SESSION, "2 hops, from", THROUGHPUT),
+    ("CPU for each GB, plain TCP, from the network: `nc`", DEFAULT, "plain TCP, from", CPU),
+    ("CPU for each GB, 2 hops, from the network: `ssh -J`", DEFAULT, "2 hops, from", CPU),
+    ("peak memory, plain TCP: `nc`", DEFAULT, "plain TCP, from", MEMORY),
+    ("peak memory, 2 hops: `ssh -J`", DEFAULT, "2 hops, from", MEMORY),
+)
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """The table, in Markdown. Raises LookupError when a row is missing."""
+    lines = ["| what: beside what | pyrelay | the other | ratio (range) |", "|---|---|---|---|"]
+    for label, group, title, name in SHOWN:
+        found = [row for row in rows if row["group"] == group and row["title"].startswith(title)]
+        if not found:
+            raise LookupError(f"{group}: {title}")
+        figure = found[0]["figures"][name]
+        ours, theirs = (f"{figure[side]:.{0 if figure[side] > 9.5 else 1}f}" for side in ("ours", "theirs"))
+        spread = f"{figure['ratio']:.2f} ({figure['low']:.2f} to {figure['high']:.2f})"
+        lines.append(f"| {label} | {ours} {UNITS[name]} | {theirs} {UNITS[name]} | {spread} |")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    with open(sys.argv[1], encoding="utf-8") as file:
+        print(table(json.load(file)["rows"]))
