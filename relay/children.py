@@ -7,8 +7,10 @@ its foreground group), with a stdin that is never ssh's.
 
 from __future__ import annotations
 
+import _signal  # type: ignore[import-not-found]  # signal makes enums of it, which few have time for
 import os
-from _thread import RLock
+from _thread import RLock, allocate_lock
+from select import POLLIN, poll
 
 from relay.errors import RelayError
 
@@ -17,48 +19,55 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from socket import socket
     from subprocess import Popen
-    from typing import Any
+
+CHUNK = 64 * 1024  # bytes read at once
 
 
 class Children:
     """Every child that was started and may still run.
 
     environ, directory: the environment that they get, and where they run; this
-    process's own unless given. They are started in one thread and ended in another, by a signal's handler
-    too: no child may slip through between its start and its being known.
+    process's own unless given. They are started in one thread and ended in
+    another, by a signal's handler too: no child may slip through between its
+    start and its being known.
     """
 
     def __init__(self, environ: Mapping[str, str] = os.environ, directory: str | None = None) -> None:
         self.environ = environ
         self.directory = directory
-        self._running: list[Popen[bytes]] = []
+        self._running: list[Popen[bytes] | Asked] = []
         self._hushed: list[Popen[bytes]] = []
         self._lock = RLock()
         self._ended = False
 
-    def ask(self, argv: Sequence[str]) -> Popen[bytes]:
-        """Start a program whose stdout and stderr will be read; it has no stdin."""
-        from subprocess import DEVNULL, PIPE  # noqa: PLC0415  (a raw relay starts nothing)
-
-        return self._start(argv, stdin=DEVNULL, stdout=PIPE, stderr=PIPE)
+    def ask(self, argv: Sequence[str]) -> Asked:
+        """Start a program whose stdout and stderr will be read; it has no stdin. Raises OSError when there is none."""
+        if self.directory is not None:
+            argv = ["sh", "-c", 'cd "$1" && shift && exec "$@"', "sh", self.directory, *argv]
+        with self._lock:
+            if self._ended:
+                raise RelayError("the program is about to end")
+            child = Asked(argv, self.environ)
+            self._running.append(child)
+        return child
 
     def connect(self, argv: Sequence[str], stdio: socket, more: Mapping[str, str] | None = None) -> Popen[bytes]:
         """Start a program that serves one end of a socket pair as its stdin and stdout. more: for its environment."""
-        return self._start(argv, stdin=stdio.fileno(), stdout=stdio.fileno(), env={**self.environ, **(more or {})})
-
-    def hush(self, child: Popen[bytes]) -> None:
-        """From now on a child is to be ended without a word of its own: it has nothing of a terminal to put right."""
-        self._hushed.append(child)
-
-    def _start(self, argv: Sequence[str], **how: Any) -> Popen[bytes]:
-        from subprocess import Popen  # noqa: PLC0415
+        from subprocess import Popen  # noqa: PLC0415  (its import takes longer than most of what is started here)
 
         with self._lock:
             if self._ended:
                 raise RelayError("the program is about to end")
-            child: Popen[bytes] = Popen(argv, **{"env": dict(self.environ), "cwd": self.directory, **how})
+            environ = {**self.environ, **(more or {})}
+            child: Popen[bytes] = Popen(
+                argv, stdin=stdio.fileno(), stdout=stdio.fileno(), env=environ, cwd=self.directory
+            )
             self._running.append(child)
         return child
+
+    def hush(self, child: Popen[bytes]) -> None:
+        """From now on a child is to be ended without a word of its own: it has nothing of a terminal to put right."""
+        self._hushed.append(child)
 
     def end(self) -> None:
         """End all that still run: SIGHUP as ssh sends its ProxyCommand, then SIGTERM for what ignores that.
@@ -69,15 +78,88 @@ class Children:
             self._ended = True
             for child in reversed(self._running):
                 if child.poll() is None:
-                    from signal import SIGHUP, SIGKILL, SIGTERM  # noqa: PLC0415
-
-                    signals = (SIGKILL,) if child in self._hushed else (SIGHUP, SIGTERM)
+                    gentle = (_signal.SIGHUP, _signal.SIGTERM)
+                    signals = (_signal.SIGKILL,) if child in self._hushed else gentle
                     for pid in _family(child.pid):
                         for signal in signals:
                             try:
                                 os.kill(pid, signal)
                             except OSError:  # it has gone already, or it belongs to another user
                                 pass
+
+
+class Asked:
+    """A program that is run for what it says, as subprocess.Popen would have it, whose import takes too long.
+
+    pid: its process. returncode: None until it has ended, and that has been seen.
+    """
+
+    def __init__(self, argv: Sequence[str], environ: Mapping[str, str]) -> None:
+        """Start it. Raises OSError when it cannot be run."""
+        self.returncode: int | None = None
+        self._waiting = allocate_lock()
+        self._out, out = os.pipe()
+        self._err, err = os.pipe()
+        try:
+            self.pid = os.posix_spawnp(
+                argv[0],
+                list(argv),
+                environ,
+                file_actions=[
+                    (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
+                    (os.POSIX_SPAWN_DUP2, out, 1),
+                    (os.POSIX_SPAWN_DUP2, err, 2),
+                ],
+                setsigdef=[_signal.SIGPIPE],  # which Python ignores
+            )
+        except BaseException:
+            os.close(self._out)
+            os.close(self._err)
+            raise
+        finally:
+            os.close(out)
+            os.close(err)
+
+    def communicate(self) -> tuple[bytes, bytes]:
+        """What it says on stdout and on stderr, until its end; `returncode` is known then."""
+        said: dict[int, list[bytes]] = {self._out: [], self._err: []}
+        ready = poll()
+        for fd in said:
+            ready.register(fd, POLLIN)
+        left = len(said)
+        while left:
+            for fd, _ in ready.poll():
+                data = os.read(fd, CHUNK)
+                said[fd].append(data)
+                if not data:
+                    ready.unregister(fd)
+                    os.close(fd)
+                    left -= 1
+        with self._waiting:
+            self._wait(0)
+        out, err = said.values()
+        return b"".join(out), b"".join(err)
+
+    def poll(self) -> int | None:
+        """Its exit status, None while it runs."""
+        if not self._waiting.acquire(blocking=False):
+            return None  # somebody waits for it: so it runs
+        try:
+            return self._wait(os.WNOHANG)
+        finally:
+            self._waiting.release()
+
+    def terminate(self) -> None:
+        """Ask it to end."""
+        if self.poll() is None:
+            os.kill(self.pid, _signal.SIGTERM)
+
+    def _wait(self, how: int) -> int | None:
+        if self.returncode is None:
+            pid, status = os.waitpid(self.pid, how)
+            if pid:
+                self.returncode = os.waitstatus_to_exitcode(status)
+        return self.returncode
 
 
 def _family(pid: int) -> list[int]:

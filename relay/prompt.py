@@ -22,10 +22,9 @@ from relay.errors import RelayError
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from subprocess import Popen
     from typing import Any, TypeAlias
 
-    from relay.children import Children
+    from relay.children import Asked, Children
     from relay.progress import Progress
 
     Modes: TypeAlias = list[Any]  # of a terminal, as tcgetattr has them
@@ -57,7 +56,7 @@ class _Question:
 class Notice:
     """What a person has been told to do. seen: whether anybody can see it."""
 
-    def __init__(self, seen: bool, child: Popen[bytes] | None = None) -> None:
+    def __init__(self, seen: bool, child: Asked | None = None) -> None:
         self.seen = seen
         self._child = child
 

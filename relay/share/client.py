@@ -12,8 +12,8 @@ from relay.share.wire import BadMessage, Ended, pack, text
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from _socket import socket
     from collections.abc import Mapping, Sequence
-    from socket import socket
     from typing import NoReturn
 
     from relay.options import Options

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import threading
 import time
 from typing import TYPE_CHECKING
@@ -22,7 +23,7 @@ from relay.share.served import Carrier, Served, serve_by_threads
 from relay.share.wire import BadMessage, Ended, Wire
 
 if TYPE_CHECKING:
-    import socket
+    import _socket
     from collections.abc import Sequence
     from typing import NoReturn
 
@@ -34,9 +35,9 @@ if TYPE_CHECKING:
 SETTLE = 30.0  # seconds that the loop may take to take a transport over; it takes milliseconds
 
 
-def run(listener: socket.socket, lock: int, path: str) -> NoReturn:
+def run(listener: _socket.socket, lock: int, path: str) -> NoReturn:
     """Be the holder, and end the process."""
-    Holder(listener, lock, path).run()
+    Holder(socket.socket(fileno=listener.detach()), lock, path).run()
     os._exit(0)
 
 

@@ -10,12 +10,10 @@ from __future__ import annotations
 
 import fcntl
 import os
-import socket
 import stat
-import struct
 import sys
 import time
-from contextlib import contextmanager
+from _socket import AF_UNIX, SOL_SOCKET, socket
 
 from relay import __version__
 from relay.errors import RelayError, words
@@ -23,7 +21,7 @@ from relay.share.wire import BadMessage, Ended, Wire
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Mapping
     from typing import NoReturn
 
 SOCKET, LOCK = f"{__version__}.sock", f"{__version__}.lock"
@@ -63,10 +61,9 @@ def find(path: str) -> Wire:
 
     It has answered: it takes requests.
     """
-    sock = socket.socket(socket.AF_UNIX)
+    sock = socket(AF_UNIX)
     try:
-        with _near(path) as base:
-            sock.connect(os.path.join(base, SOCKET))
+        _near(path, lambda base: sock.connect(os.path.join(base, SOCKET)))
         _check_peer(sock, path)
         wire = Wire(sock)
         kind, _ = wire.receive()
@@ -82,7 +79,7 @@ def find(path: str) -> Wire:
     return wire
 
 
-def find_or_start(path: str, hold: Callable[[socket.socket, int], NoReturn]) -> Wire:
+def find_or_start(path: str, hold: Callable[[socket, int], NoReturn]) -> Wire:
     """The same; when there is no holder, a process that this one forks becomes it, by calling `hold`.
 
     For the main thread, before there is another. Raises RelayError.
@@ -107,13 +104,15 @@ def find_or_start(path: str, hold: Callable[[socket.socket, int], NoReturn]) -> 
             os.close(lock)  # the child has it, too, and keeps it
 
 
-def peer_uid(sock: socket.socket) -> int:
+def peer_uid(sock: socket) -> int:
     """Who is at the other end of a unix socket."""
     if sys.platform == "linux":
-        credentials = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)  # pid, uid, gid
-        return int(struct.unpack("iII", credentials)[1])
-    credentials = sock.getsockopt(0, 1, 8)  # SOL_LOCAL, LOCAL_PEERCRED: struct xucred, version and uid first
-    return int(struct.unpack("II", credentials)[1])
+        from _socket import SO_PEERCRED  # noqa: PLC0415  (only Linux has it)
+
+        credentials = sock.getsockopt(SOL_SOCKET, SO_PEERCRED, 12)  # struct ucred: pid, uid, gid
+    else:
+        credentials = sock.getsockopt(0, 1, 8)  # SOL_LOCAL, LOCAL_PEERCRED: struct xucred, version and uid first
+    return int.from_bytes(credentials[4:8], sys.byteorder)
 
 
 def withdraw(path: str) -> None:
@@ -124,21 +123,20 @@ def withdraw(path: str) -> None:
         pass
 
 
-def _check_peer(sock: socket.socket, path: str) -> None:
+def _check_peer(sock: socket, path: str) -> None:
     if peer_uid(sock) != os.geteuid():
         raise RelayError(f"--share: who listens in {path} is another user")
 
 
-@contextmanager
-def _near(path: str) -> Iterator[str]:
-    """A name of the directory that is short enough for sun_path: itself, or "." with the directory as our own."""
+def _near(path: str, do: Callable[[str], None]) -> None:
+    """Call `do` with a name of the directory that is short enough for sun_path: itself, or "." from within."""
     if len(os.fsencode(path)) <= SHORT:
-        yield path
+        do(path)
         return
     here = os.open(".", os.O_RDONLY | os.O_CLOEXEC)
     os.chdir(path)
     try:
-        yield "."
+        do(".")
     finally:
         os.fchdir(here)
         os.close(here)
@@ -158,25 +156,28 @@ def _take_lock(path: str) -> int | None:
     return lock
 
 
-def _listen(path: str) -> socket.socket:
+def _listen(path: str) -> socket:
     """The holder's socket, in the place of one that a killed holder has left."""
-    listener = socket.socket(socket.AF_UNIX)
+    listener = socket(AF_UNIX)
     try:
-        with _near(path) as base:
-            fresh, name = os.path.join(base, f"{SOCKET}.new"), os.path.join(base, SOCKET)
-            if os.path.lexists(fresh):
-                os.unlink(fresh)
-            listener.bind(fresh)
-            os.chmod(fresh, 0o600)
-            listener.listen(BACKLOG)
-            os.rename(fresh, name)
+        _near(path, lambda base: _bind(listener, os.path.join(base, SOCKET)))
     except OSError as error:
         listener.close()
         raise RelayError(f"--share: {path}: {words(error)}") from error
     return listener
 
 
-def _become_holder(listener: socket.socket, lock: int, hold: Callable[[socket.socket, int], NoReturn]) -> NoReturn:
+def _bind(listener: socket, name: str) -> None:
+    fresh = f"{name}.new"
+    if os.path.lexists(fresh):
+        os.unlink(fresh)
+    listener.bind(fresh)
+    os.chmod(fresh, 0o600)
+    listener.listen(BACKLOG)
+    os.rename(fresh, name)
+
+
+def _become_holder(listener: socket, lock: int, hold: Callable[[socket, int], NoReturn]) -> NoReturn:
     """Leave everything of the relay behind but listener and lock: terminal, directory, stdio, all descriptors."""
     status = 1
     try:

@@ -12,12 +12,13 @@ bytes give a message or BadMessage.
 from __future__ import annotations
 
 import os
-import socket
+import sys
+from _socket import CMSG_SPACE, SCM_RIGHTS, SOL_SOCKET
 from _thread import allocate_lock
-from struct import Struct
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from _socket import socket
     from collections.abc import Iterable, Sequence
     from typing import TypeAlias
 
@@ -25,7 +26,8 @@ if TYPE_CHECKING:
 
 MOST = 4 * 1024 * 1024  # bytes of a message; the largest has an environment, and what ssh_config says of some hops
 FDS_MOST = 2  # stdin and stdout
-_UINT32 = Struct(">I")
+_LENGTH = 4  # bytes
+_FD = 4  # bytes of a descriptor's number in a control message: a C int
 
 
 class BadMessage(Exception):
@@ -41,7 +43,7 @@ def pack(fields: Iterable[Field]) -> bytes:
     parts: list[bytes] = []
     for field in fields:
         data = field if isinstance(field, bytes) else str(field).encode(errors="surrogateescape")
-        parts += (_UINT32.pack(len(data)), data)
+        parts += (len(data).to_bytes(_LENGTH, "big"), data)
     return b"".join(parts)
 
 
@@ -50,10 +52,10 @@ def unpack(data: bytes) -> list[bytes]:
     fields: list[bytes] = []
     at = 0
     while at < len(data):
-        if len(data) - at < _UINT32.size:
+        if len(data) - at < _LENGTH:
             raise BadMessage("a field's length is cut off")
-        (size,) = _UINT32.unpack_from(data, at)
-        at += _UINT32.size
+        size = int.from_bytes(data[at : at + _LENGTH], "big")
+        at += _LENGTH
         if size > len(data) - at:
             raise BadMessage("a field is cut off")
         fields.append(data[at : at + size])
@@ -69,7 +71,7 @@ def text(field: bytes) -> str:
 class Wire:
     """One side's end of the socket. fds: descriptors that have come and are nobody's yet."""
 
-    def __init__(self, sock: socket.socket) -> None:
+    def __init__(self, sock: socket) -> None:
         self.socket = sock
         self._sending = allocate_lock()
         self.fds: list[int] = []
@@ -77,18 +79,19 @@ class Wire:
     def send(self, kind: str, *fields: Field, fds: Sequence[int] = ()) -> None:
         """Send a message, and descriptors with it. Raises Ended when nobody takes it."""
         body = pack((kind, *fields))
-        data = _UINT32.pack(len(body)) + body
+        data = len(body).to_bytes(_LENGTH, "big") + body
         try:
             with self._sending:
                 if fds:
-                    data = data[socket.send_fds(self.socket, [data], fds) :]
+                    numbers = b"".join(fd.to_bytes(_FD, sys.byteorder) for fd in fds)
+                    data = data[self.socket.sendmsg([data], [(SOL_SOCKET, SCM_RIGHTS, numbers)]) :]
                 self.socket.sendall(data)
         except OSError as error:
             raise Ended from error
 
     def receive(self) -> tuple[str, list[bytes]]:
         """The next message: its kind and its other fields. Raises Ended and BadMessage."""
-        (size,) = _UINT32.unpack(self._exactly(_UINT32.size))
+        size = int.from_bytes(self._exactly(_LENGTH), "big")
         if size > MOST:
             raise BadMessage(f"a message of {size} bytes")
         fields = unpack(self._exactly(size))
@@ -115,10 +118,13 @@ class Wire:
         parts: list[bytes] = []
         while size:
             try:
-                part, fds, _, _ = socket.recv_fds(self.socket, size, FDS_MOST)
+                part, control, _, _ = self.socket.recvmsg(size, CMSG_SPACE(FDS_MOST * _FD))
             except OSError as error:
                 raise Ended from error
-            self.fds += fds
+            for level, kind, numbers in control:
+                if (level, kind) == (SOL_SOCKET, SCM_RIGHTS):
+                    whole = len(numbers) - len(numbers) % _FD
+                    self.fds += (int.from_bytes(numbers[at : at + _FD], sys.byteorder) for at in range(0, whole, _FD))
             if len(self.fds) > FDS_MOST:
                 raise BadMessage("descriptors that nobody wants")
             if not part:

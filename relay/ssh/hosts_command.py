@@ -116,4 +116,4 @@ def _run(argv: Sequence[str], children: Children) -> tuple[bytes, int, str]:
         raise RelayError(f"cannot run {printable(argv[0])}: {os.strerror(error.errno or 0)}") from error
     output, said = child.communicate()
     last = said.decode(errors="replace").strip().rpartition("\n")[2]
-    return output, child.returncode, f": {printable(last)}" if last else f" (exit status {child.returncode})"
+    return output, child.returncode or 0, f": {printable(last)}" if last else f" (exit status {child.returncode})"
