@@ -16,11 +16,17 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 CHUNK = 1 << 20
+OLD = b"SSH-1.5-bench\r\n"
 READY = b"SSH-2.0-bench\r\n"  # a real ssh takes it for a server's first line
 
 
 def banner(sock: socket.socket, _size: int) -> None:
     """Say no more than READY, and wait for the end."""
+    take(sock)
+
+
+def refusal(sock: socket.socket, _size: int) -> None:
+    """A banner at which ssh ends: how long that takes is how long the banner takes."""
     take(sock)
 
 
@@ -81,7 +87,7 @@ def take(sock: socket.socket, size: int | None = None) -> int:
 def _serve(serve: Callable[[socket.socket, int], None], sock: socket.socket, size: int) -> None:
     with sock:
         try:
-            sock.sendall(READY)
+            sock.sendall(OLD if serve is refusal else READY)
             serve(sock, size)
         except OSError:
             pass  # the relay under test has gone; what it did is seen at its other end
@@ -89,7 +95,7 @@ def _serve(serve: Callable[[socket.socket, int], None], sock: socket.socket, siz
 
 def main(kind: str, port: str, size: str = "0") -> None:
     """Serve connections side by side, each in a thread of its own."""
-    kinds = {"banner": banner, "source": source, "sink": sink, "both": both}
+    kinds = {"banner": banner, "refusal": refusal, "source": source, "sink": sink, "both": both}
     listener = socket.create_server(("127.0.0.1", int(port)), backlog=128)
     while True:
         sock, _ = listener.accept()

@@ -42,6 +42,8 @@ Host */*
     ProxyCommand pyrelay -F ssh_config %h %p
 Host *-gcm
     Ciphers aes128-gcm@openssh.com
+Host *-kept
+    ControlPath {path}/master-%C
 Host *
     User {user}
     IdentityFile {path}/id_ed25519
@@ -139,6 +141,7 @@ class Lab:
         self._sshd(NARROW, "LogLevel INFO", "-E", f"{self.path}/narrow.log")
         self._listen("socks", ["microsocks", "-i", HOST, "-p", "{port}"])
         self.ports["banner"] = self.end("banner", 0)
+        self.ports["refusal"] = self.end("refusal", 0)
         for trip in trips:
             self._delay(trip)
         with open(f"{self.path}/host_ed25519.pub", encoding="utf-8") as file:
@@ -148,7 +151,8 @@ class Lab:
             file.writelines(f"[{HOST}]:{port},*/{name} {key}\n" for name, port in servers.items())
         with open(f"{self.path}/ssh_config", "w", encoding="utf-8") as file:
             file.writelines(
-                f"Host {name} {name}-gcm\n    HostName {HOST}\n    Port {port}\n" for name, port in servers.items()
+                f"Host {name} {name}-gcm {name}-kept\n    HostName {HOST}\n    Port {port}\n"
+                for name, port in servers.items()
             )
             file.write(SSH_CONFIG.format(user=getuser(), path=self.path))
 

@@ -91,6 +91,15 @@ def whole(run: Run) -> dict[str, float]:
     return {TIME: seconds * 1000}
 
 
+def to_the_end(run: Run) -> dict[str, float]:
+    """From the start of a command to its end, which is a failure."""
+    with run.family() as family:
+        process = family.start(run.command, subprocess.DEVNULL, subprocess.DEVNULL)
+        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+        seconds = family.elapsed()
+    return {TIME: seconds * 1000}
+
+
 def session_to(run: Run) -> dict[str, float]:
     """From the start of an ssh session whose command takes everything to its end."""
     with run.family() as family:

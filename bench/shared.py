@@ -10,7 +10,7 @@ import os
 import re
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from bench import measure
 from bench.compare import Goal
@@ -19,20 +19,21 @@ from bench.measure import MEMORY, THROUGHPUT, TIME
 from bench.row import Row
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from bench.measure import Run
     from bench.row import Scale
 
 ARRIVED, LOGINS = "arrived", "logins"
 SHARE = "pyrelay -F ssh_config --share 10m {hop}/127.0.0.1 {port}"
-MASTER = "ssh -F ssh_config -o ControlPath=master-%C"
-BY_MASTER = f"{MASTER} -W 127.0.0.1:{{port}} {{hop}}"
+BY_MASTER = "ssh -F ssh_config -W 127.0.0.1:{port} {hop}-kept"
+SSH_BY_SHARE = "ssh -F ssh_config -o 'ProxyCommand pyrelay -F ssh_config --share 10m %h %p' -p {port} {hop}/127.0.0.1"
+SSH_BY_MASTER = "ssh -F ssh_config -J {hop}-kept -p {port} 127.0.0.1"
 KEEP = (
     "ssh -F ssh_config -o 'ProxyCommand pyrelay -F ssh_config --share 10m %h %p' {hop}/target true",
-    f"{MASTER} -o ControlMaster=yes -fN {{hop}}",
+    "ssh -F ssh_config -o ControlMaster=yes -fN {hop}-kept",
 )
-LEAVE = ("pyrelay -O exit", f"{MASTER} -O exit {{hop}}")
+LEAVE = ("pyrelay -O exit", "ssh -F ssh_config -O exit {hop}-kept")
 CROWD = 100
 GROUP = "shared hops"
 START = "the interpreter's start and `ssh -G`, beside one round trip"
@@ -43,22 +44,28 @@ def rows(scale: Scale) -> Iterator[Row]:
     """All of them."""
     crowd = min(CROWD, 2 * scale.crowd)
     for trip in dict.fromkeys((scale.trips[0], scale.trips[-1])):
+        hop = f"hop1-{trip}ms" if trip else "hop1"
+        title = f"first byte to ssh, {trip} ms of round trip, against ssh -J over a live ControlMaster"
         goals = {TIME: Goal(1.1, 1.0, START)} if trip else {}
-        title = f"first byte through a hop that is logged in to, {trip} ms of round trip, against a live ControlMaster"
-        yield _kept(title, f"hop1-{trip}ms" if trip else "hop1", measure.first_byte, goals, rounds=3)
+        ways = {"ours": SSH_BY_SHARE, "theirs": SSH_BY_MASTER}
+        yield _kept(title, hop, measure.to_the_end, goals, port="{refusal}", rounds=3, **ways)
+        title = f"first byte, {trip} ms of round trip, against ssh -W over a live ControlMaster"
+        yield _kept(title, hop, measure.first_byte, {}, rounds=3)
     unshared = SHARE.replace("--share 10m ", "")
     for number in (1, 10):
         goals = {THROUGHPUT: Goal(0.9, 1.0, LOOP)} if number == 1 else {}
         title = f"throughput from the network, {number} at once, against relays of their own hops"
         size = scale.size if number == 1 else max(scale.size // 10, 1)
-        yield _kept(title, "hop1", rate, goals, theirs=unshared, far_end="source", size=size, crowd=number)
+        yield _kept(
+            title, "hop1", rate, goals, theirs=unshared, port="{port}", far_end="source", size=size, crowd=number
+        )
     title = f"memory of who keeps the hop, with {crowd} relays, against a ControlMaster"
     goals = {MEMORY: Goal(150, 60, "interpreter, paramiko, uvloop and a thread for each login", ours_alone=True)}
     yield _kept(title, "hop1", keeper, goals, crowd=crowd, rounds=0.4)
     arriving = {
         "ssh -W": "ssh -F ssh_config -W 127.0.0.1:{port} {hop}",
-        "ssh -W with ControlMaster auto": f"{MASTER} -o ControlMaster=auto -o ControlPersist=10m "
-        "-W 127.0.0.1:{port} {hop}",
+        "ssh -W with ControlMaster auto": "ssh -F ssh_config -o ControlMaster=auto -o ControlPersist=10m "
+        "-W 127.0.0.1:{port} {hop}-kept",
     }
     for name, arrival in arriving.items():
         goals = {ARRIVED: Goal(crowd - 0.5, crowd, "", ours_alone=True), LOGINS: Goal(1, 1, "", ours_alone=True)}
@@ -67,12 +74,21 @@ def rows(scale: Scale) -> Iterator[Row]:
         yield Row(GROUP, title, ours, theirs, arrivals, goals, crowd=crowd, rounds=0.4)
 
 
-def _kept(title: str, hop: str, run: object, goals: dict[str, Goal], *, theirs: str = BY_MASTER, **more: object) -> Row:
+def _kept(
+    title: str,
+    hop: str,
+    run: Callable[[Run], dict[str, float]],
+    goals: dict[str, Goal],
+    *,
+    ours: str = SHARE,
+    theirs: str = BY_MASTER,
+    port: str = "{banner}",
+    **more: Any,
+) -> Row:
     """A row during which the hop is logged in to."""
-    port = "{port}" if "far_end" in more else "{banner}"
-    ours, theirs = (line.format(hop=hop, port=port) for line in (SHARE, theirs))
+    ours, theirs = (line.format(hop=hop, port=port) for line in (ours, theirs))
     before, after = (tuple(line.format(hop=hop) for line in lines) for lines in (KEEP, LEAVE))
-    return Row(GROUP, title, ours, theirs, run, goals, before=before, after=after, **more)  # type: ignore[arg-type]
+    return Row(GROUP, title, ours, theirs, run, goals, before=before, after=after, **more)
 
 
 def rate(run: Run) -> dict[str, float]:
@@ -95,7 +111,11 @@ def arrivals(run: Run) -> dict[str, float]:
 
 def keeper(run: Run) -> dict[str, float]:
     """The most memory that holder or master has had, once a crowd goes through it."""
-    check = ["pyrelay", "-O", "check"] if run.command[0] == "pyrelay" else [*run.command[:5], "-O", "check", "hop1"]
+    check = (
+        ["pyrelay", "-O", "check"]
+        if run.command[0] == "pyrelay"
+        else ["ssh", "-F", "ssh_config", "-O", "check", "hop1-kept"]
+    )
     with run.family() as family:
         processes = [family.start(run.command) for _ in range(run.crowd)]
         with ThreadPoolExecutor(run.crowd) as pool:

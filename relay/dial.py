@@ -100,10 +100,6 @@ def _through_hops(
                 place=place,
             )
 
-    from functools import partial  # noqa: PLC0415  (a raw relay logs in nowhere)
-
-    from relay.engine import Engines  # noqa: PLC0415
-
     if share is not None:
         try:
             if control is not None:
@@ -111,6 +107,11 @@ def _through_hops(
             return share.ask(places, found, progress, prompt)
         except Unserved as error:
             progress.note(1, f"not shared: {error.cause}")
+
+    from functools import partial  # noqa: PLC0415  (a raw relay logs in nowhere, and a shared hop has been logged in to)
+
+    from relay.engine import Engines  # noqa: PLC0415
+
     progress.at(places[0])
     engines = Engines(options.engine, progress, prompt, children)
     hop: Hop | None = None
