@@ -128,7 +128,8 @@ def _garbage(wire: Wire, right: bytes) -> None:
 
 
 def _oversize(wire: Wire, right: bytes) -> None:
-    while True:  # what follows the first four bytes of it is a packet of 4 GiB
+    wire.socket.sendall(b"\xff\xff\xff\xfc")  # a packet of 4 GiB, of a size that one can have
+    while True:
         wire.socket.sendall(b"\xff" * 65536)
 
 

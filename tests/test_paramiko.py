@@ -25,6 +25,7 @@ SUMS = {
     "BufferedPipe.read": "6ff7002208285c2f",
     "Channel.__init__": "2a6b30b3ff295e05",
     "Channel._check_add_window": "47546c4b47ca1612",
+    "Channel._feed": "abae941985d903ec",
     "Channel._handle_close": "88adce72f8046906",
     "Channel._handle_eof": "cceabf8e50eeb4e9",
     "Channel._send": "ac9c66d850501700",
@@ -88,7 +89,7 @@ LEANT_ON = [
     *(Packetizer.closed.fget,),
     *(Channel.__init__, Channel.recv, Channel.recv_stderr, Channel.close, Channel._check_add_window, Channel._unlink),
     *(Channel._set_window, Channel._set_remote_channel, Channel._handle_eof, Channel._handle_close, Channel._send),
-    *(BufferedPipe.feed, BufferedPipe.read, BufferedPipe.empty, BufferedPipe.close),
+    *(Channel._feed, BufferedPipe.feed, BufferedPipe.read, BufferedPipe.empty, BufferedPipe.close),
 ]
 
 

@@ -21,7 +21,7 @@ import paramiko
 from paramiko.packet import NeedRekeyException
 
 from relay.ssh.buffer import Buffer
-from relay.ssh.gcm import BadPacket, Opener, Sealer
+from relay.ssh.gcm import MAX_LENGTH, BadPacket, Opener, Sealer
 from relay.ssh.reader import Reader
 
 if TYPE_CHECKING:
@@ -147,7 +147,14 @@ class Packetizer(paramiko.packet.Packetizer):
         return payload[0], message
 
     def read_all(self, n: int, check_rekey: bool = False) -> bytes:
-        """Exactly n bytes, for paramiko's own code."""
+        """Exactly n bytes, for paramiko's own code.
+
+        Raises SSHException when that is no part of a packet: it asks for
+        whatever the server says that its packet has, up to 4 GiB, before
+        anybody has shown a key.
+        """
+        if not 0 <= n <= MAX_LENGTH:
+            raise paramiko.SSHException("a packet that is too long" if n > 0 else "a packet that is too short")
         while len(self.input) < n:
             self._fill(check_rekey)
         return self.input.take(n)

@@ -13,7 +13,7 @@ import time
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import paramiko
-from paramiko.common import cMSG_GLOBAL_REQUEST, cMSG_IGNORE
+from paramiko.common import MSG_CHANNEL_DATA, cMSG_GLOBAL_REQUEST, cMSG_IGNORE
 
 from relay.errors import printable
 from relay.pubkey import BadKey
@@ -43,6 +43,17 @@ class Refused(paramiko.SSHException):
     def __init__(self, reason: int, text: str) -> None:
         super().__init__(text)
         self.reason = reason
+
+
+def _feed(channel: paramiko.Channel, m: Message) -> None:
+    """Data that no Link moves: paramiko takes it whatever the window (RFC 4254 section 5.2), and after the end, too."""
+    data = m.get_binary()
+    room = 0
+    if not channel.eof_received:
+        room = channel.in_window_size - channel.in_window_sofar - len(channel.in_buffer)
+    if len(data) > room:
+        raise paramiko.SSHException(f"{len(data)} bytes of data where the window has room for {room}")
+    channel._feed(data)
 
 
 class Transport(paramiko.Transport):
@@ -76,6 +87,10 @@ class Transport(paramiko.Transport):
         )
         if name in paramiko.Transport._kex_info or name == "curve25519-sha256"
     )
+    _channel_handler_table: ClassVar[dict[int, Any]] = {
+        **paramiko.Transport._channel_handler_table,
+        MSG_CHANNEL_DATA: _feed,
+    }
     _preferred_keys = ALGORITHMS
     _CLIENT_ID = "pyrelay"
 
