@@ -198,7 +198,12 @@ def first_leg(
     )
     prompt.batch = hop.yes("batchmode")
     stream = _way_to(hop.hostname, options, prompt)(hop.hostname, hop.port, progress, terms)
-    return stream, "" if _is_proxied(hop.hostname, options) else stream.getpeername()[0]
+    if _is_proxied(hop.hostname, options):
+        return stream, ""
+    try:
+        return stream, stream.getpeername()[0]
+    except OSError:  # reset as soon as it was connected: what reads it first will say so
+        return stream, ""
 
 
 def _next_leg(

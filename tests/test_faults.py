@@ -169,7 +169,7 @@ TABLE: dict[str, Row] = {
     },
     "ident": {
         "refused": HUNG_UP,
-        "reset": HUNG_UP,
+        "reset": fails(f"{HUNG_UP.words}|connection reset by peer$"),  # so TCP has it, when it comes at once
         "silence": LATE,
         "drip": LATE,
         "garbage": fails("this is no SSH server: what it says is no text$"),
