@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from typing import NoReturn
 
     from relay.options import Options
+    from relay.settings import Lookup
     from relay.share.client import Share
 
 STDIN, STDOUT = 0, 1
@@ -78,17 +79,23 @@ def relay(chosen: Options, parent: int, argv: Sequence[str]) -> int:
             helper = fdpass.fork(STDOUT)  # before there is a second thread
             parent = helper.parent
 
+    from relay.children import Children  # noqa: PLC0415  (a usage error needs none of what follows)
+
+    children = Children()
+    lookup: Lookup | None = None
+    if way.hops:
+        from relay.settings import look_up  # noqa: PLC0415
+
+        lookup = look_up(way, chosen, children)  # ssh reads its files while we import what we need
     share: Share | None = None
     if chosen.share is not None and way.hops and chosen.engine != "ssh":
         from relay.share.client import Share  # noqa: PLC0415
 
         share = Share(argv, chosen, os.environ)
 
-    from relay import dial, guard, pump  # noqa: PLC0415  (a usage error needs none of these)
-    from relay.children import Children  # noqa: PLC0415
+    from relay import dial, guard, pump  # noqa: PLC0415
     from relay.prompt import Prompt  # noqa: PLC0415
 
-    children = Children()
     prompt = Prompt(progress, children, batch=chosen.batch)
 
     def clean_up() -> None:
@@ -100,7 +107,11 @@ def relay(chosen: Options, parent: int, argv: Sequence[str]) -> int:
     prompt.survive_stops()
     try:
         stream = guard.watch(
-            lambda: dial.dial(way, chosen, progress, prompt, children, share=share), progress, STDIN, STDOUT, parent
+            lambda: dial.dial(way, chosen, progress, prompt, children, lookup=lookup, share=share),
+            progress,
+            STDIN,
+            STDOUT,
+            parent,
         )
         progress.done()
         if helper is not None:

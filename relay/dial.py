@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from relay.progress import Progress
     from relay.prompt import Prompt
     from relay.route import Element, Route
-    from relay.settings import HopSettings
+    from relay.settings import HopSettings, Lookup
     from relay.share.client import Share, SharedStream
     from relay.ssh.channel import ChannelStream
 
@@ -40,16 +40,22 @@ def dial(
     prompt: Prompt,
     children: Children,
     *,
+    lookup: Lookup | None = None,
     share: Share | None = None,
 ) -> Stream | SharedStream:
     """A stream to the route's target. Raises RelayError that names the leg that failed.
 
-    share: who has hops that are shared, where they are to be.
+    lookup: of the route's names, where it has begun. share: who has hops that
+    are shared, where they are to be.
     Blocks; the guard sees to the deadline and to ssh's leaving.
     """
     try:
         if route.hops:
-            return _through_hops(route, options, progress, prompt, children, share=share)
+            if lookup is None:
+                from relay.settings import look_up  # noqa: PLC0415
+
+                lookup = look_up(route, options, children)
+            return _through_hops(route, options, progress, prompt, children, lookup=lookup, share=share)
         target = route.target
         progress.at(str(target))
         connect = _way_to(target.host, options, prompt)
@@ -79,14 +85,21 @@ def _is_proxied(host: str, options: Options) -> bool:
 
 
 def _through_hops(
-    route: Route, options: Options, progress: Progress, prompt: Prompt, children: Children, *, share: Share | None
+    route: Route,
+    options: Options,
+    progress: Progress,
+    prompt: Prompt,
+    children: Children,
+    *,
+    lookup: Lookup,
+    share: Share | None,
 ) -> Stream | SharedStream:
     """Hop by hop: the stream that reaches a hop carries its session, and the session opens the stream to the next."""
     progress.stage("reading ssh_config")
     early = len(route.hops) > 1 and share is None  # else a master, or who shares its hops, may do without paramiko here
     if early:
         _expect_session(options)
-    elements, found, control = _look_up(route, options, progress, children)
+    elements, found, control = _look_up(route, lookup, options, progress, children)
     if not early and share is None and (control is None or len(found) > 2):
         _expect_session(options)
     count = len(elements) - 1
@@ -140,7 +153,7 @@ def _import_session() -> None:
 
 
 def _look_up(
-    route: Route, options: Options, progress: Progress, children: Children
+    route: Route, lookup: Lookup, options: Options, progress: Progress, children: Children
 ) -> tuple[list[Element], list[HopSettings], Control | None]:
     """The names of the route, the first hop's own ProxyJump before them, and what ssh_config says of each.
 
@@ -151,8 +164,7 @@ def _look_up(
     from relay.settings import Lookup, Query  # noqa: PLC0415
 
     elements = [*route.hops, route.target]
-    queries = [Query(element, options) for element in route.hops]
-    found = Lookup([*queries, Query(route.target, options, is_hop=False)], children).read(progress)
+    found = lookup.read(progress)
     came_from = {elements[0].host}
     while not _is_proxied(elements[0].host, options):
         if (control := _master_of(found[0], options, progress)) is not None:

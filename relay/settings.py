@@ -17,11 +17,15 @@ from relay.value import Value
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import re
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
+    from typing import TypeAlias
 
-    from relay.children import Children
+    from relay.children import Asked, Children
     from relay.options import Options
     from relay.progress import Progress
+    from relay.route import Route
+
+    Settings: TypeAlias = Mapping[str, Sequence[str]]
 
 # What `ssh -G` has expanded itself, and what takes no more than ~ (its other file names still hold ~, %h and ${HOME}).
 _EXPANDED = frozenset({"controlpath", "globalknownhostsfile", "identityagent", "userknownhostsfile"})
@@ -47,8 +51,8 @@ class HopSettings:
     def __init__(
         self,
         name: str,
-        values: Mapping[str, Sequence[str]],
-        defaults: Mapping[str, Sequence[str]] | None = None,
+        values: Settings,
+        defaults: Settings | Callable[[], Settings] | None = None,
         words: Sequence[str] = (),
         *,
         environ: Mapping[str, str] = os.environ,
@@ -59,7 +63,7 @@ class HopSettings:
         self._directory = directory
         self.words = tuple(words)
         self._values = values
-        self._defaults = defaults or {}
+        self._defaults = defaults if callable(defaults) else lambda: defaults or {}
         self.hostname = self.get("hostname", name)
         self.user = self.get("user")
         self.port = self.number("port", 22, most=65535)
@@ -75,11 +79,7 @@ class HopSettings:
 
     def lines(self) -> str:
         """What `ssh -G` has printed; `parse` reads it again."""
-        return _lines(self._values)
-
-    def default_lines(self) -> str:
-        """The same of OpenSSH's own defaults."""
-        return _lines(self._defaults)
+        return "".join(f"{key} {value}\n" for key, values in self._values.items() for value in values)
 
     def yes(self, key: str) -> bool:
         """Whether a keyword is on; `ssh -G` prints some as yes and some as true."""
@@ -134,7 +134,7 @@ class HopSettings:
 
     def chosen(self, key: str) -> bool:
         """Whether somebody gave a keyword another value than OpenSSH's default."""
-        return self._values.get(key) != self._defaults.get(key)
+        return self._values.get(key) != self._defaults().get(key)
 
     def paths(self, key: str) -> tuple[str, ...]:
         """The file names of a keyword, expanded; "none" is no file. Raises RelayError for a token that ssh has not."""
@@ -263,25 +263,47 @@ class Query(Value):
         return [*words, "--", self.element.host]
 
 
+class Defaults:
+    """What `ssh -G` says where no ssh_config does; asked for when it is first wanted, unless `begin` was called."""
+
+    def __init__(self, children: Children) -> None:
+        self._children = children
+        self._asked: Asked | None = None
+        self._values: Settings | None = None
+
+    def begin(self) -> None:
+        """It will be wanted."""
+        self._asked = self._asked or self._children.ask(["ssh", "-G", "-T", "-F", "none", "--", "default"])
+
+    def __call__(self) -> Settings:
+        """The settings."""
+        if self._values is None:
+            self.begin()
+            assert self._asked is not None  # noqa: S101  (for the type checker)
+            self._values = parse(self._asked.communicate()[0])
+        return self._values
+
+
 class Lookup:
-    """`ssh -G` under way for all names at once, and one for its own defaults.
+    """`ssh -G` under way for all names at once, and for its own defaults where they are `expected` to be wanted.
 
     What does not need the answers can be done until `read` waits for them.
     Raises RelayError when there is no ssh.
     """
 
-    def __init__(self, queries: Sequence[Query], children: Children) -> None:
+    def __init__(self, queries: Sequence[Query], children: Children, *, expected: bool = True) -> None:
         self._queries = queries
+        self._defaults = Defaults(children)
         try:
             self._asked = [children.ask(query.argv()) for query in queries]
-            self._defaults = children.ask(["ssh", "-G", "-T", "-F", "none", "--", "default"])
+            if expected:
+                self._defaults.begin()
         except FileNotFoundError as error:
             raise RelayError("ssh is not in PATH; the settings of a hop are asked from it (ssh -G)") from error
 
     def read(self, progress: Progress) -> list[HopSettings]:
         """The settings, in the order of the queries. Raises RelayError with ssh's own words."""
         answers = [child.communicate() for child in self._asked]
-        defaults = parse(self._defaults.communicate()[0])
         found = []
         warned: set[str] = set()
         for query, child, (out, err) in zip(self._queries, self._asked, answers, strict=True):
@@ -292,8 +314,14 @@ class Lookup:
                 if line not in warned:
                     progress.note(0, line)
                 warned.add(line)
-            found.append(checked(HopSettings(query.element.host, parse(out), defaults, query.words())))
+            found.append(checked(HopSettings(query.element.host, parse(out), self._defaults, query.words())))
         return found
+
+
+def look_up(route: Route, options: Options, children: Children) -> Lookup:
+    """Begin to look up the names of a route. (Who shares hops that have been logged in to wants no defaults.)"""
+    queries = [*(Query(element, options) for element in route.hops), Query(route.target, options, is_hop=False)]
+    return Lookup(queries, children, expected=options.share is None)
 
 
 def parse(output: bytes) -> dict[str, list[str]]:
@@ -304,10 +332,6 @@ def parse(output: bytes) -> dict[str, list[str]]:
         if key:
             values.setdefault(key.lower(), []).append(value)
     return values
-
-
-def _lines(values: Mapping[str, Sequence[str]]) -> str:
-    return "".join(f"{key} {value}\n" for key, many in values.items() for value in many)
 
 
 def checked(settings: HopSettings) -> HopSettings:

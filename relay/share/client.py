@@ -34,7 +34,6 @@ class Share:
 
     def __init__(self, argv: Sequence[str], chosen: Options, environ: Mapping[str, str]) -> None:
         self._argv = argv
-        self._engine = chosen.engine
         self._linger = chosen.share
         self._detached = chosen.fdpass
         self._environ = environ
@@ -54,20 +53,13 @@ class Share:
 
         places: what messages call the names of the route.
         """
-        if self._engine == "auto":
-            from relay.engine import objection  # noqa: PLC0415  (it has been imported)
-
-            for settings in found[:-1]:
-                if reason := objection(settings):
-                    raise Unserved(f"{settings.name} is for ssh ({reason})")
         environ = pack(f"{name}={value}" for name, value in self._environ.items())
         names = [
             pack((name, settings.name, settings.lines(), pack(settings.words)))
             for name, settings in zip(places, found, strict=True)
         ]
-        defaults = found[0].default_lines()
         try:
-            self._wire.send("relay", pack(self._argv), str(self._linger), environ, os.getcwd(), defaults, *names)
+            self._wire.send("relay", pack(self._argv), str(self._linger), environ, os.getcwd(), *names)
             _Conversation(self._wire, progress, prompt).run()
         except (Ended, BadMessage) as error:
             raise _holder_gone() from error

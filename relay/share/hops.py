@@ -117,6 +117,12 @@ class Hops:
             hop.relays += 1
             return hop
 
+    def has(self, key: str) -> bool:
+        """Whether there is a hop of that key that has been logged in to."""
+        with self._lock:
+            hop = self._hops.get(key)
+            return hop is not None and hop.alive
+
     def let_go(self, hops: Sequence[SharedHop], linger: float, moved: int = 0) -> None:
         """A request or a relay that has held these hops has ended. linger: seconds that they are to be kept."""
         with self._lock:
@@ -170,9 +176,9 @@ class Hops:
             del self._hops[hop.key]
 
 
-def key(settings: HopSettings, outer: SharedHop | None, more: Sequence[str]) -> str:
-    """What a hop is known by. more: what else decides who and where it is."""
-    parts = [outer.key if outer else "", settings.lines(), *settings.paths("identityfile"), *more]
+def key(settings: HopSettings, outer: str, more: Sequence[str]) -> str:
+    """What a hop is known by. outer: the key of the one before. more: what else decides who and where it is."""
+    parts = [outer, settings.lines(), *settings.paths("identityfile"), *more]
     digest = hashlib.sha256()
     for part in parts:
         data = part.encode(errors="surrogateescape")

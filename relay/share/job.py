@@ -15,11 +15,12 @@ from typing import TYPE_CHECKING
 from relay import options
 from relay.children import Children
 from relay.dial import first_leg
-from relay.errors import RelayError
+from relay.engine import objection
+from relay.errors import RelayError, Unserved
 from relay.progress import Progress
 from relay.prompt import Cancelled, NobodyToAsk, Notice, Prompt
 from relay.proxy.address import VARIABLE
-from relay.settings import HopSettings, parse
+from relay.settings import Defaults, HopSettings, parse
 from relay.share.hops import Abandoned, SharedHop, key
 from relay.share.wire import BadMessage, Ended, text, unpack
 from relay.status import StatusLine
@@ -130,7 +131,7 @@ class Job:
 
     def __init__(self, wire: Wire, fields: Sequence[bytes], hops: Hops, adopt: Callable[[Session], None]) -> None:
         """Read the request. Raises BadMessage."""
-        argv, linger, environ, directory, defaults, *names = fields
+        argv, linger, environ, directory, *names = fields
         self._began = time.monotonic()
         self._hops = hops
         self._adopt = adopt
@@ -143,6 +144,7 @@ class Job:
         self._prompt = RemotePrompt(self._progress, self._children(), wire)
         self._client: Client | None = None
         environ_kept = {name: value for name, value in self._environ.items() if name != VARIABLE}
+        defaults = Defaults(self._children())
         self._found: list[HopSettings] = []
         self._places: list[str] = []
         for name in names:
@@ -152,7 +154,7 @@ class Job:
                 HopSettings(
                     text(spelled),
                     parse(lines),
-                    parse(defaults),
+                    defaults,
                     list(map(text, unpack(words))),
                     environ=environ_kept,
                     directory=self._directory,
@@ -167,19 +169,27 @@ class Job:
             raise error.at(self._progress.place) from error.__cause__
 
     def _open(self) -> ChannelStream:
+        keys = self._keys()
+        if not all(map(self._hops.has, keys)):
+            self._check_engine()
         outer: SharedHop | None = None
-        for settings, place in zip(self._found[:-1], self._places, strict=False):
+        for name, settings, place in zip(keys, self._found, self._places, strict=False):
             self._progress.at(place)
             self._prompt.batch = settings.yes("batchmode")
-            outer = self._enter(settings, outer)
+            outer = self._enter(name, settings, outer)
         if outer is None:
             raise BadMessage("a route without hops")
         self._progress.at(self._places[-1])
         return self._forward(outer, self._found[-1])
 
-    def _enter(self, settings: HopSettings, outer: SharedHop | None) -> SharedHop:
+    def _check_engine(self) -> None:
+        """Raise Unserved when a hop is for ssh: before any login is made, which ssh would have to make again."""
+        for settings in self._found[:-1]:
+            if self._options.engine == "auto" and (reason := objection(settings)):
+                raise Unserved(f"{settings.name} is for ssh ({reason})")
+
+    def _enter(self, name: str, settings: HopSettings, outer: SharedHop | None) -> SharedHop:
         """A hop, which may be there already. One that has died meanwhile is made anew."""
-        name = key(settings, outer, self._what_matters(settings, outer))
         hop = self._hold(name, settings, outer)
         if hop.session is not None and not (hop.alive and hop.responds()):
             self._progress.note(1, "the shared hop is dead: a new one is made")
@@ -217,14 +227,17 @@ class Job:
             raise Abandoned(f"{hop.name} was left")
         return hop.session.forward(to.hostname, to.port, self._progress, self._options.netcat_for(hop.name))
 
-    def _what_matters(self, settings: HopSettings, outer: SharedHop | None) -> list[str]:
-        """What decides who and where a hop is, besides its settings."""
-        chosen = [f"{name}={self._environ.get(name)}" for name in MATTERS]
-        if outer is None:
-            chosen += map(repr, (self._options.proxy, self._options.family, self._options.source))
-            if settings.proxy_command():
-                chosen += sorted(f"{name}={value}" for name, value in self._environ.items() if name not in PASSING)
-        return chosen
+    def _keys(self) -> list[str]:
+        """What the hops are known by."""
+        keys: list[str] = []
+        for settings in self._found[:-1]:
+            more = [f"{name}={self._environ.get(name)}" for name in MATTERS]
+            if not keys:
+                more += map(repr, (self._options.proxy, self._options.family, self._options.source))
+                if settings.proxy_command():
+                    more += sorted(f"{name}={value}" for name, value in self._environ.items() if name not in PASSING)
+            keys.append(key(settings, keys[-1] if keys else "", more))
+        return keys
 
     def _children(self) -> Children:
         return Children(self._environ, self._directory)
