@@ -12,6 +12,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
+from typing import Any
 
 import pytest
 from contract import MIB, SOON, Command, Ends, Meanwhile, StreamContract, digest, fill, noise
@@ -181,6 +182,28 @@ def test_a_reader_that_stops_holds_up_nobody_else(shared: Lab) -> None:
     assert logins(shared)[:2] == [1, 1]
 
 
+def test_files_and_devices_for_stdin_and_stdout(shared: Lab) -> None:
+    """What no loop can wait for: it is always ready."""
+    words, heard = shared.top / "words", shared.top / "heard"
+    data = noise(5 * MIB)
+    words.write_bytes(data)
+    with words.open() as stdin, heard.open("wb") as stdout:
+        ends = Ends(command(shared, "h1/h2"), env=shared.environment(), stdin=stdin, stdout=stdout)
+    assert digest(ends.far_receive()) == digest(data)
+    ends.far.sendall(data)
+    ends.far_end()
+    assert ends.status() == 0
+    assert digest(heard.read_bytes()) == digest(data)
+    ends.close()
+    with open(os.devnull, "r+b") as null:
+        ends = Ends(command(shared, "h1/h2"), env=shared.environment(), stdin=null, stdout=null)
+    assert ends.far_receive() == b""
+    ends.far.sendall(data)
+    ends.far_end()
+    assert ends.status() == 0
+    ends.close()
+
+
 # Who ends what
 
 
@@ -192,6 +215,15 @@ def test_a_relay_that_is_killed_closes_its_channel(shared: Lab) -> None:
     assert other.far_receive(10) == b"still here"
     ends.close()
     other.close()
+
+
+def test_a_relay_that_is_killed_closes_its_channel_without_gcm(lab: Lab) -> None:
+    """Its stdin and stdout are still open, in the holder and in the ssh that has started it."""
+    lab.server("h1", Ciphers="aes128-ctr")
+    ends = under_way(relay(lab))
+    ends.process.kill()
+    assert ends.far_receive() == b""
+    ends.close()
 
 
 def test_a_holder_that_is_killed_is_told_and_replaced(shared: Lab) -> None:
@@ -446,6 +478,33 @@ def test_the_end_of_the_socket() -> None:
         far.close()
         with pytest.raises(Ended):
             Wire(near).receive()
+
+
+def test_who_is_told_all_may_leave_at_once() -> None:
+    """A relay of a target that is quick hands its stdin over, and all is done before it knows."""
+
+    class Quick(socket.socket):
+        def sendmsg(self, *message: Any) -> int:
+            sent = super().sendmsg(*message)
+            far.close()
+            return sent
+
+    near, far = socket.socketpair()
+    with Quick(fileno=near.detach()) as quick:
+        Wire(quick).send("serve", fds=(0, 1))
+
+
+def test_a_message_that_is_cut_off_is_the_last() -> None:
+    """A relay that is stopped holds nobody up, and gets no half of a message with another one after it."""
+    near, far = socket.socketpair()
+    with near, far:
+        near.setblocking(False)
+        wire = Wire(near)
+        with pytest.raises(Ended):
+            wire.send("say", bytes(4 * MIB))
+        assert far.recv(MIB)
+        with pytest.raises(Ended):
+            wire.send("ended")
 
 
 @pytest.mark.parametrize(

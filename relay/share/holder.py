@@ -128,7 +128,7 @@ class Holder:
                 if can_take_over(stream.channel.transport):
                     self.loop.call_soon_threadsafe(self._begin, job, stream, stdio, wire, detached == b"1")
                     return True
-                serve_by_threads(stream, stdio, wire)
+                serve_by_threads(stream, stdio, wire, detached=detached == b"1")
         self.hops.let_go(job.held, job.linger)
         return False
 

@@ -114,10 +114,12 @@ class Served(ChannelRelay):
         self._detached = False
         self._fds = stdio
         self._registered: dict[int, int] = {}
+        self._files: set[int] = set()  # descriptors that are always ready
+        self._due: set[int] = set()  # those of them whose turn has been asked for
         self._lingering: TimerHandle | None = None
         self._target_has_gone = False
         stdin, stdout = stdio
-        super().__init__(stream, flow, Stdio(stdin), _Stdout(stdout, wire), os.getppid())
+        super().__init__(stream, flow, Stdio(stdin), _Stdout(stdout, wire, self._leave), os.getppid())
 
     @property
     def moved(self) -> int:
@@ -127,6 +129,7 @@ class Served(ChannelRelay):
     def begin(self, *, detached: bool) -> None:
         """Move what can be moved from now on. detached: there is no process of the relay's any more."""
         self._detached = detached
+        self._wire.socket.setblocking(False)  # a relay that is stopped must not stop the loop
         if detached:
             self._wire.close()
         else:
@@ -148,6 +151,7 @@ class Served(ChannelRelay):
             if not (self.out.open or self.back.open):
                 self.finish_with(self.channel.loss(self.flow))
                 return
+            self._register()
         except SshGone:
             self.send_last_words()
             self.finish_with(None)
@@ -155,7 +159,9 @@ class Served(ChannelRelay):
         except RelayError as error:
             self.finish_with(error)
             return
-        self._register()
+        except Exception as error:  # a fault of our own ends this relay; the others go on
+            self.finish_with(RelayError(f"internal error: {type(error).__name__}: {error}"))
+            return
         if not self.back.open and self._lingering is None:
             self._linger()
 
@@ -179,9 +185,8 @@ class Served(ChannelRelay):
             self._lingering.cancel()
         self._carrier.relays.pop(self.flow, None)
         self._carrier.held_up.discard(self)
-        for fd in self._registered:
-            self._loop.remove_reader(fd)
-            self._loop.remove_writer(fd)
+        for fd in list(self._registered):
+            self._leave(fd)
         if not self._detached:
             self._loop.remove_reader(self._wire.socket.fileno())
         self.flow.close()
@@ -221,9 +226,18 @@ class Served(ChannelRelay):
             self._carrier.held_up.add(self)
         else:
             self._carrier.held_up.discard(self)
-        wanted = {fd: table.get(fd, 0) & (POLLIN | POLLOUT) for fd in set(self._fds)}
-        for fd, events in wanted.items():
-            changed = events ^ self._registered.get(fd, 0)
+        for fd in set(self._fds):
+            events = table.get(fd, 0) & (POLLIN | POLLOUT)
+            if fd not in self._files:
+                self._watch(fd, events)
+            if fd in self._files and events and fd not in self._due:
+                self._due.add(fd)
+                self._loop.call_soon(self._take_turn, fd, events)
+
+    def _watch(self, fd: int, events: int) -> None:
+        """Have the loop wait for events of a descriptor; one that it refuses is put among the files."""
+        changed = events ^ self._registered.get(fd, 0)
+        try:
             if changed & POLLIN:
                 if events & POLLIN:
                     self._loop.add_reader(fd, self._carrier.step, self, {fd: POLLIN})
@@ -234,7 +248,21 @@ class Served(ChannelRelay):
                     self._loop.add_writer(fd, self._carrier.step, self, {fd: POLLOUT})
                 else:
                     self._loop.remove_writer(fd)
-        self._registered = wanted
+        except PermissionError:  # epoll has no use for files, nor for /dev/null
+            self._files.add(fd)
+            return
+        self._registered[fd] = events
+
+    def _take_turn(self, fd: int, events: int) -> None:
+        """What is always ready has waited until the others had theirs."""
+        self._due.discard(fd)
+        self._carrier.step(self, {fd: events})
+
+    def _leave(self, fd: int) -> None:
+        """A descriptor is about to become another file; epoll would go on with the one that it was."""
+        if self._registered.pop(fd, 0):
+            self._loop.remove_reader(fd)
+            self._loop.remove_writer(fd)
 
     def _relay_has_gone(self) -> None:
         """Its end of the socket is closed: it was ended, or its ssh has gone."""
@@ -242,11 +270,8 @@ class Served(ChannelRelay):
         self.finish_with(None)
 
 
-def serve_by_threads(stream: ChannelStream, stdio: tuple[int, int], wire: Wire) -> None:
-    """The same for a stream that the loop cannot move (Packetizer.can_park): the relay of pump.py, in this thread.
-
-    ssh's leaving shows by stdin and stdout, which the relay's process lets go of when it ends.
-    """
+def serve_by_threads(stream: ChannelStream, stdio: tuple[int, int], wire: Wire, *, detached: bool) -> None:
+    """The same for a stream that the loop cannot move (Packetizer.can_park): the relay of pump.py, in this thread."""
     stdin, stdout = stdio
     error: RelayError | None = None
     try:
@@ -254,7 +279,7 @@ def serve_by_threads(stream: ChannelStream, stdio: tuple[int, int], wire: Wire) 
             net = Stream(bridge.socket)
             near, far = Stdio(stdin), _Stdout(stdout, wire)
             whole = _Threaded(CarriedWay(near, net), CarriedWay(net, far), os.getppid(), bridge.check)
-            whole.wire = wire
+            whole.wire, whole.detached = wire, detached
             whole.run()
             bridge.check()
             bridge.send_the_rest(gone=whole.gone)
@@ -267,20 +292,37 @@ def serve_by_threads(stream: ChannelStream, stdio: tuple[int, int], wire: Wire) 
 
 class _Threaded(Relay):
     wire: Wire
+    detached: bool
+
+    def interests(self) -> dict[int, int]:
+        table = super().interests()
+        if not self.detached:
+            table[self.wire.socket.fileno()] = 0  # that the relay's process has gone is said unasked
+        return table
+
+    def is_over(self, ready: dict[int, int]) -> bool:
+        if not self.detached and self.wire.socket.fileno() in ready:
+            raise SshGone
+        return super().is_over(ready)
 
     def leave_terminal(self) -> None:
         _tell(self.wire, "up")
 
 
 class _Stdout(Stdio):
-    """stdout, which the relay's process has open, too: it is told to close it."""
+    """stdout, which the relay's process has open, too: it is told to close it.
 
-    def __init__(self, fd: int, wire: Wire) -> None:
+    leave: called with the descriptor before it becomes another file.
+    """
+
+    def __init__(self, fd: int, wire: Wire, leave: Callable[[int], None] = lambda _: None) -> None:
         super().__init__(fd)
         self._wire = wire
+        self._leave = leave
 
     def end(self) -> None:
         """Show the end of file to whoever reads this."""
+        self._leave(self.fd)
         super().end()
         _tell(self._wire, "eof")
 

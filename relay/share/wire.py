@@ -74,6 +74,7 @@ class Wire:
     def __init__(self, sock: socket) -> None:
         self.socket = sock
         self._sending = allocate_lock()
+        self._cut_off = False  # a message that was sent in part; what follows would not be understood
         self.fds: list[int] = []
 
     def send(self, kind: str, *fields: Field, fds: Sequence[int] = ()) -> None:
@@ -82,10 +83,15 @@ class Wire:
         data = len(body).to_bytes(_LENGTH, "big") + body
         try:
             with self._sending:
+                if self._cut_off:
+                    raise Ended
+                self._cut_off = True
                 if fds:
                     numbers = b"".join(fd.to_bytes(_FD, sys.byteorder) for fd in fds)
                     data = data[self.socket.sendmsg([data], [(SOL_SOCKET, SCM_RIGHTS, numbers)]) :]
-                self.socket.sendall(data)
+                if data:  # (else the other side may have gone already, with all that it was told)
+                    self.socket.sendall(data)
+                self._cut_off = False
         except OSError as error:
             raise Ended from error
 
