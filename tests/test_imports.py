@@ -146,3 +146,20 @@ def test_a_hop_by_its_master(lab: Lab, port: int) -> None:
     ours = {name for name in found if name.startswith("relay")}
     assert ours - RAW == {"relay.engine", "relay.master", "relay.settings"}
     assert found & {"asyncio", "cryptography", "dataclasses", "paramiko", "socket", "typing"} == set()
+
+
+SHARED = {"relay.settings", "relay.share", "relay.share.client", "relay.share.place", "relay.share.wire"}
+
+
+def test_shared_hops(lab: Lab, port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who asks another process for a hop imports nothing that it would need to log in, nor subprocess."""
+    lab.server("h1")
+    lab.write_config()
+    for name, value in lab.environment().items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(lab.home))
+    try:
+        found = imported("-F", str(lab.config), "--share", "10m", f"h1/{LOOPBACK}:{port}")
+    finally:
+        lab.pyrelay("-O", "exit")
+    assert found - RAW == SHARED
