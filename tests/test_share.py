@@ -18,7 +18,7 @@ import pytest
 from contract import MIB, SOON, Command, Ends, Meanwhile, StreamContract, digest, fill, noise
 from hypothesis import given
 from hypothesis import strategies as st
-from lab import Lab
+from lab import ROOT, SCRIPT, Lab
 from peers import LOOPBACK, until
 from terminal import Terminal
 from test_login_asked import passwords, scripted
@@ -248,6 +248,31 @@ def test_a_hop_that_dies_is_told_to_its_relays_and_made_anew(shared: Lab) -> Non
     assert logins(shared)[0] == 2
 
 
+@pytest.mark.parametrize("dead", ["h1", "h2"])
+def test_a_hop_that_is_dead_without_a_word_is_made_anew(shared: Lab, dead: str) -> None:
+    """Who was on it gets the reason when ServerAlive notices; who comes next has a new one at the first try."""
+    hasty = "from relay.share import hops\nhops.QUIET = 0.0\n"  # asked for a sign of life each time
+    shared.program.unlink()
+    shared.program.write_text(
+        SCRIPT.format(python=sys.executable, root=str(ROOT)).replace("from relay.cli", f"{hasty}from relay.cli")
+    )
+    shared.program.chmod(0o755)
+    shared.host(dead, ServerAliveInterval="1", ServerAliveCountMax="8")
+    ends = under_way(relay(shared, "h1/h2"))
+    (connection,) = shared[dead].connections
+    os.killpg(connection.process.pid, signal.SIGSTOP)
+    try:
+        assert shared.ssh("h1/h2/h3", "echo $SERVER").stdout == "h3\n"
+        assert logins(shared) == ([2, 2, 1] if dead == "h1" else [1, 2, 1])
+        assert ends.status() == 1
+        assert ends.said() == (
+            f"pyrelay: shared hop ({dead}): the connection was lost: no answer to 8 keepalives in 8 seconds\n"
+        )
+    finally:
+        os.killpg(connection.process.pid, signal.SIGCONT)
+        ends.close()
+
+
 def test_the_holder_ends_with_its_last_hop(shared: Lab) -> None:
     shared.options[-1] = "1"
     assert shared.ssh("h1/h2/h3", "echo $SERVER").stdout == "h3\n"
@@ -314,6 +339,31 @@ def test_nobody_waits_for_a_person_who_has_left(lab: Lab) -> None:
             second.expect("h2\n")
             second.wait()
     assert server.requests.count("password") == 1
+
+
+def test_nobody_waits_for_a_login_that_was_given_up(shared: Lab) -> None:
+    """The server says nothing for ever; it is asked again by whoever comes, as if he were the first."""
+    silent = shared.silent("mute")
+    first = shared.start(shared.program, "-F", shared.write_config(), *AGAIN, "mute/h3")
+    assert silent.reached.wait(SOON)
+    second = shared.start(shared.program, "-F", shared.write_config(), *AGAIN, "mute/h3")
+    until(lambda: "2 relays" in control(shared, "list"), "second relay")
+    first.kill()
+    until(lambda: silent.accepted == 2, "a login of its own", SOON)
+    second.kill()
+    until(lambda: not holders(shared), "end of the holder")
+
+
+@pytest.mark.parametrize("route", ["mute/h3", "h1/mute/h3"])
+def test_who_is_killed_while_it_waits_leaves_nothing(shared: Lab, route: str) -> None:
+    """The hops that it held are given back, and closed in their time."""
+    shared.options[-1] = "1"
+    silent = shared.silent("mute")
+    process = shared.start(shared.program, "-F", shared.write_config(), *shared.options, route)
+    assert silent.reached.wait(SOON)
+    process.kill()
+    process.wait()
+    until(lambda: not holders(shared), "end of the holder")
 
 
 # Trust

@@ -19,11 +19,12 @@ from relay.errors import RelayError, Unserved
 from relay.share import control, place
 from relay.share.hops import Hops
 from relay.share.job import Job
-from relay.share.served import Carrier, Served, serve_by_threads
+from relay.share.served import Carrier, Served, has_hung_up, serve_by_threads, tell_end
 from relay.share.wire import BadMessage, Ended, Wire
 
 if TYPE_CHECKING:
     import _socket
+    from asyncio import TimerHandle
     from collections.abc import Sequence
     from typing import NoReturn
 
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from relay.ssh.connection import Connection
     from relay.ssh.session import Session
 
+LOOK = 1.0  # seconds between two looks at which relays have gone while logins are made for them
 SETTLE = 30.0  # seconds that the loop may take to take a transport over; it takes milliseconds
 
 
@@ -58,6 +60,9 @@ class Holder:
         self._path = path
         self._carriers: dict[Connection, Carrier] = {}
         self._requests = 0
+        self._jobs: dict[Job, Wire] = {}  # under way
+        self._looking: TimerHandle | None = None
+        self._timer: TimerHandle | None = None
 
     def run(self) -> None:
         """Serve until there is nothing more to serve."""
@@ -80,7 +85,11 @@ class Holder:
             sock.close()
             return
         self._requests += 1
-        threading.Thread(target=self._serve, args=(Wire(sock),), daemon=True).start()
+        try:
+            threading.Thread(target=self._serve, args=(Wire(sock),), daemon=True).start()
+        except RuntimeError:  # there are as many as may be
+            sock.close()
+            self._requests -= 1
 
     def _serve(self, wire: Wire) -> None:
         """A request, in a thread of its own."""
@@ -107,30 +116,58 @@ class Holder:
         """Open a channel for a relay, and have its bytes moved; return whether that was possible."""
         try:
             job = Job(wire, fields, self.hops, self._adopt)
-        except (ValueError, IndexError) as error:
+        except (ValueError, IndexError, RelayError) as error:
             raise BadMessage(str(error)) from error
+        handed = False
+        try:
+            handed = self._do(job, wire)
+        finally:
+            if not handed:
+                self.hops.let_go(job.held, job.linger)
+        return handed
+
+    def _do(self, job: Job, wire: Wire) -> bool:
+        """The same, once it is known what the relay wants."""
+        self._jobs[job] = wire
+        self.loop.call_soon_threadsafe(self._look_after_jobs)
         try:
             stream = job.open()
         except Unserved as error:
             wire.send("unserved", error.cause)
+            return False
         except RelayError as error:
             wire.send("failed", type(error).__name__, error.cause, error.hint, error.place)
-        else:
-            try:
-                wire.send("opened")
-                _, (detached,) = wire.receive()
-                stdio = wire.take_fds()
-            except (Ended, BadMessage, ValueError):
-                stream.close()
-            else:
-                from relay.ssh.connection import can_take_over  # noqa: PLC0415
+            return False
+        except Exception as error:  # a fault of our own is told like any other
+            wire.send("failed", "", f"internal error: {type(error).__name__}: {error}", "", "")
+            return False
+        finally:
+            del self._jobs[job]
+        try:
+            wire.send("opened")
+            _, (detached,) = wire.receive()
+            stdio = wire.take_fds()
+        except (Ended, BadMessage, ValueError):
+            stream.close()
+            return False
+        from relay.ssh.connection import can_take_over  # noqa: PLC0415
 
-                if can_take_over(stream.channel.transport):
-                    self.loop.call_soon_threadsafe(self._begin, job, stream, stdio, wire, detached == b"1")
-                    return True
-                serve_by_threads(stream, stdio, wire, detached=detached == b"1")
-        self.hops.let_go(job.held, job.linger)
+        if can_take_over(stream.channel.transport):
+            self.loop.call_soon_threadsafe(self._begin, job, stream, stdio, wire, detached == b"1")
+            return True
+        serve_by_threads(stream, stdio, wire, detached=detached == b"1")
         return False
+
+    def _look_after_jobs(self) -> None:
+        """Give up what is done for relays that have gone; a look tells that, also of those that still may speak."""
+        if self._looking is not None:
+            self._looking.cancel()
+            self._looking = None
+        for job, wire in list(self._jobs.items()):
+            if has_hung_up(wire.socket.fileno()):
+                job.give_up()
+        if self._jobs:
+            self._looking = self.loop.call_later(LOOK, self._look_after_jobs)
 
     # Data; all of what follows is the loop's
 
@@ -144,10 +181,12 @@ class Holder:
         done = threading.Event()
 
         def adopt() -> None:
-            link = take_over(session.transport)
-            if link is not None:
-                self._carrier(link.connection).settle()
-            done.set()
+            try:
+                link = take_over(session.transport)
+                if link is not None:
+                    self._carrier(link.connection).settle()
+            finally:
+                done.set()
 
         self.loop.call_soon_threadsafe(adopt)
         done.wait(SETTLE)
@@ -164,8 +203,7 @@ class Holder:
         if flow is None:
             for fd in set(stdio):
                 os.close(fd)
-            loss = stream.lost()
-            wire.send("failed", "", loss.cause, loss.hint, loss.place)
+            tell_end(wire, stream.lost())
             wire.close()
             self.hops.let_go(job.held, job.linger)
             return
@@ -190,9 +228,12 @@ class Holder:
             if carrier.closed:
                 carrier.settle()
                 del self._carriers[connection]
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
         expiry = self.hops.next_expiry()
         if expiry is not None:
-            self.loop.call_later(max(expiry - time.monotonic(), 0) + 0.01, self._look_round)
+            self._timer = self.loop.call_later(max(expiry - time.monotonic(), 0) + 0.01, self._look_round)
         elif not self._requests and not self.relays and not self.hops.all():
             self._end()
 

@@ -31,6 +31,10 @@ class Abandoned(RelayError):
     """Who was logging in has gone; whoever waits for the same hop tries it now."""
 
 
+class Stuck(Exception):
+    """Who was logging in has gone, and what that waited for may never come: a new hop is made."""
+
+
 class SharedHop:
     """One hop, from the first request for it to its end.
 
@@ -51,7 +55,9 @@ class SharedHop:
         self.moved = 0
         self.retired = False
         self.expires = 0.0  # monotonic; when it is to be closed unless it is used
-        self._entering = threading.Lock()
+        self._turn = threading.Condition()
+        self._entering = False
+        self._stuck = False
         self._failure: tuple[float, RelayError] | None = None
 
     @property
@@ -69,35 +75,47 @@ class SharedHop:
 
         since: when this request was made (monotonic): it fails with a login
         that has failed after that, as nobody wants the same password refused
-        once for each. Raises RelayError.
+        once for each. Raises RelayError, and Stuck.
         """
-        if not self._entering.acquire(blocking=False):
-            progress.stage("waiting for another relay's login")
-            if not self._entering.acquire(timeout=max(progress.left(), 0)):
+        with self._turn:
+            if self._entering:
+                progress.stage("waiting for another relay's login")
+            if not self._turn.wait_for(lambda: self._stuck or not self._entering, max(progress.left(), 0)):
                 raise progress.timed_out()
-        try:
+            if self._stuck:
+                raise Stuck
             if self.session is not None:
                 return self.session
             if self._failure is not None and self._failure[0] >= since:
                 raise _again(self._failure[1])
-            try:
-                self.session = login()
-            except Abandoned:
-                raise
-            except RelayError as error:
-                self._failure = (time.monotonic(), error)
-                raise
+            self._entering = True
+        try:
+            self.session = login()
             self.since = time.time()
             return self.session
+        except Abandoned:
+            raise
+        except RelayError as error:
+            self._failure = (time.monotonic(), error)
+            raise
         finally:
-            self._entering.release()
+            with self._turn:
+                self._entering = False
+                self._turn.notify_all()
+
+    def give_up(self) -> None:
+        """Who logs in has gone: nobody is to wait for that. From any thread."""
+        with self._turn:
+            self._stuck = True
+            self._turn.notify_all()
+        self.children.end()
 
     def responds(self) -> bool:
-        """Whether the connection that carries it lives, as far as is known without waiting longer than ANSWER."""
-        first = self.path[0].session
-        if first is None:
-            return self.session is None
-        return first.transport.quiet_for() < QUIET or first.transport.probe(ANSWER)
+        """Whether the hop that was logged in to lives, as far as is known without waiting longer than ANSWER."""
+        if self.session is None:
+            return True
+        transport = self.session.transport
+        return transport.quiet_for() < QUIET or transport.probe(ANSWER)
 
 
 class Hops:

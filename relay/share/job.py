@@ -10,6 +10,7 @@ from __future__ import annotations
 import _socket
 import socket
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from relay import options
@@ -21,7 +22,7 @@ from relay.progress import Progress
 from relay.prompt import Cancelled, NobodyToAsk, Notice, Prompt
 from relay.proxy.address import VARIABLE
 from relay.settings import Defaults, HopSettings, parse
-from relay.share.hops import Abandoned, SharedHop, key
+from relay.share.hops import Abandoned, SharedHop, Stuck, key
 from relay.share.wire import BadMessage, Ended, text, unpack
 from relay.status import StatusLine
 
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 
 # What else decides who and where a hop is, of the environment.
 MATTERS = ("HOME", "SSH_AUTH_SOCK", "TOR_SOCKS_HOST", "TOR_SOCKS_PORT")
+GRACE = 5.0  # seconds after a relay's deadline, when it has ended itself, that its channel is still waited for
 # What differs from terminal to terminal, and decides nothing.
 PASSING = ("COLUMNS", "LINES", "OLDPWD", "PWD", "SHLVL", "SSH_TTY", "TERM", "WINDOWID", "_")
 
@@ -143,6 +145,10 @@ class Job:
         self._progress = RemoteProgress(self._options.deadline, self._options.verbosity, wire)
         self._prompt = RemotePrompt(self._progress, self._children(), wire)
         self._client: Client | None = None
+        self._login_children = self._children()
+        self._entering: SharedHop | None = None  # that is being logged in to
+        self._stream: Stream | None = None  # to it
+        self._gone = False  # the relay has
         environ_kept = {name: value for name, value in self._environ.items() if name != VARIABLE}
         defaults = Defaults(self._children())
         self._found: list[HopSettings] = []
@@ -182,6 +188,28 @@ class Job:
         self._progress.at(self._places[-1])
         return self._forward(outer, self._found[-1])
 
+    def give_up(self) -> None:
+        """The relay has gone: nobody is to wait for its login. From any thread.
+
+        What that waits for may never come. It is cut off where it can be, and
+        else ends at the relay's deadline; whoever comes meanwhile makes a hop of
+        his own.
+        """
+        if self._gone:
+            return
+        self._gone = True
+        hop, stream = self._entering, self._stream
+        if hop is None:
+            return
+        self._hops.retire(hop)
+        hop.give_up()
+        self._login_children.end()
+        if isinstance(stream, socket.socket):
+            with suppress(OSError):
+                stream.shutdown(socket.SHUT_RDWR)
+        elif stream is not None:
+            stream.close()
+
     def _check_engine(self) -> None:
         """Raise Unserved when a hop is for ssh: before any login is made, which ssh would have to make again."""
         for settings in self._found[:-1]:
@@ -190,13 +218,20 @@ class Job:
 
     def _enter(self, name: str, settings: HopSettings, outer: SharedHop | None) -> SharedHop:
         """A hop, which may be there already. One that has died meanwhile is made anew."""
-        hop = self._hold(name, settings, outer)
-        if hop.session is not None and not (hop.alive and hop.responds()):
-            self._progress.note(1, "the shared hop is dead: a new one is made")
-            self._hops.retire(hop)
+        while True:
             hop = self._hold(name, settings, outer)
-        hop.enter(lambda: self._log_in(hop, settings), self._progress, self._began)
-        return hop
+            if hop.session is None or (hop.alive and hop.responds()):
+                try:
+                    hop.enter(lambda hop=hop: self._log_in(hop, settings), self._progress, self._began)  # type: ignore[misc]
+                except Stuck:
+                    pass
+                else:
+                    return hop
+            else:
+                self._progress.note(1, "the shared hop is dead: a new one is made")
+                self._hops.retire(hop)
+            self.held.remove(hop)
+            self._hops.let_go([hop], 0)
 
     def _hold(self, name: str, settings: HopSettings, outer: SharedHop | None) -> SharedHop:
         hop = self._hops.hold(name, lambda: SharedHop(name, settings.name, outer, self._children()))
@@ -204,11 +239,24 @@ class Job:
         return hop
 
     def _log_in(self, hop: SharedHop, settings: HopSettings) -> Session:
-        """A session of a hop, which the loop drives from now on."""
+        """A session of a hop, which the loop drives from now on. Raises RelayError, Abandoned if the relay has gone."""
+        self._entering = hop
+        try:
+            if self._gone:
+                raise Abandoned("the relay that asked has gone")
+            return self._make_session(hop, settings)
+        except RelayError as error:
+            if self._gone:  # this login was cut off: the error is no one else's
+                raise Abandoned(error.cause) from error
+            raise
+        finally:
+            self._entering = self._stream = None
+
+    def _make_session(self, hop: SharedHop, settings: HopSettings) -> Session:
         from relay.ssh.session import Client, Session  # noqa: PLC0415  (the loop can begin before that is imported)
 
         if self._client is None:
-            self._client = Client(self._progress, self._prompt, self._children())
+            self._client = Client(self._progress, self._prompt, self._login_children)
         if hop.outer is None:
             stream: Stream
             stream, address = first_leg(settings, self._options, self._progress, self._prompt, hop.children)
@@ -216,6 +264,7 @@ class Job:
             stream, address = self._forward(hop.outer, settings), ""
         if type(stream) is _socket.socket:
             stream = socket.socket(fileno=stream.detach())  # which paramiko can close
+        self._stream = stream
         session = Session(self._client, stream, settings, hop.outer.session if hop.outer else None, address)
         session.place = f"shared hop ({hop.name})"  # which number it has depends on the route
         self._adopt(session)
@@ -225,7 +274,8 @@ class Job:
         """A channel from a hop to what follows it."""
         if hop.session is None:
             raise Abandoned(f"{hop.name} was left")
-        return hop.session.forward(to.hostname, to.port, self._progress, self._options.netcat_for(hop.name))
+        netcat = self._options.netcat_for(hop.name)
+        return hop.session.forward(to.hostname, to.port, self._progress, netcat, self._progress.left() + GRACE)
 
     def _keys(self) -> list[str]:
         """What the hops are known by."""

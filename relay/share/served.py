@@ -146,7 +146,7 @@ class Served(ChannelRelay):
                 self.finish_with(None)
                 return
             self.move(ready)
-            if self._detached and not self.out.open and self.back.open and _has_hung_up(self.stdin.fd):
+            if self._detached and not self.out.open and self.back.open and has_hung_up(self.stdin.fd):
                 raise SshGone
             if not (self.out.open or self.back.open):
                 self.finish_with(self.channel.loss(self.flow))
@@ -198,7 +198,7 @@ class Served(ChannelRelay):
         self.stdout.restore()
         for fd in set(self._fds):
             os.close(fd)
-        _tell_end(self._wire, error)
+        tell_end(self._wire, error)
         self._wire.close()
         self._over(self)
 
@@ -287,7 +287,7 @@ def serve_by_threads(stream: ChannelStream, stdio: tuple[int, int], wire: Wire, 
         error = failure
     for fd in stdio:
         os.close(fd)
-    _tell_end(wire, error)
+    tell_end(wire, error)
 
 
 class _Threaded(Relay):
@@ -327,14 +327,16 @@ class _Stdout(Stdio):
         _tell(self._wire, "eof")
 
 
-def _has_hung_up(fd: int) -> bool:
-    """Whether the other end of a socket is closed altogether."""
+def has_hung_up(fd: int) -> bool:
+    """Whether the other end of a socket is closed altogether. fd: negative when it is this end that is closed."""
     look = poll()
-    look.register(fd, 0)
+    if fd >= 0:
+        look.register(fd, 0)
     return any(events & POLLHUP for _, events in look.poll(0))
 
 
-def _tell_end(wire: Wire, error: RelayError | None) -> None:
+def tell_end(wire: Wire, error: RelayError | None) -> None:
+    """Tell the relay how it has ended; one that does not listen is not waited for."""
     if error is None:
         _tell(wire, "ended")
     else:

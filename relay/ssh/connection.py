@@ -11,7 +11,6 @@ with many channels over one transport a loop that serves them all.
 from __future__ import annotations
 
 import threading
-import time
 from typing import TYPE_CHECKING
 
 import paramiko
@@ -33,9 +32,9 @@ SMALL_READ = 16 * 1024  # bytes; fewer are not part of a transfer, and to be ack
 class Connection:
     """A connection's socket and all that is carried over it.
 
-    links: the outermost, which the socket carries, comes first. heard: when
-    something has come last (seconds since the epoch). changed: where whoever
-    serves many flows puts a set, the flows of which something has become known.
+    links: the outermost, which the socket carries, comes first. changed: where
+    whoever serves many flows puts a set, the flows of which something has become
+    known.
     """
 
     def __init__(self, reader: Reader) -> None:
@@ -46,7 +45,6 @@ class Connection:
         self.output = Buffer(0)
         self.links: list[Link] = []
         self.changed: set[Flow] | None = None
-        self.heard = time.time()  # not monotonic: the sleep of a laptop is to count
         self._reader = reader
         self._slots: dict[int, Slots] = {}
 
@@ -82,7 +80,6 @@ class Connection:
             link.fail(EOFError())
             return
         source.wrote(size)
-        self.heard = time.time()
         if size < SMALL_READ:
             self._reader.acknowledge()
         link.take()

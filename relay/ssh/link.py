@@ -13,6 +13,7 @@ they share with the mover is under Connection.lock.
 from __future__ import annotations
 
 import struct
+import time
 from typing import TYPE_CHECKING
 
 import paramiko
@@ -59,7 +60,8 @@ class Link:
 
     carrier: the flow that carries it, None when that is the connection's socket.
     source: its bytes that have come. flows: by our number of the channel.
-    error: why it has ended.
+    heard: when something has come last (seconds since the epoch). error: why it
+    has ended.
     """
 
     def __init__(self, connection: Connection, transport: paramiko.Transport, carrier: Flow | None) -> None:
@@ -69,6 +71,7 @@ class Link:
         self.source = self.packetizer.input
         self.carrier = carrier
         self.flows: dict[int, Flow] = {}
+        self.heard = time.time()  # not monotonic: the sleep of a laptop is to count
         self.error: BaseException | None = None
         self._held: list[bytes] = []  # messages that wait for the end of a key exchange
         self._touched: list[Flow] = []  # flows that carry a link and have bytes for it
@@ -90,6 +93,7 @@ class Link:
 
     def take(self) -> None:
         """Open every packet that has come whole, and see to it."""
+        self.heard = time.time()
         try:
             self._open_all()
         except BadPacket as error:

@@ -98,18 +98,21 @@ class Session:
         if interval:
             self.transport.keep_alive(interval, settings.number("serveralivecountmax", 3))
 
-    def forward(self, host: str, port: int, progress: Progress, netcat: str | None = None) -> ChannelStream:
+    def forward(
+        self, host: str, port: int, progress: Progress, netcat: str | None = None, limit: float | None = None
+    ) -> ChannelStream:
         """A stream from the hop to host and port, which the hop looks up (RFC 4254 section 7.2, direct-tcpip).
 
         progress: of whoever wants it, who need not be the one that logged in.
         netcat: the command that may be run on a hop that denies forwarding,
-        "" for one that finds a tool by itself, None for none. Raises
+        "" for one that finds a tool by itself, None for none. limit: seconds
+        for the answer, where nothing else ends the wait for it. Raises
         RelayError: when the hop may not forward, it is the hop that failed,
         else it is the place that could not be reached.
         """
         progress.stage("waiting for the hop to connect")
         try:
-            channel = self.transport.open_channel("direct-tcpip", (host, port), ("127.0.0.1", 65535))
+            channel = self.transport.open_channel("direct-tcpip", (host, port), ("127.0.0.1", 65535), timeout=limit)
         except Refused as error:
             if error.reason == OPEN_FAILED_ADMINISTRATIVELY_PROHIBITED:
                 if netcat is not None:

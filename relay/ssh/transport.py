@@ -153,9 +153,9 @@ class Transport(paramiko.Transport):
         self.packetizer.set_keepalive(interval, ask)
 
     def quiet_for(self) -> float:
-        """Seconds since something has come on the connection that carries this; it must have been taken over."""
+        """Seconds since something has come on this; it must have been taken over."""
         link = self.packetizer.link
-        return abs(time.time() - link.connection.heard) if link is not None else 0.0
+        return abs(time.time() - link.heard) if link is not None else 0.0
 
     def probe(self, seconds: float) -> bool:
         """Whether the server answers a keepalive within so many seconds."""
