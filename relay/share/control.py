@@ -40,9 +40,10 @@ def answer(holder: Holder, wire: Wire, name: str) -> None:
     elif name == "check":
         wire.send("lines", f"Master running (pid={os.getpid()})")
     elif name == "stop":
-        wire.send("lines", "Stop listening request sent.")
         holder.stop()
+        wire.send("lines", "Stop listening request sent.")
     elif name == "exit":
+        holder.stop()  # whoever comes once it is said finds a new one
         wire.send("lines", "Exit request sent.")
         holder.exit()
 

@@ -249,8 +249,15 @@ class Holder:
         hop.children.end()
 
     def stop(self) -> None:
-        """Take no new relays: a new holder may be for them. From any thread."""
-        self.loop.call_soon_threadsafe(self._stop)
+        """Take no new relays, which find a new holder when this has returned. From any thread but the loop's."""
+        done = threading.Event()
+
+        def stop() -> None:
+            self._stop()
+            done.set()
+
+        self.loop.call_soon_threadsafe(stop)
+        done.wait(SETTLE)
 
     def exit(self) -> None:
         """End all relays, close all hops, and end. From any thread."""
