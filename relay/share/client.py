@@ -33,10 +33,8 @@ class Share:
     """
 
     def __init__(self, argv: Sequence[str], chosen: Options, environ: Mapping[str, str]) -> None:
-        self._argv = argv
         self._linger = chosen.share
         self._detached = chosen.fdpass
-        self._environ = environ
         path = place.directory(environ)
 
         def hold(listener: socket, lock: int) -> NoReturn:
@@ -45,6 +43,11 @@ class Share:
             holder.run(listener, lock, path)
 
         self._wire = place.find_or_start(path, hold)
+        pairs = pack(f"{name}={value}" for name, value in environ.items())
+        try:
+            self._wire.send("call", pack(argv), pairs, os.getcwd())
+        except Ended as error:
+            raise _holder_gone() from error
 
     def ask(
         self, places: Sequence[str], found: Sequence[HopSettings], progress: Progress, prompt: Prompt
@@ -53,13 +56,12 @@ class Share:
 
         places: what messages call the names of the route.
         """
-        environ = pack(f"{name}={value}" for name, value in self._environ.items())
         names = [
             pack((name, settings.name, settings.lines(), pack(settings.words)))
             for name, settings in zip(places, found, strict=True)
         ]
         try:
-            self._wire.send("relay", pack(self._argv), str(self._linger), environ, os.getcwd(), *names)
+            self._wire.send("route", str(self._linger), *names)
             _Conversation(self._wire, progress, prompt).run()
         except (Ended, BadMessage) as error:
             raise _holder_gone() from error

@@ -97,7 +97,7 @@ class Holder:
         try:
             wire.send("welcome")
             kind, fields = wire.receive()
-            if kind == "relay":
+            if kind == "call":
                 handed = self._open(wire, fields)
             else:
                 control.answer(self, wire, kind)
@@ -113,21 +113,25 @@ class Holder:
         self._look_round()
 
     def _open(self, wire: Wire, fields: Sequence[bytes]) -> bool:
-        """Open a channel for a relay, and have its bytes moved; return whether that was possible."""
+        """Open a channel for a relay, and have its bytes moved; return whether its wire is the loop's from now on."""
         try:
             job = Job(wire, fields, self.hops, self._adopt)
         except (ValueError, IndexError, RelayError) as error:
             raise BadMessage(str(error)) from error
         handed = False
         try:
+            _, fields = wire.receive()
+            job.read(fields)
             handed = self._do(job, wire)
+        except (ValueError, IndexError) as error:
+            raise BadMessage(str(error)) from error
         finally:
             if not handed:
-                self.hops.let_go(job.held, job.linger)
+                job.close()
         return handed
 
     def _do(self, job: Job, wire: Wire) -> bool:
-        """The same, once it is known what the relay wants."""
+        """The same, once it is known what is wanted. Raises Ended, and BadMessage or ValueError."""
         self._jobs[job] = wire
         self.loop.call_soon_threadsafe(self._look_after_jobs)
         try:
@@ -147,9 +151,9 @@ class Holder:
             wire.send("opened")
             _, (detached,) = wire.receive()
             stdio = wire.take_fds()
-        except (Ended, BadMessage, ValueError):
+        except BaseException:
             stream.close()
-            return False
+            raise
         from relay.ssh.connection import can_take_over  # noqa: PLC0415
 
         if can_take_over(stream.channel.transport):

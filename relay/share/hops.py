@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 QUIET = 10.0  # seconds without a packet, after which a hop is asked for a sign of life before it is used
 ANSWER = 5.0  # seconds that it has for that
+USES_MOST = 1000  # calls that are remembered
 
 
 class Abandoned(RelayError):
@@ -125,6 +126,7 @@ class Hops:
         self._lock = threading.Lock()
         self._hops: dict[str, SharedHop] = {}
         self._retired: list[SharedHop] = []
+        self._uses: dict[str, tuple[str, str, int]] = {}
 
     def hold(self, key: str, make: Callable[[], SharedHop]) -> SharedHop:
         """The hop of that key, made if there is none; it stays until it is let go of as often as it was held."""
@@ -140,6 +142,21 @@ class Hops:
         with self._lock:
             hop = self._hops.get(key)
             return hop is not None and hop.alive
+
+    def remember(self, call: str, key: str, to: tuple[str, int]) -> None:
+        """A relay that was called so has gone from the hop of that key to that host and port."""
+        with self._lock:
+            self._uses.pop(call, None)
+            self._uses[call] = (key, *to)
+            if len(self._uses) > USES_MOST:
+                del self._uses[next(iter(self._uses))]
+
+    def remembered(self, call: str) -> tuple[SharedHop, str, int] | None:
+        """Where a relay that was called so has gone, when it can go there again."""
+        with self._lock:
+            key, host, port = self._uses.get(call, ("", "", 0))
+            hop = self._hops.get(key)
+            return (hop, host, port) if hop is not None and hop.alive else None
 
     def let_go(self, hops: Sequence[SharedHop], linger: float, moved: int = 0) -> None:
         """A request or a relay that has held these hops has ended. linger: seconds that they are to be kept."""
@@ -196,12 +213,16 @@ class Hops:
 
 def key(settings: HopSettings, outer: str, more: Sequence[str]) -> str:
     """What a hop is known by. outer: the key of the one before. more: what else decides who and where it is."""
-    parts = [outer, settings.lines(), *settings.paths("identityfile"), *more]
-    digest = hashlib.sha256()
+    return digest([outer, settings.lines(), *settings.paths("identityfile"), *more])
+
+
+def digest(parts: Sequence[str]) -> str:
+    """One short text for many."""
+    whole = hashlib.sha256()
     for part in parts:
         data = part.encode(errors="surrogateescape")
-        digest.update(len(data).to_bytes(8, "big") + data)
-    return digest.hexdigest()
+        whole.update(len(data).to_bytes(8, "big") + data)
+    return whole.hexdigest()
 
 
 def _again(error: RelayError) -> RelayError:

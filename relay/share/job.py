@@ -22,7 +22,8 @@ from relay.progress import Progress
 from relay.prompt import Cancelled, NobodyToAsk, Notice, Prompt
 from relay.proxy.address import VARIABLE
 from relay.settings import Defaults, HopSettings, parse
-from relay.share.hops import Abandoned, SharedHop, Stuck, key
+from relay.share.ahead import Ahead
+from relay.share.hops import Abandoned, SharedHop, Stuck, digest, key
 from relay.share.wire import BadMessage, Ended, text, unpack
 from relay.status import StatusLine
 
@@ -132,12 +133,12 @@ class Job:
     """
 
     def __init__(self, wire: Wire, fields: Sequence[bytes], hops: Hops, adopt: Callable[[Session], None]) -> None:
-        """Read the request. Raises BadMessage."""
-        argv, linger, environ, directory, *names = fields
+        """A relay has said how it was called. Raises ValueError when that is nonsense."""
+        argv, environ, directory = fields
         self._began = time.monotonic()
         self._hops = hops
         self._adopt = adopt
-        self.linger = float(linger)
+        self.linger = 0.0
         self.held: list[SharedHop] = []
         self._options: Options = options.parse(list(map(text, unpack(argv))))
         self._environ = dict(text(pair).split("=", 1) for pair in unpack(environ))
@@ -149,10 +150,20 @@ class Job:
         self._entering: SharedHop | None = None  # that is being logged in to
         self._stream: Stream | None = None  # to it
         self._gone = False  # the relay has
-        environ_kept = {name: value for name, value in self._environ.items() if name != VARIABLE}
-        defaults = Defaults(self._children())
         self._found: list[HopSettings] = []
         self._places: list[str] = []
+        self._ahead: Ahead | None = None
+        same = sorted(f"{name}={value}" for name, value in self._environ.items() if name not in PASSING)
+        self._call = digest([*map(text, unpack(argv)), "", *same, self._directory])
+        if (before := hops.remembered(self._call)) is not None:
+            self._ahead = Ahead(*before, self._options.netcat_for(before[0].name))
+
+    def read(self, fields: Sequence[bytes]) -> None:
+        """It has said what that means. Raises ValueError when that is nonsense."""
+        linger, *names = fields
+        self.linger = float(linger)
+        environ_kept = {name: value for name, value in self._environ.items() if name != VARIABLE}
+        defaults = Defaults(self._children())
         for name in names:
             place, spelled, lines, words = unpack(name)
             self._places.append(text(place))
@@ -174,8 +185,18 @@ class Job:
         except RelayError as error:
             raise error.at(self._progress.place) from error.__cause__
 
+    def close(self) -> None:
+        """It is over: let go of everything, but for a channel that was handed out."""
+        if self._ahead is not None:
+            self._ahead.drop()
+        self._hops.let_go(self.held, self.linger)
+
     def _open(self) -> ChannelStream:
         keys = self._keys()
+        if not keys:
+            raise BadMessage("a route without hops")
+        if (stream := self._take_ahead(keys)) is not None:
+            return stream
         if not all(map(self._hops.has, keys)):
             self._check_engine()
         outer: SharedHop | None = None
@@ -183,10 +204,29 @@ class Job:
             self._progress.at(place)
             self._prompt.batch = settings.yes("batchmode")
             outer = self._enter(name, settings, outer)
-        if outer is None:
-            raise BadMessage("a route without hops")
         self._progress.at(self._places[-1])
-        return self._forward(outer, self._found[-1])
+        target = self._found[-1]
+        stream = self._forward(outer, target)
+        self._hops.remember(self._call, keys[-1], (target.hostname, target.port))
+        return stream
+
+    def _take_ahead(self, keys: list[str]) -> ChannelStream | None:
+        """The channel that was opened ahead, when it is the right one."""
+        ahead, self._ahead = self._ahead, None
+        if ahead is None:
+            return None
+        target = self._found[-1]
+        if ahead.hop.key != keys[-1] or ahead.to != (target.hostname, target.port):
+            ahead.drop()
+            return None
+        outer: SharedHop | None = None
+        for name, settings in zip(keys, self._found, strict=False):
+            outer = self._hold(name, settings, outer)
+        self._progress.at(self._places[-1])
+        stream = ahead.take(self._progress)
+        if stream is None:
+            self._hops.retire(ahead.hop.path[0])
+        return stream
 
     def give_up(self) -> None:
         """The relay has gone: nobody is to wait for its login. From any thread.
@@ -270,10 +310,10 @@ class Job:
         self._adopt(session)
         return session
 
-    def _forward(self, hop: SharedHop, to: HopSettings) -> ChannelStream:
+    def _forward(self, hop: SharedHop | None, to: HopSettings) -> ChannelStream:
         """A channel from a hop to what follows it."""
-        if hop.session is None:
-            raise Abandoned(f"{hop.name} was left")
+        if hop is None or hop.session is None:
+            raise Abandoned("the hop before was left")
         netcat = self._options.netcat_for(hop.name)
         return hop.session.forward(to.hostname, to.port, self._progress, netcat, self._progress.left() + GRACE)
 
