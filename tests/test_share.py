@@ -19,7 +19,7 @@ from contract import MIB, SOON, Command, Ends, Meanwhile, StreamContract, digest
 from hypothesis import given
 from hypothesis import strategies as st
 from lab import ROOT, SCRIPT, Lab
-from peers import LOOPBACK, until
+from peers import LOOPBACK, Listener, until
 from terminal import Terminal
 from test_login_asked import passwords, scripted
 
@@ -294,7 +294,8 @@ def test_idle_ends_and_new_relays_at_the_same_time(shared: Lab) -> None:
         before = holders(shared)
         if before:
             until(lambda before=before: holders(shared) != before or random.random() < 0.2, "end, or nearly", SOON)  # type: ignore[misc]
-        assert shared.ssh("h1/h3", "echo $SERVER").stdout == "h3\n"
+        done = shared.ssh("h1/h3", "echo $SERVER")
+        assert done.stdout == "h3\n", done.stderr
 
 
 def test_fdpass_leaves_no_process(shared: Lab) -> None:
@@ -488,6 +489,53 @@ def test_nothing_is_left_behind_by_many_relays(shared: Lab) -> None:
     assert descriptors() <= before + 1
     threads = os.listdir(f"/proc/{holder(shared)}/task")
     assert len(threads) < 12
+
+
+# What is opened ahead
+
+
+def test_what_is_opened_ahead_is_what_is_used(shared: Lab) -> None:
+    for _ in range(3):
+        assert shared.ssh("h1/h3", "echo $SERVER").stdout == "h3\n"
+    assert len(shared["h1"].forwards()) == 3
+
+
+def test_the_same_words_may_mean_another_place(shared: Lab) -> None:
+    """Between two relays ssh_config has changed; what was opened ahead is closed again."""
+    for name in ("h2", "h3"):
+        shared.host("there", HostName=LOOPBACK, Port=shared[name].port, HostKeyAlias="x")
+        assert shared.pyrelay("h1/there", stdin="").stdout.startswith("SSH-2.0-")
+    assert [port for _, port in shared["h1"].forwards()] == [shared[name].port for name in ("h2", "h2", "h3")]
+    assert logins(shared)[0] == 1
+    until(lambda: " 0 relays" in control(shared, "list"), "end of the relays")
+
+
+def test_a_refusal_ahead_is_told_as_any(shared: Lab) -> None:
+    """The place was there before, and is not now."""
+
+    def serve(connection: socket.socket) -> None:
+        with connection:
+            connection.sendall(b"x")
+
+    listener = Listener(serve)
+    route = f"h1/{LOOPBACK}:{listener.port}"
+    try:
+        assert shared.pyrelay(route).stdout == "x"
+    finally:
+        listener.stop()
+    done = shared.pyrelay(route)
+    assert done.returncode == 1
+    where = f"{LOOPBACK} port {listener.port}"
+    words = f"target ({LOOPBACK}:{listener.port}): connection refused (says shared hop (h1) of {where})"
+    assert done.stderr == f"pyrelay: {words}\n"
+
+
+def test_a_hop_that_is_dead_ahead(shared: Lab) -> None:
+    assert shared.ssh("h1/h3", "echo $SERVER").stdout == "h3\n"
+    for connection in shared["h1"].connections:
+        os.killpg(connection.process.pid, signal.SIGKILL)
+    assert shared.ssh("h1/h3", "echo $SERVER").stdout == "h3\n"
+    assert logins(shared)[0] == 2
 
 
 # Messages

@@ -152,11 +152,15 @@ class Hops:
                 del self._uses[next(iter(self._uses))]
 
     def remembered(self, call: str) -> tuple[SharedHop, str, int] | None:
-        """Where a relay that was called so has gone, when it can go there again."""
+        """Where a relay that was called so has gone, when it can go there again; the hops to there are held then."""
         with self._lock:
             key, host, port = self._uses.get(call, ("", "", 0))
             hop = self._hops.get(key)
-            return (hop, host, port) if hop is not None and hop.alive else None
+            if hop is None or not hop.alive:
+                return None
+            for each in hop.path:
+                each.relays += 1
+            return hop, host, port
 
     def let_go(self, hops: Sequence[SharedHop], linger: float, moved: int = 0) -> None:
         """A request or a relay that has held these hops has ended. linger: seconds that they are to be kept."""

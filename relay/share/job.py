@@ -156,6 +156,7 @@ class Job:
         same = sorted(f"{name}={value}" for name, value in self._environ.items() if name not in PASSING)
         self._call = digest([*map(text, unpack(argv)), "", *same, self._directory])
         if (before := hops.remembered(self._call)) is not None:
+            self.held += before[0].path
             self._ahead = Ahead(*before, self._options.netcat_for(before[0].name))
 
     def read(self, fields: Sequence[bytes]) -> None:
@@ -219,9 +220,6 @@ class Job:
         if ahead.hop.key != keys[-1] or ahead.to != (target.hostname, target.port):
             ahead.drop()
             return None
-        outer: SharedHop | None = None
-        for name, settings in zip(keys, self._found, strict=False):
-            outer = self._hold(name, settings, outer)
         self._progress.at(self._places[-1])
         stream = ahead.take(self._progress)
         if stream is None:
