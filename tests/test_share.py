@@ -78,6 +78,14 @@ def under_way(ends: Ends) -> Ends:
     return ends
 
 
+def program(lab: Lab, *lines: str) -> None:
+    """Have the lab run a pyrelay that has been changed by these lines of Python."""
+    script = SCRIPT.format(python=sys.executable, root=str(ROOT))
+    lab.program.unlink()
+    lab.program.write_text(script.replace("from relay.cli", "\n".join([*lines, "from relay.cli"])))
+    lab.program.chmod(0o755)
+
+
 def control(lab: Lab, name: str) -> str:
     return lab.pyrelay("-O", name).stdout
 
@@ -204,6 +212,22 @@ def test_files_and_devices_for_stdin_and_stdout(shared: Lab) -> None:
     ends.close()
 
 
+def test_a_netcat_that_dies_is_told_and_holds_up_nobody(lab: Lab) -> None:
+    """Nobody waits for a status that it does not have: the thread that would is the one that serves all."""
+    lab.server("h1", extra="AllowTcpForwarding no")
+    lab.server("h2")
+    program(lab, "from relay.ssh import netcat", "netcat._LAST_WORDS = 600.0")
+    killed = lab.start(
+        *(lab.program, "-F", lab.write_config(), *AGAIN, "--netcat-command", "echo why >&2; kill -9 $$", "h1/h2")
+    )
+    assert killed.communicate(timeout=SOON) == (
+        b"",
+        b"pyrelay: shared hop (h1): why\n"
+        b"pyrelay: the netcat on shared hop (h1) ended; "
+        b"nothing came from 127.0.0.1 port %d\n" % lab["h2"].port,
+    )
+
+
 # Who ends what
 
 
@@ -251,12 +275,7 @@ def test_a_hop_that_dies_is_told_to_its_relays_and_made_anew(shared: Lab) -> Non
 @pytest.mark.parametrize("dead", ["h1", "h2"])
 def test_a_hop_that_is_dead_without_a_word_is_made_anew(shared: Lab, dead: str) -> None:
     """Who was on it gets the reason when ServerAlive notices; who comes next has a new one at the first try."""
-    hasty = "from relay.share import hops\nhops.QUIET = 0.0\n"  # asked for a sign of life each time
-    shared.program.unlink()
-    shared.program.write_text(
-        SCRIPT.format(python=sys.executable, root=str(ROOT)).replace("from relay.cli", f"{hasty}from relay.cli")
-    )
-    shared.program.chmod(0o755)
+    program(shared, "from relay.share import hops", "hops.QUIET = 0.0")  # asked for a sign of life each time
     shared.host(dead, ServerAliveInterval="1", ServerAliveCountMax="8")
     ends = under_way(relay(shared, "h1/h2"))
     (connection,) = shared[dead].connections

@@ -65,7 +65,7 @@ class Share:
             _Conversation(self._wire, progress, prompt).run()
         except (Ended, BadMessage) as error:
             raise _holder_gone() from error
-        return SharedStream(self._wire, detached=self._detached)
+        return SharedStream(self._wire, progress, detached=self._detached)
 
 
 class _Conversation:
@@ -128,8 +128,9 @@ class SharedStream:
     detached: this process is not to wait for its end.
     """
 
-    def __init__(self, wire: Wire, *, detached: bool) -> None:
+    def __init__(self, wire: Wire, progress: Progress, *, detached: bool) -> None:
         self._detached = detached
+        self._progress = progress
         self._wire = wire
 
     def serve(self, stdin: int, stdout: int, parent: int) -> int:
@@ -161,6 +162,9 @@ class SharedStream:
                 elif kind == "eof":
                     watched.unregister(stdout)
                     _close(stdout)
+                elif kind == "say":
+                    place, words = map(text, fields)
+                    self._progress.tell(words, place=place)
                 elif kind == "ended":
                     return 0
                 elif kind == "failed":

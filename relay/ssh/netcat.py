@@ -124,8 +124,15 @@ class NetcatStream(ChannelStream):
         return flow
 
     def loss(self, flow: Flow) -> RelayError | None:
-        """Why an attached stream has ended, when that was no orderly end."""
-        return super().loss(flow) or (None if flow.began else self.failure())
+        """Why an attached stream has ended, when that was no orderly end.
+
+        Waits for no word of the server, since whoever asks may serve others:
+        a Flow with a status is only over once that has come, or will not.
+        """
+        if (loss := super().loss(flow)) or flow.began:
+            return loss
+        self._listener.join(_LAST_WORDS)  # it has been told of the end
+        return self._verdict()
 
     def check(self) -> None:
         """Raise RelayError when the command has failed. For who has read the end of the stream, and nothing else."""
@@ -142,6 +149,9 @@ class NetcatStream(ChannelStream):
             known.clear()
             if self.channel.exit_status < 0:
                 known.wait(_LAST_WORDS)
+        return self._verdict()
+
+    def _verdict(self) -> RelayError | None:
         status = self.channel.exit_status
         if status == 0:
             return None
