@@ -439,6 +439,32 @@ def test_another_user_is_refused(shared: Lab) -> None:
     assert done.stdout == "b''\n"
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can be somebody else")
+def test_a_holder_of_another_user_is_refused(shared: Lab) -> None:
+    directory = shared.home / ".ssh" / "pyrelay"
+    directory.mkdir(parents=True, mode=0o700)
+    script = (
+        "import os, socket, sys; s = socket.socket(socket.AF_UNIX); s.bind(sys.argv[1]);"
+        "os.seteuid(65534); s.listen(); print('listens', flush=True); sys.stdin.read()"
+    )
+    other = shared.start(*(sys.executable, "-c", script, str(directory / f"{__version__}.sock")), stdin=subprocess.PIPE)
+    assert other.stdout
+    assert other.stdout.readline() == b"listens\n"
+    done = shared.pyrelay("h1/h3")
+    assert (done.returncode, done.stderr) == (1, f"pyrelay: --share: who listens in {directory} is another user\n")
+    assert logins(shared) == [0, 0, 0]
+
+
+def test_a_holder_that_is_stopped_is_not_waited_for_for_ever(shared: Lab) -> None:
+    assert shared.ssh("h1/h3", "echo $SERVER").stdout == "h3\n"
+    program(shared, "from relay.share import place", "place.SILENCE = 0.5")
+    os.kill(holder(shared), signal.SIGSTOP)
+    for arguments in (("h1/h3",), ("-O", "check")):
+        done = shared.pyrelay(*arguments)
+        assert done.returncode == 1
+        assert done.stderr == "pyrelay: --share: the process that holds the shared hops does not answer\n"
+
+
 @pytest.mark.parametrize("before", ["a stale socket", "a file", "nothing"])
 def test_what_is_left_over_is_replaced(shared: Lab, before: str) -> None:
     directory = shared.home / ".ssh" / "pyrelay"

@@ -28,6 +28,7 @@ SOCKET, LOCK = f"{__version__}.sock", f"{__version__}.lock"
 SHORT = 90  # bytes of a path that fit in sun_path everywhere, with a suffix
 BACKLOG = 1024
 PATIENCE = 10.0  # seconds for a holder that is just beginning, or ending
+SILENCE = 60.0  # seconds without a first word, after which a holder is stopped, or stuck; it takes milliseconds
 LOOK_AGAIN = 0.005  # seconds
 
 
@@ -62,6 +63,7 @@ def find(path: str) -> Wire:
     It has answered: it takes requests.
     """
     sock = socket(AF_UNIX)
+    sock.settimeout(SILENCE)
     try:
         _near(path, lambda base: sock.connect(os.path.join(base, SOCKET)))
         _check_peer(sock, path)
@@ -69,6 +71,8 @@ def find(path: str) -> Wire:
         kind, _ = wire.receive()
     except (OSError, Ended, BadMessage) as error:
         sock.close()
+        if isinstance(error, TimeoutError) or isinstance(error.__cause__, TimeoutError):
+            raise RelayError("--share: the process that holds the shared hops does not answer") from error
         raise Gone from error
     except BaseException:
         sock.close()
@@ -76,6 +80,7 @@ def find(path: str) -> Wire:
     if kind != "welcome":
         sock.close()
         raise Gone
+    sock.settimeout(None)
     return wire
 
 
