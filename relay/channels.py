@@ -38,10 +38,10 @@ class ChannelRelay(Relay):
         for end in (stdin, stdout):
             end.do_not_wait()
 
-    def run(self) -> int:
+    def run(self, alarm: int = -1) -> int:
         """Relay until it is over; return the exit status."""
         try:
-            status = super().run()
+            status = super().run(alarm)
         except RelayError:
             self.gone = True  # or will be: stdout is of no use any more
             raise

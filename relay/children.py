@@ -11,6 +11,7 @@ import _signal  # type: ignore[import-not-found]  # signal makes enums of it, wh
 import os
 from _thread import RLock, allocate_lock
 from select import POLLIN, poll
+from time import monotonic, sleep
 
 from relay.errors import RelayError
 
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from subprocess import Popen
 
 CHUNK = 64 * 1024  # bytes read at once
+PATIENCE = 1.0  # seconds that a program may take to end when it is told to
+LOOK_AGAIN = 0.005  # seconds
 
 
 class Children:
@@ -72,20 +75,21 @@ class Children:
     def end(self) -> None:
         """End all that still run: SIGHUP as ssh sends its ProxyCommand, then SIGTERM for what ignores that.
 
-        The last one first, since its stream may go through the others.
+        The last one first, since its stream may go through the others. What
+        then has not ended within PATIENCE is killed: ssh at a question may not
+        have noticed (readpass.c marks a signal, and then waits for what is typed).
         """
         with self._lock:
             self._ended = True
             for child in reversed(self._running):
                 if child.poll() is None:
-                    gentle = (_signal.SIGHUP, _signal.SIGTERM)
-                    signals = (_signal.SIGKILL,) if child in self._hushed else gentle
-                    for pid in _family(child.pid):
-                        for signal in signals:
-                            try:
-                                os.kill(pid, signal)
-                            except OSError:  # it has gone already, or it belongs to another user
-                                pass
+                    _signal_family(child.pid, (_signal.SIGHUP, _signal.SIGTERM), hushed=child in self._hushed)
+            until = monotonic() + PATIENCE
+            for child in reversed(self._running):
+                while child.poll() is None and monotonic() < until:
+                    sleep(LOOK_AGAIN)
+                if child.poll() is None:
+                    _signal_family(child.pid, (), hushed=True)
 
 
 class Asked:
@@ -160,6 +164,16 @@ class Asked:
             if pid:
                 self.returncode = os.waitstatus_to_exitcode(status)
         return self.returncode
+
+
+def _signal_family(pid: int, signals: Sequence[int], *, hushed: bool) -> None:
+    """Send signals to a process and to all that it has started; hushed: SIGKILL instead."""
+    for each in _family(pid):
+        for signal in (_signal.SIGKILL,) if hushed else signals:
+            try:
+                os.kill(each, signal)
+            except OSError:  # it has gone already, or it belongs to another user
+                pass
 
 
 def _family(pid: int) -> list[int]:

@@ -119,7 +119,7 @@ def relay(chosen: Options, parent: int, argv: Sequence[str]) -> int:
         elif chosen.fdpass:
             fdpass.hand_over(stream, STDOUT)
             return 0
-        return pump.relay(stream, STDIN, STDOUT, parent=parent)
+        return pump.relay(stream, STDIN, STDOUT, parent=parent, alarm=guard.alarm())
     except guard.Gone:
         return EXIT_FAILED
     finally:

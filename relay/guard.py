@@ -74,6 +74,19 @@ def watch(work: Callable[[], T], progress: Progress, stdin: int, stdout: int, pa
     return outcome[0]
 
 
+def alarm() -> int:
+    """A descriptor that can be read from once a signal has come: for who polls without an end.
+
+    A handler runs between two steps of the interpreter, so a signal that comes
+    just before the call of poll() would wait until that returns.
+    """
+    near, far = os.pipe()
+    for fd in (near, far):
+        os.set_blocking(fd, False)
+    _signal.set_wakeup_fd(far, warn_on_full_buffer=False)
+    return near
+
+
 def clean_up_on_signals(clean_up: Callable[[], None]) -> None:
     """From now on SIGHUP, SIGINT, SIGQUIT and SIGTERM end the process after clean_up.
 

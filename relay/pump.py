@@ -10,7 +10,7 @@ from __future__ import annotations
 import _socket
 import os
 from errno import EPIPE
-from select import POLLERR, POLLHUP, poll
+from select import POLLERR, POLLHUP, POLLIN, poll
 
 from relay.errors import RelayError, words
 from relay.way import CarriedWay, EndError, ReadError, Stdio, Stream, Way, WriteError
@@ -22,14 +22,18 @@ if TYPE_CHECKING:
     from relay.share.client import SharedStream
     from relay.ssh.channel import ChannelStream
 
+SIGNALS_MOST = 64  # read at once
 CHECK_PARENT = 0.5  # seconds between two looks at who the parent is
 LINGER = 1.0  # seconds without a word from stdin, after which a server that has said its last is taken to have gone
 LAST_WORDS = 16  # moves; more than ssh can have left behind in a pipe or a socket
 
 
-def relay(stream: _socket.socket | ChannelStream | SharedStream, stdin: int, stdout: int, *, parent: int) -> int:
+def relay(
+    stream: _socket.socket | ChannelStream | SharedStream, stdin: int, stdout: int, *, parent: int, alarm: int = -1
+) -> int:
     """Relay until it is over; return the exit status.
 
+    alarm: a descriptor that says that a signal has come (guard.alarm).
     parent: the process that started this one. Another parent means that ssh
     has gone, but only until a byte of the target has been delivered: later,
     `ssh -f` and ControlPersist change the parent of a session that lives.
@@ -38,21 +42,21 @@ def relay(stream: _socket.socket | ChannelStream | SharedStream, stdin: int, std
     """
     if isinstance(stream, _socket.socket):
         # (A socket to a program that carries the stream knows whether that has failed.)
-        return _raw(stream, stdin, stdout, parent, getattr(stream, "check", None)).run()
+        return _raw(stream, stdin, stdout, parent, getattr(stream, "check", None)).run(alarm)
 
     if hasattr(stream, "serve"):
-        return stream.serve(stdin, stdout, parent)
+        return stream.serve(stdin, stdout, parent, alarm)
 
     from relay.channels import ChannelRelay  # noqa: PLC0415  (a raw relay has none)
 
     if (flow := stream.attach()) is not None:
-        return ChannelRelay(stream, flow, Stdio(stdin), Stdio(stdout), parent).run()
+        return ChannelRelay(stream, flow, Stdio(stdin), Stdio(stdout), parent).run(alarm)
 
     from relay.bridge import Bridge  # noqa: PLC0415  (threads: only where there is no better way)
 
     with Bridge(stream) as bridge:
         whole = _raw(bridge.socket, stdin, stdout, parent, bridge.check)
-        status = whole.run()
+        status = whole.run(alarm)
         bridge.check()
         bridge.send_the_rest(gone=whole.gone)
         return status
@@ -86,9 +90,11 @@ class Relay:
         self.lost: OSError | None = None  # why nothing more could be sent
         self.table: dict[int, int] = {}  # what is polled for, by file descriptor
         self.poll = poll()
+        self.alarm = -1
 
-    def run(self) -> int:
-        """Relay until it is over; return the exit status."""
+    def run(self, alarm: int = -1) -> int:
+        """Relay until it is over; return the exit status. alarm: see `relay`."""
+        self.alarm = alarm
         try:
             while self.out.open or self.back.open:
                 ready = self.wait()
@@ -116,12 +122,18 @@ class Relay:
             self.poll = poll()
             for fd, events in table.items():
                 self.poll.register(fd, events)
+            if self.alarm >= 0:
+                self.poll.register(self.alarm, POLLIN)
         seconds: float | None = None
         if not self.back.open:
             seconds = LINGER if self.out.waits_for == self.stdin.fd else None
         elif not self.link_up:
             seconds = CHECK_PARENT
-        return dict(self.poll.poll(seconds if seconds is None else seconds * 1000))
+        while True:
+            ready = dict(self.poll.poll(seconds if seconds is None else seconds * 1000))
+            if ready.pop(self.alarm, None) is None:
+                return ready
+            os.read(self.alarm, SIGNALS_MOST)  # its handler has run by now
 
     def interests(self) -> dict[int, int]:
         """What to poll for, by file descriptor."""

@@ -14,7 +14,7 @@ from lab import Lab
 from sshd import privilege_separation
 
 # A shell that starts the tests in its background has them ignore SIGINT, and so all that they start would, too.
-for number in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM):
+for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGTERM):
     if signal.getsignal(number) is signal.SIG_IGN:
         signal.signal(number, signal.default_int_handler)
 

@@ -6,10 +6,12 @@ import os
 import signal
 import socket
 import subprocess
+import sys
 import threading
 from typing import TYPE_CHECKING
 
 import pytest
+from lab import ROOT
 
 from relay import guard
 from relay.errors import RelayError, TimedOut
@@ -149,3 +151,14 @@ def test_a_signal_that_is_ignored_from_the_start_stays_so(lab: Lab) -> None:
                 program.send_signal(signal.SIGHUP)
         program.stdin.close()
         assert program.wait(10) == 0
+
+
+def test_a_signal_is_not_slept_through() -> None:
+    """One that comes when poll() is about to be called must not wait until that returns."""
+    script = (
+        "import os, select, signal; from relay import guard; alarm = guard.alarm();"
+        "signal.signal(signal.SIGHUP, lambda *_: None); os.kill(os.getpid(), signal.SIGHUP);"
+        "print(select.select([alarm], [], [], 60)[0] == [alarm])"
+    )
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, check=True, text=True)
+    assert done.stdout == "True\n"

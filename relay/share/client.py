@@ -133,7 +133,7 @@ class SharedStream:
         self._progress = progress
         self._wire = wire
 
-    def serve(self, stdin: int, stdout: int, parent: int) -> int:
+    def serve(self, stdin: int, stdout: int, parent: int, alarm: int = -1) -> int:
         """Hand stdin and stdout over, and wait for the end; return the exit status. Raises RelayError.
 
         parent: the process that started this one; another one says that ssh
@@ -141,36 +141,43 @@ class SharedStream:
         """
         try:
             self._wire.send("serve", int(self._detached), fds=(stdin, stdout))
-            return 0 if self._detached else self._wait(stdin, stdout, parent)
+            return 0 if self._detached else self._wait(stdin, stdout, parent, alarm)
         except (Ended, BadMessage) as error:
             raise _holder_gone() from error
 
-    def _wait(self, stdin: int, stdout: int, parent: int) -> int:
+    def _wait(self, stdin: int, stdout: int, parent: int, alarm: int) -> int:
         watched = select.poll()
         watched.register(self._wire.socket, select.POLLIN)
         watched.register(stdout, 0)  # that its reader has gone is said unasked
         if os.isatty(stdin):
             watched.register(stdin, 0)
+        if alarm >= 0:
+            watched.register(alarm, select.POLLIN)
         link_up = False
         while True:
             happened = [fd for fd, _ in watched.poll(None if link_up else LOOK_ROUND * 1000)]
-            if self._wire.socket.fileno() in happened:
+            if alarm in happened:
+                os.read(alarm, 64)  # its handler has run by now
+            elif self._wire.socket.fileno() in happened:
                 kind, fields = self._wire.receive()
-                if kind == "up":
-                    link_up = True
-                    _leave_terminal(stdin)
-                elif kind == "eof":
-                    watched.unregister(stdout)
-                    _close(stdout)
-                elif kind == "say":
-                    place, words = map(text, fields)
-                    self._progress.tell(words, place=place)
-                elif kind == "ended":
+                if kind == "ended":
                     return 0
-                elif kind == "failed":
+                if kind == "failed":
                     raise failure(fields)
+                link_up = link_up or kind == "up"
+                if kind == "say":
+                    self._progress.tell(text(fields[1]), place=text(fields[0]))
+                self._heed(kind, stdin, stdout, watched)
             elif happened or (not link_up and os.getppid() != parent):
                 return 0  # ssh has gone; the holder sees that we have
+
+    def _heed(self, kind: str, stdin: int, stdout: int, watched: select.poll) -> None:
+        """What the holder says on the way."""
+        if kind == "up":
+            _leave_terminal(stdin)
+        elif kind == "eof":
+            watched.unregister(stdout)
+            _close(stdout)
 
 
 def failure(fields: Sequence[bytes]) -> RelayError:

@@ -7,10 +7,12 @@ relays are moved by the loop, in one thread. It ends with the last hop.
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import socket
 import threading
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import uvloop
@@ -66,6 +68,9 @@ class Holder:
 
     def run(self) -> None:
         """Serve until there is nothing more to serve."""
+        with suppress(OSError, ValueError):  # a relay takes three descriptors, and many shells allow 1024
+            most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+            resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
         self._listener.setblocking(False)
         self.loop.add_reader(self._listener.fileno(), self._accept)
         self.loop.add_signal_handler(signal.SIGTERM, self.exit)
@@ -78,7 +83,11 @@ class Holder:
     def _accept(self) -> None:
         try:
             sock, _ = self._listener.accept()
-        except OSError:
+        except BlockingIOError:
+            return
+        except OSError:  # no more descriptors: they wait at the door
+            self.loop.remove_reader(self._listener.fileno())
+            self.loop.call_later(LOOK, self._listen_again)
             return
         sock.setblocking(True)
         if place.peer_uid(sock) != os.geteuid():
@@ -90,6 +99,10 @@ class Holder:
         except RuntimeError:  # there are as many as may be
             sock.close()
             self._requests -= 1
+
+    def _listen_again(self) -> None:
+        if self._listening:
+            self.loop.add_reader(self._listener.fileno(), self._accept)
 
     def _serve(self, wire: Wire) -> None:
         """A request, in a thread of its own."""
