@@ -7,7 +7,8 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from typing import TypeVar
 
 from peers import missing, need
@@ -41,6 +42,22 @@ def in_namespace(work: Callable[[], T]) -> T:
     if failure:
         raise failure[0]
     return outcome[0]
+
+
+@contextmanager
+def far_namespace() -> Iterator[tuple[int, tuple[str, ...]]]:
+    """Another network namespace, which ends with the block: a process in it, and what runs a command there."""
+    with ExitStack() as ends:
+        far = ends.enter_context(
+            subprocess.Popen([need("unshare"), "--net", "cat"], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        )
+        assert far.stdin is not None
+        assert far.stdout is not None
+        ends.callback(far.stdin.close)  # which ends it, and with it the namespace
+        far.stdin.write(b"\n")
+        far.stdin.flush()
+        assert far.stdout.read(1) == b"\n"  # unshare has become cat: the namespace is there
+        yield far.pid, (need("nsenter"), f"--net=/proc/{far.pid}/ns/net")
 
 
 def ip(*words: str, within: tuple[str, ...] = ()) -> None:

@@ -166,8 +166,7 @@ class Soak:
         until(lambda: session.received > session.size // 10 or bool(session.wrong), "first tenth", HOURS)
         early = needs(relay)
         late = early
-        while session.received < session.size * 9 // 10 and not session.wrong:
-            time.sleep(0.05)
+        until(lambda: session.received >= session.size * 9 // 10 or bool(session.wrong), "nine tenths", HOURS)
         with suppress(FileNotFoundError, ProcessLookupError):
             late = needs(relay)
         session.succeed()
@@ -214,7 +213,7 @@ class Soak:
         with suppress(ProcessLookupError):  # a session that is fast may be over
             os.kill(victim, number)
             if number == signal.SIGSTOP:
-                time.sleep(self.chance.random())
+                time.sleep(self.chance.random())  # how long it is stopped: nothing ends that but we
                 os.kill(victim, signal.SIGCONT)
         began = time.monotonic()
         if number == signal.SIGSTOP:

@@ -9,11 +9,11 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 
 import pytest
 from lab import Lab
-from namespaces import in_namespace, ip
+from namespaces import far_namespace, in_namespace, ip
 from peers import need, until
 
 NEAR, FAR = "10.98.0.1", "10.98.0.129"
@@ -43,18 +43,8 @@ RUNNING = 4 << 20  # bytes in each direction, after which a transfer is under wa
 @contextmanager
 def far_side() -> Iterator[tuple[str, ...]]:
     """Another namespace, at the far end of a cable; what runs a command there."""
-    with ExitStack() as ends:
-        far = ends.enter_context(
-            subprocess.Popen([need("unshare"), "--net", "cat"], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-        )
-        assert far.stdin is not None
-        assert far.stdout is not None
-        ends.callback(far.stdin.close)  # which ends it, and with it the namespace
-        far.stdin.write(b"\n")
-        far.stdin.flush()
-        assert far.stdout.read(1) == b"\n"  # unshare has become cat: the namespace is there
-        enter = (need("nsenter"), f"--net=/proc/{far.pid}/ns/net")
-        ip("link", "add", "near", "type", "veth", "peer", "name", "far", "netns", str(far.pid))
+    with far_namespace() as (pid, enter):
+        ip("link", "add", "near", "type", "veth", "peer", "name", "far", "netns", str(pid))
         ip("addr", "add", f"{NEAR}/24", "dev", "near")
         ip("link", "set", "near", "up")
         ip("link", "set", "lo", "up", within=enter)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import re
-import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import NamedTuple, TypeAlias
@@ -20,7 +19,7 @@ from faults import BANNER, FAULTS, Peer, Wire, full_port, http, socks4, socks5, 
 from faulty_resolver import Resolver
 from lab import Lab
 from namespaces import in_namespace
-from peers import LOOPBACK, closed_port, need
+from peers import LOOPBACK, closed_port, need, until
 
 DEADLINE = 8  # seconds; many times what the way to any fault takes
 CIPHER = "aes128-ctr"
@@ -296,8 +295,7 @@ class Run:
 
     def until_reached(self) -> None:
         """Wait until the fault begins, or all is over."""
-        while not self.reached() and self.process.poll() is None:
-            time.sleep(0.01)
+        until(lambda: self.reached() or self.process.poll() is not None, "fault")
 
     def finish(self) -> None:
         """Wait until it ends, and look at what has come of it."""

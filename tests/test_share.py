@@ -19,7 +19,7 @@ from contract import MIB, SOON, Command, Ends, Meanwhile, StreamContract, digest
 from hypothesis import given
 from hypothesis import strategies as st
 from lab import ROOT, SCRIPT, Lab
-from peers import LOOPBACK, Listener, until
+from peers import LOOPBACK, Listener, missing, until
 from terminal import Terminal
 from test_login_asked import passwords, scripted
 
@@ -419,8 +419,13 @@ def test_a_long_name_of_the_directory(shared: Lab) -> None:
     assert (runtime / "pyrelay" / f"{__version__}.sock").is_socket()
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can be somebody else")
+def need_another_user() -> None:
+    if os.geteuid() != 0:
+        missing("only root can be somebody else")
+
+
 def test_another_user_is_refused(shared: Lab) -> None:
+    need_another_user()
     assert shared.ssh("h1/h3", "echo $SERVER").stdout == "h3\n"
     directory = shared.home / ".ssh" / "pyrelay"
     for each in (directory, directory.parent, shared.home):
@@ -439,8 +444,8 @@ def test_another_user_is_refused(shared: Lab) -> None:
     assert done.stdout == "b''\n"
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can be somebody else")
 def test_a_holder_of_another_user_is_refused(shared: Lab) -> None:
+    need_another_user()
     directory = shared.home / ".ssh" / "pyrelay"
     directory.mkdir(parents=True, mode=0o700)
     script = (

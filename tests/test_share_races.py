@@ -157,7 +157,7 @@ def test_anything_at_any_moment(shared: Lab, echo: int) -> None:
         thread.start()
     while time.monotonic() < end:
         what = chance.choice(["stop", "exit", "kill", "nothing", "nothing"])
-        time.sleep(chance.uniform(0, 1.5))  # any moment
+        time.sleep(chance.uniform(0, 1.5))  # at any moment is what is tested: to wait for an event would choose one
         if what != "nothing":
             relays.disturb(what)
     for thread in threads:

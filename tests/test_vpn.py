@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import socket
 import subprocess
-import threading
-from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
-from peers import missing, need
+from namespaces import far_namespace, in_namespace, ip
+from peers import missing
 
 if TYPE_CHECKING:
     from lab import Lab
 
 NEAR, FAR = "10.99.99.1", "10.99.99.2"
-CLONE_NEWNET = 0x40000000  # sched.h
 SERVER = f"""\
 import socket
+import subprocess
 with socket.create_server(("{FAR}", 7)) as listener:
     print("listening", flush=True)
     connection, (peer, _) = listener.accept()
@@ -30,37 +28,11 @@ def test_a_tunnel_through_a_chain(lab: Lab) -> None:
     """What the recipe of the README does, with the client in one namespace and the target in another."""
     if os.geteuid() != 0 or not os.path.exists("/dev/net/tun"):
         missing("a tunnel needs root and /dev/net/tun")
-    failure: list[BaseException] = []
-
-    def run() -> None:
-        try:
-            in_a_namespace(lab)
-        except BaseException as error:
-            failure.append(error)
-
-    # A namespace belongs to a thread, and to the threads and processes that it starts.
-    thread = threading.Thread(target=run)
-    thread.start()
-    thread.join()
-    if failure:
-        raise failure[0]
+    in_namespace(lambda: through_a_tunnel(lab))
 
 
-def in_a_namespace(lab: Lab) -> None:
-    libc = ctypes.CDLL(None, use_errno=True)
-    assert libc.unshare(CLONE_NEWNET) == 0, os.strerror(ctypes.get_errno())
-    ip("link", "set", "lo", "up")
-    with ExitStack() as ends:
-        far = ends.enter_context(
-            subprocess.Popen([need("unshare"), "--net", "cat"], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-        )
-        assert far.stdin is not None
-        assert far.stdout is not None
-        ends.callback(far.stdin.close)  # which ends it, and with it the namespace
-        far.stdin.write(b"\n")
-        far.stdin.flush()
-        assert far.stdout.read(1) == b"\n"  # unshare has become cat: the namespace is there
-        enter = (need("nsenter"), f"--net=/proc/{far.pid}/ns/net")
+def through_a_tunnel(lab: Lab) -> None:
+    with far_namespace() as (_, enter):
         lab.servers("h1", "h2")
         lab.server("h3", extra="PermitTunnel point-to-point", within=enter)
         ssh = lab.start(
@@ -78,7 +50,3 @@ def in_a_namespace(lab: Lab) -> None:
         assert server.stdout.readline() == b"listening\n"
         with socket.create_connection((FAR, 7), timeout=20) as connection:
             assert connection.recv(100).decode() == NEAR
-
-
-def ip(*words: str, within: tuple[str, ...] = ()) -> None:
-    subprocess.run([*within, need("ip"), *words], check=True)
