@@ -61,7 +61,9 @@ install: ## install under PREFIX (/usr/local), for a package under DESTDIR
 	@# What came along names DESTDIR; the one script that is wanted must not.
 	sed '/^command/d' "$(DESTDIR)$(LIB)/pyvenv.cfg" > "$(DESTDIR)$(LIB)/cfg" && mv "$(DESTDIR)$(LIB)/cfg" "$(DESTDIR)$(LIB)/pyvenv.cfg"
 	find "$(DESTDIR)$(LIB)/bin" -type f -exec rm {} +
-	printf '#!%s/bin/python -I\nfrom relay.cli import main\n\nraise SystemExit(main())\n' "$(LIB)" > "$(DESTDIR)$(LIB)/bin/pyrelay"
+	version=`"$(DESTDIR)$(LIB)/bin/python" -c 'import sys; print("python%d.%d" % sys.version_info[:2])'` && \
+		sed -e 's|@python@|$(LIB)/bin/python|' -e "s|@path@|['$(LIB)/lib/$$version/site-packages']|" pyrelay.in \
+		> "$(DESTDIR)$(LIB)/bin/pyrelay"
 	chmod 755 "$(DESTDIR)$(LIB)/bin/pyrelay"
 	"$(DESTDIR)$(LIB)/bin/python" -m compileall -q -s "$(DESTDIR)" "$(DESTDIR)$(LIB)/lib"
 	mkdir -p "$(DESTDIR)$(PREFIX)/bin" "$(DESTDIR)$(MAN)"

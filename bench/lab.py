@@ -15,6 +15,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import sysconfig
 import tempfile
 import time
 from getpass import getuser
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
 HOST = "127.0.0.1"
 BENCH = os.path.dirname(os.path.abspath(__file__))
 ROOT = os.path.dirname(BENCH)
-SCRIPT = "#!{python}\nimport sys\nsys.path.insert(0, {root!r})\nfrom relay.cli import main\nsys.exit(main())\n"
 SERVERS = ("hop1", "hop2", "hop3", "target")
 NARROW = "narrow"  # a server that takes logins as sshd does by itself, and writes a log
 FAR = (
@@ -69,8 +69,7 @@ class Lab:
     """A directory, an ssh_config, and the processes that run for it; ends them all when left.
 
     trips: round trips, in milliseconds, for which there are delay lines: whatever is in FAR is NAME-TRIPms behind one.
-    ports: of what listens, by name. environment: of every command; its PATH finds pyrelay, as installed beside
-    this interpreter, else from the source.
+    ports: of what listens, by name. environment: of every command; its PATH finds pyrelay.
     """
 
     def __init__(self, trips: Sequence[int] = ()) -> None:
@@ -124,15 +123,14 @@ class Lab:
         return text.replace(self.path, "/lab").replace(sys.executable, "python3")
 
     def _install(self) -> None:
-        """Put `pyrelay` where PATH finds it, its modules compiled, as an installation has them."""
-        installed = shutil.which("pyrelay", path=os.path.dirname(sys.executable))
+        """Put `pyrelay` where PATH finds it, as `make install` does, but from the source; its modules compiled."""
+        with open(f"{ROOT}/pyrelay.in", encoding="utf-8") as file:
+            script = file.read()
+        path = repr([ROOT, sysconfig.get_path("purelib")])
         program = f"{self.path}/pyrelay"
-        if installed:
-            os.symlink(installed, program)
-        else:
-            with open(program, "w", encoding="utf-8") as file:
-                file.write(SCRIPT.format(python=sys.executable, root=ROOT))
-            os.chmod(program, 0o755)
+        with open(program, "w", encoding="utf-8") as file:
+            file.write(script.replace("@python@", sys.executable).replace("@path@", path))
+        os.chmod(program, 0o755)
         compileall.compile_dir(f"{ROOT}/relay", quiet=1)
 
     def _start_all(self, trips: Sequence[int]) -> None:
