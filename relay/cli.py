@@ -5,9 +5,7 @@ from __future__ import annotations
 import os
 import sys
 
-from relay import __version__, options, route
 from relay.errors import EXIT_FAILED, EXIT_FAULT, RelayError
-from relay.progress import Progress
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -17,6 +15,7 @@ if TYPE_CHECKING:
     from relay.options import Options
     from relay.settings import Lookup
     from relay.share.client import Share
+    from relay.share.wire import Wire
 
 STDIN, STDOUT = 0, 1
 
@@ -37,6 +36,9 @@ def run(argv: Sequence[str]) -> int:
     parent = os.getppid()
     verbosity = 0
     try:
+        called = _call_holder(argv)
+        from relay import __version__, options  # noqa: PLC0415  (who is called imports its own share meanwhile)
+
         chosen = options.parse(argv)
         verbosity = chosen.verbosity
         if chosen.action == "help":
@@ -55,7 +57,7 @@ def run(argv: Sequence[str]) -> int:
 
             sys.stdout.write(control.command(chosen.control, os.environ))
             return 0
-        return relay(chosen, parent, argv)
+        return relay(chosen, parent, argv, called)
     except RelayError as error:
         _report(error, verbosity)
         return error.exit_code
@@ -64,8 +66,11 @@ def run(argv: Sequence[str]) -> int:
         return EXIT_FAULT
 
 
-def relay(chosen: Options, parent: int, argv: Sequence[str]) -> int:
+def relay(chosen: Options, parent: int, argv: Sequence[str], called: Wire | None) -> int:
     """Options, route, stream, relay: the whole way of a run."""
+    from relay import route  # noqa: PLC0415  (see run)
+    from relay.progress import Progress  # noqa: PLC0415
+
     way = route.parse(chosen.destination, chosen.port, chosen.delimiters)
     if chosen.jump:
         way = route.Route(route.parse_jump(chosen.jump) + way.hops, way.target, way.delimiters)
@@ -91,7 +96,7 @@ def relay(chosen: Options, parent: int, argv: Sequence[str]) -> int:
     if chosen.share is not None and way.hops and chosen.engine != "ssh":
         from relay.share.client import Share  # noqa: PLC0415
 
-        share = Share(argv, chosen, os.environ)
+        share = Share(argv, chosen, os.environ, called)
 
     from relay import dial, guard, pump  # noqa: PLC0415
     from relay.prompt import Prompt  # noqa: PLC0415
@@ -124,6 +129,15 @@ def relay(chosen: Options, parent: int, argv: Sequence[str]) -> int:
         return EXIT_FAILED
     finally:
         clean_up()
+
+
+def _call_holder(argv: Sequence[str]) -> Wire | None:
+    """Who shares its hops says so before all else: while we find out what we are to do, the channel is opened."""
+    if not any(word.startswith("--share") for word in argv):
+        return None
+    from relay.share import call  # noqa: PLC0415  (few need it)
+
+    return call.early(argv, os.environ)
 
 
 def _report(error: RelayError, verbosity: int) -> None:

@@ -148,7 +148,14 @@ def test_a_hop_by_its_master(lab: Lab, port: int) -> None:
     assert found & {"asyncio", "cryptography", "dataclasses", "paramiko", "socket", "typing"} == set()
 
 
-SHARED = {"relay.settings", "relay.share", "relay.share.client", "relay.share.place", "relay.share.wire"}
+SHARED = {
+    "relay.settings",
+    "relay.share",
+    "relay.share.call",
+    "relay.share.client",
+    "relay.share.place",
+    "relay.share.wire",
+}
 
 
 def test_shared_hops(lab: Lab, port: int, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,6 +12,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -468,6 +469,43 @@ def test_a_holder_that_is_stopped_is_not_waited_for_for_ever(shared: Lab) -> Non
         done = shared.pyrelay(*arguments)
         assert done.returncode == 1
         assert done.stderr == "pyrelay: --share: the process that holds the shared hops does not answer\n"
+
+
+def test_the_first_word_is_said_before_all_else(shared: Lab) -> None:
+    """A relay calls before it has read its options, and starts over where nobody welcomes it."""
+    directory = shared.home / ".ssh" / "pyrelay"
+    directory.mkdir(parents=True, mode=0o700)
+    name = directory / f"{__version__}.sock"
+    program(shared, "import sys", "sys.modules['relay.options'] = None")
+    with socket.socket(socket.AF_UNIX) as ending:
+        ending.bind(str(name))
+        ending.listen()
+        config = shared.write_config()
+        argv = ["-F", str(config), *AGAIN, "h1/h3"]
+        run = shared.start(shared.program, *argv, cwd=shared.top)
+        ending.settimeout(SOON)
+        caller, _ = ending.accept()
+    with caller:
+        kind, fields = Wire(caller).receive()
+    assert (kind, unpack(fields[0])) == ("call", [word.encode() for word in argv])
+    assert f"HOME={shared.home}".encode() in unpack(fields[1])
+    assert fields[2] == bytes(shared.top)
+    assert b"relay.options" in run.communicate(timeout=SOON)[1]
+
+    program(shared)
+    assert shared.ssh("h1/h3", "echo $SERVER").stdout == "h3\n"
+
+
+def test_a_directory_that_was_removed(shared: Lab, tmp_path: Path) -> None:
+    """ssh does not mind where it is."""
+    here = tmp_path / "here"
+    here.mkdir()
+    config = shared.write_config()
+    script = 'rmdir "$PWD" && exec ssh -F "$1" h1/h3 "echo \\$SERVER"'
+    for _ in range(2):
+        here.mkdir(exist_ok=True)
+        done = shared.start("sh", "-c", script, "sh", config, cwd=here)
+        assert done.communicate(timeout=SOON)[0] == b"h3\n"
 
 
 @pytest.mark.parametrize("before", ["a stale socket", "a file", "nothing"])

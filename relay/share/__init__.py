@@ -9,6 +9,7 @@ relay that a user's ssh has started hands it stdin and stdout, and waits.
 
     place.py     where they meet: directory, socket, lock; who becomes the holder
     wire.py      the messages
+    call.py      the first of them, before all else
     client.py    the relay's side
     holder.py    the process: its loop, and when it ends
     job.py       one request, in a thread of its own: entering hops, a person's answers

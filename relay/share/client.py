@@ -7,7 +7,7 @@ import select
 
 from relay.errors import RelayError, TimedOut, Unserved
 from relay.prompt import Cancelled, NobodyToAsk
-from relay.share import place
+from relay.share import call, place
 from relay.share.wire import BadMessage, Ended, pack, text
 
 TYPE_CHECKING = False
@@ -29,25 +29,25 @@ _ERRORS = {kind.__name__: kind for kind in (TimedOut,)}
 class Share:
     """The holder, found or started, as one relay has it. For the main thread, before there is another.
 
-    argv: our own arguments, which `chosen` is made of. Raises RelayError.
+    argv: our own arguments, which `chosen` is made of. called: a holder that has been told how we were called.
+    Raises RelayError.
     """
 
-    def __init__(self, argv: Sequence[str], chosen: Options, environ: Mapping[str, str]) -> None:
+    def __init__(
+        self, argv: Sequence[str], chosen: Options, environ: Mapping[str, str], called: Wire | None = None
+    ) -> None:
         self._linger = chosen.share
         self._detached = chosen.fdpass
-        path = place.directory(environ)
-
-        def hold(listener: socket, lock: int) -> NoReturn:
-            from relay.share import holder  # noqa: PLC0415  (the relay has no use for it)
-
-            holder.run(listener, lock, path)
-
-        self._wire = place.find_or_start(path, hold)
-        pairs = pack(f"{name}={value}" for name, value in environ.items())
         try:
-            self._wire.send("call", pack(argv), pairs, os.getcwd())
-        except Ended as error:
-            raise _holder_gone() from error
+            if called is None:
+                raise place.Gone
+            self._wire = place.welcomed(called)
+        except place.Gone:
+            self._wire = _find_or_start(place.directory(environ))
+            try:
+                call.say(self._wire, argv, environ)
+            except Ended as error:
+                raise _holder_gone() from error
 
     def ask(
         self, places: Sequence[str], found: Sequence[HopSettings], progress: Progress, prompt: Prompt
@@ -66,6 +66,15 @@ class Share:
         except (Ended, BadMessage) as error:
             raise _holder_gone() from error
         return SharedStream(self._wire, progress, detached=self._detached)
+
+
+def _find_or_start(path: str) -> Wire:
+    def hold(listener: socket, lock: int) -> NoReturn:
+        from relay.share import holder  # noqa: PLC0415  (the relay has no use for it)
+
+        holder.run(listener, lock, path)
+
+    return place.find_or_start(path, hold)
 
 
 class _Conversation:

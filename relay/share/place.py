@@ -57,31 +57,41 @@ def directory(environ: Mapping[str, str]) -> str:
     return path
 
 
-def find(path: str) -> Wire:
-    """A connection to the holder that has its socket in this directory. Raises Gone, and RelayError.
+def connect(path: str) -> Wire:
+    """A connection to whoever listens at the socket in this directory. Raises Gone, and RelayError.
 
-    It has answered: it takes requests.
+    It is the same user, but may be about to end: until it is `welcomed`, nothing that it is told counts.
     """
     sock = socket(AF_UNIX)
     sock.settimeout(SILENCE)
     try:
         _near(path, lambda base: sock.connect(os.path.join(base, SOCKET)))
         _check_peer(sock, path)
-        wire = Wire(sock)
-        kind, _ = wire.receive()
-    except (OSError, Ended, BadMessage) as error:
+    except OSError as error:
         sock.close()
-        if isinstance(error, TimeoutError) or isinstance(error.__cause__, TimeoutError):
-            raise RelayError("--share: the process that holds the shared hops does not answer") from error
-        raise Gone from error
+        raise _no_answer(error) from error
     except BaseException:
         sock.close()
         raise
-    if kind != "welcome":
-        sock.close()
-        raise Gone
-    sock.settimeout(None)
+    return Wire(sock)
+
+
+def welcomed(wire: Wire) -> Wire:
+    """The same, once the holder has said its first word: it takes requests. Raises Gone, and RelayError."""
+    try:
+        kind, _ = wire.receive()
+        if kind != "welcome":
+            raise BadMessage(kind)
+    except (Ended, BadMessage) as error:
+        wire.close()
+        raise _no_answer(error) from error
+    wire.socket.settimeout(None)
     return wire
+
+
+def find(path: str) -> Wire:
+    """A connection to the holder that has its socket in this directory: it takes requests. Raises Gone, RelayError."""
+    return welcomed(connect(path))
 
 
 def find_or_start(path: str, hold: Callable[[socket, int], NoReturn]) -> Wire:
@@ -126,6 +136,13 @@ def withdraw(path: str) -> None:
         os.unlink(os.path.join(path, SOCKET))
     except FileNotFoundError:
         pass
+
+
+def _no_answer(error: Exception) -> Gone | RelayError:
+    """What it means when there is no first word: nobody is there, or who is there is stopped, or stuck."""
+    if isinstance(error, TimeoutError) or isinstance(error.__cause__, TimeoutError):
+        return RelayError("--share: the process that holds the shared hops does not answer")
+    return Gone()
 
 
 def _check_peer(sock: socket, path: str) -> None:
