@@ -91,7 +91,8 @@ def _names(row: Row, lab: Lab) -> dict[str, object]:
 def _run(row: Row, lab: Lab, commands: list[list[str]], rounds: int) -> list[list[dict[str, float]]]:
     """For each command its figures, round by round; the commands run in turns."""
     runs = [Run(lambda: Family(lab.path, lab.environment), command, row.size, row.crowd) for command in commands]
-    turns = [[row.measure(run) for run in runs[:2]] + [measure.whole(run) for run in runs[2:]] for _ in range(rounds)]
+    measures = [row.measure, row.measure_theirs or row.measure, measure.whole]
+    turns = [[take(run) for take, run in zip(measures, runs, strict=False)] for _ in range(rounds)]
     return [list(samples) for samples in zip(*turns, strict=True)]
 
 

@@ -9,9 +9,13 @@ when bytes are missing or a command fails.
 
 from __future__ import annotations
 
+import array
+import fcntl
 import os
 import subprocess
+import termios
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -25,6 +29,7 @@ if TYPE_CHECKING:
 MB = 1e6
 GB = 1e9
 CPU_LEAST = 1e-3  # seconds; what takes less may be counted as nothing
+STANDSTILL = 0.2  # seconds without a byte, after which a way is full
 # What figures are called.
 THROUGHPUT = "MB/s"
 CPU = "CPU s/GB"
@@ -134,6 +139,19 @@ def crowd(run: Run) -> dict[str, float]:
         seconds = family.elapsed()
         memory = family.memory()
     return _figures(run.size * run.crowd, seconds, family.cpu, memory)
+
+
+def let_fill(process: subprocess.Popen[bytes]) -> None:
+    """Take nothing from a command but its greeting, and wait until no more comes: all is full on the way."""
+    assert process.stdout is not None
+    _await_greeting(process)
+    waiting = array.array("i", [0])
+    since, before = time.monotonic(), -1
+    while time.monotonic() - since < STANDSTILL:
+        fcntl.ioctl(process.stdout, termios.FIONREAD, waiting)
+        if waiting[0] != before:
+            since, before = time.monotonic(), waiting[0]
+        time.sleep(STANDSTILL / 10)  # that nothing happens is no event
 
 
 def _figures(size: int, seconds: float, cpu: float, memory: int) -> dict[str, float]:

@@ -14,10 +14,10 @@ if TYPE_CHECKING:
 class Row(NamedTuple):
     """One comparison.
 
-    size: bytes that are moved, each way. far_end: which function of ends.py {port} is. bare: a third
-    command, whose time is taken off ours, with theirs. crowd: how many run at once.
-    rounds: how many times as often as usual, for what is short or noisy. before, after: commands that are run
-    before the first round and after the last one.
+    measure_theirs: where theirs is measured in another way than ours. size: bytes that are moved, each way.
+    far_end: which function of ends.py {port} is. bare: a third command, whose time is taken off ours, with theirs.
+    crowd: how many run at once. rounds: how many times as often as usual, for what is short or noisy.
+    before, after: commands that are run before the first round and after the last one.
     """
 
     group: str
@@ -33,6 +33,7 @@ class Row(NamedTuple):
     rounds: float = 1
     before: tuple[str, ...] = ()
     after: tuple[str, ...] = ()
+    measure_theirs: Callable[[Run], dict[str, float]] | None = None
 
 
 class Scale(NamedTuple):

@@ -37,6 +37,7 @@ LEAVE = ("pyrelay -O exit", "ssh -F ssh_config -O exit {hop}-kept")
 CROWD = 100
 GROUP = "shared hops"
 START = "the interpreter's start and `ssh -G`, beside one round trip"
+FEW = 3
 LOOP = "holder, sshd and far end share the cores"
 
 
@@ -59,6 +60,11 @@ def rows(scale: Scale) -> Iterator[Row]:
         yield _kept(
             title, "hop1", rate, goals, theirs=unshared, port="{port}", far_end="source", size=size, crowd=number
         )
+    title = f"throughput from the network, {FEW} at once beside one whose reader has stopped, against {FEW} alone"
+    goals = {THROUGHPUT: Goal(0.95, 1.0, LOOP)}
+    ways = {"ours": SHARE, "theirs": SHARE, "port": "{port}", "far_end": "source"}
+    size = max(scale.size // FEW, 1)
+    yield _kept(title, "hop1", rate_beside_stopped, goals, measure_theirs=rate, size=size, crowd=FEW, rounds=2, **ways)
     title = f"memory of who keeps the hop, with {crowd} relays, against a ControlMaster"
     goals = {MEMORY: Goal(150, 60, "interpreter, paramiko, uvloop and a thread for each login", ours_alone=True)}
     yield _kept(title, "hop1", keeper, goals, crowd=crowd, rounds=0.4)
@@ -94,6 +100,13 @@ def _kept(
 def rate(run: Run) -> dict[str, float]:
     """Throughput alone: most of the CPU is that of who keeps the hop."""
     return {THROUGHPUT: measure.crowd(run)[THROUGHPUT]}
+
+
+def rate_beside_stopped(run: Run) -> dict[str, float]:
+    """The same, beside one more relay of that kind, from which nobody takes anything."""
+    with run.family() as family:
+        measure.let_fill(family.start(run.command))
+        return rate(run)
 
 
 def arrivals(run: Run) -> dict[str, float]:
