@@ -35,6 +35,7 @@ class ChannelRelay(Relay):
         self.channel = stream
         self.flow = flow
         self.connection = flow.link.connection
+        self.wake_fd = self.connection.wake_fd
         for end in (stdin, stdout):
             end.do_not_wait()
 
@@ -75,16 +76,16 @@ class ChannelRelay(Relay):
 
     def network(self) -> dict[int, int]:
         """What to poll the connection for, whatever the two ways wait for."""
-        table = {self.connection.wake_fd: POLLIN}
+        table = {self.wake_fd: POLLIN}
         if self.flow.error is None:
-            table[self.connection.fd] = POLLIN | (POLLOUT if self.connection.sending else 0)
+            table[self.net.fd] = POLLIN | POLLOUT if self.connection.sending else POLLIN
         return table
 
     def drive(self, ready: dict[int, int]) -> None:
         """Read and write the connection."""
-        if self.connection.wake_fd in ready:
+        if self.wake_fd in ready:
             self.connection.look_round()
-        events = ready.get(self.connection.fd, 0)
+        events = ready.get(self.net.fd, 0)
         if events & POLLOUT:
             self.connection.flush()
         if events & ~POLLOUT:

@@ -86,6 +86,13 @@ class Flow:
             # A full packet of this link is to fit in one of the link outside.
             self.max_data = min(self.max_data, (outer.max_data - OVERHEAD) // BLOCK * BLOCK - PLAIN.size - MIN_PADDING)
         self._slots = link.connection.slots(self.max_data)
+        # What must let a packet of ours go: each flow on the way out, with the size that a full one has there and by
+        # how much any may have grown.
+        self._gates = [(self, self.max_data, 0)]
+        while (outer := self._gates[-1][0].link.carrier) is not None:
+            _, size, growth = self._gates[-1]
+            size += PLAIN.size + padding_for(size + PLAIN.size - 1) + OVERHEAD
+            self._gates.append((outer, size, growth + GROWTH))
 
     def carry(self, link: Link) -> None:
         """Bytes received are from now on the input of a link."""
@@ -206,16 +213,12 @@ class Flow:
         if self.eof_sent or connection.output.end:
             return 0
         packets, most = SLOTS, MAX_WINDOW
-        size, growth = self.max_data, 0
-        flow: Flow | None = self
-        while flow is not None:
+        for flow, size, growth in self._gates:
             if flow._backlog or flow.closed or not flow.link.clear:
                 return 0
-            packets = min(packets, flow.window // size)
-            most = min(most, flow.window - growth)
-            size += PLAIN.size + padding_for(size + PLAIN.size - 1) + OVERHEAD
-            growth += GROWTH
-            flow = flow.link.carrier
+            if flow.window < SLOTS * size:
+                packets = min(packets, flow.window // size)
+                most = min(most, flow.window - growth)
         return packets * self.max_data if packets else max(most, 0)
 
     def read_from(self, read: Read) -> int:
