@@ -8,7 +8,7 @@ what holds a sender up.
 from __future__ import annotations
 
 from select import POLLIN, POLLOUT, poll
-from time import monotonic
+from time import monotonic, sleep
 from typing import TYPE_CHECKING
 
 from relay.bridge import LAST_WORDS, PATIENCE
@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from relay.ssh.flow import Flow
 
 WRITE_SIZE = 256 * 1024  # bytes written at once to what is no terminal
+FAST = 100e6  # bytes a second, from which on it pays to let them gather
+GATHER = 0.0005  # seconds that they are let
+GLANCE = 0.02  # seconds from one look at the speed to the next
 
 
 class ChannelRelay(Relay):
@@ -36,6 +39,7 @@ class ChannelRelay(Relay):
         self.flow = flow
         self.connection = flow.link.connection
         self.wake_fd = self.connection.wake_fd
+        self._pace = Pace()
         for end in (stdin, stdout):
             end.do_not_wait()
 
@@ -91,6 +95,12 @@ class ChannelRelay(Relay):
         if events & ~POLLOUT:
             self.connection.receive()
 
+    def wait(self) -> dict[int, int]:
+        """Wait until something can be done, or in a fast transfer until enough of it is likely to have come."""
+        if self._pace.gathers(self.back.moved, monotonic()) and not len(self.flow.received):
+            sleep(GATHER)
+        return super().wait()
+
     def interests(self) -> dict[int, int]:
         """What to poll for, by file descriptor."""
         self.out.look()
@@ -109,6 +119,30 @@ class ChannelRelay(Relay):
     def is_over(self, ready: dict[int, int]) -> bool:
         """Whether the target takes nothing more. Raises SshGone when ssh does not."""
         return super().is_over(ready) or (not self.back.open and self.flow.closed)
+
+
+class Pace:
+    """Whether the far side's bytes come so fast that they are worth being gathered.
+
+    sshd hands on what it has, 32 KB and less, and each time wakes the relay, which wakes ssh: at hundreds of megabytes
+    a second that costs as much as all else. Who looks a little later finds more, and what it delays is a fraction
+    of what is under way; the window and the kernel's buffers hold many times as much, so that nobody waits for it.
+    (Linux could be asked to wake us for so many bytes, SO_RCVLOWAT; but ssh's own small packets wake us, too.)
+    """
+
+    def __init__(self) -> None:
+        self._fast = False
+        self._looked = 0.0  # when, and at how many bytes
+        self._seen = 0
+        self._last = 0
+
+    def gathers(self, moved: int, now: float) -> bool:
+        """Whether to let bytes gather before the next look. moved: so far. now: seconds, of any clock that goes on."""
+        if now - self._looked >= GLANCE:
+            self._fast = moved - self._seen >= FAST * (now - self._looked)
+            self._looked, self._seen = now, moved
+        step, self._last = moved - self._last, moved
+        return self._fast and step < WRITE_SIZE  # else there is as much already
 
 
 class _Net(End):

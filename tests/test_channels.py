@@ -19,6 +19,7 @@ from lab import Lab
 from pair import KEY, Server
 from peers import LOOPBACK
 
+from relay.channels import FAST, GLANCE, WRITE_SIZE, Pace
 from relay.ssh.packets import Packetizer
 
 
@@ -122,6 +123,34 @@ def test_rekeying_under_load(lab: Lab, hops: tuple[str, ...], ways: tuple[str, .
     assert got == {way: expected(1 if way == "up" else 2) for way in ways}
     for hop in hops:
         assert lab[hop].log().count("SSH2_MSG_NEWKEYS received") > AMOUNT // LIMIT
+
+
+# How fast
+
+
+def gathered(pace: Pace, clock: float, moved: int, speed: float, steps: int = 100) -> tuple[list[bool], float, int]:
+    """What it says at that speed (bytes a second), with a look every millisecond; clock and bytes after that."""
+    said = []
+    for _ in range(steps):
+        clock += 0.001
+        moved += int(speed / 1000)
+        said.append(pace.gathers(moved, clock))
+    return said, clock, moved
+
+
+def test_a_fast_transfer_is_let_gather_and_nothing_else() -> None:
+    pace = Pace()
+    slow, clock, moved = gathered(pace, 1000.0, 0, FAST * 0.9)
+    assert not any(slow)
+    fast, clock, moved = gathered(pace, clock, moved, FAST * 1.2)
+    assert fast[50:] == [True] * 50
+    within = int(GLANCE * 1000) + 1
+    after, clock, moved = gathered(pace, clock, moved, FAST * 0.1)
+    assert not any(after[2 * within :])  # what was fast counts for one more look, at the most
+    full, clock, moved = gathered(pace, clock, moved, WRITE_SIZE * 1000)
+    assert not any(full)  # there is nothing to wait for
+    idle = pace.gathers(moved, clock + 3600)
+    assert not idle
 
 
 # Servers that no real one is
