@@ -168,7 +168,8 @@ TABLE: dict[str, Row] = {
     },
     "ident": {
         "refused": HUNG_UP,
-        "reset": fails(f"{HUNG_UP.words}|connection reset by peer$"),  # so TCP has it, when it comes at once
+        # So TCP has it when it comes at once, here or on the hop before.
+        "reset": fails(f"{HUNG_UP.words}|connection reset by peer( \\(says hop 1 of 2 .* port \\d+\\))?$"),
         "silence": LATE,
         "drip": LATE,
         "garbage": fails("this is no SSH server: what it says is no text$"),
