@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 WRITE_SIZE = 256 * 1024  # bytes written at once to what is no terminal
 FAST = 100e6  # bytes a second, from which on it pays to let them gather
+ENOUGH = 128 * 1024  # bytes at one look, of which more would not be worth the wait
 GATHER = 0.0005  # seconds that they are let
 GLANCE = 0.02  # seconds from one look at the speed to the next
 
@@ -142,7 +143,7 @@ class Pace:
             self._fast = moved - self._seen >= FAST * (now - self._looked)
             self._looked, self._seen = now, moved
         step, self._last = moved - self._last, moved
-        return self._fast and step < WRITE_SIZE  # else there is as much already
+        return self._fast and step < ENOUGH
 
 
 class _Net(End):
