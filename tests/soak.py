@@ -59,7 +59,7 @@ class Session:
         self.said = ""
         argv: list[str | Path] = ["ssh", "-F", lab.top / CONFIG, "-o", REKEY.replace(" ", "="), ROUTE, "exec cat"]
         self.process = lab.start(*argv, stdin=subprocess.PIPE, env={"TMPDIR": str(lab.top / "tmp")})
-        self._threads = [threading.Thread(target=each, daemon=True) for each in (self._send, self._receive)]
+        self._threads = [threading.Thread(target=each, daemon=True) for each in (self._send, self._receive, self._hear)]
         for thread in self._threads:
             thread.start()
 
@@ -86,15 +86,19 @@ class Session:
             self.wrong = "the last bytes are not the right ones"
         self.received += len(rest)
 
-    def finish(self) -> int:
-        """Wait for the end; return ssh's exit status. Raises AssertionError for a wrong byte, or no end."""
-        for thread in self._threads:
-            thread.join(HOURS)
-            assert not thread.is_alive(), "no end"
-        assert not self.wrong, self.wrong
+    def _hear(self) -> None:
+        """What everybody says on stderr, until nobody has it any more."""
         assert self.process.stderr is not None
         with self.process.stderr as stderr:
             self.said = stderr.read().decode(errors="replace")
+
+    def finish(self, seconds: float = HOURS) -> int:
+        """Wait for the end; return ssh's exit status. Raises AssertionError for a wrong byte, or no end."""
+        deadline = time.monotonic() + seconds
+        for thread in self._threads:
+            thread.join(max(deadline - time.monotonic(), 0))
+            assert not thread.is_alive(), "no end"
+        assert not self.wrong, self.wrong
         assert self.process.stdout is not None
         self.process.stdout.close()
         return self.process.wait(LEFT_MOST)
@@ -219,7 +223,7 @@ class Soak:
         if number == signal.SIGSTOP:
             session.succeed()
         else:
-            status = session.finish()
+            status = session.finish(LEFT_MOST)
             assert status != 0 or session.received == session.size, (who, session.said)
         until(lambda: not any(alive(pid) for pid in everybody), f"end of all after {who} got {number.name}", LEFT_MOST)
         took = time.monotonic() - began

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
+import socket
 import struct
 import threading
 from collections.abc import Iterator
@@ -150,6 +151,18 @@ class TestEarly:
         until(lambda: carrier.closed, "end of the channel")
         assert attach(near) is None
         assert not inner.client.is_active()
+
+    def test_the_loss_of_what_carries_it(
+        self, pair: Pair, outer: tuple[paramiko.Channel, paramiko.Channel], inner: Pair
+    ) -> None:
+        """The inner transport reads no more by itself, and nobody else is going to: it must not be waited for."""
+        near, _ = inner.open()
+        inner.client.packetizer.park()
+        pair.far.shutdown(socket.SHUT_RDWR)
+        until(lambda: pair.client.packetizer.closed, "end of the connection")
+        assert attach(near) is None
+        until(lambda: not inner.client.is_active(), "end of what it carried", SOON)
+        assert near.recv(1) == b""
 
 
 def test_a_channel_within_a_channel_within_a_channel(pair: Pair) -> None:

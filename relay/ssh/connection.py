@@ -21,6 +21,8 @@ from relay.ssh.link import Link
 from relay.ssh.reader import Waker
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from relay.ssh.flow import Flow
     from relay.ssh.packets import Packetizer
     from relay.ssh.reader import Reader
@@ -143,6 +145,7 @@ def take_over(transport: paramiko.Transport) -> Link | None:
         # From the innermost: the outer ones still work, so what it is about to send, and waits for, gets through.
         packetizer.park()
     if any(packetizer.closed for packetizer in packetizers):
+        _end_what_is_carried(packetizers)
         return None
     outermost: Link = packetizers[-1].link or Link(Connection(reader), chain[-1], None)
     link = outermost
@@ -155,6 +158,15 @@ def take_over(transport: paramiko.Transport) -> Link | None:
         if packetizer.link is not None and packetizer.link.carrier is not None:
             packetizer.link.carrier.catch_up()
     return link if link.error is None else None
+
+
+def _end_what_is_carried(packetizers: Sequence[Packetizer]) -> None:
+    """A transport that is parked does not see that the one that carries it has ended. The innermost comes first."""
+    ended = False
+    for packetizer in reversed(packetizers):
+        if ended and not packetizer.closed:
+            packetizer.give_up(EOFError())
+        ended = ended or packetizer.closed
 
 
 def can_take_over(transport: paramiko.Transport) -> bool:
