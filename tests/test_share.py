@@ -496,6 +496,18 @@ def test_the_first_word_is_said_before_all_else(shared: Lab) -> None:
     assert shared.ssh("h1/h3", "echo $SERVER").stdout == "h3\n"
 
 
+def test_who_only_calls_closes_no_hop(shared: Lab) -> None:
+    """It has held what was opened for it ahead, and has not come to say for how long."""
+    for _ in range(2):
+        assert shared.ssh("h1/h3", "echo $SERVER").stdout == "h3\n"
+    program(shared, "import sys", "sys.modules['relay.dial'] = None")
+    assert shared.ssh("h1/h3", "echo $SERVER").returncode == 255
+    until(lambda: ", 0 relays, " in control(shared, "list"), "end of what was called for")
+    program(shared)
+    assert shared.ssh("h1/h3", "echo $SERVER").stdout == "h3\n"
+    assert logins(shared)[0] == 1
+
+
 def test_a_directory_that_was_removed(shared: Lab, tmp_path: Path) -> None:
     """ssh does not mind where it is."""
     here = tmp_path / "here"

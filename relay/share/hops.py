@@ -162,13 +162,19 @@ class Hops:
                 each.relays += 1
             return hop, host, port
 
-    def let_go(self, hops: Sequence[SharedHop], linger: float, moved: int = 0) -> None:
-        """A request or a relay that has held these hops has ended. linger: seconds that they are to be kept."""
+    def let_go(self, hops: Sequence[SharedHop], linger: float | None, moved: int = 0) -> None:
+        """A request or a relay that has held these hops has ended. linger: seconds that they are to be kept.
+
+        None for who has not come to say that: a hop is kept for as long as it would have been.
+        """
         with self._lock:
             for hop in hops:
                 hop.relays -= 1
                 hop.moved += moved
-                hop.expires = time.monotonic() + (linger if hop.session is not None else 0)
+                if hop.session is None:
+                    hop.expires = time.monotonic()
+                elif linger is not None:
+                    hop.expires = time.monotonic() + linger
 
     def retire(self, hop: SharedHop) -> None:
         """Let nobody in any more, nor to the hops that it leads to; the next one makes a new one."""

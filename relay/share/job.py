@@ -129,7 +129,7 @@ class Job:
     """What a relay wants: a channel through some hops.
 
     held: the hops that it holds on to, and that it or its relay lets go of.
-    linger: seconds that they are to be kept after that.
+    linger: seconds that they are to be kept after that, once it has said so.
     """
 
     def __init__(self, wire: Wire, fields: Sequence[bytes], hops: Hops, adopt: Callable[[Session], None]) -> None:
@@ -138,7 +138,7 @@ class Job:
         self._began = time.monotonic()
         self._hops = hops
         self._adopt = adopt
-        self.linger = 0.0
+        self.linger: float | None = None
         self.held: list[SharedHop] = []
         self._options: Options = options.parse(list(map(text, unpack(argv))))
         self._environ = dict(text(pair).split("=", 1) for pair in unpack(environ))
