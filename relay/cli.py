@@ -108,7 +108,7 @@ def relay(chosen: Options, parent: int, argv: Sequence[str], called: Wire | None
         progress.status.close()
         children.end()
 
-    guard.clean_up_on_signals(clean_up)
+    end = guard.clean_up_on_signals(clean_up)
     prompt.survive_stops()
     try:
         stream = guard.watch(
@@ -128,7 +128,7 @@ def relay(chosen: Options, parent: int, argv: Sequence[str], called: Wire | None
     except guard.Gone:
         return EXIT_FAILED
     finally:
-        clean_up()
+        end()
 
 
 def _call_holder(argv: Sequence[str]) -> Wire | None:

@@ -87,16 +87,28 @@ def alarm() -> int:
     return near
 
 
-def clean_up_on_signals(clean_up: Callable[[], None]) -> None:
+def clean_up_on_signals(clean_up: Callable[[], None]) -> Callable[[], None]:
     """From now on SIGHUP, SIGINT, SIGQUIT and SIGTERM end the process after clean_up.
 
     It runs in the main thread, whatever the thread that dials is stuck in.
+    Returns what ends the process's work without a signal: it cleans up, too, and
+    a signal that comes meanwhile (ssh's, most likely) does not do so within that.
     """
+    heeded = [
+        number
+        for number in (_signal.SIGHUP, _signal.SIGINT, _signal.SIGQUIT, _signal.SIGTERM)
+        if _signal.getsignal(number) != _signal.SIG_IGN  # nohup, or a shell's background: whoever said so meant us
+    ]
+
+    def end() -> None:
+        for number in heeded:
+            _signal.signal(number, _signal.SIG_IGN)
+        clean_up()
 
     def leave(number: int, _frame: object) -> None:
-        clean_up()
+        end()
         os._exit(EXIT_SIGNALLED + number)
 
-    for number in (_signal.SIGHUP, _signal.SIGINT, _signal.SIGQUIT, _signal.SIGTERM):
-        if _signal.getsignal(number) != _signal.SIG_IGN:  # nohup, or a shell's background: whoever said so meant us
-            _signal.signal(number, leave)
+    for number in heeded:
+        _signal.signal(number, leave)
+    return end

@@ -131,6 +131,24 @@ def test_a_signal_ends_the_program_and_what_it_started(lab: Lab, number: signal.
         assert end.read() == ""
 
 
+@pytest.mark.parametrize("ends", ["end()", "os.kill(os.getpid(), signal.SIGTERM)"])
+def test_a_signal_while_it_cleans_up(ends: str) -> None:
+    """ssh sends one just as the program ends by itself: nothing is cleaned up in the midst of that, nor left undone."""
+    script = (
+        "import os, signal\n"
+        "from relay import guard\n"
+        "def clean_up():\n"
+        "    print('begins', flush=True)\n"
+        "    os.kill(os.getpid(), signal.SIGHUP)\n"
+        "    os.kill(os.getpid(), signal.SIGTERM)\n"
+        "    print('is done', flush=True)\n"
+        f"end = guard.clean_up_on_signals(clean_up)\n{ends}\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, check=False, text=True)
+    assert (done.stdout, done.stderr) == ("begins\nis done\n", "")
+    assert done.returncode == (0 if ends == "end()" else 128 + signal.SIGTERM)
+
+
 def test_a_signal_that_is_ignored_from_the_start_stays_so(lab: Lab) -> None:
     """Under nohup ssh lives on when its terminal goes, and so must we."""
     with (
