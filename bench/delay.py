@@ -7,20 +7,23 @@ sees it after one and a half, and nothing that the client says arrives sooner.
 What this is not: bandwidth has no limit, nothing is lost, and no congestion
 window must grow first. The client's connect returns at once, and its first
 bytes are held for that round trip instead; so it may do meanwhile what it would
-else do after. The kernels at both ends of a line acknowledge without its
-delay, so nobody pays here for leaving Nagle's algorithm on.
+else do after. Both ends of a line acknowledge at once (TCP_QUICKACK on
+Linux), so nobody pays here for leaving Nagle's algorithm on, where a real network
+would make it pay a round trip.
 """
 
 from __future__ import annotations
 
 import asyncio
 import selectors
+import socket
 import sys
 from collections import deque
 from functools import partial
 from typing import cast
 
 HOST = "127.0.0.1"
+QUICKACK: int = getattr(socket, "TCP_QUICKACK", 0)
 
 
 class End(asyncio.Protocol):
@@ -41,11 +44,13 @@ class End(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """The end is connected."""
         self._transport = cast("asyncio.Transport", transport)
+        self._acknowledge()
         for _ in range(self._late):
             self._deliver()
 
     def data_received(self, data: bytes) -> None:
         """The end says something."""
+        self._acknowledge()
         self._send(data)
 
     def eof_received(self) -> bool:
@@ -56,6 +61,11 @@ class End(asyncio.Protocol):
     def connection_lost(self, _error: Exception | None) -> None:
         """The end has gone."""
         self._send(None)
+
+    def _acknowledge(self) -> None:
+        """Acknowledge without the kernel's delay of up to 40 ms, which it takes back by itself."""
+        if QUICKACK and self._transport is not None:
+            self._transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, QUICKACK, 1)
 
     def _send(self, data: bytes | None) -> None:
         loop = asyncio.get_running_loop()
