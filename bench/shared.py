@@ -36,7 +36,7 @@ KEEP = (
 LEAVE = ("pyrelay -O exit", "ssh -F ssh_config -O exit {hop}-kept")
 CROWD = 100
 GROUP = "shared hops"
-START = "the interpreter's start and `ssh -G`, beside one round trip"
+START = "the interpreter's start, beside one round trip"
 FEW = 3
 LOOP = "holder, sshd and far end share the cores"
 
