@@ -93,22 +93,22 @@ def clean_up_on_signals(clean_up: Callable[[], None]) -> Callable[[], None]:
     It runs in the main thread, whatever the thread that dials is stuck in.
     Returns what ends the process's work without a signal: it cleans up, too, and
     a signal that comes meanwhile (ssh's, most likely) does not do so within that.
+    The handlers stay even then: Python complains on stderr of a signal that comes
+    just as its handler is taken away.
     """
-    heeded = [
-        number
-        for number in (_signal.SIGHUP, _signal.SIGINT, _signal.SIGQUIT, _signal.SIGTERM)
-        if _signal.getsignal(number) != _signal.SIG_IGN  # nohup, or a shell's background: whoever said so meant us
-    ]
+    ends = False
 
     def end() -> None:
-        for number in heeded:
-            _signal.signal(number, _signal.SIG_IGN)
+        nonlocal ends
+        ends = True
         clean_up()
 
     def leave(number: int, _frame: object) -> None:
-        end()
-        os._exit(EXIT_SIGNALLED + number)
+        if not ends:
+            end()
+            os._exit(EXIT_SIGNALLED + number)
 
-    for number in heeded:
-        _signal.signal(number, leave)
+    for number in (_signal.SIGHUP, _signal.SIGINT, _signal.SIGQUIT, _signal.SIGTERM):
+        if _signal.getsignal(number) != _signal.SIG_IGN:  # nohup, or a shell's background: whoever said so meant us
+            _signal.signal(number, leave)
     return end
