@@ -11,7 +11,7 @@ from select import POLLIN, POLLOUT, poll
 from time import monotonic, sleep
 from typing import TYPE_CHECKING
 
-from relay.bridge import LAST_WORDS, PATIENCE
+from relay.bridge import LAST_WORDS
 from relay.errors import RelayError
 from relay.pump import Relay
 from relay.way import End, ReadError, Stdio, Way, WriteError
@@ -60,18 +60,18 @@ class ChannelRelay(Relay):
     def finish(self) -> None:
         """Close the channel, and wait for the server to do so, too: it has then passed on what it had for the target.
 
-        (It would forget that when the connection is closed before.)
+        (It would forget that when the connection is closed before.) For who is still there as long as that takes the
+        target, as `ssh -W` does; an ssh that leaves ends us by a signal.
         """
         self.flow.close()
-        patience = LAST_WORDS if self.gone else PATIENCE
-        deadline = monotonic() + patience
+        deadline = monotonic() + LAST_WORDS
         while not self.flow.closed and (left := deadline - monotonic()) > 0:
             network = poll()
             for fd, events in self.network().items():
                 network.register(fd, events)
             self.drive(dict(network.poll(left * 1000)))
             if not self.gone:
-                deadline = monotonic() + patience  # as long as it has something to say
+                deadline = monotonic() + LAST_WORDS
         self.connection.close()
 
     def check_end(self) -> None:
