@@ -8,6 +8,8 @@ a socket of the test.
 
 from __future__ import annotations
 
+import array
+import fcntl
 import hashlib
 import os
 import random
@@ -17,13 +19,17 @@ import socket
 import struct
 import subprocess
 import sys
+import termios
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 from peers import LOOPBACK
+
+from relay.bridge import LAST_WORDS
 
 SOON = 30.0  # seconds; nothing here takes one, but the machine may be busy
 QUIET_MS = 400  # milliseconds without room to write, after which a sender counts as held up
@@ -154,6 +160,13 @@ def fill(fd: int, data: bytes) -> int:
     return written
 
 
+def unread(pipe: int) -> int:
+    """Bytes that the reader of a pipe has not read yet."""
+    waiting = array.array("i", [0])
+    fcntl.ioctl(pipe, termios.FIONREAD, waiting)
+    return waiting[0]
+
+
 class Meanwhile:
     """Work done in a thread while the test does something else; `with` waits for it and raises its error."""
 
@@ -245,6 +258,26 @@ class StreamContract:
 
         with Meanwhile(send):
             assert ends.far_receive() == data
+        assert ends.status() == 0
+
+    def test_the_last_bytes_may_take_their_time(self, ends: Ends) -> None:
+        """The target has said its last, and looks away for a while."""
+        if not self.outlasts_far_end:
+            return
+        data = noise(MIB)
+        assert ends.process.stdin
+        stdin = ends.process.stdin.fileno()
+        sent = fill(stdin, data)
+        ends.far_end()
+        assert ends.receive() == b""
+        begin = b""
+        while unread(stdin):  # there is room for the rest of it
+            begin += ends.far_receive(64 * 1024)
+            select.select([], [], [], 0.01)
+        ends.end()
+        with suppress(subprocess.TimeoutExpired):
+            ends.process.wait(1.5 * LAST_WORDS)
+        assert digest(begin + ends.far_receive()) == digest(repeated(data, sent))
         assert ends.status() == 0
 
     def test_far_closes_while_stdin_stays_open(self, ends: Ends) -> None:
