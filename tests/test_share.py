@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from contract import MIB, SOON, Command, Ends, Meanwhile, StreamContract, digest, fill, noise
+from contract import MIB, SOON, Command, Ends, Meanwhile, StreamContract, digest, fill, noise, repeated
 from hypothesis import given
 from hypothesis import strategies as st
 from lab import ROOT, SCRIPT, Lab
@@ -189,6 +189,20 @@ def test_a_reader_that_stops_holds_up_nobody_else(shared: Lab) -> None:
         with Meanwhile(lambda: other.send(data)):
             assert digest(other.far_receive(len(data))) == digest(data)
     assert logins(shared)[:2] == [1, 1]
+
+
+def test_who_was_held_up_was_not_silent(shared: Lab) -> None:
+    """The target has said its last, and takes no more for a while: what stdin still has is not taken for nothing."""
+    program(shared, "from relay.share import served", "served.LINGER = 0.0")
+    ends = relay(shared, "h1/h2")
+    data = noise(MIB)
+    sent = fill(ends.process.stdin.fileno(), data)  # type: ignore[union-attr]
+    ends.end()
+    ends.far_end()
+    assert ends.receive() == b""
+    assert digest(ends.far_receive()) == digest(repeated(data, sent))
+    assert ends.status() == 0
+    ends.close()
 
 
 def test_files_and_devices_for_stdin_and_stdout(shared: Lab) -> None:

@@ -211,7 +211,8 @@ class Served(ChannelRelay):
         before = self.out.moved
 
         def look() -> None:
-            if self.out.open and self.out.waits_for == self.stdin.fd and self.out.moved == before:
+            waits = self.out.open and self.out.waits_for == self.stdin.fd and self.out.moved == before
+            if waits and not has_something(self.stdin.fd):  # it may have been held up until just now
                 self._target_has_gone = True
             else:
                 self._lingering = None
@@ -325,6 +326,13 @@ class _Stdout(Stdio):
         self._leave(self.fd)
         super().end()
         _tell(self._wire, "eof")
+
+
+def has_something(fd: int) -> bool:
+    """Whether there is something to read, be it the end."""
+    look = poll()
+    look.register(fd, POLLIN)
+    return bool(look.poll(0))
 
 
 def has_hung_up(fd: int) -> bool:
