@@ -73,7 +73,7 @@ def relay(chosen: Options, parent: int, argv: Sequence[str], called: Wire | None
 
     way = route.parse(chosen.destination, chosen.port, chosen.delimiters)
     if chosen.jump:
-        way = route.Route(route.parse_jump(chosen.jump) + way.hops, way.target, way.delimiters)
+        way = route.behind(route.parse_jump(chosen.jump), way)
     progress = Progress(chosen.deadline, chosen.verbosity)
     helper = None
     if chosen.fdpass:

@@ -125,15 +125,23 @@ class Route(Value):
     delimiters: those it was read with; `parse(str(route), delimiters=route.delimiters)`
     gives an equal route. They are spelling: two routes that lead the same way are
     equal whatever delimiters they were read with.
+    is_resolved: whether the target is ssh's %h and %p as they stand, since the name that it was given has no hop.
     """
 
-    __slots__ = ("delimiters", "hops", "target")
+    __slots__ = ("delimiters", "hops", "is_resolved", "target")
     hops: tuple[Element, ...]
     target: Element
     delimiters: Delimiters
+    is_resolved: bool
 
-    def __init__(self, hops: tuple[Element, ...], target: Element, delimiters: Delimiters = DEFAULT_DELIMITERS) -> None:
-        self._set(hops=hops, target=target, delimiters=delimiters)
+    def __init__(
+        self,
+        hops: tuple[Element, ...],
+        target: Element,
+        delimiters: Delimiters = DEFAULT_DELIMITERS,
+        is_resolved: bool = False,
+    ) -> None:
+        self._set(hops=hops, target=target, delimiters=delimiters, is_resolved=is_resolved)
 
     def _key(self) -> tuple[object, ...]:
         return (self.hops, self.target)
@@ -173,6 +181,11 @@ def parse(text: str, port: int = DEFAULT_PORT, delimiters: Delimiters = DEFAULT_
     if target.port is None:
         target = Element(None, target.host, given)
     return Route(tuple(elements), target, delimiters)
+
+
+def behind(jumps: tuple[Element, ...], route: Route) -> Route:
+    """A route with further hops before it, those of -J."""
+    return Route(jumps + route.hops, route.target, route.delimiters, is_resolved=bool(jumps) and not route.hops)
 
 
 def parse_jump(text: str) -> tuple[Element, ...]:

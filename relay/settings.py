@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import os
 
-from relay.errors import RelayError, printable
-from relay.route import Element, RouteError, check_host, check_user
+from relay.errors import RelayError, printable, words
+from relay.route import DEFAULT_PORT, Element, RouteError, check_host, check_user
 from relay.value import Value
 
 # The answer to a KnownHostsCommand passes through here, twice for each connection: it has no time for typing, re and
@@ -140,21 +140,18 @@ class HopSettings:
         """The file names of a keyword, expanded; "none" is no file. Raises RelayError for a token that ssh has not."""
         names: list[str] = []
         for line in self.all(key):
-            names += [line] if key in _ONE_NAME else line.split()
+            names += [line] if key in _ONE_NAME else _listed(line)
         names = [name for name in names if name.lower() != "none"]
         return tuple(self._path(name if key in _EXPANDED else self.expand(name)) for name in names)
 
     def _path(self, name: str) -> str:
         """A file's name with its ~ replaced, as seen from where the user is."""
-        home = self.environ.get("HOME")
-        if home and (name == "~" or name.startswith("~/")):
-            return home + name[1:]
-        return os.path.join(self._directory, os.path.expanduser(name))
+        return os.path.join(self._directory, with_home(name))
 
     def proxy_command(self) -> str:
         """The name's own ProxyCommand, ready for a shell, or "" when it has none.
 
-        Its tokens are %% %h %n %p %r; ${NAME}s are left to the shell. What
+        Its tokens are %% %h %k %n %p %r; ${NAME}s are left to the shell. What
         they stand for has passed check_host and check_user.
         """
         return self._way("proxycommand")
@@ -168,7 +165,7 @@ class HopSettings:
         if value.lower() in {"", "none"}:
             return ""
         tokens = self.tokens()
-        return _expand(value, {letter: tokens[letter] for letter in "%hnpr"})
+        return _expand(value, {letter: tokens[letter] for letter in "%hknpr"})
 
     def expand(self, text: str, more: Mapping[str, str] | None = None) -> str:
         """Text with its %-tokens and ${NAME}s replaced, as TOKENS and ENVIRONMENT VARIABLES of ssh_config(5) say.
@@ -205,6 +202,26 @@ class HopSettings:
             "r": self.user,
             "u": me.pw_name,
         }
+
+
+def with_home(name: str) -> str:
+    """A file's name with its ~ replaced: by what the system has for the user, whatever $HOME says, as for ssh.
+
+    (tilde_expand, misc.c.)
+    """
+    if name != "~" and not name.startswith("~/"):
+        return os.path.expanduser(name)
+    import pwd  # noqa: PLC0415
+
+    return pwd.getpwuid(os.getuid()).pw_dir + name[1:]
+
+
+def _listed(line: str) -> list[str]:
+    """The file names of a line, which `ssh -G` prints in full, with a space between them and no quotes around any.
+
+    So a word that begins with no "/" belongs to the name before it, which has a space in it.
+    """
+    return line.replace(" /", "\0/").split("\0") if line.startswith("/") else line.split()
 
 
 def _expand(text: str, tokens: Mapping[str, str], environ: Mapping[str, str] | None = None) -> str:
@@ -251,15 +268,14 @@ class Query(Value):
         words = ["-o", "CanonicalizeHostname=no"]
         if self.options.config is not None:
             words += ["-F", self.options.config]
-        user = self.element.user
-        if self.is_hop and self.chosen:
-            user = user or self.options.user
-            words += [word for name in self.options.identities for word in ("-i", name)]
-            words += [word for pair in self.options.ssh_options for word in ("-o", pair)]
-        if user:
+        for_it = self.is_hop and self.chosen
+        if user := self.element.user or (self.options.user if for_it else None):
             words += ["-l", user]
         if self.element.port:
             words += ["-p", str(self.element.port)]
+        if for_it:  # after what the route spells: of what is given twice, ssh takes the first
+            words += [word for name in self.options.identities for word in ("-i", name)]
+            words += [word for pair in self.options.ssh_options for word in ("-o", pair)]
         return [*words, "--", self.element.host]
 
 
@@ -288,18 +304,27 @@ class Lookup:
     """`ssh -G` under way for all names at once, and for its own defaults where they are `expected` to be wanted.
 
     What does not need the answers can be done until `read` waits for them.
+    known: the settings of what follows those names, where no question is to be asked.
     Raises RelayError when there is no ssh.
     """
 
-    def __init__(self, queries: Sequence[Query], children: Children, *, expected: bool = True) -> None:
+    def __init__(
+        self,
+        queries: Sequence[Query],
+        children: Children,
+        *,
+        expected: bool = True,
+        known: Sequence[HopSettings] = (),
+    ) -> None:
         self._queries = queries
+        self._known = known
         self._defaults = Defaults(children)
         try:
             self._asked = [children.ask(query.argv()) for query in queries]
             if expected:
                 self._defaults.begin()
-        except FileNotFoundError as error:
-            raise RelayError("ssh is not in PATH; the settings of a hop are asked from it (ssh -G)") from error
+        except OSError as error:
+            raise no_ssh(error, "hop") from error
 
     def read(self, progress: Progress) -> list[HopSettings]:
         """The settings, in the order of the queries. Raises RelayError with ssh's own words."""
@@ -314,14 +339,22 @@ class Lookup:
                 if line not in warned:
                     progress.note(0, line)
                 warned.add(line)
-            found.append(checked(HopSettings(query.element.host, parse(out), self._defaults, query.words())))
-        return found
+            settings = HopSettings(query.element.host, parse(out), self._defaults, query.words())
+            found.append(checked(settings, login=query.is_hop))
+        return [*found, *self._known]
 
 
 def look_up(route: Route, options: Options, children: Children) -> Lookup:
-    """Begin to look up the names of a route. (Who shares hops that have been logged in to wants no defaults.)"""
-    queries = [*(Query(element, options) for element in route.hops), Query(route.target, options, is_hop=False)]
-    return Lookup(queries, children, expected=options.share is None)
+    """Begin to look up the names of a route. (Who shares hops that have been logged in to wants no defaults.)
+
+    A target that is all of HOST is not looked up: ssh has done so before it gave us %h and %p.
+    """
+    hops, target = [Query(element, options) for element in route.hops], route.target
+    expected = options.share is None
+    if not route.is_resolved:
+        return Lookup([*hops, Query(target, options, is_hop=False)], children, expected=expected)
+    known = HopSettings(target.host, {"hostname": [target.host], "port": [str(target.port or DEFAULT_PORT)]})
+    return Lookup(hops, children, expected=expected, known=[known])
 
 
 def parse(output: bytes) -> dict[str, list[str]]:
@@ -334,11 +367,23 @@ def parse(output: bytes) -> dict[str, list[str]]:
     return values
 
 
-def checked(settings: HopSettings) -> HopSettings:
-    """The same, when HostName and User are fit to be handed on: ssh does not check them itself."""
+def no_ssh(error: OSError, of: str) -> RelayError:
+    """Why `ssh -G` could not be run."""
+    asked = f"the settings of a {of} are asked from it (ssh -G)"
+    if isinstance(error, FileNotFoundError):
+        return RelayError(f"ssh is not in PATH; {asked}")
+    return RelayError(f"ssh cannot be run, {words(error)}; {asked}")
+
+
+def checked(settings: HopSettings, *, login: bool = True) -> HopSettings:
+    """The same, when HostName and User are fit to be handed on: ssh does not check them itself.
+
+    login: whether we log in there; a target's User is ssh's own business.
+    """
     try:
         check_host(settings.hostname)
-        check_user(settings.user)
+        if login:
+            check_user(settings.user)
     except RouteError as error:
         raise RelayError(f"ssh_config of {settings.name}: {error.cause}", hint=error.hint) from error
     return settings

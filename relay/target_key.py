@@ -12,7 +12,7 @@ from relay import known_hosts
 from relay.errors import RelayError, printable
 from relay.pubkey import BadKey
 from relay.route import RouteError, parse
-from relay.settings import HopSettings, Query
+from relay.settings import HopSettings, Query, no_ssh
 from relay.settings import parse as parse_settings
 
 TYPE_CHECKING = False
@@ -95,9 +95,9 @@ def _ask_ssh(target: Element, options: Options) -> HopSettings:
     try:
         # os.posix_spawn: importing subprocess takes longer than all that is done here.
         child = os.posix_spawnp("ssh", query.argv(), os.environ, file_actions=[(os.POSIX_SPAWN_DUP2, write, 1)])
-    except FileNotFoundError:
+    except OSError as error:
         os.close(read)
-        raise RelayError("ssh is not in PATH; the settings of the target are asked from it (ssh -G)") from None
+        raise no_ssh(error, "target") from None
     finally:
         os.close(write)
     with open(read, "rb") as output:

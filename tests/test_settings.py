@@ -14,8 +14,10 @@ from relay import options
 from relay.children import Children
 from relay.errors import RelayError
 from relay.progress import Progress
-from relay.route import Element
+from relay.route import Element, behind, parse_jump
+from relay.route import parse as parse_route
 from relay.settings import HopSettings, Lookup, Query, parse
+from relay.settings import look_up as look_up_route
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -29,11 +31,12 @@ Host h1
     IdentityFile "/keys/with space"
     ConnectTimeout 5
     Ciphers aes256-gcm@openssh.com,aes128-ctr
-    UserKnownHostsFile /first/%h /second
+    UserKnownHostsFile /first/%h "/sec ond/kh  x" /third
     ProxyJump %h-gate
 Host h2
-    ProxyCommand nc -s $SOURCE %h %p %r %n 100%%
+    ProxyCommand nc -s $SOURCE %h %p %r %n %k 100%%
     User u2
+    HostKeyAlias alias
 Host shelly
     HostName $(id)
 Host nouser
@@ -64,12 +67,13 @@ def look_up(config: str, *names: str, argv: tuple[str, ...] = ()) -> list[HopSet
 
 def test_values_of_several_names(config: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYRELAY_TEST", "env")
+    monkeypatch.setenv("HOME", "/elsewhere")  # which is nothing to ssh
     h1, inc = look_up(config, "h1", "inc")
     home = pwd.getpwuid(os.getuid()).pw_dir
     assert (h1.name, h1.hostname, h1.user, h1.port) == ("h1", "192.0.2.1", "u1", 22)
-    assert h1.paths("identityfile") == (os.path.expanduser("~/.ssh/key_u1_%_env"), "/keys/with space")
+    assert h1.paths("identityfile") == (f"{home}/.ssh/key_u1_%_env", "/keys/with space")
     assert h1.tokens()["d"] == home
-    assert h1.paths("userknownhostsfile") == ("/first/192.0.2.1", "/second")
+    assert h1.paths("userknownhostsfile") == ("/first/192.0.2.1", "/sec ond/kh  x", "/third")
     assert h1.seconds("connecttimeout") == 5
     assert h1.algorithms("ciphers") == ("aes256-gcm@openssh.com", "aes128-ctr")
     assert h1.algorithms("macs") is None
@@ -80,7 +84,8 @@ def test_values_of_several_names(config: str, monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_options_beat_ssh_config_and_the_route_beats_options(config: str) -> None:
-    chosen = options.parse(["-F", config, "-l", "me", "-i", config, "-o", "ServerAliveInterval=9", "x"])
+    more = ["-o", "ServerAliveInterval=9", "-o", "User=other", "-o", "Port=1"]
+    chosen = options.parse(["-F", config, "-l", "me", "-i", config, *more, "x"])
     queries = [
         Query(Element(None, "h1", None), chosen),
         Query(Element("him", "h1", 2222), chosen),
@@ -95,9 +100,23 @@ def test_options_beat_ssh_config_and_the_route_beats_options(config: str) -> Non
     assert (target.port, target.get("serveraliveinterval")) == (2022, "0")
 
 
+def test_a_target_that_ssh_has_resolved_is_not_looked_up_again(config: str) -> None:
+    """`ssh inc` with `ProxyCommand pyrelay -J h2 %h %p`; a name that came with a hop is looked up."""
+    chosen = options.parse(["-F", config, "x"])
+    for name, port in (("inc", 22), ("h1/inc", 2022)):
+        way = behind(parse_jump("h2"), parse_route(name))
+        *hops, target = look_up_route(way, chosen, Children()).read(Progress())
+        assert (hops[0].user, target.hostname, target.port) == ("u2", "inc", port)
+
+
+def test_the_user_of_a_target_is_nothing_to_us(config: str) -> None:
+    chosen = options.parse(["-F", config, "x"])
+    assert Lookup([Query(Element(None, "nouser", None), chosen, is_hop=False)], Children()).read(Progress())
+
+
 def test_proxy_command_leaves_variables_to_the_shell(config: str) -> None:
     (h2,) = look_up(config, "h2")
-    assert h2.proxy_command() == "nc -s $SOURCE h2 22 u2 h2 100%"
+    assert h2.proxy_command() == "nc -s $SOURCE h2 22 u2 h2 alias 100%"
 
 
 def test_none_is_no_jump_and_no_file(config: str) -> None:
@@ -128,6 +147,9 @@ def test_a_broken_config_gives_the_words_of_ssh(tmp_path: Path) -> None:
 def test_no_ssh_in_path(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(RelayError, match="ssh is not in PATH"):
+        look_up("none", "h1")
+    (tmp_path / "ssh").touch(0o600)
+    with pytest.raises(RelayError, match="ssh cannot be run, permission denied"):
         look_up("none", "h1")
 
 
