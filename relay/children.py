@@ -125,20 +125,27 @@ class Asked:
             os.close(err)
 
     def communicate(self) -> tuple[bytes, bytes]:
-        """What it says on stdout and on stderr, until its end; `returncode` is known then."""
+        """What it says on stdout and on stderr, until its end; `returncode` is known then.
+
+        What it has left in the background (a `Match exec` may) can have its stderr still: that is not waited for.
+        """
         said: dict[int, list[bytes]] = {self._out: [], self._err: []}
         ready = poll()
         for fd in said:
             ready.register(fd, POLLIN)
-        left = len(said)
+        left = set(said)
         while left:
-            for fd, _ in ready.poll():
+            told = ready.poll(None if self._out in left else LOOK_AGAIN * 1000)
+            ended = [fd for fd in left if not told and self.poll() is not None]
+            for fd, _ in told:
                 data = os.read(fd, CHUNK)
                 said[fd].append(data)
                 if not data:
-                    ready.unregister(fd)
-                    os.close(fd)
-                    left -= 1
+                    ended.append(fd)
+            for fd in ended:
+                ready.unregister(fd)
+                os.close(fd)
+                left.remove(fd)
         with self._waiting:
             self._wait(0)
         out, err = said.values()

@@ -17,11 +17,16 @@ if TYPE_CHECKING:
     from relay.share.client import Share
     from relay.share.wire import Wire
 
-STDIN, STDOUT = 0, 1
+STDIN, STDOUT, STDERR = 0, 1, 2
 
 
 def main() -> NoReturn:
     """Run with the process's own arguments and end the process: no thread or library has a word after that."""
+    for fd in (STDIN, STDOUT, STDERR):
+        try:
+            os.fstat(fd)
+        except OSError:  # it was closed, and the next thing opened would be taken for it (sanitise_stdfd, misc.c)
+            os.open(os.devnull, os.O_RDWR)
     status = run(sys.argv[1:])
     for stream in (sys.stdout, sys.stderr):
         try:

@@ -28,10 +28,6 @@ if TYPE_CHECKING:
     from relay.share.client import Share, SharedStream
     from relay.ssh.channel import ChannelStream
 
-# Hops whose ProxyCommand is being run by the pyrelays above this one: a
-# ProxyCommand that leads to its own hop again would never end.
-VIA = "PYRELAY_VIA"
-
 
 def dial(
     route: Route,
@@ -198,11 +194,18 @@ def first_leg(
     """A stream to the first hop, as options or name say, else its ssh_config; and its address, if TCP knows it."""
     command = hop.proxy_command()
     if command and not _is_proxied(hop.name, options):
-        return _run_proxy_command(command, hop, progress, children), ""
+        from relay.command import run  # noqa: PLC0415  (few hops have one)
+
+        return run(command, hop, progress, children), ""
+    proxied = _is_proxied(hop.hostname, options)
+    family, source, interface = 0, "", ""  # what ssh_config has of these is said of the hop, not of a proxy
+    if not proxied:
+        family = tcp.FAMILIES.get(hop.get("addressfamily"), 0)
+        source, interface = hop.get("bindaddress"), hop.get("bindinterface")
     terms = tcp.Terms(
-        family=options.family or tcp.FAMILIES.get(hop.get("addressfamily"), 0),
-        source=options.source or hop.get("bindaddress") or None,
-        interface=hop.get("bindinterface") or None,
+        family=options.family or family,
+        source=options.source or source or None,
+        interface=interface or None,
         timeout=hop.seconds("connecttimeout") or None,
         attempts=hop.number("connectionattempts", 1),
         keepalive=hop.yes("tcpkeepalive"),
@@ -210,7 +213,7 @@ def first_leg(
     )
     prompt.batch = hop.yes("batchmode")
     stream = _way_to(hop.hostname, options, prompt)(hop.hostname, hop.port, progress, terms)
-    if _is_proxied(hop.hostname, options):
+    if proxied:
         return stream, ""
     try:
         return stream, stream.getpeername()[0]
@@ -223,29 +226,3 @@ def _next_leg(
 ) -> tuple[socket | ChannelStream, str]:
     """A stream from a hop to what follows it; what a hop connects to has no address here."""
     return hop.forward(following.hostname, following.port, progress, netcat), ""
-
-
-def _run_proxy_command(command: str, hop: HopSettings, progress: Progress, children: Children) -> socket:
-    """The hop's ProxyCommand as ssh runs it (sshconnect.c, ssh_proxy_connect): by the user's shell.
-
-    With ProxyUseFdpass the socket that the command hands over is used, and
-    the command is waited for.
-    """
-    import socket  # noqa: PLC0415  (a raw relay has no use for it here)
-
-    via = children.environ.get(VIA, "").split()
-    if hop.name in via:
-        raise RelayError(f"ssh_config: the ProxyCommand of {hop.name} leads back to {hop.name}")
-    progress.stage(f"running {command}")
-    ours, theirs = socket.socketpair()
-    shell = children.environ.get("SHELL") or "/bin/sh"
-    with theirs:
-        child = children.connect([shell, "-c", f"exec {command}"], theirs, {VIA: " ".join([*via, hop.name])})
-    if not hop.yes("proxyusefdpass"):
-        return ours
-    with ours:
-        _, fds, _, _ = socket.recv_fds(ours, 1, 1)
-    child.wait()
-    if not fds:
-        raise RelayError("the ProxyCommand ended without handing over a connection (ProxyUseFdpass)")
-    return socket.socket(fileno=fds[0])

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 
-from relay.errors import RelayError, Unserved
+from relay.errors import Unserved
 from relay.options import ENGINES
 
 TYPE_CHECKING = False
@@ -107,13 +107,7 @@ class Engines:
         stream, address = reach()
         if self._client is None:
             self._client = Client(self._progress, self._prompt, self._children)
-        try:
-            return Session(self._client, stream, settings, before if isinstance(before, Session) else None, address)
-        except RelayError:
-            check = getattr(stream, "check", None)
-            if check is not None:
-                check()
-            raise
+        return Session(self._client, stream, settings, before if isinstance(before, Session) else None, address)
 
 
 def objection(settings: HopSettings) -> str:

@@ -17,6 +17,7 @@ import struct
 import sys
 from select import POLLIN, poll
 
+from relay.command import ChildSocket
 from relay.errors import RelayError
 
 TYPE_CHECKING = False
@@ -38,7 +39,6 @@ _FETCH = (
     "c.connect(sys.argv[1].replace(chr(64),chr(0),1));"
     "s.socket(s.AF_UNIX,s.SOCK_STREAM,0,1).sendmsg([bytes(1)],c.recvmsg(1,64)[1])"
 )
-_LAST_WORDS = 2.0  # seconds that the status of an ssh is waited for whose stream has ended
 _NOISE = 65536  # bytes that the start-up files of a shell may say before our line
 
 
@@ -89,6 +89,7 @@ def _argv(settings: HopSettings, host: str, port: int, address: str, mark: str) 
     options = {
         "ProxyCommand": fetch,
         "ProxyUseFdpass": "yes",
+        "VerifyHostKeyDNS": "no",  # whoever reaches the hop through a proxy or Tor would tell our resolver its name
         "ControlMaster": "no",
         "ControlPath": "none",
         "PermitLocalCommand": "yes",
@@ -101,15 +102,14 @@ def _argv(settings: HopSettings, host: str, port: int, address: str, mark: str) 
     return ["ssh", *words, "-W", target, *settings.words]
 
 
-class SshStream(socket.socket):
+class SshStream(ChildSocket):
     """The stdin and stdout of an ssh.
 
     under: what reaches the hop that it carries. place: what messages call that hop.
     """
 
     def __init__(self, ours: socket.socket, child: Popen[bytes], under: Any, place: str) -> None:
-        super().__init__(fileno=ours.detach())
-        self._child = child
+        super().__init__(ours, child)
         self._under = under
         self._place = place
 
@@ -127,24 +127,15 @@ class SshStream(socket.socket):
         """Raise RelayError when the stream has ended because ssh has failed. For who has read its end."""
         if self.fileno() >= 0 and not _has_ended(self):
             return
-        if self._status() not in (0, None):
+        if self.status() not in (0, None):
             raise self._failure()
-
-    def _status(self) -> int | None:
-        """The exit status; None while it still runs."""
-        from subprocess import TimeoutExpired  # noqa: PLC0415  (it has been started: this costs nothing more)
-
-        try:
-            return self._child.wait(_LAST_WORDS)
-        except TimeoutExpired:
-            return None
 
     def _failure(self) -> RelayError:
         """Why ssh has ended; the cause may be further out."""
         check = getattr(self._under, "check", None)
         if check is not None:
             check()
-        status = self._status()
+        status = self.status()
         ended = "ended" if status is None else f"ended with status {status}"
         return RelayError(f"ssh, which carries this hop, {ended}; it says why itself", place=self._place)
 

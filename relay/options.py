@@ -86,7 +86,10 @@ class Options(Value):
     @property
     def batch(self) -> bool:
         """Whether -o says that nobody may be asked, where no ssh_config is read."""
-        return any(pair.lower() == "batchmode=yes" for pair in self.ssh_options)
+        return any(
+            name.lower() == "batchmode" and value.strip('"').lower() in {"yes", "true"}
+            for name, _, value in (pair.partition("=") for pair in self.ssh_options)
+        )
 
 
 class Flag(Value):

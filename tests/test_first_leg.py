@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import socket
 from typing import TYPE_CHECKING
 
 import pytest
+from peers import until
 
 from relay import tcp
 from relay.progress import Progress
@@ -73,14 +76,42 @@ def test_its_proxycommand_hands_over_the_connection(hops: Lab) -> None:
     ("use_fdpass", "cause"),
     [
         ("yes", "the ProxyCommand ended without handing over a connection (ProxyUseFdpass)"),
-        ("no", "the connection was closed before the server's SSH ident"),
+        ("no", "its ProxyCommand ended with status 3"),
     ],
 )
-def test_its_proxycommand_fails(hops: Lab, use_fdpass: str, cause: str) -> None:
-    hops.host("h1", ProxyCommand="false", ProxyUseFdpass=use_fdpass)
-    done = hops.pyrelay("h1/h3")
+@pytest.mark.parametrize("share", [(), ("--share", "1s")])
+def test_its_proxycommand_fails(hops: Lab, use_fdpass: str, cause: str, share: tuple[str, ...]) -> None:
+    hops.host("h1", ProxyCommand="sh -c 'exit 3'", ProxyUseFdpass=use_fdpass)
+    done = hops.pyrelay(*share, "h1/h3")
     assert done.returncode == 1
-    assert done.stderr.startswith(f"pyrelay: hop 1 of 1 (h1): {cause}\n")
+    assert done.stderr == f"pyrelay: hop 1 of 1 (h1): {cause}\n"
+
+
+def test_its_proxycommand_is_not_blamed_for_what_comes_later(hops: Lab) -> None:
+    """Its failure is then our own hanging up."""
+    hops.host("h1", ProxyCommand="sh -c 'nc %h %p; exit 3'", HostKeyAlias="unknown")
+    done = hops.pyrelay("h1/h3")
+    assert done.stderr.startswith("pyrelay: hop 1 of 1 (h1): no host key is known for unknown, ")
+
+
+def test_its_proxycommand_and_no_shell_for_it(hops: Lab) -> None:
+    hops.host("h1", ProxyCommand="nc %h %p")
+    done = hops.run(hops.program, "-F", hops.config, "h1/h3", env={"SHELL": "/nonexistent/sh"})
+    assert done.returncode == 1
+    assert done.stderr == (
+        "pyrelay: hop 1 of 1 (h1): its ProxyCommand cannot be run by /nonexistent/sh ($SHELL): "
+        "no such file or directory\n"
+    )
+
+
+def test_a_match_that_leaves_a_program_in_the_background_is_not_waited_for(hops: Lab) -> None:
+    mark = hops.top / "pid"
+    hops.head = f"""Match originalhost h1 exec "sh -c 'echo $$ >{mark}; exec sleep 600' & true"\n"""
+    try:
+        assert answer(hops, "h1/h3") == "h3"
+    finally:
+        until(lambda: mark.exists() and mark.read_text().endswith("\n"), "mark")
+        os.kill(int(mark.read_text()), signal.SIGKILL)  # fails when it has been waited for
 
 
 def test_its_proxycommand_is_pyrelay(hops: Lab) -> None:

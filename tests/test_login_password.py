@@ -79,6 +79,7 @@ def test_wrong_passwords_to_the_end(target: Lab, prompts: int, times: str) -> No
         assert terminal.wait() == 255
         assert terminal.shown.count("password: ") == prompts
         assert "wrong" not in terminal.shown
+        assert "ssh-add" not in terminal.shown  # no key would have been offered
         assert terminal.echo
     assert whole_log(h1).count("Failed password for ") == prompts
     assert h1.logins() == target["h2"].logins() == []

@@ -195,6 +195,20 @@ def test_the_table_sets_fields_that_options_have() -> None:
         assert flag.name.startswith("--") or len(flag.name) == 2
 
 
+@pytest.mark.parametrize(
+    ("text", "batch"),
+    [
+        ("BatchMode=yes", True),
+        ("batchmode true", True),
+        ('BatchMode="Yes"', True),
+        ("BatchMode=no", False),
+        ("A=yes", False),
+    ],
+)
+def test_whether_anybody_may_be_asked(text: str, batch: bool) -> None:
+    assert parse(["-o", text, "h"]).batch is batch
+
+
 def test_options_do_not_change() -> None:
     options = parse(["h"])
     with pytest.raises(AttributeError, match="do not change"):

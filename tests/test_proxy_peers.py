@@ -126,12 +126,13 @@ RESOLVER = re.compile(r"/etc/(resolv\.conf|hosts|host\.conf|gai\.conf)|/systemd/
 
 
 @every
-@pytest.mark.parametrize("name", ["localhost", "h1/localhost"])
-def test_no_look_up_and_no_packet_but_to_the_proxy(h3: Lab, proxy: RealProxy, name: str) -> None:
-    h3.server("h1", HostName="localhost", HostKeyAlias="h1")
+@pytest.mark.parametrize("words", ["localhost", "h1/localhost", "--engine=ssh h1/localhost"])
+def test_no_look_up_and_no_packet_but_to_the_proxy(h3: Lab, proxy: RealProxy, words: str) -> None:
+    """Nor is what ssh_config says of connecting to a hop said of the proxy: it would not be found at ::1."""
+    h3.server("h1", HostName="localhost", HostKeyAlias="h1", VerifyHostKeyDNS="yes", AddressFamily="inet6")
     with h3.known_hosts.open("a") as file:
         file.writelines(f"h1 {key}\n" for key in h3["h1"].host_keys)
-    found, text = traced(h3, *proxy.options, name, str(h3["h3"].port), env=proxy.environment)
+    found, text = traced(h3, *proxy.options, *words.split(), str(h3["h3"].port), env=proxy.environment)
     assert found == {f"{proxy.port} {LOOPBACK}"}
     assert not RESOLVER.search(text)
 

@@ -409,3 +409,20 @@ def test_300_mb_under_ssh(lab: Lab, big_file: Path, prelude: str) -> None:
         for copy in {"cat": [here], f"cat {big_file}": [here]}.get(remote, [lab.top / "there"]):
             subprocess.run(["cmp", big_file, copy], check=True)
             copy.unlink()
+
+
+@pytest.mark.parametrize(
+    ("closed", "delivered"), [("<&-", b"answer"), (">&-", b""), ("<&- >&-", b""), ("2>&-", b"answer")]
+)
+def test_a_standard_stream_that_is_closed_is_as_empty_as_dev_null(closed: str, delivered: bytes) -> None:
+    """It is not the connection, which would have its number."""
+    script = f'exec "$@" {closed}'
+    ends = Ends(lambda port: ["sh", "-c", script, "sh", *tcp(port)])
+    if "<" not in closed:
+        ends.end()
+    assert ends.far_receive() == b""
+    ends.far.sendall(b"answer")
+    ends.far.close()
+    assert ends.receive() == delivered
+    assert ends.status() == 0
+    ends.close()

@@ -439,6 +439,27 @@ def need_another_user() -> None:
         missing("only root can be somebody else")
 
 
+def test_the_runtime_directory_of_another_user_is_not_used(shared: Lab) -> None:
+    """`su` keeps the name of it in the environment."""
+    need_another_user()
+    runtime = shared.top / "runtime"
+    runtime.mkdir(0o700)
+    os.chown(runtime, 65534, -1)
+    done = shared.run(
+        "ssh", "-F", shared.write_config(), "h1/h3", "echo $SERVER", env={"XDG_RUNTIME_DIR": str(runtime)}
+    )
+    assert (done.stdout, done.stderr) == ("h3\n", "")
+    assert (shared.home / ".ssh" / "pyrelay" / f"{__version__}.sock").is_socket()
+    assert not list(runtime.iterdir())
+
+
+def test_no_place_for_the_directory(shared: Lab) -> None:
+    (shared.top / "file").touch()
+    done = shared.run(shared.program, "-O", "list", env={"HOME": str(shared.top / "file")})
+    assert done.returncode == 1
+    assert done.stderr == f"pyrelay: --share: {shared.top}/file/.ssh/pyrelay: not a directory\n"
+
+
 def test_another_user_is_refused(shared: Lab) -> None:
     need_another_user()
     assert shared.ssh("h1/h3", "echo $SERVER").stdout == "h3\n"

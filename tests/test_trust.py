@@ -401,6 +401,21 @@ def test_how_to_accept_an_unknown_key_is_said(lab: Lab) -> None:
         )
 
 
+def test_how_to_accept_the_unknown_key_of_a_later_hop_is_said(lab: Lab) -> None:
+    """The command of the hint is tried."""
+    lab.servers("h1", "h2", "h3")
+    known = lab.known_hosts.read_text()
+    lab.known_hosts.write_text("".join(line for line in known.splitlines(True) if f":{lab['h2'].port}," not in line))
+    lab.host("h2", StrictHostKeyChecking="accept-new")
+    said = lab.pyrelay("-o", "StrictHostKeyChecking=yes", "h1/h2/h3").stderr
+    command = re.search(r"accept it once with `(.*)`", said)
+    assert command
+    assert command[1] == f"ssh -J {lab.user}@h1:{lab['h1'].port} -p {lab['h2'].port} h2"
+    done = lab.run(*command[1].replace("ssh", f"ssh -F {lab.config}", 1).split(), "true")
+    assert done.returncode == 0, done.stderr
+    assert lab.ssh("h1/h2/h3", "echo $SERVER").stdout == "h3\n"
+
+
 def test_bad_lines_are_named_and_skipped(lab: Lab) -> None:
     server(lab)
     write(

@@ -38,14 +38,12 @@ class Gone(Exception):
 
 def directory(environ: Mapping[str, str]) -> str:
     """The user's directory for sockets, made when it is not there. Raises RelayError when others may get at it."""
-    runtime = environ.get("XDG_RUNTIME_DIR", "")
-    if runtime and os.path.isdir(runtime):
-        path = os.path.join(runtime, "pyrelay")
-    else:
-        ours = os.path.join(environ.get("HOME") or os.path.expanduser("~"), ".ssh")
-        os.makedirs(ours, 0o700, exist_ok=True)
-        path = os.path.join(ours, "pyrelay")
+    base = environ.get("XDG_RUNTIME_DIR", "")
+    if not (base and _is_ours(base)):
+        base = os.path.join(environ.get("HOME") or os.path.expanduser("~"), ".ssh")
+    path = os.path.join(base, "pyrelay")
     try:
+        os.makedirs(base, 0o700, exist_ok=True)
         os.mkdir(path, 0o700)
     except FileExistsError:
         pass
@@ -55,6 +53,15 @@ def directory(environ: Mapping[str, str]) -> str:
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid() or found.st_mode & 0o077:
         raise RelayError(f"--share: {path} must be a directory that is yours alone", hint=f"chmod 700 {path}")
     return path
+
+
+def _is_ours(directory: str) -> bool:
+    """Whether there is such a directory and it is the user's, as XDG_RUNTIME_DIR must be; `su` leaves another's."""
+    try:
+        found = os.stat(directory)
+    except OSError:
+        return False
+    return stat.S_ISDIR(found.st_mode) and found.st_uid == os.geteuid()
 
 
 def connect(path: str) -> Wire:

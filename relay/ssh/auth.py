@@ -157,7 +157,7 @@ class _Login:
             hint = self._keys.problems[0]
         elif self._unasked is not None:
             hint = self._unasked.hint
-        elif "publickey" in self._taken and not self._keys.offered:
+        elif "publickey" in self._in_order() and not self._keys.offered:
             hint = "there is no key to offer: `ssh-add` one, or name its file with -i or IdentityFile"
         return RelayError("; ".join([f"login as {self._settings.user} refused", *self._story()]), hint=hint)
 

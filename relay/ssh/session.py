@@ -14,6 +14,7 @@ import paramiko
 from paramiko.common import OPEN_FAILED_ADMINISTRATIVELY_PROHIBITED
 
 from relay.errors import RelayError, TimedOut, Unserved, printable
+from relay.route import DEFAULT_PORT, Element
 from relay.ssh.auth import login
 from relay.ssh.channel import ChannelStream
 from relay.ssh.keyring import Keyring
@@ -76,7 +77,8 @@ class Session:
         self._progress = progress
         self._settings = settings
         self._stream = stream
-        trust = Trust(settings, progress, client.prompt, address=address, children=client.children)
+        jumps = outer.jumps() if outer is not None else ""
+        trust = Trust(settings, progress, client.prompt, address=address, jumps=jumps, children=client.children)
         progress.stage("waiting for the server's ident")
         self.transport: Transport = Transport(
             stream.channel if isinstance(stream, ChannelStream) else stream,
@@ -85,18 +87,28 @@ class Session:
         )
         _choose(self.transport, settings)
         self.transport._preferred_keys = tuple(trust.algorithms(self.transport._preferred_keys))
-        self._exchange_keys()
-        progress.stage("host key")
-        trust.verify(self.transport.host_key_blob)
-        progress.stage("login")
         try:
+            self._exchange_keys()
+            progress.stage("host key")
+            trust.verify(self.transport.host_key_blob)
+            progress.stage("login")
             login(self.transport, settings, progress, client.prompt, client.keyring)
-        except LinkLost as error:
+        except RelayError as error:
             # An outer session that has failed took this one with it, and says why.
-            raise error if outer is None or outer.transport.is_active() else outer.lost() from error
+            if isinstance(error, LinkLost) and outer is not None and not outer.transport.is_active():
+                raise outer.lost() from error
+            if not isinstance(error, TimedOut):
+                self._check_stream()
+            raise
         interval = settings.seconds("serveraliveinterval")
         if interval:
             self.transport.keep_alive(interval, settings.number("serveralivecountmax", 3))
+
+    def jumps(self) -> str:
+        """The hops up to this one, as ssh's -J has them."""
+        port = self._settings.port
+        this = Element(self._settings.user, self._settings.name, port if port != DEFAULT_PORT else None)
+        return f"{self.outer.jumps()},{this}" if self.outer is not None else str(this)
 
     def forward(
         self, host: str, port: int, progress: Progress, netcat: str | None = None, limit: float | None = None
@@ -142,7 +154,7 @@ class Session:
         if self.outer is not None and not self.outer.transport.is_active():
             return self.outer.lost()
         try:
-            getattr(self._stream, "check", lambda: None)()
+            self._check_stream()
         except RelayError as cause:  # what carried it has failed
             return cause
         error = error or self.transport.saved_exception
@@ -150,6 +162,10 @@ class Session:
             return RelayError(f"the server disconnected: {error}", place=self.place)
         reason = f": {_words(error)}" if error is not None and _words(error) else ""
         return RelayError(f"the connection was lost{reason}", place=self.place)
+
+    def _check_stream(self) -> None:
+        """Raise RelayError when what carries the session knows why it has ended."""
+        getattr(self._stream, "check", lambda: None)()
 
     def _exchange_keys(self) -> None:
         """Idents and key exchange; ConnectTimeout bounds the wait for the ident. Raises RelayError."""

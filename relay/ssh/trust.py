@@ -38,7 +38,8 @@ class Trust:
     """The host keys of one hop. Reads its known_hosts files once.
 
     address: the hop's own, when it is reached by TCP and not through another
-    hop or a ProxyCommand. Raises RelayError when a KnownHostsCommand fails.
+    hop or a ProxyCommand. jumps: the hops before it, as ssh's -J has them.
+    Raises RelayError when a KnownHostsCommand fails.
     """
 
     def __init__(
@@ -48,9 +49,11 @@ class Trust:
         prompt: Prompt,
         *,
         address: str = "",
+        jumps: str = "",
         children: Children | None = None,
     ) -> None:
         self._settings = settings
+        self._jumps = jumps
         self._progress = progress
         self._prompt = prompt
         self._address = address
@@ -155,9 +158,10 @@ class Trust:
         if strict == "yes":
             raise self._unknown(key, "StrictHostKeyChecking is yes")
         if not self._user_files:
-            raise self._unknown(key, "there is no UserKnownHostsFile to write it to")
+            raise self._unknown(key, "there is no UserKnownHostsFile to write it to", hint="name one")
         if not known_hosts.recordable(self._host):
-            raise self._unknown(key, "a name like this one cannot be written to known_hosts")
+            hint = "give it another with HostKeyAlias"
+            raise self._unknown(key, "a name like this one cannot be written to known_hosts", hint=hint)
         if strict == "ask":
             self._ask(key)
         self._remember(self._name, key, f"'{self._name}' ({key.short})")
@@ -275,11 +279,16 @@ class Trust:
             self._progress.note(0, text)
         self._warned.add(text)
 
-    def _unknown(self, key: PublicKey, reason: str) -> RelayError:
-        port = f"-p {self._settings.port} " if self._settings.port != known_hosts.SSH_PORT else ""
+    def _unknown(self, key: PublicKey, reason: str, hint: str = "") -> RelayError:
+        words = ["ssh"]
+        if self._jumps:
+            words += ["-J", self._jumps]
+        if self._settings.port != known_hosts.SSH_PORT:
+            words += ["-p", str(self._settings.port)]
         return RelayError(
             f"no host key is known for {self._name}, and {reason}; it shows {key.short} {self._fingerprint(key)}",
-            hint=f"if that is its fingerprint, accept it once with `ssh {port}{self._settings.name}`, "
+            hint=hint
+            or f"if that is its fingerprint, accept it once with `{' '.join([*words, self._settings.name])}`, "
             "or give pyrelay -o StrictHostKeyChecking=accept-new",
         )
 
