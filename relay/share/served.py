@@ -10,7 +10,7 @@ import os
 from select import POLLHUP, POLLIN, POLLOUT, poll
 from typing import TYPE_CHECKING
 
-from relay.bridge import Bridge
+from relay.bridge import LAST_WORDS, Bridge
 from relay.channels import ChannelRelay
 from relay.errors import RelayError
 from relay.pump import LINGER, Relay, SshGone
@@ -27,16 +27,19 @@ if TYPE_CHECKING:
     from relay.ssh.flow import Flow
 
 
+LOOK = 1.0  # seconds between two looks at whether ssh is there
+
+
 class Carrier:
     """A connection, driven by the loop, and the relays whose bytes it carries.
 
-    held_up: the relays whose stdin waits for the network to take more.
+    held_up: the relays whose stdin waits for the network to take more; who has waited longest comes first.
     """
 
     def __init__(self, connection: Connection, loop: AbstractEventLoop) -> None:
         self.connection = connection
         self.relays: dict[Flow, Served] = {}
-        self.held_up: set[Served] = set()
+        self.held_up: dict[Served, None] = {}
         self.loop = loop
         self._fd, self._wake_fd = connection.fd, connection.wake_fd
         self._writing = False
@@ -68,8 +71,10 @@ class Carrier:
             waiting = [relay for relay in self.held_up if relay not in concerned]
             changed.clear()
             everybody = False
-            for relay in concerned + waiting:
+            for relay in concerned:
                 relay.step({relay.net.fd: POLLIN})
+            for relay in waiting:
+                relay.take_turn()
             if not changed:
                 break
         if not self.closed and self.connection.sending != self._writing:
@@ -93,7 +98,9 @@ class Carrier:
 class Served(ChannelRelay):
     """A channel against the stdin and stdout of a relay's process.
 
-    over: called with this once all is done. moved: bytes, both ways together.
+    over: called with this once all is done, and the server has closed the channel, too: it has then passed on what it
+    had for the target. Until then the relay's process waits, as it would if it had a hop of its own.
+    moved: bytes, both ways together.
     """
 
     def __init__(
@@ -111,6 +118,9 @@ class Served(ChannelRelay):
         self._loop = carrier.loop
         self._over = over
         self._done = False
+        self._ended = False
+        self._error: RelayError | None = None
+        self._sent = 0  # bytes, when it was last registered
         self._detached = False
         self._fds = stdio
         self._registered: dict[int, int] = {}
@@ -132,6 +142,7 @@ class Served(ChannelRelay):
         self._wire.socket.setblocking(False)  # a relay that is stopped must not stop the loop
         if detached:
             self._wire.close()
+            self._look_for_ssh()
         else:
             self._loop.add_reader(self._wire.socket.fileno(), self._relay_has_gone)
         self._carrier.relays[self.flow] = self
@@ -140,10 +151,12 @@ class Served(ChannelRelay):
     def step(self, ready: dict[int, int]) -> None:
         """Something has happened: do what can be done, and wait for the next thing."""
         if self._done:
+            if self.flow.closed:
+                self._end()
             return
         try:
             if self._is_over():
-                self.finish_with(None)
+                self.finish_with(self.channel.loss(self.flow) if self.flow.error is not None else None)
                 return
             self.move(ready)
             if self._detached and not self.out.open and self.back.open and has_hung_up(self.stdin.fd):
@@ -153,8 +166,7 @@ class Served(ChannelRelay):
                 return
             self._register()
         except SshGone:
-            self.send_last_words()
-            self.finish_with(None)
+            self._leave_without_ssh()
             return
         except RelayError as error:
             self.finish_with(error)
@@ -164,6 +176,12 @@ class Served(ChannelRelay):
             return
         if not self.back.open and self._lingering is None:
             self._linger()
+
+    def take_turn(self) -> None:
+        """It was held up: let it send before those who have just sent, if it may."""
+        if self.flow.room():
+            self.out.look()
+            self.step({self.net.fd: POLLIN, self.stdin.fd: POLLIN})
 
     def network(self) -> dict[int, int]:
         """The Carrier sees to the network."""
@@ -177,30 +195,47 @@ class Served(ChannelRelay):
         _tell(self._wire, "up")
 
     def finish_with(self, error: RelayError | None) -> None:
-        """It is over: tell the relay how, and give everything back."""
+        """It is over: close the channel, and give everything back but what the server's answer decides."""
         if self._done:
+            if error is not None:
+                self._error = error
+                self._end()
             return
         self._done = True
         if self._lingering is not None:
             self._lingering.cancel()
-        self._carrier.relays.pop(self.flow, None)
-        self._carrier.held_up.discard(self)
+        self._carrier.held_up.pop(self, None)
         for fd in list(self._registered):
             self._leave(fd)
-        if not self._detached:
-            self._loop.remove_reader(self._wire.socket.fileno())
         self.flow.close()
         if error is None and self.lost is not None:
             error = RelayError(f"the link was lost: {self.lost.strerror}")
+        self._error = error
         for way in (self.out, self.back):
             way.close()
         self.stdin.restore()
         self.stdout.restore()
         for fd in set(self._fds):
             os.close(fd)
-        tell_end(self._wire, error)
+        if self.flow.closed or error is not None:
+            self._end()
+        elif self.gone or self._detached:
+            self._loop.call_later(LAST_WORDS, self._end)
+
+    def _end(self) -> None:
+        """The server has closed the channel, too, or is not waited for any more: tell the relay how it was."""
+        if self._ended:
+            return
+        self._ended = True
+        self._carrier.relays.pop(self.flow, None)
+        self._leave_wire()
+        tell_end(self._wire, self._error)
         self._wire.close()
         self._over(self)
+
+    def _leave_wire(self) -> None:
+        if self._wire.socket.fileno() >= 0:
+            self._loop.remove_reader(self._wire.socket.fileno())
 
     def _is_over(self) -> bool:
         """Whether the target takes nothing more."""
@@ -223,10 +258,12 @@ class Served(ChannelRelay):
     def _register(self) -> None:
         """Have the loop wait for what the two ways wait for."""
         table = self.interests()
-        if self.out.open and self.out.waits_for != self.stdin.fd:
-            self._carrier.held_up.add(self)
-        else:
-            self._carrier.held_up.discard(self)
+        held_up = self.out.open and self.out.waits_for != self.stdin.fd
+        if not held_up or self.out.moved != self._sent:
+            self._carrier.held_up.pop(self, None)  # who has sent something is the last to be next
+        if held_up:
+            self._carrier.held_up[self] = None
+        self._sent = self.out.moved
         for fd in set(self._fds):
             events = table.get(fd, 0) & (POLLIN | POLLOUT)
             if fd not in self._files:
@@ -267,8 +304,25 @@ class Served(ChannelRelay):
 
     def _relay_has_gone(self) -> None:
         """Its end of the socket is closed: it was ended, or its ssh has gone."""
+        self._leave_wire()
+        if self._done:
+            self._loop.call_later(LAST_WORDS, self._end)
+        else:
+            self._leave_without_ssh()
+
+    def _leave_without_ssh(self) -> None:
+        self.gone = True
         self.send_last_words()
         self.finish_with(None)
+
+    def _look_for_ssh(self) -> None:
+        """Without a process of the relay's, nothing but this tells that ssh has gone while its bytes are held up."""
+        if self._done:
+            return
+        if self in self._carrier.held_up and has_hung_up(self.stdin.fd):
+            self._leave_without_ssh()
+        else:
+            self._loop.call_later(LOOK, self._look_for_ssh)
 
 
 def serve_by_threads(stream: ChannelStream, stdio: tuple[int, int], wire: Wire, *, detached: bool) -> None:
