@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Protocol, Self
 from relay.errors import RelayError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from types import TracebackType
 
 SIZE = 256 * 1024  # bytes
-PATIENCE = 30.0  # seconds that the last bytes for the target may take
-LAST_WORDS = 1.0  # seconds, when they are those of an ssh that has gone
+LAST_WORDS = 1.0  # seconds that the last bytes for the target may take when ssh has gone
 
 
 class Channel(Protocol):
@@ -31,8 +31,8 @@ class Channel(Protocol):
     def shutdown_write(self) -> None:
         """Tell the target that nothing follows."""
 
-    def wait_for_close(self, seconds: float) -> None:
-        """Wait until the far side has closed it, too, and so has passed on all that it had for the target."""
+    def wait_for_close(self, seconds: float) -> bool:
+        """Whether the far side closes it within so long, and so has passed on all that it had for the target."""
 
     def close(self) -> None:
         """Give it up; a recv or sendall that waits in another thread returns or raises."""
@@ -64,15 +64,20 @@ class Bridge:
         if self._lost:
             raise self._lost
 
-    def send_the_rest(self, *, gone: bool) -> None:
-        """Wait until the target has what the socket was given, though not for ever. gone: ssh has left.
+    def send_the_rest(self, gone: Callable[[], bool]) -> None:
+        """Wait until the target has what the socket was given, for as long as ssh is there. gone: whether it has left.
 
         (The server would forget some of it when the connection is closed before.)
         """
-        patience = LAST_WORDS if gone else PATIENCE
         self.socket.shutdown(socket.SHUT_WR)
-        if self._sending.acquire(timeout=patience):
-            self.channel.wait_for_close(patience)
+        sent = closed = False
+        while not closed:
+            last = gone()
+            sent = sent or self._sending.acquire(timeout=LAST_WORDS)
+            if sent:
+                closed = self.channel.wait_for_close(LAST_WORDS)
+            if last:
+                break
 
     def _receive(self) -> None:
         try:

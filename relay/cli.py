@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _signal  # type: ignore[import-not-found]  # signal makes enums of it, which a raw relay has no time for
 import os
 import sys
 
@@ -13,6 +14,8 @@ if TYPE_CHECKING:
     from typing import NoReturn
 
     from relay.options import Options
+    from relay.progress import Progress
+    from relay.route import Route
     from relay.settings import Lookup
     from relay.share.client import Share
     from relay.share.wire import Wire
@@ -22,6 +25,8 @@ STDIN, STDOUT, STDERR = 0, 1, 2
 
 def main() -> NoReturn:
     """Run with the process's own arguments and end the process: no thread or library has a word after that."""
+    if _signal.getsignal(_signal.SIGINT) is _signal.default_int_handler:
+        _signal.signal(_signal.SIGINT, _signal.SIG_DFL)  # until the guard has it, Ctrl-C is no traceback
     for fd in (STDIN, STDOUT, STDERR):
         try:
             os.fstat(fd)
@@ -97,11 +102,7 @@ def relay(chosen: Options, parent: int, argv: Sequence[str], called: Wire | None
         from relay.settings import look_up  # noqa: PLC0415
 
         lookup = look_up(way, chosen, children)  # ssh reads its files while we import what we need
-    share: Share | None = None
-    if chosen.share is not None and way.hops and chosen.engine != "ssh":
-        from relay.share.client import Share  # noqa: PLC0415
-
-        share = Share(argv, chosen, os.environ, called)
+    share = _share(chosen, way, argv, called, progress)
 
     from relay import dial, guard, pump  # noqa: PLC0415
     from relay.prompt import Prompt  # noqa: PLC0415
@@ -143,6 +144,22 @@ def _call_holder(argv: Sequence[str]) -> Wire | None:
     from relay.share import call  # noqa: PLC0415  (few need it)
 
     return call.early(argv, os.environ)
+
+
+def _share(chosen: Options, way: Route, argv: Sequence[str], called: Wire | None, progress: Progress) -> Share | None:
+    """Who has the hops of a route, where they are to be shared; a holder that was called in vain is left alone.
+
+    A terminal is not lent: the holder belongs to none, and would go on reading it when we are stopped.
+    """
+    if chosen.share is not None and way.hops and chosen.engine != "ssh":
+        if not (os.isatty(STDIN) or os.isatty(STDOUT)):
+            from relay.share.client import Share  # noqa: PLC0415  (few need it)
+
+            return Share(argv, chosen, os.environ, called)
+        progress.note(1, "not shared: a terminal is stdin or stdout")
+    if called is not None:
+        called.close()
+    return None
 
 
 def _report(error: RelayError, verbosity: int) -> None:

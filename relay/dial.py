@@ -112,6 +112,7 @@ def _through_hops(
     if share is not None:
         try:
             if control is not None:
+                share.close()
                 raise Unserved("the first hop has a master")
             return share.ask(places, found, progress, prompt)
         except Unserved as error:

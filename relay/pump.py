@@ -58,7 +58,7 @@ def relay(
         whole = _raw(bridge.socket, stdin, stdout, parent, bridge.check)
         status = whole.run(alarm)
         bridge.check()
-        bridge.send_the_rest(gone=whole.gone)
+        bridge.send_the_rest(lambda: whole.gone)
         return status
 
 

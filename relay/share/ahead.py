@@ -1,4 +1,4 @@
-"""A channel that is opened before it is known that it is wanted.
+"""A channel that is opened by a thread of its own: it may not be wanted in the end, or its hop be dead.
 
 A relay first says how it was called, and only then, when ssh has read its
 files, what that means. Who was called so before most likely wants the same
@@ -11,13 +11,16 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING
 
-from relay.errors import RelayError
+from relay.errors import RelayError, TimedOut
 from relay.progress import Progress
 from relay.share.hops import ANSWER
 
 if TYPE_CHECKING:
     from relay.share.hops import SharedHop
     from relay.ssh.channel import ChannelStream
+
+
+WORDS_MOST = 100  # lines that are kept
 
 
 class Ahead:
@@ -27,6 +30,7 @@ class Ahead:
         self.hop = hop
         self.to = (host, port)
         self._netcat = netcat
+        self._words = _Words()
         self._stream: ChannelStream | None = None
         self._error: RelayError | None = None
         self._lock = threading.Lock()
@@ -36,12 +40,17 @@ class Ahead:
 
     def take(self, progress: Progress) -> ChannelStream | None:
         """The channel, once it is there; None when the hop is dead. Raises RelayError."""
+        self._words.go_to(progress)
         progress.stage("waiting for the hop to connect")
-        if not self._done.wait(min(ANSWER, progress.left())) and not self.hop.responds():
+        try:
+            if not self._done.wait(progress.left(ANSWER)) and not self.hop.responds(ANSWER):
+                self.drop()
+                return None
+            if not self._done.wait(progress.left()):
+                raise progress.timed_out()
+        except TimedOut:
             self.drop()
-            return None
-        if not self._done.wait(progress.left()):
-            raise progress.timed_out()
+            raise
         if self._error is not None:
             if not self.hop.alive:
                 return None
@@ -58,7 +67,7 @@ class Ahead:
     def _open(self) -> None:
         try:
             if self.hop.session is not None:
-                stream = self.hop.session.forward(*self.to, Progress(), self._netcat)
+                stream = self.hop.session.forward(*self.to, self._words, self._netcat)
                 with self._lock:
                     self._stream = stream
                     if self._dropped:
@@ -67,3 +76,29 @@ class Ahead:
             self._error = error
         finally:
             self._done.set()
+
+
+class _Words(Progress):
+    """What is to be told meanwhile, by a netcat say: kept until it is known whom to tell."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._lock = threading.Lock()
+        self._to: Progress | None = None
+        self._kept: list[tuple[str, str]] = []
+
+    def tell(self, text: str, *, place: str = "") -> None:
+        """Tell it, or keep it."""
+        with self._lock:
+            if self._to is not None:
+                self._to.tell(text, place=place)
+            elif len(self._kept) < WORDS_MOST:
+                self._kept.append((text, place))
+
+    def go_to(self, progress: Progress) -> None:
+        """Tell it to this one from now on."""
+        with self._lock:
+            self._to = progress
+            for text, place in self._kept:
+                progress.tell(text, place=place)
+            self._kept.clear()

@@ -49,6 +49,10 @@ class Share:
             except Ended as error:
                 raise _holder_gone() from error
 
+    def close(self) -> None:
+        """Want nothing of it."""
+        self._wire.close()
+
     def ask(
         self, places: Sequence[str], found: Sequence[HopSettings], progress: Progress, prompt: Prompt
     ) -> SharedStream:
@@ -150,16 +154,14 @@ class SharedStream:
         """
         try:
             self._wire.send("serve", int(self._detached), fds=(stdin, stdout))
-            return 0 if self._detached else self._wait(stdin, stdout, parent, alarm)
+            return 0 if self._detached else self._wait(stdout, parent, alarm)
         except (Ended, BadMessage) as error:
             raise _holder_gone() from error
 
-    def _wait(self, stdin: int, stdout: int, parent: int, alarm: int) -> int:
+    def _wait(self, stdout: int, parent: int, alarm: int) -> int:
         watched = select.poll()
         watched.register(self._wire.socket, select.POLLIN)
         watched.register(stdout, 0)  # that its reader has gone is said unasked
-        if os.isatty(stdin):
-            watched.register(stdin, 0)
         if alarm >= 0:
             watched.register(alarm, select.POLLIN)
         link_up = False
@@ -176,14 +178,14 @@ class SharedStream:
                 link_up = link_up or kind == "up"
                 if kind == "say":
                     self._progress.tell(text(fields[1]), place=text(fields[0]))
-                self._heed(kind, stdin, stdout, watched)
+                self._heed(kind, stdout, watched)
             elif happened or (not link_up and os.getppid() != parent):
                 return 0  # ssh has gone; the holder sees that we have
 
-    def _heed(self, kind: str, stdin: int, stdout: int, watched: select.poll) -> None:
+    def _heed(self, kind: str, stdout: int, watched: select.poll) -> None:
         """What the holder says on the way."""
         if kind == "up":
-            _leave_terminal(stdin)
+            _leave_terminal()
         elif kind == "eof":
             watched.unregister(stdout)
             _close(stdout)
@@ -199,10 +201,8 @@ def _holder_gone() -> RelayError:
     return RelayError("the process that holds the shared hops has ended")
 
 
-def _leave_terminal(stdin: int) -> None:
+def _leave_terminal() -> None:
     """As the pump does it: a persisted master must outlive the terminal."""
-    if os.isatty(stdin):
-        return
     try:
         os.setsid()
     except PermissionError:

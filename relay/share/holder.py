@@ -65,6 +65,7 @@ class Holder:
         self._jobs: dict[Job, Wire] = {}  # under way
         self._looking: TimerHandle | None = None
         self._timer: TimerHandle | None = None
+        self._ending: list[threading.Thread] = []
 
     def run(self) -> None:
         """Serve until there is nothing more to serve."""
@@ -77,6 +78,8 @@ class Holder:
         self.loop.add_signal_handler(signal.SIGHUP, self.exit)
         self.loop.call_later(place.PATIENCE, self._look_round)  # a first relay that never came
         self.loop.run_forever()
+        for ending in self._ending:
+            ending.join()
 
     # Requests
 
@@ -223,6 +226,7 @@ class Holder:
             tell_end(wire, stream.lost())
             wire.close()
             self.hops.let_go(job.held, job.linger)
+            self._look_round()
             return
         carrier = self._carrier(flow.link.connection)
 
@@ -255,15 +259,15 @@ class Holder:
             self._end()
 
     def _close(self, hop: SharedHop) -> None:
-        if hop.session is not None:
-            link = hop.session.transport.packetizer.link
-            if link is not None:
-                link.fail(EOFError())
-                if link.connection in self._carriers:
-                    self._carriers[link.connection].settle()
-            else:
-                hop.session.transport.close()
-        hop.children.end()
+        link = hop.session.transport.packetizer.link if hop.session is not None else None
+        if link is not None:
+            link.fail(EOFError())
+            if link.connection in self._carriers:
+                self._carriers[link.connection].settle()
+        # The rest may take a second, and the others do not wait for it.
+        ending = threading.Thread(target=_close_what_waits, args=(hop,))
+        ending.start()
+        self._ending = [*(each for each in self._ending if each.is_alive()), ending]
 
     def stop(self) -> None:
         """Take no new relays, which find a new holder when this has returned. From any thread but the loop's."""
@@ -284,12 +288,11 @@ class Holder:
         if not self._listening:
             return
         self._listening = False
-        place.withdraw(self._path)
+        place.withdraw(self._path, self._lock)
         self.loop.remove_reader(self._listener.fileno())
         self._listener.close()  # whoever has connected and has had no answer starts over
         os.close(self._lock)
-        for hop in self.hops.all():
-            self.hops.retire(hop)
+        self.hops.stop()
         self._look_round()
 
     def _exit(self) -> None:
@@ -303,3 +306,10 @@ class Holder:
     def _end(self) -> None:
         self._stop()
         self.loop.stop()
+
+
+def _close_what_waits(hop: SharedHop) -> None:
+    """Close what is not the loop's: a connection that threads drive, and programs that carry one."""
+    if hop.session is not None and hop.session.transport.packetizer.link is None:
+        hop.session.transport.close()
+    hop.children.end()

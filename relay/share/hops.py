@@ -71,12 +71,15 @@ class SharedHop:
         """Whether channels can be opened on it."""
         return self.session is not None and self.session.transport.is_active()
 
-    def enter(self, login: Callable[[], Session], progress: Progress, since: float) -> Session:
+    def enter(
+        self, login: Callable[[], Session], progress: Progress, since: float, is_own: Callable[[RelayError], bool]
+    ) -> Session:
         """The session; who comes first logs in, and the others wait for that, at most until their deadline.
 
         since: when this request was made (monotonic): it fails with a login
         that has failed after that, as nobody wants the same password refused
-        once for each. Raises RelayError, and Stuck.
+        once for each. is_own: whether a failure is a matter of who has logged
+        in; the next one then tries it himself. Raises RelayError, and Stuck.
         """
         with self._turn:
             if self._entering:
@@ -97,7 +100,8 @@ class SharedHop:
         except Abandoned:
             raise
         except RelayError as error:
-            self._failure = (time.monotonic(), error)
+            if not is_own(error):
+                self._failure = (time.monotonic(), error)
             raise
         finally:
             with self._turn:
@@ -111,12 +115,15 @@ class SharedHop:
             self._turn.notify_all()
         self.children.end()
 
-    def responds(self) -> bool:
-        """Whether the hop that was logged in to lives, as far as is known without waiting longer than ANSWER."""
+    def responds(self, quiet: float | None = None) -> bool:
+        """Whether the hop that was logged in to lives, as far as is known without waiting longer than ANSWER.
+
+        quiet: seconds without a packet, after which it is asked; QUIET unless given.
+        """
         if self.session is None:
             return True
         transport = self.session.transport
-        return transport.quiet_for() < QUIET or transport.probe(ANSWER)
+        return transport.is_active() and (transport.quiet_for() < (QUIET if quiet is None else quiet) or transport.probe(ANSWER))
 
 
 class Hops:
@@ -126,6 +133,7 @@ class Hops:
         self._lock = threading.Lock()
         self._hops: dict[str, SharedHop] = {}
         self._retired: list[SharedHop] = []
+        self._stopped = False
         self._uses: dict[str, tuple[str, str, int]] = {}
 
     def hold(self, key: str, make: Callable[[], SharedHop]) -> SharedHop:
@@ -133,7 +141,11 @@ class Hops:
         with self._lock:
             hop = self._hops.get(key)
             if hop is None:
-                hop = self._hops[key] = make()
+                hop = make()
+                if self._stopped:
+                    self._retire(hop)
+                else:
+                    self._hops[key] = hop
             hop.relays += 1
             return hop
 
@@ -182,8 +194,23 @@ class Hops:
             for key, other in list(self._hops.items()):
                 if hop in other.path:
                     del self._hops[key]
-                    other.retired = True
-                    self._retired.append(other)
+                    self._retire(other)
+
+    def retire_dead(self, hop: SharedHop) -> None:
+        """Retire what does not answer of the hops up to this one, which leads nowhere any more. Waits for answers."""
+        self.retire(next((each for each in hop.path if not each.responds(0)), hop))
+
+    def stop(self) -> None:
+        """Retire all, and from now on all that are made: who is on his way still gets there, and nobody else."""
+        with self._lock:
+            self._stopped = True
+            for hop in self._hops.values():
+                self._retire(hop)
+            self._hops.clear()
+
+    def _retire(self, hop: SharedHop) -> None:
+        hop.retired = True
+        self._retired.append(hop)
 
     def take_expired(self, now: float) -> list[SharedHop]:
         """The hops that are over, inner ones first; they are forgotten. For who closes them."""

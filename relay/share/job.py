@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import _socket
 import socket
+import threading
 import time
 from contextlib import suppress
 from typing import TYPE_CHECKING
@@ -17,7 +18,7 @@ from relay import options
 from relay.children import Children
 from relay.dial import first_leg
 from relay.engine import objection
-from relay.errors import RelayError, Unserved
+from relay.errors import RelayError, TimedOut, Unserved
 from relay.progress import Progress
 from relay.prompt import Cancelled, NobodyToAsk, Notice, Prompt
 from relay.proxy.address import VARIABLE
@@ -81,11 +82,12 @@ class _RemoteStatus(StatusLine):
 
 
 class RemotePrompt(Prompt):
-    """Asks where the relay is: its terminal, or its askpass."""
+    """Asks where the relay is: its terminal, or its askpass. unanswered: whether a question has had no answer there."""
 
     def __init__(self, progress: Progress, children: Children, wire: Wire) -> None:
         super().__init__(progress, children)
         self._wire = wire
+        self.unanswered = False
 
     def ask(self, question: str, *, echo: bool = False) -> str:
         """The answer of who sits there. Raises NobodyToAsk, Cancelled and Abandoned."""
@@ -97,6 +99,7 @@ class RemotePrompt(Prompt):
         if kind == "answer":
             return text(fields[0])
         cause, hint = map(text, fields)
+        self.unanswered = True
         raise (Cancelled if kind == "cancelled" else NobodyToAsk)(cause, hint=hint)
 
     def tell(self, text: str) -> bool:
@@ -200,15 +203,35 @@ class Job:
             return stream
         if not all(map(self._hops.has, keys)):
             self._check_engine()
-        outer: SharedHop | None = None
+        target = self._found[-1]
+        found: ChannelStream | None = None
+        while found is None:
+            before, self.held = self.held, []
+            try:
+                hop = self._enter_all(keys)
+            finally:
+                self._hops.let_go(before, self.linger)
+            self._progress.at(self._places[-1])
+            found = self._take(Ahead(hop, target.hostname, target.port, self._options.netcat_for(hop.name)))
+        self._hops.remember(self._call, keys[-1], (target.hostname, target.port))
+        return found
+
+    def _enter_all(self, keys: list[str]) -> SharedHop:
+        """The last hop of the way."""
+        hop: SharedHop | None = None
         for name, settings, place in zip(keys, self._found, self._places, strict=False):
             self._progress.at(place)
             self._prompt.batch = settings.yes("batchmode")
-            outer = self._enter(name, settings, outer)
-        self._progress.at(self._places[-1])
-        target = self._found[-1]
-        stream = self._forward(outer, target)
-        self._hops.remember(self._call, keys[-1], (target.hostname, target.port))
+            hop = self._enter(name, settings, hop)
+        assert hop is not None  # noqa: S101  (for the type checker)
+        return hop
+
+    def _take(self, ahead: Ahead) -> ChannelStream | None:
+        """The channel; None when its hop is dead, and retired now."""
+        stream = ahead.take(self._progress)
+        if stream is None:
+            self._progress.note(1, "the shared hop is dead: a new one is made")
+            self._hops.retire_dead(ahead.hop)
         return stream
 
     def _take_ahead(self, keys: list[str]) -> ChannelStream | None:
@@ -221,21 +244,20 @@ class Job:
             ahead.drop()
             return None
         self._progress.at(self._places[-1])
-        stream = ahead.take(self._progress)
-        if stream is None:
-            self._hops.retire(ahead.hop.path[0])
-        return stream
+        return self._take(ahead)
 
     def give_up(self) -> None:
-        """The relay has gone: nobody is to wait for its login. From any thread.
+        """The relay has gone: nobody is to wait for its login. From any thread, and at once.
 
         What that waits for may never come. It is cut off where it can be, and
         else ends at the relay's deadline; whoever comes meanwhile makes a hop of
         his own.
         """
-        if self._gone:
-            return
-        self._gone = True
+        if not self._gone:
+            self._gone = True
+            threading.Thread(target=self._cut_off, daemon=True).start()
+
+    def _cut_off(self) -> None:
         hop, stream = self._entering, self._stream
         if hop is None:
             return
@@ -260,7 +282,7 @@ class Job:
             hop = self._hold(name, settings, outer)
             if hop.session is None or (hop.alive and hop.responds()):
                 try:
-                    hop.enter(lambda hop=hop: self._log_in(hop, settings), self._progress, self._began)  # type: ignore[misc]
+                    hop.enter(lambda hop=hop: self._log_in(hop, settings), self._progress, self._began, self._is_own)  # type: ignore[misc]
                 except Stuck:
                     pass
                 else:
@@ -270,6 +292,10 @@ class Job:
                 self._hops.retire(hop)
             self.held.remove(hop)
             self._hops.let_go([hop], 0)
+
+    def _is_own(self, error: RelayError) -> bool:
+        """Whether a login failed by what is this relay's alone: its deadline, or that nobody sits there who answers."""
+        return isinstance(error, TimedOut) or self._prompt.unanswered
 
     def _hold(self, name: str, settings: HopSettings, outer: SharedHop | None) -> SharedHop:
         hop = self._hops.hold(name, lambda: SharedHop(name, settings.name, outer, self._children()))

@@ -137,10 +137,12 @@ def peer_uid(sock: socket) -> int:
     return int.from_bytes(credentials[4:8], sys.byteorder)
 
 
-def withdraw(path: str) -> None:
-    """Be found no more; for the holder, which still has the lock."""
+def withdraw(path: str, lock: int) -> None:
+    """Be found no more; for the holder, which still has the lock. One in a directory that was removed is not found."""
     try:
-        os.unlink(os.path.join(path, SOCKET))
+        mine, found = os.fstat(lock), os.stat(os.path.join(path, LOCK))
+        if (mine.st_dev, mine.st_ino) == (found.st_dev, found.st_ino):
+            os.unlink(os.path.join(path, SOCKET))
     except FileNotFoundError:
         pass
 
@@ -182,6 +184,9 @@ def _take_lock(path: str) -> int | None:
     except BlockingIOError:
         os.close(lock)
         return None
+    except OSError as error:  # a file system without locks
+        os.close(lock)
+        raise RelayError(f"--share: {path}: {words(error)}") from error
     return lock
 
 

@@ -337,11 +337,14 @@ def serve_by_threads(stream: ChannelStream, stdio: tuple[int, int], wire: Wire, 
             whole.wire, whole.detached = wire, detached
             whole.run()
             bridge.check()
-            bridge.send_the_rest(gone=whole.gone)
+            bridge.send_the_rest(lambda: whole.gone or detached or has_hung_up(wire.socket.fileno()))
     except RelayError as failure:
         error = failure
-    for fd in stdio:
-        os.close(fd)
+    except Exception as failure:  # such as one too many descriptors
+        error = RelayError(f"internal error: {type(failure).__name__}: {failure}")
+    finally:
+        for fd in stdio:
+            os.close(fd)
     tell_end(wire, error)
 
 
@@ -358,6 +361,7 @@ class _Threaded(Relay):
     def is_over(self, ready: dict[int, int]) -> bool:
         if not self.detached and self.wire.socket.fileno() in ready:
             raise SshGone
+        self.parent = os.getppid()  # the holder's, which says nothing of the relay's
         return super().is_over(ready)
 
     def leave_terminal(self) -> None:

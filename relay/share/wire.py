@@ -130,7 +130,10 @@ class Wire:
             for level, kind, numbers in control:
                 if (level, kind) == (SOL_SOCKET, SCM_RIGHTS):
                     whole = len(numbers) - len(numbers) % _FD
-                    self.fds += (int.from_bytes(numbers[at : at + _FD], sys.byteorder) for at in range(0, whole, _FD))
+                    fds = [int.from_bytes(numbers[at : at + _FD], sys.byteorder) for at in range(0, whole, _FD)]
+                    for fd in fds:
+                        os.set_inheritable(fd, False)  # as Python has its own, but not those that come this way
+                    self.fds += fds
             if len(self.fds) > FDS_MOST:
                 raise BadMessage("descriptors that nobody wants")
             if not part:

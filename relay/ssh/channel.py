@@ -41,10 +41,10 @@ class ChannelStream:
         """No more will be sent; the far side may still send."""
         self.channel.shutdown_write()
 
-    def wait_for_close(self, seconds: float) -> None:
-        """Wait until the hop has closed the channel, at most so long: it does once the target has got everything."""
+    def wait_for_close(self, seconds: float) -> bool:
+        """Whether the hop closes the channel within so long: it does once the target has got everything."""
         with self.channel.out_buffer_cv:
-            self.channel.out_buffer_cv.wait_for(lambda: self.channel.closed, seconds)
+            return bool(self.channel.out_buffer_cv.wait_for(lambda: self.channel.closed, seconds))
 
     def close(self) -> None:
         """Close the channel; the session lives on."""

@@ -153,9 +153,9 @@ class Transport(paramiko.Transport):
         self.packetizer.set_keepalive(interval, ask)
 
     def quiet_for(self) -> float:
-        """Seconds since something has come on this; it must have been taken over."""
+        """Seconds since something has come on this, as far as that is known: only once it has been taken over."""
         link = self.packetizer.link
-        return abs(time.time() - link.heard) if link is not None else 0.0
+        return abs(time.time() - link.heard) if link is not None else float("inf")
 
     def probe(self, seconds: float) -> bool:
         """Whether the server answers a keepalive within so many seconds."""
@@ -252,9 +252,12 @@ class Transport(paramiko.Transport):
         return number
 
     def get_exception(self) -> BaseException | None:
-        """Why the channel that this thread has opened is refused, else why the transport has ended."""
+        """Why the channel that this thread has opened is refused, else why the transport has ended.
+
+        paramiko would forget the latter, and whoever asks next would not know.
+        """
         refused = self._refused.pop(getattr(self._opening, "number", -1), None)
-        return refused or super().get_exception()
+        return refused or self.saved_exception
 
     def _parse_channel_open_failure(self, m: Message) -> None:
         """Keep the server's text, which paramiko only logs."""
