@@ -57,9 +57,9 @@ def holder(lab: Lab) -> int:
     return pid
 
 
-def logins(lab: Lab) -> list[int]:
-    """How often each of the three servers has been logged in to."""
-    return [len(lab[name].logins()) for name in ("h1", "h2", "h3")]
+def logins(lab: Lab, *names: str) -> list[int]:
+    """How often each of the three servers, or of those, has been logged in to."""
+    return [len(lab[name].logins()) for name in names or ("h1", "h2", "h3")]
 
 
 def command(lab: Lab, route: str = "h1", *options: str) -> Command:
@@ -287,10 +287,11 @@ def test_a_hop_that_dies_is_told_to_its_relays_and_made_anew(shared: Lab) -> Non
     assert logins(shared)[0] == 2
 
 
+@pytest.mark.parametrize("quiet", ["0.0", "60.0"])  # asked for a sign of life each time, or when it does not answer
 @pytest.mark.parametrize("dead", ["h1", "h2"])
-def test_a_hop_that_is_dead_without_a_word_is_made_anew(shared: Lab, dead: str) -> None:
+def test_a_hop_that_is_dead_without_a_word_is_made_anew(shared: Lab, dead: str, quiet: str) -> None:
     """Who was on it gets the reason when ServerAlive notices; who comes next has a new one at the first try."""
-    program(shared, "from relay.share import hops", "hops.QUIET = 0.0")  # asked for a sign of life each time
+    program(shared, "from relay.share import hops", f"hops.QUIET = {quiet}")
     shared.host(dead, ServerAliveInterval="1", ServerAliveCountMax="8")
     ends = under_way(relay(shared, "h1/h2"))
     (connection,) = shared[dead].connections
@@ -305,6 +306,21 @@ def test_a_hop_that_is_dead_without_a_word_is_made_anew(shared: Lab, dead: str) 
     finally:
         os.killpg(connection.process.pid, signal.SIGCONT)
         ends.close()
+
+
+def test_a_hop_without_gcm_that_is_dead_without_a_word_is_made_anew(lab: Lab) -> None:
+    lab.server("h1", Ciphers="aes128-ctr")
+    lab.server("h3")
+    lab.options += AGAIN
+    program(lab, "from relay.share import hops", "hops.ANSWER = 0.5")
+    assert lab.ssh("h1/h3", "echo $SERVER").stdout == "h3\n"
+    (connection,) = lab["h1"].connections
+    os.killpg(connection.process.pid, signal.SIGSTOP)
+    try:
+        assert lab.ssh("h1/h3", "echo $SERVER").stdout == "h3\n"
+        assert logins(lab, "h1") == [2]
+    finally:
+        os.killpg(connection.process.pid, signal.SIGCONT)
 
 
 def test_the_holder_ends_with_its_last_hop(shared: Lab) -> None:

@@ -123,7 +123,8 @@ class SharedHop:
         if self.session is None:
             return True
         transport = self.session.transport
-        return transport.is_active() and (transport.quiet_for() < (QUIET if quiet is None else quiet) or transport.probe(ANSWER))
+        quiet = QUIET if quiet is None else quiet
+        return transport.is_active() and (transport.quiet_for() < quiet or transport.probe(ANSWER))
 
 
 class Hops:

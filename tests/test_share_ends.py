@@ -1,0 +1,364 @@
+"""Shared relays and hops that end, stop, or hold each other up: what is one's own matter is no other's."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import threading
+import time
+from contextlib import ExitStack, suppress
+from pathlib import Path
+
+import pytest
+from contract import MIB, SOON, Ends, Meanwhile, digest, fill, noise, repeated, unread
+from lab import Lab
+from peers import LOOPBACK, Listener, until
+from terminal import Terminal
+from test_login_asked import passwords, scripted
+from test_share import AGAIN, command, control, holders, logins, program, relay, under_way
+
+
+@pytest.fixture
+def shared(lab: Lab) -> Lab:
+    lab.servers("h1", "h2", "h3")
+    lab.options += AGAIN
+    return lab
+
+
+def echoes(ends: Ends) -> None:
+    """A byte gets through both ways."""
+    ends.send(b"?")
+    assert ends.far_receive(1) == b"?"
+    ends.far.sendall(b"!")
+    assert ends.receive(1) == b"!"
+
+
+class Line:
+    """A way to a port of loopback: at so many bytes a second towards it, or not before there is a file `gate`.
+
+    The lab ends it.
+    """
+
+    def __init__(self, lab: Lab, to: int, *, rate: float = 0, gate: Path | None = None) -> None:
+        self._to = to
+        self._seconds = 1 / rate if rate else 0  # for a byte
+        self._gate = gate
+        self._sockets: list[socket.socket] = []
+        self._threads: list[threading.Thread] = []
+        self._listener = Listener(self._serve)
+        self.port = self._listener.port
+        lab.at_end(self._stop)
+
+    def _serve(self, near: socket.socket) -> None:
+        near.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 32768)
+        self._sockets.append(near)
+        if self._gate is not None:
+            until(self._gate.exists, "gate")
+        far = socket.create_connection((LOOPBACK, self._to))
+        self._sockets.append(far)
+        for way in ((near, far, self._seconds), (far, near, 0.0)):
+            self._threads.append(threading.Thread(target=self._copy, args=way))
+            self._threads[-1].start()
+
+    def _copy(self, source: socket.socket, sink: socket.socket, seconds: float) -> None:
+        with suppress(OSError):
+            while data := source.recv(16384):
+                time.sleep(len(data) * seconds)  # what the line takes
+                sink.sendall(data)
+            sink.shutdown(socket.SHUT_WR)
+
+    def _stop(self) -> None:
+        self._listener.stop()
+        for each in self._sockets:
+            with suppress(OSError):
+                each.shutdown(socket.SHUT_RDWR)
+        for thread in self._threads:
+            thread.join()
+        for each in self._sockets:
+            each.close()
+
+
+# Bytes
+
+
+@pytest.mark.parametrize("how", ["orderly", "a short time", "stop"])
+def test_the_last_bytes_for_a_slow_target_outlive_the_hop(shared: Lab, how: str) -> None:
+    """The hop is closed as soon as nobody is on it: who still has bytes with its server is on it."""
+    ends = under_way(relay(shared, "h1", *(("--share", "1") if how == "a short time" else ())))
+    data = noise(MIB)
+    assert ends.process.stdin
+    stdin = ends.process.stdin.fileno()
+    sent = fill(stdin, data)
+    ends.far_end()
+    assert ends.receive() == b""
+    begin = b""
+    while unread(stdin):
+        begin += ends.far_receive(64 * 1024)
+        time.sleep(0.01)
+    if how == "stop":
+        control(shared, "stop")
+    ends.end()
+    with pytest.raises(subprocess.TimeoutExpired):  # it has not ended, nor will it until the target has it all
+        ends.process.wait(2.5)
+    assert digest(begin + ends.far_receive()) == digest(repeated(data, sent))
+    assert ends.status() == 0
+    ends.close()
+
+
+def test_one_upload_on_a_slow_line_holds_up_nobody(shared: Lab) -> None:
+    """Its bytes fill whatever room there is; the others have their turn all the same."""
+    program(
+        shared,
+        "import socket, relay.ssh.connection as connection",
+        "begin = connection.Connection.__init__",
+        "def init(self, reader):",
+        "    begin(self, reader)",
+        "    self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 65536)  # as a slow line has it",
+        "connection.Connection.__init__ = init",
+    )
+    line = Line(shared, shared["h1"].port, rate=2e6)
+    shared.know("h1", line.port, shared["h1"].host_keys)
+    shared.host("h1", Port=line.port)
+    bulk, *others = (under_way(relay(shared)) for _ in range(4))
+    data = noise(MIB)
+
+    def upload() -> None:
+        try:
+            while True:
+                bulk.send(data)
+        except BrokenPipeError:
+            pass
+
+    def drain() -> None:
+        bulk.far_receive()
+
+    with Meanwhile(upload):
+        bulk.far_receive(MIB)
+        with Meanwhile(drain):
+            for other in others:
+                echoes(other)
+            bulk.process.kill()
+            assert bulk.process.stdout
+            bulk.process.wait()
+    for other in others:
+        other.close()
+    bulk.close()
+
+
+def test_a_link_that_is_lost_after_the_end_of_the_target_is_told(shared: Lab) -> None:
+    ends = under_way(relay(shared))
+    fill(ends.process.stdin.fileno(), noise(MIB))  # type: ignore[union-attr]
+    ends.far_end()
+    assert ends.receive() == b""
+    os.killpg(shared["h1"].connections[0].process.pid, signal.SIGKILL)
+    assert ends.status() == 1
+    assert "shared hop (h1): the connection was lost" in ends.said()
+    ends.close()
+
+
+# Who goes on, and who does not
+
+
+def test_a_terminal_is_not_lent(shared: Lab) -> None:
+    """A holder would read it while the relay is stopped, and what is typed then is the shell's."""
+    near, far = os.openpty()
+    ends = under_way(Ends(command(shared), env=shared.environment(), stdin=far, start_new_session=True))
+    os.write(near, b"hello\n")
+    assert ends.far_receive(6) == b"hello\n"
+    assert holders(shared) == []
+    ends.close()
+    os.close(near)
+    os.close(far)
+
+
+def test_an_ssh_that_is_killed_while_its_bytes_are_held_up(shared: Lab) -> None:
+    """Under --fdpass no process is left that would see it."""
+    with socket.create_server((LOOPBACK, 0)) as listener:
+        ours, theirs = socket.socketpair()
+        with theirs:
+            relayed = subprocess.Popen(
+                command(shared, "h1", "--fdpass")(listener.getsockname()[1]),
+                stdin=theirs.fileno(),
+                stdout=theirs.fileno(),
+                env=shared.environment(),
+            )
+        with ours:
+            ssh = socket.socket(fileno=socket.recv_fds(ours, 1, 1)[1][0])
+        assert relayed.wait(SOON) == 0
+        with listener.accept()[0] as far:
+            far.sendall(b"x")
+            assert ssh.recv(1) == b"x"
+            fill(ssh.fileno(), noise(MIB))
+            ssh.close()
+            until(lambda: ", 0 relays" in control(shared, "list"), "end of the relay", SOON)
+
+
+def test_a_relay_without_gcm_outlives_the_one_that_started_the_holder(lab: Lab) -> None:
+    lab.server("h1", Ciphers="aes128-ctr")
+    first, second = relay(lab), relay(lab)
+    under_way(first)
+    second.send(b"x")
+    assert second.far_receive(1) == b"x"  # the target has still said nothing
+    first.process.kill()
+    assert first.far_receive() == b""
+    with pytest.raises(subprocess.TimeoutExpired):
+        second.process.wait(1.5)
+    echoes(second)
+    first.close()
+    second.close()
+
+
+def test_what_is_given_up_keeps_nobody_waiting(shared: Lab) -> None:
+    """A relay that was logging in is killed, and what its login has for a connection does not close."""
+    program(
+        shared,
+        "import threading",
+        "from relay.ssh import channel",
+        "channel.ChannelStream.close = lambda stream: threading.Event().wait()",
+    )
+    other = under_way(relay(shared, "h2"))
+    silent = shared.silent("mute")
+    process = shared.start(shared.program, "-F", shared.write_config(), *AGAIN, "h1/mute/h3")
+    assert silent.reached.wait(SOON)
+    process.kill()
+    time.sleep(1.5)  # the holder looks once a second
+    echoes(other)
+    other.close()
+
+
+def test_a_directory_that_was_removed(shared: Lab) -> None:
+    """As the system removes XDG_RUNTIME_DIR at a logout: the old holder's end is not the new one's."""
+    shared.options[-1] = "2"
+    assert shared.ssh("h1/h3", "echo $SERVER").stdout == "h3\n"
+    (old,) = holders(shared)
+    shutil.rmtree(shared.home / ".ssh" / "pyrelay")
+    shared.options[-1] = "10m"
+    assert shared.ssh("h1/h3", "echo $SERVER").stdout == "h3\n"
+    until(lambda: old not in shared.processes(), "end of the old holder", SOON)
+    assert shared.ssh("h1/h3", "echo $SERVER").stdout == "h3\n"
+    assert logins(shared)[0] == 2
+
+
+def test_a_stop_while_somebody_logs_in(shared: Lab) -> None:
+    """He gets there; the hops that he makes are his alone, and end with him."""
+    gate = shared.top / "gate"
+    line = Line(shared, shared["h1"].port, gate=gate)
+    shared.know("h1", line.port, shared["h1"].host_keys)
+    shared.host("h1", Port=line.port)
+    other = under_way(relay(shared, "h2"))
+    (pid,) = holders(shared)
+    late = shared.start("ssh", "-F", shared.write_config(), "h1/h3/h2", "echo $SERVER")
+    until(lambda: "h1" in control(shared, "list"), "login", SOON)
+    control(shared, "stop")
+    gate.touch()
+    assert late.communicate(timeout=SOON)[0] == b"h2\n"
+    other.close()
+    until(lambda: pid not in shared.processes(), "end of the holder", SOON)
+
+
+# What is one relay's own
+
+
+def test_a_failure_for_want_of_a_person_is_nobody_elses(lab: Lab) -> None:
+    lab.servers("h0", "h2")
+    lab.options += AGAIN
+    gate = lab.top / "gate"
+    server = scripted(lab, "h1", passwords("secret"))
+    line = Line(lab, server.port, gate=gate)
+    lab.host("h1", Port=line.port)
+    lab.know("h1", line.port, [server.host_key])
+    first = lab.start("ssh", "-F", lab.write_config(), "h1/h2", "echo $SERVER")  # without a terminal
+    until(lambda: "h1" in control(lab, "list"), "login", SOON)
+    with Terminal(lab, "ssh", "-F", lab.write_config(), "h1/h2", "echo $SERVER") as second:
+        until(lambda: ", 2 relays" in control(lab, "list"), "second relay", SOON)
+        gate.touch()
+        second.answer("@h1's password: ", "secret")
+        second.expect("h2\n")
+    assert b"there is no terminal to ask on" in first.communicate(timeout=SOON)[1]
+
+
+def test_the_deadline_of_another(lab: Lab) -> None:
+    lab.server("h3")
+    gate = lab.top / "gate"
+    server = lab.server("h1")
+    line = Line(lab, server.port, gate=gate)
+    lab.host("h1", Port=line.port)
+    lab.know("h1", line.port, server.host_keys)
+    lab.options += AGAIN
+    config = lab.write_config()
+    first = lab.start(lab.program, "-F", config, *AGAIN, "-w", "2", "h1/h3")
+    until(lambda: "h1" in control(lab, "list"), "login", SOON)
+    second = lab.start("ssh", "-F", config, "h1/h3", "echo $SERVER")
+    assert b"no answer within 2 seconds" in first.communicate(timeout=SOON)[1]
+    gate.touch()
+    assert second.communicate(timeout=SOON)[0] == b"h3\n"
+
+
+def test_the_words_of_a_netcat_reach_the_relay_that_it_is_for(lab: Lab) -> None:
+    """Also when it was started before that relay had said where to."""
+    lab.server("h1", extra="AllowTcpForwarding no")
+    lab.options += AGAIN
+    works = lab.top / "works"
+    works.touch()
+    line = f"if [ -e {works} ]; then printf x; else echo why >&2; exit 3; fi"
+    assert lab.pyrelay("--netcat-command", line, "h1/h2x", stdin=None).stdout == "x"
+    works.unlink()
+    assert "pyrelay: shared hop (h1): why\n" in lab.pyrelay("--netcat-command", line, "h1/h2x", stdin=None).stderr
+
+
+def test_what_a_relay_lends_no_program_of_another_has(shared: Lab) -> None:
+    """Its ssh sees the end of stdout when the relay ends, not when a KnownHostsCommand does."""
+    ends = under_way(relay(shared))
+    listed = shared.top / "listed"
+    script = shared.top / "command"
+    script.write_text(
+        f"#!/bin/sh\nfor fd in /proc/self/fd/*; do readlink $fd; done >{listed}.new; mv {listed}.new {listed}\n"
+    )
+    script.chmod(0o755)
+    shared.host("h2", KnownHostsCommand=str(script))
+    assert shared.ssh("h2/h3", "echo $SERVER").stdout == "h3\n"
+    lent = {os.readlink(f"/proc/{ends.process.pid}/fd/{fd}") for fd in (0, 1)}
+    assert lent.isdisjoint(listed.read_text().splitlines())
+    ends.close()
+
+
+# Holders that were called in vain
+
+
+def test_a_holder_that_is_not_needed_is_left_alone(shared: Lab) -> None:
+    """What was opened for a relay that then goes by a master, or to a plain host, does not stay."""
+    shared.options[-1] = "1"
+    accepted = ExitStack()
+    target = Listener(lambda connection: accepted.enter_context(connection).sendall(b"x"))
+    shared.host("h1", ControlPath=str(shared.top / "master"))
+    route = f"h1/{LOOPBACK}:{target.port}"
+    argv = (shared.program, "-F", shared.write_config(), *AGAIN, route)
+    first = shared.start(*argv, stdin=subprocess.PIPE)
+    assert first.stdout
+    assert first.stdout.read(1) == b"x"
+    first.kill()
+    master = shared.start("ssh", "-F", shared.write_config(), "-M", "-N", "h1")
+    until((shared.top / "master").exists, "master")
+    second = shared.start(*argv, stdin=subprocess.PIPE)
+    assert second.stdout
+    assert second.stdout.read(1) == b"x"
+    until(lambda: ", 0 relays" in control(shared, "list"), "end of what was opened ahead", SOON)
+    for process in (second, master):
+        process.kill()
+    accepted.close()
+    target.stop()
+
+
+def test_an_interrupt_before_anything_else_is_no_traceback(lab: Lab) -> None:
+    lab.closed("h1")
+    program(
+        lab,
+        "import os, signal",
+        "from relay import options",
+        "options.parse = lambda _: os.kill(os.getpid(), signal.SIGINT)",
+    )
+    done = lab.pyrelay("h1/h3")
+    assert (done.returncode, done.stderr) == (-signal.SIGINT, "")
