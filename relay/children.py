@@ -9,17 +9,18 @@ from __future__ import annotations
 
 import _signal  # type: ignore[import-not-found]  # signal makes enums of it, which few have time for
 import os
-from _thread import RLock, allocate_lock
+from _thread import RLock, allocate_lock, start_new_thread
 from select import POLLIN, poll
 from time import monotonic, sleep
 
-from relay.errors import RelayError
+from relay.errors import RelayError, printable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from socket import socket
     from subprocess import Popen
+    from typing import IO
 
 CHUNK = 64 * 1024  # bytes read at once
 PATIENCE = 1.0  # seconds that a program may take to end when it is told to
@@ -30,14 +31,21 @@ class Children:
     """Every child that was started and may still run.
 
     environ, directory: the environment that they get, and where they run; this
-    process's own unless given. They are started in one thread and ended in
+    process's own unless given. tell: gets the lines that a program which
+    carries a stream says on stderr, where it is not to have ours. They are started in one thread and ended in
     another, by a signal's handler too: no child may slip through between its
     start and its being known.
     """
 
-    def __init__(self, environ: Mapping[str, str] = os.environ, directory: str | None = None) -> None:
+    def __init__(
+        self,
+        environ: Mapping[str, str] = os.environ,
+        directory: str | None = None,
+        tell: Callable[[str], None] | None = None,
+    ) -> None:
         self.environ = environ
         self.directory = directory
+        self._tell = tell
         self._running: list[Popen[bytes] | Asked] = []
         self._hushed: list[Popen[bytes]] = []
         self._lock = RLock()
@@ -56,16 +64,23 @@ class Children:
 
     def connect(self, argv: Sequence[str], stdio: socket, more: Mapping[str, str] | None = None) -> Popen[bytes]:
         """Start a program that serves one end of a socket pair as its stdin and stdout. more: for its environment."""
-        from subprocess import Popen  # noqa: PLC0415  (its import takes longer than most of what is started here)
+        from subprocess import PIPE, Popen  # noqa: PLC0415  (its import takes longer than most of what is started here)
 
         with self._lock:
             if self._ended:
                 raise RelayError("the program is about to end")
             environ = {**self.environ, **(more or {})}
             child: Popen[bytes] = Popen(
-                argv, stdin=stdio.fileno(), stdout=stdio.fileno(), env=environ, cwd=self.directory
+                argv,
+                stdin=stdio.fileno(),
+                stdout=stdio.fileno(),
+                stderr=PIPE if self._tell is not None else None,
+                env=environ,
+                cwd=self.directory,
             )
             self._running.append(child)
+        if self._tell is not None and child.stderr is not None:
+            start_new_thread(_pass_on, (child.stderr, self._tell))
         return child
 
     def hush(self, child: Popen[bytes]) -> None:
@@ -171,6 +186,14 @@ class Asked:
             if pid:
                 self.returncode = os.waitstatus_to_exitcode(status)
         return self.returncode
+
+
+def _pass_on(stderr: IO[bytes], tell: Callable[[str], None]) -> None:
+    """Tell each line that a program says, to its end; stderr is closed then."""
+    with stderr:
+        while line := stderr.readline(CHUNK):
+            if text := printable(line.decode(errors="replace")).strip():
+                tell(text)
 
 
 def _signal_family(pid: int, signals: Sequence[int], *, hushed: bool) -> None:

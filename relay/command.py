@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import socket
+from time import monotonic, sleep
 from typing import TYPE_CHECKING
 
+from relay.children import LOOK_AGAIN
 from relay.errors import RelayError, words
 
 if TYPE_CHECKING:
@@ -56,13 +58,17 @@ class ChildSocket(socket.socket):
         self._child = child
 
     def status(self) -> int | None:
-        """The program's exit status; None while it still runs."""
+        """The program's exit status, once what it has said is told; None while it still runs."""
         from subprocess import TimeoutExpired  # noqa: PLC0415  (it has been started: this costs nothing more)
 
+        until = monotonic() + LAST_WORDS
         try:
-            return self._child.wait(LAST_WORDS)
+            status = self._child.wait(LAST_WORDS)
         except TimeoutExpired:
             return None
+        while self._child.stderr is not None and not self._child.stderr.closed and monotonic() < until:
+            sleep(LOOK_AGAIN)
+        return status
 
 
 class CommandStream(ChildSocket):

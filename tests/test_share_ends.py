@@ -309,6 +309,14 @@ def test_the_words_of_a_netcat_reach_the_relay_that_it_is_for(lab: Lab) -> None:
     assert "pyrelay: shared hop (h1): why\n" in lab.pyrelay("--netcat-command", line, "h1/h2x", stdin=None).stderr
 
 
+def test_the_words_of_a_proxycommand_reach_the_relay_that_logs_in(shared: Lab) -> None:
+    shared.host("h1", ProxyCommand="sh -c 'echo log in to the cloud first >&2; exit 1'")
+    assert shared.pyrelay("h1/h3").stderr == (
+        "pyrelay: hop 1 of 1 (h1): log in to the cloud first\n"
+        "pyrelay: hop 1 of 1 (h1): its ProxyCommand ended with status 1\n"
+    )
+
+
 def test_what_a_relay_lends_no_program_of_another_has(shared: Lab) -> None:
     """Its ssh sees the end of stdout when the relay ends, not when a KnownHostsCommand does."""
     ends = under_way(relay(shared))

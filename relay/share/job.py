@@ -354,7 +354,7 @@ class Job:
         return keys
 
     def _children(self) -> Children:
-        return Children(self._environ, self._directory)
+        return Children(self._environ, self._directory, self._progress.tell)
 
 
 def _say(wire: Wire, *message: str) -> None:
