@@ -242,6 +242,21 @@ def test_a_directory_that_was_removed(shared: Lab) -> None:
     assert logins(shared)[0] == 2
 
 
+def test_a_hop_that_dies_of_each_channel_is_not_logged_in_to_for_ever(shared: Lab) -> None:
+    """One that was there before may have been dead; a new one is not tried again."""
+    program(
+        shared,
+        "from relay.ssh.session import Session",
+        "def forward(session, *_):",
+        "    session.transport.close()",
+        "    raise session.lost()",
+        "Session.forward = forward",
+    )
+    done = shared.pyrelay("h1/h3")
+    assert (done.returncode, logins(shared)) == (1, [2, 0, 0])
+    assert "the hop does not answer any more" in done.stderr
+
+
 def test_a_stop_while_somebody_logs_in(shared: Lab) -> None:
     """He gets there; the hops that he makes are his alone, and end with him."""
     gate = shared.top / "gate"

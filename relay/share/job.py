@@ -204,25 +204,31 @@ class Job:
         if not all(map(self._hops.has, keys)):
             self._check_engine()
         target = self._found[-1]
-        found: ChannelStream | None = None
-        while found is None:
-            before, self.held = self.held, []
-            try:
-                hop = self._enter_all(keys)
-            finally:
-                self._hops.let_go(before, self.linger)
-            self._progress.at(self._places[-1])
-            found = self._take(Ahead(hop, target.hostname, target.port, self._options.netcat_for(hop.name)))
+        found = self._open_on(self._enter_all(keys))
+        if found is None:  # a hop that was there before, and is no more
+            found = self._open_on(self._enter_all(keys))
+        if found is None:
+            raise RelayError("the hop does not answer any more")
         self._hops.remember(self._call, keys[-1], (target.hostname, target.port))
         return found
 
+    def _open_on(self, hop: SharedHop) -> ChannelStream | None:
+        """A channel to the target; None when the hop, or one before it, is dead, and retired now."""
+        self._progress.at(self._places[-1])
+        target = self._found[-1]
+        return self._take(Ahead(hop, target.hostname, target.port, self._options.netcat_for(hop.name)))
+
     def _enter_all(self, keys: list[str]) -> SharedHop:
-        """The last hop of the way."""
+        """The last hop of the way. Those that were held before, for a channel that was none, are let go of then."""
+        before, self.held = self.held, []
         hop: SharedHop | None = None
-        for name, settings, place in zip(keys, self._found, self._places, strict=False):
-            self._progress.at(place)
-            self._prompt.batch = settings.yes("batchmode")
-            hop = self._enter(name, settings, hop)
+        try:
+            for name, settings, place in zip(keys, self._found, self._places, strict=False):
+                self._progress.at(place)
+                self._prompt.batch = settings.yes("batchmode")
+                hop = self._enter(name, settings, hop)
+        finally:
+            self._hops.let_go(before, self.linger)
         assert hop is not None  # noqa: S101  (for the type checker)
         return hop
 
