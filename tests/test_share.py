@@ -337,6 +337,29 @@ def test_a_failed_login_leaves_no_holder(shared: Lab) -> None:
     until(lambda: not holders(shared), "end of the holder")
 
 
+@pytest.mark.parametrize("stage", ["key exchange", "host key", "login"])
+def test_a_failed_login_leaves_nothing_in_a_holder_that_lives_on(shared: Lab, stage: str) -> None:
+    ends = under_way(relay(shared))
+    shared.at_end(ends.close)
+    pid = holder(shared)
+
+    def has() -> tuple[int, int]:
+        """Its threads, and its sockets."""
+        files = [os.path.realpath(file) for file in Path(f"/proc/{pid}/fd").iterdir()]
+        return len(os.listdir(f"/proc/{pid}/task")), sum("socket:" in file for file in files)
+
+    before = has()
+    if stage == "key exchange":
+        shared.dying("h2", b"SSH-2.0-x\r\n")
+    elif stage == "host key":
+        shared.known_hosts.write_text("".join(shared["h1"].host_keys))
+    else:
+        shared.host("h2", PubkeyAuthentication="no")
+    for _ in range(3):
+        assert shared.pyrelay("h2/h3").returncode == 1
+    until(lambda: all(map(int.__le__, has(), before)), "end of what they had", 5)
+
+
 def test_idle_ends_and_new_relays_at_the_same_time(shared: Lab) -> None:
     """A relay that meets a holder which is just about to end gets another one."""
     shared.options[-1] = "1"

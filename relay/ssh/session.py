@@ -85,24 +85,32 @@ class Session:
             progress,
             outer.transport if outer is not None else None,
         )
-        _choose(self.transport, settings)
-        self.transport._preferred_keys = tuple(trust.algorithms(self.transport._preferred_keys))
         try:
-            self._exchange_keys()
-            progress.stage("host key")
-            trust.verify(self.transport.host_key_blob)
-            progress.stage("login")
-            login(self.transport, settings, progress, client.prompt, client.keyring)
-        except RelayError as error:
-            # An outer session that has failed took this one with it, and says why.
-            if isinstance(error, LinkLost) and outer is not None and not outer.transport.is_active():
-                raise outer.lost() from error
-            if not isinstance(error, TimedOut):
-                self._check_stream()
+            _choose(self.transport, settings)
+            self.transport._preferred_keys = tuple(trust.algorithms(self.transport._preferred_keys))
+            self._log_in(client, trust)
+        except BaseException:
+            self.transport.close()  # who lives on would else keep the connection until the server ends it
             raise
         interval = settings.seconds("serveraliveinterval")
         if interval:
             self.transport.keep_alive(interval, settings.number("serveralivecountmax", 3))
+
+    def _log_in(self, client: Client, trust: Trust) -> None:
+        """Key exchange, host key, login. Raises RelayError."""
+        try:
+            self._exchange_keys()
+            self._progress.stage("host key")
+            trust.verify(self.transport.host_key_blob)
+            self._progress.stage("login")
+            login(self.transport, self._settings, self._progress, client.prompt, client.keyring)
+        except RelayError as error:
+            # An outer session that has failed took this one with it, and says why.
+            if isinstance(error, LinkLost) and self.outer is not None and not self.outer.transport.is_active():
+                raise self.outer.lost() from error
+            if not isinstance(error, TimedOut):
+                self._check_stream()
+            raise
 
     def jumps(self) -> str:
         """The hops up to this one, as ssh's -J has them."""

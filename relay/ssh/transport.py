@@ -185,10 +185,26 @@ class Transport(paramiko.Transport):
             if not self.packetizer.need_rekey():
                 self.packetizer._trigger_rekey()
 
+    def run(self) -> None:
+        """The transport's thread; at its end, whatever that is, those end that look after it."""
+        try:
+            super().run()
+        finally:
+            self._over.set()
+            self.packetizer.complete_handshake()  # the time-out of the key exchange is a thread, too
+
     def stop_thread(self) -> None:
-        """The end of the transport, and of what looks after it."""
+        """The end of the transport, and of what looks after it. (paramiko asks for what only Python's sockets have.)"""
         self._over.set()
-        super().stop_thread()
+        self.active = False
+        self.packetizer.close()
+
+    def close(self) -> None:
+        """The same for one that was never started, which paramiko leaves alone."""
+        super().close()
+        if self.ident is None:
+            self._over.set()
+            self.sock.close()
 
     def _parse_request_success(self, m: Message) -> None:  # noqa: ARG002
         """An answer to a keepalive, whichever: the link is alive."""
