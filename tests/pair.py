@@ -1,8 +1,7 @@
 """An SSH client and a server in this process, joined by a socket pair, and a server that can break every rule.
 
-Both are paramiko's Transport over our own packets. The server's keys are at
-hand, so it can send what no server would: `say` seals any payload, `raw` any
-bytes.
+The server is paramiko's Transport over our own packets. Its keys are at hand,
+so it can send what no server would: `say` seals any payload, `raw` any bytes.
 """
 
 from __future__ import annotations
@@ -19,9 +18,11 @@ from typing import Any, Self
 import paramiko
 from contract import SOON, Meanwhile
 
+from relay.progress import Progress
 from relay.ssh.connection import Connection, attach
 from relay.ssh.flow import Flow
 from relay.ssh.packets import Packetizer
+from relay.ssh.transport import Transport
 
 GCM = "aes128-gcm@openssh.com"
 KEY = paramiko.ECDSAKey.generate()
@@ -52,7 +53,7 @@ class Pair:
         if stream is None:
             stream, far = socket.socketpair()
         self.near, self.far = stream, far
-        self.client = paramiko.Transport(stream, packetizer_class=Packetizer)
+        self.client = Transport(stream, Progress(), None)
         self.server = paramiko.Transport(far, packetizer_class=Packetizer)
         for transport in (self.client, self.server):
             transport._preferred_ciphers = (cipher,)

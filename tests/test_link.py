@@ -8,7 +8,8 @@ import os
 import socket
 import struct
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from types import SimpleNamespace
 
 import paramiko
 import pytest
@@ -19,7 +20,9 @@ from pair import GCM, WINDOW, Pair
 from paramiko import common
 from peers import until
 
-from relay.ssh import link
+from relay.errors import RelayError
+from relay.ssh import link, transport
+from relay.ssh.channel import ChannelStream
 from relay.ssh.connection import attach
 from relay.ssh.flow import Flow
 from relay.ssh.gcm import BadPacket, Sealer
@@ -289,9 +292,9 @@ def test_a_rekey_by_either_side(pair: Pair) -> None:
     flow = pair.attach(near)
     packetizer = pair.client.packetizer
     data = noise(100_000)
-    for transport in (pair.client, pair.server, pair.client):
+    for side in (pair.client, pair.server, pair.client):
         keys = {packetizer.sealer, packetizer.opener}
-        with Meanwhile(transport.renegotiate_keys):
+        with Meanwhile(side.renegotiate_keys):
             pair.drive(functools.partial(changed, pair, keys))
         with Meanwhile(functools.partial(far.sendall, data)):
             assert receive(pair, flow, len(data)) == data
@@ -350,6 +353,80 @@ def test_a_server_that_does_not_heed_a_request_for_new_keys(pair: Pair) -> None:
     with Meanwhile(send):
         pair.drive(lambda: flow.error)
     assert "does not heed" in str(flow.error)
+
+
+def slow_to_change_keys(pair: Pair, before: Callable[[], object]) -> list[int]:
+    """Have the server do something before it answers our KEXINIT; return the list of what it hears from then on."""
+    heard: list[int] = []
+    packetizer = pair.server.packetizer
+    read, answer = packetizer.read_message, pair.server._handler_table[common.MSG_KEXINIT]
+
+    def listen() -> tuple[int, paramiko.Message]:
+        kind, message = read()
+        heard.append(kind)
+        return kind, message
+
+    def late(message: paramiko.Message) -> None:
+        before()
+        answer(message)
+
+    packetizer.read_message = listen
+    pair.server._handler_table[common.MSG_KEXINIT] = late
+    return heard
+
+
+@pytest.mark.parametrize("linked", [False, True])
+@pytest.mark.parametrize(
+    ("question", "answer"),
+    [
+        (lambda number: struct.pack(">BI", common.MSG_CHANNEL_CLOSE, number), common.MSG_CHANNEL_CLOSE),
+        (lambda number: struct.pack(">BII", 98, number, 9) + b"something\x01", common.MSG_CHANNEL_FAILURE),
+    ],
+    ids=["close", "request"],
+)
+def test_what_the_server_asks_before_it_hears_of_a_key_exchange(pair: Pair, question, answer, linked: bool) -> None:  # type: ignore[no-untyped-def]
+    """It is answered once that is over, and holds up neither that nor what moves the data."""
+    if linked:
+        pair.attach(pair.open()[0])
+    near, _ = pair.open()
+    heard = slow_to_change_keys(pair, lambda: pair.say(question(near.chanid)))
+    pair.client.packetizer._trigger_rekey()
+    if linked:
+        pair.drive(lambda: answer in heard)
+    else:
+        until(lambda: answer in heard, "answer", SOON)
+    assert common.MSG_NEWKEYS in heard[: heard.index(answer)]
+
+
+def test_a_key_exchange_that_takes_long() -> None:
+    """Longer than paramiko lets any message wait for it."""
+    with Pair("aes128-ctr") as pair:
+        near, far = pair.open()
+        pair.client.clear_to_send_timeout = 0.0
+        goes_on = threading.Event()
+        slow_to_change_keys(pair, lambda: goes_on.wait(SOON))
+        down = noise(WINDOW)
+        far.sendall(down)
+        pair.client.packetizer._trigger_rekey()
+        until(lambda: not pair.client.clear_to_send.is_set(), "key exchange", SOON)
+        assert read_all(near, len(down)) == down
+        with Meanwhile(lambda: near.sendall(b"up")):
+            goes_on.set()
+            assert read_all(far, 2) == b"up"
+        far.sendall(down)  # for which the window has been refilled
+        assert read_all(near, len(down)) == down
+
+
+def test_a_key_exchange_that_never_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(transport, "HELD_MOST", 0)
+    with Pair("aes128-ctr") as pair:
+        near, _ = pair.open()
+        pair.server._handler_table[common.MSG_KEXINIT] = lambda message: None
+        pair.client._send_kex_init()
+        session = SimpleNamespace(transport=pair.client, lost=lambda error: RelayError(str(error)))
+        stream = ChannelStream(near, session)  # type: ignore[arg-type]
+        with pytest.raises(RelayError, match="the server does not finish a key exchange"):
+            stream.sendall(b"data")
 
 
 # Ends

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import paramiko
+
 from relay.ssh.connection import attach
 
 if TYPE_CHECKING:
-    import paramiko
-
     from relay.errors import RelayError
     from relay.ssh.flow import Flow
     from relay.ssh.session import Session
+
+_LOST = (paramiko.SSHException, EOFError)  # what paramiko raises when a message cannot be sent any more
 
 
 class ChannelStream:
@@ -23,7 +25,10 @@ class ChannelStream:
 
     def recv(self, size: int) -> bytes:
         """At most size bytes; b"" at the far side's end. Raises RelayError when the link is lost."""
-        data: bytes = self.channel.recv(size)
+        try:
+            data: bytes = self.channel.recv(size)
+        except _LOST as error:  # the refill of the window could not be sent
+            raise self._session.lost(self._session.transport.saved_exception or error) from error
         if not data and not self.channel.eof_received and not self._session.transport.is_active():
             raise self._session.lost()
         return data
@@ -36,6 +41,8 @@ class ChannelStream:
             if self._session.transport.is_active():
                 raise BrokenPipeError("the channel is closed") from error
             raise self._session.lost() from error
+        except _LOST as error:
+            raise self._session.lost(self._session.transport.saved_exception or error) from error
 
     def shutdown_write(self) -> None:
         """No more will be sent; the far side may still send."""

@@ -168,7 +168,7 @@ class Link:
         """Send a message about a channel, when no key exchange is under way (RFC 4253 section 7.1) or else after it."""
         with self.connection.lock:
             if self.clear and not self._held:
-                self._carry(payload)
+                self.send(payload)
             else:
                 self._held.append(payload)
                 if len(self._held) > HELD_MOST:

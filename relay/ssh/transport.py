@@ -13,11 +13,12 @@ import time
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import paramiko
-from paramiko.common import MSG_CHANNEL_DATA, cMSG_GLOBAL_REQUEST, cMSG_IGNORE
+from paramiko.common import MSG_CHANNEL_DATA, cMSG_CHANNEL_DATA, cMSG_GLOBAL_REQUEST, cMSG_IGNORE
 
 from relay.errors import printable
 from relay.pubkey import BadKey
 from relay.ssh.hostkeys import ALGORITHMS, check_proof
+from relay.ssh.link import HELD_MOST
 from relay.ssh.packets import Packetizer
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
 # paramiko has time-outs of its own for each step; the deadline of the whole set-up takes their place.
 _NEVER = 86_400.0
+_LOOK_ROUND = 0.1  # seconds between two looks whether the transport still lives
 
 
 class DeadLink(paramiko.SSHException):
@@ -104,6 +106,7 @@ class Transport(paramiko.Transport):
         self._outer = outer  # the transport whose channel carries this one
         # Whether the connection that reaches the server is another program's: a hop's, a master's, a ProxyCommand's.
         self._is_others = outer is not None or getattr(stream, "family", None) == socket.AF_UNIX
+        self._held: list[Message] = []  # what waits for the end of a key exchange
         self._unanswered = 0  # keepalives
         self._answered = threading.Event()  # a keepalive has been
         self._over = threading.Event()
@@ -134,6 +137,34 @@ class Transport(paramiko.Transport):
         """Its answer to CHANNEL_OPEN holds back the first bytes of what the channel leads to."""
         super()._parse_channel_open_success(m)
         self.carry_acknowledgements()
+
+    def _send_user_message(self, data: Message) -> None:
+        """Send a message when no key exchange is under way (RFC 4253 section 7.1), or else after it, in order.
+
+        paramiko makes each thread wait for that, though not for long: its own
+        too, which answers what the server had sent before its KEXINIT, and
+        without which no key exchange ends. Here only who sends data waits.
+        """
+        if (link := self.packetizer.link) is not None:
+            link.post(data.asbytes())
+            return
+        with self.clear_to_send_lock:
+            if self.clear_to_send.is_set() and not self._held:
+                self._send_message(data)
+                return
+            self._held.append(data)
+            if len(self._held) > HELD_MOST:
+                raise paramiko.SSHException("the server does not finish a key exchange")
+        while data.asbytes()[:1] == cMSG_CHANNEL_DATA and self.active and not self.clear_to_send.wait(_LOOK_ROUND):
+            pass
+
+    def _parse_newkeys(self, m: Message) -> None:
+        """The end of a key exchange: send what it has held up."""
+        super()._parse_newkeys(m)
+        with self.clear_to_send_lock:
+            held, self._held = self._held, []
+            for message in held:
+                self._send_message(message)
 
     def keep_alive(self, interval: float, most: int) -> None:
         """Ask the server for a sign of life each interval seconds; after `most` unanswered ones the link is dead.
