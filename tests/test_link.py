@@ -381,8 +381,9 @@ def slow_to_change_keys(pair: Pair, before: Callable[[], object]) -> list[int]:
     [
         (lambda number: struct.pack(">BI", common.MSG_CHANNEL_CLOSE, number), common.MSG_CHANNEL_CLOSE),
         (lambda number: struct.pack(">BII", 98, number, 9) + b"something\x01", common.MSG_CHANNEL_FAILURE),
+        (lambda number: struct.pack(">BI", 80, 9) + b"something\x01", common.MSG_REQUEST_FAILURE),
     ],
-    ids=["close", "request"],
+    ids=["close", "request", "global request"],
 )
 def test_what_the_server_asks_before_it_hears_of_a_key_exchange(pair: Pair, question, answer, linked: bool) -> None:  # type: ignore[no-untyped-def]
     """It is answered once that is over, and holds up neither that nor what moves the data."""

@@ -13,7 +13,7 @@ import time
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import paramiko
-from paramiko.common import MSG_CHANNEL_DATA, cMSG_CHANNEL_DATA, cMSG_GLOBAL_REQUEST, cMSG_IGNORE
+from paramiko.common import MSG_CHANNEL_DATA, cMSG_CHANNEL_DATA, cMSG_GLOBAL_REQUEST, cMSG_IGNORE, cMSG_REQUEST_FAILURE
 
 from relay.errors import printable
 from relay.pubkey import BadKey
@@ -129,8 +129,13 @@ class Transport(paramiko.Transport):
             self._send_message(message)
 
     def _parse_global_request(self, m: Message) -> None:
-        """The server's hostkeys-00@openssh.com, which wants no answer, holds back its answer to CHANNEL_OPEN."""
-        super()._parse_global_request(m)
+        """Whatever it is, it is not granted; paramiko would say so amid a key exchange, too.
+
+        The server's hostkeys-00@openssh.com, which wants no answer, holds back its answer to CHANNEL_OPEN.
+        """
+        m.get_string()
+        if m.get_boolean():
+            self._send_user_message(paramiko.Message(cMSG_REQUEST_FAILURE))
         self.carry_acknowledgements()
 
     def _parse_channel_open_success(self, m: Message) -> None:
@@ -202,7 +207,7 @@ class Transport(paramiko.Transport):
         request.add_byte(cMSG_GLOBAL_REQUEST)
         request.add_string("keepalive@openssh.com")
         request.add_boolean(True)
-        self._send_message(request)
+        self._send_user_message(request)
 
     def limit_keys(self, size: int, seconds: float) -> None:
         """Ask for new keys after so many bytes and so many seconds, each 0 for no limit of its own (RekeyLimit)."""
