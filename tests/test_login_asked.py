@@ -9,9 +9,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from login_server import SUCCESS, LoginServer, Request, Script, banner, change_request, disconnect, failure, questions
+from login_server import (
+    MORE,
+    SUCCESS,
+    LoginServer,
+    Request,
+    Script,
+    banner,
+    change_request,
+    disconnect,
+    failure,
+    questions,
+)
 from peers import need
 from terminal import PATIENCE, Terminal, ssh
+
+from relay.pubkey import string
 
 if TYPE_CHECKING:
     from lab import Lab
@@ -287,6 +300,25 @@ def test_a_locked_key_that_does_not_show_its_public_half(target: Lab) -> None:
         terminal.wait()
     assert server.requests == ["none", "password"]
     assert target["h1"].logins() == [target.user]
+
+
+@pytest.mark.parametrize("same", [True, False])
+def test_what_a_server_names_when_it_takes_a_key(target: Lab, same: bool) -> None:
+    """The key that was offered, though the algorithm may be the type of the key, as with old servers."""
+    key = target.keygen("locked", "rsa", "-N", "opened")
+
+    def script(request: Request) -> list[bytes]:
+        if request.method != "publickey":
+            return [failure("publickey")]
+        signed, _, blob = request.fields.number(1), request.fields.string(), request.fields.string()
+        return [SUCCESS] if signed else [MORE + string(b"ssh-rsa") + string(blob if same else blob[:-1] + b"x")]
+
+    scripted(target, "h1", script, keys="yes")
+    target.host("h1", IdentityFile=key)
+    target.write_config()
+    done = target.run("ssh", "-F", target.config, "h1/h2", "echo $SERVER", env=askpass(target, "echo opened"))
+    assert done.stdout == ("h2\n" if same else "")
+    assert ("it takes another key than was offered" in done.stderr) != same
 
 
 def test_no_passphrase_is_given(target: Lab, locked: Path) -> None:

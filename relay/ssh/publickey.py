@@ -159,7 +159,9 @@ class PublicKeys:
             answer = self._dialogue.request("publickey", b"\0" + key)
             if not isinstance(answer, More):
                 return answer
-            if answer.body.rest() != key:  # SSH_MSG_USERAUTH_PK_OK names what was offered
+            # SSH_MSG_USERAUTH_PK_OK names what was offered. As the algorithm some servers name the key's type.
+            answer.body.string()
+            if answer.body.string() != public.blob:
                 raise BadKey("it takes another key than was offered")
             self._progress.note(1, f"the server takes {identity}")
         else:
