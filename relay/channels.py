@@ -82,7 +82,7 @@ class ChannelRelay(Relay):
     def network(self) -> dict[int, int]:
         """What to poll the connection for, whatever the two ways wait for."""
         table = {self.wake_fd: POLLIN}
-        if self.flow.error is None:
+        if self.connection.fd >= 0:  # it may have been lost after an orderly end of the channel
             table[self.net.fd] = POLLIN | POLLOUT if self.connection.sending else POLLIN
         return table
 

@@ -16,11 +16,13 @@ import paramiko
 import pytest
 from contract import MIB, SOON, Command, Ends, Meanwhile, StreamContract, noise
 from lab import Lab
-from pair import KEY, Server
+from pair import KEY, Pair, Server
 from peers import LOOPBACK
 
-from relay.channels import ENOUGH, FAST, GLANCE, Pace
+from relay.channels import ENOUGH, FAST, GLANCE, ChannelRelay, Pace
+from relay.ssh.channel import ChannelStream
 from relay.ssh.packets import Packetizer
+from relay.way import Stdio
 
 
 def through(lab: Lab, *hops: str, options: tuple[str, ...] = ()) -> Command:
@@ -61,6 +63,22 @@ class TestWithoutGcmInside(StreamContract):
         lab.server("h1")
         lab.server("h2", Ciphers="aes256-ctr")
         return through(lab, "h1", "h2")
+
+
+def test_a_connection_that_is_lost_after_the_channel_has_ended() -> None:
+    """While what came before still waits for stdout: a closed socket would wake the relay again and again."""
+    with Pair() as pair, open(os.devnull, "r+b") as null:
+        near, far = pair.open()
+        flow = pair.attach(near)
+        relay = ChannelRelay(ChannelStream(near, None), flow, Stdio(null.fileno()), Stdio(null.fileno()), os.getppid())  # type: ignore[arg-type]
+        far.sendall(b"last")
+        far.close()
+        pair.drive(lambda: flow.closed)
+        assert set(relay.network()) == {relay.wake_fd, pair.connection.fd}
+        pair.server.close()
+        pair.drive(lambda: pair.connection.fd < 0)
+        assert set(relay.network()) == {relay.wake_fd}
+        assert bytes(flow.received.waiting()) == b"last"
 
 
 # Rekeying, with real servers
