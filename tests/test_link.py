@@ -490,6 +490,22 @@ def test_the_servers_last_word(pair: Pair, depth: int) -> None:
         assert pair.client.is_active() == (depth == 1)
 
 
+@pytest.mark.parametrize(
+    "end",
+    [lambda outer: outer.say(struct.pack(">BIII", 1, 11, 0, 0)), lambda outer: outer.raw(bytes(99))],
+    ids=["disconnect", "bad packet"],
+)
+def test_what_comes_with_the_end_of_the_link_outside(pair: Pair, end: Callable[[Pair], None]) -> None:
+    near, far = pair.open()
+    with Pair(stream=near, far=far) as second:
+        near, far = second.open()
+        flow = second.attach(near)
+        far.sendall(b"last")
+        end(pair)
+        second.drive(lambda: flow.error)
+        assert take(flow) == b"last"
+
+
 def test_a_lost_connection(pair: Pair) -> None:
     near, _ = pair.open()
     flow = pair.attach(near)

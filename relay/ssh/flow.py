@@ -203,6 +203,7 @@ class Flow:
         self.channel.in_stderr_buffer.close()
         self.channel.status_event.set()
         if self.carries is not None:
+            self.carries.take()
             self.carries.fail(error)
 
     # To the far side
