@@ -24,7 +24,7 @@ from relay.errors import RelayError
 from relay.ssh import link, transport
 from relay.ssh.channel import ChannelStream
 from relay.ssh.connection import attach
-from relay.ssh.flow import Flow
+from relay.ssh.flow import SLOTS, Flow
 from relay.ssh.gcm import BadPacket, Sealer
 
 MIB = 1 << 20
@@ -249,6 +249,17 @@ def test_a_reader_that_stops_holds_up_nobody_else(pair: Pair) -> None:
     with Meanwhile(lambda: far.sendall(data)):
         assert digest(receive(pair, other, len(data))) == digest(data)
     assert len(stopped.received) == WINDOW
+
+
+def test_a_server_that_takes_packets_of_any_size(pair: Pair) -> None:
+    """It does not say how much memory we need."""
+    pair.server.default_max_packet_size = 2**25
+    near, far = pair.open()
+    flow = pair.attach(near)
+    assert sum(map(len, flow.link.connection.slots(flow.max_data).views(flow.room()))) <= SLOTS * 32768
+    data = noise(WINDOW // 2)
+    give(pair, flow, data)
+    assert read_all(far, len(data)) == data
 
 
 def test_no_more_is_sent_than_the_window_allows(pair: Pair) -> None:

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     Read = Callable[[list[memoryview]], int]  # as os.readv: how many bytes were read, 0 at the end
 
 SLOTS = 8  # packets that one read fills
+MAX_DATA = 32768  # bytes of a packet, however many more the server takes: memory for SLOTS of them is held
 MAX_WINDOW = 2**32 - 1  # bytes; RFC 4254 section 5.2
 REFILLS = 8  # messages by which a whole window is refilled
 GROWTH = 64  # bytes; more than a packet is larger on the outer link than on the inner one
@@ -72,7 +73,7 @@ class Flow:
             self.eof_sent = bool(channel.eof_sent)
             self._close_sent = self.closed
             self.window: int = channel.out_window_size  # bytes that may be sent
-            self.max_data = channel.out_max_packet_size
+            self.max_data = min(channel.out_max_packet_size, MAX_DATA)
             self._window_size: int = channel.in_window_size
             self._undelivered = channel.in_window_sofar  # bytes delivered since the far side's window was refilled
             self._credit = self._window_size - channel.in_window_sofar - len(buffered)  # bytes that may come
