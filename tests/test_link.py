@@ -24,7 +24,7 @@ from relay.errors import RelayError
 from relay.ssh import link, transport
 from relay.ssh.channel import ChannelStream
 from relay.ssh.connection import attach
-from relay.ssh.flow import SLOTS, Flow
+from relay.ssh.flow import SLOTS, STDERR_MOST, Flow
 from relay.ssh.gcm import BadPacket, Sealer
 
 MIB = 1 << 20
@@ -618,6 +618,35 @@ def test_more_than_the_window(pair: Pair) -> None:
     assert len(flow.received) == WINDOW
 
 
+def test_more_stderr_than_the_window(pair: Pair) -> None:
+    """As long as nobody has attached the channel, too."""
+    near, _far = pair.open()
+    for _ in range(WINDOW // 32768):
+        pair.say(struct.pack(">BIII", 95, near.chanid, 1, 32768) + bytes(32768))
+    pair.say(struct.pack(">BIII", 95, near.chanid, 1, 1) + b"x")
+    until(lambda: not pair.client.is_active(), "end of the link", SOON)
+    assert str(pair.client.saved_exception) == "1 bytes of data where the window has room for 0"
+    assert len(near.in_stderr_buffer) == WINDOW
+
+
+@pytest.mark.parametrize("has_status", [False, True])
+def test_stderr_that_nobody_reads(pair: Pair, has_status: bool) -> None:
+    """It holds up nothing, and is not kept, but for the beginning of a command's."""
+    near, far = pair.open()
+    far.sendall_stderr(b"early")
+    until(lambda: len(near.in_stderr_buffer) == 5, "stderr", SOON)
+    flow = pair.attach(near)
+    flow.has_status = has_status
+
+    def send() -> None:
+        far.sendall_stderr(bytes(2 * WINDOW))
+        far.sendall(b"data")
+
+    with Meanwhile(send):
+        assert receive(pair, flow, 4) == b"data"
+    assert len(near.in_stderr_buffer) == (STDERR_MOST if has_status else 5)
+
+
 def test_data_after_the_end(pair: Pair) -> None:
     near, _ = pair.open()
     flow = pair.attach(near)
@@ -634,6 +663,7 @@ def test_messages_between(pair: Pair) -> None:
     """Nothing of it disturbs the data, and what wants an answer gets one."""
     near, far = pair.open()
     flow = pair.attach(near)
+    flow.has_status = True
     asked = threading.Event()
     pair.server._channel_handler_table = {
         **pair.server._channel_handler_table,

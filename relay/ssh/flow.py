@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 SLOTS = 8  # packets that one read fills
 MAX_DATA = 32768  # bytes of a packet, however many more the server takes: memory for SLOTS of them is held
 MAX_WINDOW = 2**32 - 1  # bytes; RFC 4254 section 5.2
+STDERR_MOST = 64 * 1024  # bytes of a command's stderr that wait for who listens; what is more is not for a person
 REFILLS = 8  # messages by which a whole window is refilled
 GROWTH = 64  # bytes; more than a packet is larger on the outer link than on the inner one
 
@@ -75,8 +76,9 @@ class Flow:
             self.window: int = channel.out_window_size  # bytes that may be sent
             self.max_data = min(channel.out_max_packet_size, MAX_DATA)
             self._window_size: int = channel.in_window_size
-            self._undelivered = channel.in_window_sofar  # bytes delivered since the far side's window was refilled
-            self._credit = self._window_size - channel.in_window_sofar - len(buffered)  # bytes that may come
+            # Bytes delivered since the far side's window was refilled; stderr is as good as that.
+            self._undelivered: int = channel.in_window_sofar + len(channel.in_stderr_buffer)
+            self._credit = self._window_size - self._undelivered - len(buffered)  # bytes that may come
             channel.closed = True  # so that paramiko sends nothing about it
         self.began = bool(buffered)
         self.received.put(buffered)
@@ -172,7 +174,9 @@ class Flow:
             # A command's stderr: as good as delivered, since who listens to it does not hold the stream up.
             data = payload[13:]
             self._charge(len(data))
-            self.channel.in_stderr_buffer.feed(data)
+            if self.has_status:  # else there is no command, and nobody listens
+                stderr = self.channel.in_stderr_buffer
+                stderr.feed(data[: max(STDERR_MOST - len(stderr), 0)])
             self.delivered(len(data))
         elif kind == MSG_CHANNEL_EOF:
             self._end_of_far_side()

@@ -13,7 +13,14 @@ import time
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import paramiko
-from paramiko.common import MSG_CHANNEL_DATA, cMSG_CHANNEL_DATA, cMSG_GLOBAL_REQUEST, cMSG_IGNORE, cMSG_REQUEST_FAILURE
+from paramiko.common import (
+    MSG_CHANNEL_DATA,
+    MSG_CHANNEL_EXTENDED_DATA,
+    cMSG_CHANNEL_DATA,
+    cMSG_GLOBAL_REQUEST,
+    cMSG_IGNORE,
+    cMSG_REQUEST_FAILURE,
+)
 
 from relay.errors import printable
 from relay.pubkey import BadKey
@@ -49,13 +56,23 @@ class Refused(paramiko.SSHException):
 
 def _feed(channel: paramiko.Channel, m: Message) -> None:
     """Data that no Link moves: paramiko takes it whatever the window (RFC 4254 section 5.2), and after the end, too."""
-    data = m.get_binary()
+    channel._feed(_within_window(channel, m.get_binary()))
+
+
+def _feed_stderr(channel: paramiko.Channel, m: Message) -> None:
+    """The same of the other kind of data, which fills the window where no command has a reader for it."""
+    m.get_int()  # SSH_EXTENDED_DATA_STDERR, the only one there is
+    channel.in_stderr_buffer.feed(_within_window(channel, m.get_binary()))
+
+
+def _within_window(channel: paramiko.Channel, data: bytes) -> bytes:
     room = 0
     if not channel.eof_received:
-        room = channel.in_window_size - channel.in_window_sofar - len(channel.in_buffer)
+        unread = len(channel.in_buffer) + len(channel.in_stderr_buffer)
+        room = channel.in_window_size - channel.in_window_sofar - unread
     if len(data) > room:
         raise paramiko.SSHException(f"{len(data)} bytes of data where the window has room for {room}")
-    channel._feed(data)
+    return data
 
 
 class Transport(paramiko.Transport):
@@ -92,6 +109,7 @@ class Transport(paramiko.Transport):
     _channel_handler_table: ClassVar[dict[int, Any]] = {
         **paramiko.Transport._channel_handler_table,
         MSG_CHANNEL_DATA: _feed,
+        MSG_CHANNEL_EXTENDED_DATA: _feed_stderr,
     }
     _preferred_keys = ALGORITHMS
     _CLIENT_ID = "pyrelay"
