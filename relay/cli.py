@@ -6,7 +6,7 @@ import _signal  # type: ignore[import-not-found]  # signal makes enums of it, wh
 import os
 import sys
 
-from relay.errors import EXIT_FAILED, EXIT_FAULT, RelayError
+from relay.errors import EXIT_FAILED, EXIT_FAULT, RelayError, plain
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -168,7 +168,7 @@ def _report(error: RelayError, verbosity: int) -> None:
         if verbosity >= 2:
             import traceback  # noqa: PLC0415  (only here)
 
-            traceback.print_exception(error.__cause__ or error)
+            sys.stderr.write(plain("".join(traceback.format_exception(error.__cause__ or error))))
         sys.stderr.write(f"{error}\n")
     except (OSError, ValueError, AttributeError):
         pass  # stderr is closed: nobody reads it

@@ -64,3 +64,8 @@ def printable(text: str, limit: int = 200) -> str:
     clean = "".join(c if c.isprintable() else " " for c in text[: 4 * limit])
     clean = " ".join(clean.split())
     return clean if len(clean) <= limit else clean[: limit - 1] + "…"
+
+
+def plain(text: str) -> str:
+    """Lines that may hold text from outside, safe on a terminal: no control or format characters between their ends."""
+    return "".join(c if c.isprintable() or c == "\n" else " " for c in text)

@@ -134,6 +134,14 @@ def test_a_hop_that_hangs_up(lab: Lab, bad: str, greeting: bytes) -> None:
     fail(lab, bad)
 
 
+@pytest.mark.parametrize("verbosity", ["-v", "-vv", "-vvv"])
+@pytest.mark.parametrize("ident", [b"SSH-2.0-%b\r\n", b"SSH-9%b-x\r\n", b"%b\r\nSSH-2.0-x\r\n"])
+def test_what_a_hop_says_before_its_keys_cannot_steer_a_terminal(lab: Lab, ident: bytes, verbosity: str) -> None:
+    lab.dying("h1", ident % b"Evil\x1b]0;owned\x07")
+    said = lab.pyrelay(verbosity, "--engine", "paramiko", "h1/h3").stderr
+    assert all(c.isprintable() for c in said.replace("\n", ""))
+
+
 @hops
 def test_a_hop_that_forwards_nothing(lab: Lab, bad: str) -> None:
     for name in PLACES:

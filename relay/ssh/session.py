@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import paramiko
 from paramiko.common import OPEN_FAILED_ADMINISTRATIVELY_PROHIBITED
 
-from relay.errors import RelayError, TimedOut, Unserved, printable
+from relay.errors import RelayError, TimedOut, Unserved, plain, printable
 from relay.route import DEFAULT_PORT, Element
 from relay.ssh.auth import login
 from relay.ssh.channel import ChannelStream
@@ -261,6 +261,14 @@ def _words(error: BaseException | None) -> str:
     return _sentence(printable(str(error))) if error is not None else ""
 
 
+class _Plain(logging.Formatter):
+    """paramiko logs what a server says as it says it."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The line, as a terminal may have it."""
+        return plain(super().format(record))
+
+
 def _quiet(verbosity: int) -> None:
     """paramiko logs what we say ourselves, and without a handler logging prints it on stderr; -vvv shows it."""
     logger = logging.getLogger("paramiko")
@@ -268,7 +276,9 @@ def _quiet(verbosity: int) -> None:
         return
     logger.propagate = False
     if verbosity >= 3:
-        logger.addHandler(logging.StreamHandler())
+        handler = logging.StreamHandler()
+        handler.setFormatter(_Plain())
+        logger.addHandler(handler)
         logger.setLevel(logging.DEBUG)
     else:
         logger.addHandler(logging.NullHandler())
