@@ -522,7 +522,7 @@ def test_a_lost_connection(pair: Pair) -> None:
     flow = pair.attach(near)
     pair.server.close()
     pair.drive(lambda: flow.error)
-    assert isinstance(flow.error, EOFError)
+    assert isinstance(flow.error, (EOFError, ConnectionResetError))  # the latter where it has not read all
     pair.client.join(SOON)
     assert not pair.client.is_alive()
 
@@ -534,6 +534,65 @@ def test_a_transport_that_gives_up(pair: Pair) -> None:
     threading.Thread(target=pair.client.close).start()
     pair.drive(lambda: flow.error)
     assert pair.connection.fd == -1
+
+
+# Signs of life
+
+
+@pytest.mark.parametrize("linked", [False, True])
+def test_a_server_that_dies_in_a_key_exchange(pair: Pair, linked: bool) -> None:
+    near, _far = pair.open()
+    pair.client.keep_alive(0.1, 2)
+    if linked:
+        pair.attach(near)
+    pair.server._handler_table[common.MSG_KEXINIT] = lambda message: None
+    pair.client.packetizer._trigger_rekey()
+    if linked:
+        pair.drive(lambda: pair.flows[0].error)
+    until(lambda: not pair.client.is_active(), "end of the link", SOON)
+    assert isinstance(pair.client.saved_exception, transport.DeadLink)
+
+
+def test_a_server_that_dies_while_it_is_sent_to() -> None:
+    """By the other thread, which waits for it to read."""
+    with Pair("aes128-ctr") as pair:
+        near, _far = pair.open()
+        gate = threading.Event()
+        pair.client.keep_alive(0.1, 2)
+
+        def read_no_more(check_rekey: bool) -> None:
+            gate.wait(SOON)
+            raise EOFError
+
+        pair.server.packetizer._fill = read_no_more
+
+        def send() -> None:
+            with pytest.raises(EOFError):
+                near.sendall(bytes(WINDOW))
+
+        with Meanwhile(send):
+            until(lambda: not pair.client.is_active(), "end of the link", SOON)
+        gate.set()
+        assert isinstance(pair.client.saved_exception, transport.DeadLink)
+
+
+@pytest.mark.parametrize("linked", [False, True])
+def test_a_server_that_sends_is_alive_whether_it_answers_or_not(pair: Pair, linked: bool) -> None:
+    near, far = pair.open()
+    asked: list[None] = []
+
+    def answer(_: paramiko.Message) -> None:
+        asked.append(None)
+        far.sendall(b"x")
+
+    pair.server._handler_table[common.MSG_GLOBAL_REQUEST] = answer
+    pair.client.keep_alive(0.1, 2)
+    if linked:
+        pair.attach(near)
+        pair.drive(lambda: len(asked) > 2)
+    else:
+        until(lambda: len(asked) > 2, "questions", SOON)
+    assert pair.client.is_active()
 
 
 # What no server may do

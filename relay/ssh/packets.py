@@ -67,8 +67,10 @@ class Packetizer(paramiko.packet.Packetizer):
         self._sending = threading.Lock()
         self._ended = False
         self.reader = Reader(stream) if isinstance(stream, socket.SocketType) else None
-        self._keepalive: tuple[float, Any] = (0, None)
-        self._parked_at = 0  # packets of the opener at the last look at the keepalives
+        self._keepalive: tuple[float, Callable[[int], None]] | None = None
+        self._heard = 0  # messages at the last look at the keepalives
+        self._looked = 0.0  # when the silence since then, or since the last keepalive, began
+        self._silences = 0
         # Once parked, two threads share the following.
         self._turn = threading.Condition()
         self._inbox: deque[tuple[int, paramiko.Message]] = deque()
@@ -185,9 +187,9 @@ class Packetizer(paramiko.packet.Packetizer):
         except TimeoutError:
             if self.closed:
                 raise EOFError from None
+            self._check_keepalive()
             if check_rekey and self.need_rekey():
                 raise NeedRekeyException from None
-            self._check_keepalive()
         except OSError:
             if self.closed:
                 raise EOFError from None
@@ -236,6 +238,27 @@ class Packetizer(paramiko.packet.Packetizer):
             self._rekey_due = True
             self._turn.notify_all()
 
+    # Signs of life
+
+    def set_keepalive(self, interval: float, callback: Callable[[int], None]) -> None:
+        """Call back after each interval (seconds) in which nothing has come, with how many these have been in a row."""
+        self._keepalive = (interval, callback)
+        self._looked = time.monotonic()
+
+    def _check_keepalive(self) -> None:
+        """A server that sends is alive, whatever it sends; one may be dead amid a key exchange, and while we send."""
+        if self._keepalive is None:
+            return
+        interval, callback = self._keepalive
+        heard = self._earlier + (self.opener.packets if self.opener is not None else 0)
+        now = time.monotonic()
+        if heard != self._heard:
+            self._heard, self._looked, self._silences = heard, now, 0
+        elif now - self._looked >= interval:
+            self._looked = now
+            self._silences += 1
+            callback(self._silences)
+
     # Parked: a Link reads and writes
 
     def park(self) -> None:
@@ -275,27 +298,13 @@ class Packetizer(paramiko.packet.Packetizer):
                     raise NeedRekeyException
                 self._idle = True
                 self._turn.notify_all()
-                if not self._turn.wait(self._keepalive[0] or None):
+                if not self._turn.wait(self._keepalive[0] if self._keepalive else None):
                     break
             self._idle = False
             if self._inbox:
                 return self._inbox.popleft()
-        self._look_after_keepalives()
+        self._check_keepalive()
         raise NeedRekeyException  # which makes the Transport come back, as after any wait in vain
-
-    def set_keepalive(self, interval: float, callback: Any) -> None:
-        """Call back when nothing was sent for interval seconds; once parked, when nothing has come."""
-        super().set_keepalive(interval, callback)
-        self._keepalive = (interval, callback)
-
-    def _look_after_keepalives(self) -> None:
-        """A server that sends is alive: its silence is counted from its last packet."""
-        packets = self.opener.packets if self.opener is not None else 0
-        if packets != self._parked_at:
-            self._parked_at = packets
-            super().set_keepalive(*self._keepalive)
-        else:
-            self._check_keepalive()
 
     @property
     def closed(self) -> bool:

@@ -75,6 +75,15 @@ def _within_window(channel: paramiko.Channel, data: bytes) -> bytes:
     return data
 
 
+def _sign_of_life() -> Message:
+    """A request for one."""
+    request = paramiko.Message()
+    request.add_byte(cMSG_GLOBAL_REQUEST)
+    request.add_string("keepalive@openssh.com")
+    request.add_boolean(True)
+    return request
+
+
 class Transport(paramiko.Transport):
     """paramiko's Transport: its order of algorithms, its silent refusals and its time-outs replaced."""
 
@@ -125,7 +134,6 @@ class Transport(paramiko.Transport):
         # Whether the connection that reaches the server is another program's: a hop's, a master's, a ProxyCommand's.
         self._is_others = outer is not None or getattr(stream, "family", None) == socket.AF_UNIX
         self._held: list[Message] = []  # what waits for the end of a key exchange
-        self._unanswered = 0  # keepalives
         self._answered = threading.Event()  # a keepalive has been
         self._over = threading.Event()
         self._opening = threading.local()  # number: of the channel that a thread opens
@@ -190,19 +198,23 @@ class Transport(paramiko.Transport):
                 self._send_message(message)
 
     def keep_alive(self, interval: float, most: int) -> None:
-        """Ask the server for a sign of life each interval seconds; after `most` unanswered ones the link is dead.
+        """Ask the server for a sign of life after interval seconds of silence; after `most` in vain the link is dead.
 
         What ServerAliveInterval and ServerAliveCountMax say (clientloop.c,
         server_alive_check). paramiko's own keepalive wants no answer, so it
         never notices a dead link.
         """
 
-        def ask() -> None:
-            if self._unanswered >= most:
+        def ask(silences: int) -> None:
+            if silences > most:
                 raise DeadLink(f"no answer to {most} keepalives in {interval * most:g} seconds")
-            if self.clear_to_send.is_set():  # nothing may be sent between KEXINIT and NEWKEYS
-                self._unanswered += 1
-                self._ask_for_life()
+            # Not between KEXINIT and NEWKEYS; nor behind who sends, and may wait for a dead server to read.
+            if self.clear_to_send_lock.acquire(blocking=False):
+                try:
+                    if self.clear_to_send.is_set():
+                        self._send_message(_sign_of_life())
+                finally:
+                    self.clear_to_send_lock.release()
 
         self.packetizer.set_keepalive(interval, ask)
 
@@ -215,17 +227,10 @@ class Transport(paramiko.Transport):
         """Whether the server answers a keepalive within so many seconds."""
         self._answered.clear()
         try:
-            self._ask_for_life()
+            self._send_user_message(_sign_of_life())
         except (OSError, EOFError):
             return False
         return self._answered.wait(seconds) and self.is_active()
-
-    def _ask_for_life(self) -> None:
-        request = paramiko.Message()
-        request.add_byte(cMSG_GLOBAL_REQUEST)
-        request.add_string("keepalive@openssh.com")
-        request.add_boolean(True)
-        self._send_user_message(request)
 
     def limit_keys(self, size: int, seconds: float) -> None:
         """Ask for new keys after so many bytes and so many seconds, each 0 for no limit of its own (RekeyLimit)."""
@@ -262,7 +267,6 @@ class Transport(paramiko.Transport):
 
     def _parse_request_success(self, m: Message) -> None:  # noqa: ARG002
         """An answer to a keepalive, whichever: the link is alive."""
-        self._unanswered = 0
         self._answered.set()
 
     _parse_request_failure = _parse_request_success
