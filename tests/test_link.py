@@ -715,6 +715,14 @@ def test_data_after_the_end(pair: Pair) -> None:
     assert not len(flow.received)
 
 
+def test_fewer_extensions_than_it_says(pair: Pair) -> None:
+    pair.say(b"\x07\x00\x00\x00\x01\x00\x00\x00\x01n\x00\x00\x00\x01v")
+    pair.say(b"\x07\xff\xff\xff\xff")
+    until(lambda: not pair.client.is_active(), "end of the link", SOON)
+    assert str(pair.client.saved_exception) == "an EXT_INFO that cannot be read"
+    assert pair.client.server_extensions == {"n": b"v"}
+
+
 # What every server may do
 
 

@@ -63,6 +63,7 @@ SUMS = {
     "Transport._parse_channel_open_failure": "ae1a6d56eac04cb5",
     "Transport._parse_channel_open_success": "812dcbef708a29e1",
     "Transport._parse_disconnect": "b96366ac7bf428b4",
+    "Transport._parse_ext_info": "17c6f75bfd4b74c1",
     "Transport._parse_global_request": "d25c3e12b50cfd26",
     "Transport._parse_kex_init": "bbcf0a37f113a8d7",
     "Transport._parse_newkeys": "0510151c03b937fd",

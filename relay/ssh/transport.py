@@ -23,7 +23,7 @@ from paramiko.common import (
 )
 
 from relay.errors import printable
-from relay.pubkey import BadKey
+from relay.pubkey import BadKey, Reader
 from relay.ssh.hostkeys import ALGORITHMS, check_proof
 from relay.ssh.link import HELD_MOST
 from relay.ssh.packets import Packetizer
@@ -313,6 +313,15 @@ class Transport(paramiko.Transport):
             raise paramiko.SSHException("the server showed another host key when it rekeyed")
         self.host_key_blob = host_key
         self.host_key_signature = self.host_key_signature or sig
+
+    def _parse_ext_info(self, m: Message) -> None:
+        """The server's extensions (RFC 8308), as many as there are; paramiko goes on for as long as the count says."""
+        reader = Reader(m.asbytes())
+        try:
+            pairs = [(reader.string().decode(errors="replace"), reader.string()) for _ in range(reader.number())]
+        except BadKey as error:
+            raise paramiko.SSHException("an EXT_INFO that cannot be read") from error
+        self.server_extensions = dict(pairs)
 
     def _parse_disconnect(self, m: Message) -> None:
         """Keep the reason, which paramiko only logs."""
