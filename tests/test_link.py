@@ -814,6 +814,16 @@ def test_a_server_that_asks_and_does_not_finish_a_key_exchange(pair: Pair, monke
     assert str(flow.error) == "the server does not finish a key exchange"
 
 
+def test_a_refusal_of_what_was_not_asked_for(pair: Pair) -> None:
+    """It is not kept, and an open channel stays open."""
+    near, far = pair.open()
+    for number in (near.chanid, 77):
+        pair.say(struct.pack(">BIIII", common.MSG_CHANNEL_OPEN_FAILURE, number, 1, 0, 0))
+    far.sendall(b"data")
+    assert read_all(near, 4) == b"data"
+    assert pair.client._refused == {}
+
+
 def test_a_flood_for_the_transport(pair: Pair) -> None:
     """Messages that its thread sees to are not piled up for it."""
     near, far = pair.open()

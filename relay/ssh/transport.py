@@ -346,8 +346,9 @@ class Transport(paramiko.Transport):
         """Keep the server's text, which paramiko only logs."""
         channel, reason, text = m.get_int(), m.get_int(), m.get_string()
         with self.lock:
+            event = self.channel_events.pop(channel, None)
+            if event is None:  # nobody waits for it
+                return
             self._refused[channel] = Refused(reason, printable(text.decode(errors="replace")))
             self._channels.delete(channel)
-            event = self.channel_events.pop(channel, None)
-        if event is not None:
-            event.set()
+        event.set()
