@@ -143,6 +143,13 @@ def test_what_a_hop_says_before_its_keys_cannot_steer_a_terminal(lab: Lab, ident
 
 
 @hops
+def test_a_hop_with_another_version_of_the_protocol(lab: Lab, bad: str) -> None:
+    lab.silent(bad, b"SSH-1.5-Cisco-1.25\n")
+    servers(lab, bad)
+    assert fail(lab, bad) == "the server speaks another version of the protocol: SSH-1.5-Cisco-1.25\n"
+
+
+@hops
 def test_a_hop_that_forwards_nothing(lab: Lab, bad: str) -> None:
     for name in PLACES:
         lab.server(name, extra="AllowTcpForwarding no" if name == bad else "")

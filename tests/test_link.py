@@ -26,6 +26,7 @@ from relay.ssh.channel import ChannelStream
 from relay.ssh.connection import attach
 from relay.ssh.flow import SLOTS, STDERR_MOST, Flow
 from relay.ssh.gcm import BadPacket, Sealer
+from relay.ssh.packets import Packetizer
 
 MIB = 1 << 20
 
@@ -724,6 +725,21 @@ def test_fewer_extensions_than_it_says(pair: Pair) -> None:
 
 
 # What every server may do
+
+
+def test_lines_before_the_ident() -> None:
+    """In any encoding, and at any time before that of the first one is up."""
+    near, far = socket.socketpair()
+    with near, far:
+        packetizer = Packetizer(near)
+        far.sendall(b"Zugriff nur f\xfcr Befugte\r\n")
+        assert packetizer.readline(SOON) == "Zugriff nur f\ufffdr Befugte"
+        later = threading.Timer(0.3, far.sendall, [b"SSH-2.0-x\r\nSSH-2.0-\xfc\r\n"])
+        later.start()
+        assert packetizer.readline(0.0) == "SSH-2.0-x"
+        with pytest.raises(UnicodeDecodeError):
+            packetizer.readline(0.0)
+        later.join()
 
 
 def test_messages_between(pair: Pair) -> None:

@@ -62,6 +62,7 @@ class Packetizer(paramiko.packet.Packetizer):
         self.lost: BaseException | None = None
         self._inflate: Callable[[bytes], bytes] | None = None
         self._deflate: Callable[[bytes], bytes] | None = None
+        self._ident_due = 0.0
         self._earlier = 0  # messages that came before those of the opener
         self._asked = (0, 0)  # packets and bytes of the opener when a new key was asked for
         self._sending = threading.Lock()
@@ -162,16 +163,22 @@ class Packetizer(paramiko.packet.Packetizer):
         return self.input.take(n)
 
     def readline(self, timeout: float) -> str:
-        """A line of what a server says before its first packet, without its end. Raises TimeoutError."""
-        deadline = time.monotonic() + timeout
+        """A line of what a server says before its first packet, without its end. Raises TimeoutError.
+
+        The first one's time-out (seconds) is that of all lines up to the
+        ident: paramiko gives each of the others 2 seconds. Only the ident has
+        to be text.
+        """
+        self._ident_due = self._ident_due or time.monotonic() + timeout
         while (size := self.input.data.find(b"\n", self.input.start, self.input.end) + 1) == 0:
             if len(self.input) > LINE_MOST:
                 raise paramiko.SSHException(f"a line of more than {LINE_MOST} bytes")
             self._fill(check_rekey=False)
-            if time.monotonic() >= deadline:
+            if time.monotonic() >= self._ident_due:
                 raise TimeoutError
         line = self.input.take(size - self.input.start)
-        return line.removesuffix(b"\n").removesuffix(b"\r").decode()
+        text = line.removesuffix(b"\n").removesuffix(b"\r")
+        return text.decode(errors="strict" if text.startswith(b"SSH-") else "replace")
 
     def _fill(self, check_rekey: bool) -> None:
         """Wait for bytes, at most a TICK, and read them."""

@@ -231,8 +231,13 @@ def _choose(transport: Transport, settings: HopSettings) -> None:
 
 
 def _incompatible(transport: Transport, error: paramiko.SSHException) -> RelayError:
-    """No algorithm in common: Unserved, which says of which kind, with both lists (RFC 4253 section 7.1)."""
+    """No algorithm in common: Unserved, which says of which kind, with both lists (RFC 4253 section 7.1).
+
+    No lists at all: no version of the protocol in common, which ssh has no other of, either.
+    """
     theirs: Mapping[str, list[str]] = transport.remote_lists
+    if not theirs:
+        return RelayError(f"the server speaks another version of the protocol: {printable(transport.remote_version)}")
     for word, ours, offered in (
         ("key exchange", transport.preferred_kex, "kex_algo_list"),
         ("host key", transport.preferred_keys, "server_key_algo_list"),
