@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from typing import IO
 
 CHUNK = 64 * 1024  # bytes read at once
-PATIENCE = 1.0  # seconds that a program may take to end when it is told to
+PATIENCE = 3.0  # seconds that a program may take to end when it is told to: ssh may have a terminal to put right
 LOOK_AGAIN = 0.005  # seconds
 
 
