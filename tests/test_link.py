@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import gc
 import os
 import socket
 import struct
@@ -261,6 +262,19 @@ def test_a_server_that_takes_packets_of_any_size(pair: Pair) -> None:
     data = noise(WINDOW // 2)
     give(pair, flow, data)
     assert read_all(far, len(data)) == data
+
+
+def test_a_server_that_gives_each_channel_another_size(pair: Pair) -> None:
+    """What is held for packets of a size ends with the channels that have them."""
+    for size in range(4096, 4196):
+        pair.server.default_max_packet_size = size
+        near, far = pair.open()
+        link = pair.attach(near).link
+        far.close()
+        pair.drive(lambda link=link: not link.flows)  # type: ignore[misc]
+    pair.flows.clear()
+    gc.collect()
+    assert len(link.connection._slots) <= 1
 
 
 def test_no_more_is_sent_than_the_window_allows(pair: Pair) -> None:

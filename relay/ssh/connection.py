@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import threading
 from typing import TYPE_CHECKING
+from weakref import WeakValueDictionary
 
 import paramiko
 
@@ -48,7 +49,7 @@ class Connection:
         self.links: list[Link] = []
         self.changed: set[Flow] | None = None
         self._reader = reader
-        self._slots: dict[int, Slots] = {}
+        self._slots: WeakValueDictionary[int, Slots] = WeakValueDictionary()
 
     @property
     def fd(self) -> int:
@@ -108,9 +109,10 @@ class Connection:
 
     def slots(self, size: int) -> Slots:
         """Where data that is to be sent in packets of size bytes is read to."""
-        if size not in self._slots:
-            self._slots[size] = Slots(size)
-        return self._slots[size]
+        slots = self._slots.get(size)
+        if slots is None:
+            slots = self._slots[size] = Slots(size)  # for as long as a channel has packets of that size
+        return slots
 
     def close(self) -> None:
         """Close the connection."""
