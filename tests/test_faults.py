@@ -167,7 +167,7 @@ TABLE: dict[str, Row] = {
         "late data": fails(".* refuses: 403 Forbidden$"),
     },
     "ident": {
-        "refused": HUNG_UP,
+        "refused": fails("the connection was closed before the server's SSH ident; it said: Exceeded MaxStartups$"),
         # So TCP has it when it comes at once, here or on the hop before.
         "reset": fails(f"{HUNG_UP.words}|connection reset by peer( \\(says hop 1 of 2 .* port \\d+\\))?$"),
         "silence": LATE,

@@ -43,6 +43,7 @@ class Packetizer(paramiko.packet.Packetizer):
 
     opener, sealer: what opens and makes packets; None where paramiko does.
     input: bytes of the stream that have come and are not opened yet.
+    said: the last line before the server's ident.
     link: who reads and writes instead of this, once parked. lost: why that has ended.
     """
 
@@ -63,6 +64,7 @@ class Packetizer(paramiko.packet.Packetizer):
         self._inflate: Callable[[bytes], bytes] | None = None
         self._deflate: Callable[[bytes], bytes] | None = None
         self._ident_due = 0.0
+        self.said = ""
         self._earlier = 0  # messages that came before those of the opener
         self._asked = (0, 0)  # packets and bytes of the opener when a new key was asked for
         self._sending = threading.Lock()
@@ -178,7 +180,10 @@ class Packetizer(paramiko.packet.Packetizer):
                 raise TimeoutError
         line = self.input.take(size - self.input.start)
         text = line.removesuffix(b"\n").removesuffix(b"\r")
-        return text.decode(errors="strict" if text.startswith(b"SSH-") else "replace")
+        if text.startswith(b"SSH-"):
+            return text.decode()
+        self.said = text.decode(errors="replace")
+        return self.said
 
     def _fill(self, check_rekey: bool) -> None:
         """Wait for bytes, at most a TICK, and read them."""

@@ -192,17 +192,20 @@ class Session:
                 raise self.lost(error) from error
             if limit and time.monotonic() - began >= limit:
                 raise TimedOut(f"no SSH ident within {limit:g} seconds (ConnectTimeout)") from error
-            raise _no_ident(error) from error
+            raise _no_ident(error, self.transport.packetizer.said) from error
         except Exception as error:  # what paramiko's parsers raise at bytes that are no message
             raise RelayError(f"the server's message cannot be read: {printable(str(error))}") from error
 
 
-def _no_ident(error: BaseException) -> RelayError:
-    """Why a server has not said that it speaks SSH."""
+def _no_ident(error: BaseException, said: str) -> RelayError:
+    """Why a server has not said that it speaks SSH. said: what it has said instead; sshd says why it lets nobody in."""
     cause = error.__context__ if isinstance(error, paramiko.SSHException) else error
+    if "\ufffd" in said:
+        cause = UnicodeError()
     if isinstance(cause, (EOFError, ConnectionError)):
+        instead = f"; it said: {printable(said, 80)}" if said else ""
         return RelayError(
-            "the connection was closed before the server's SSH ident",
+            f"the connection was closed before the server's SSH ident{instead}",
             hint="a server that is short of room for new logins does so (MaxStartups, PerSourcePenalties)",
         )
     if isinstance(cause, OSError):
