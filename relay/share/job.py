@@ -214,7 +214,6 @@ class Job:
 
     def _open_on(self, hop: SharedHop) -> ChannelStream | None:
         """A channel to the target; None when the hop, or one before it, is dead, and retired now."""
-        self._progress.at(self._places[-1])
         target = self._found[-1]
         return self._take(Ahead(hop, target.hostname, target.port, self._options.netcat_for(hop.name)))
 
@@ -234,6 +233,7 @@ class Job:
 
     def _take(self, ahead: Ahead) -> ChannelStream | None:
         """The channel; None when its hop is dead, and retired now."""
+        self._progress.at(self._places[-1])
         stream = ahead.take(self._progress)
         if stream is None:
             self._progress.note(1, "the shared hop is dead: a new one is made")
@@ -249,7 +249,6 @@ class Job:
         if ahead.hop.key != keys[-1] or ahead.to != (target.hostname, target.port):
             ahead.drop()
             return None
-        self._progress.at(self._places[-1])
         return self._take(ahead)
 
     def give_up(self) -> None:

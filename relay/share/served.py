@@ -74,7 +74,7 @@ class Carrier:
             for relay in concerned:
                 relay.step({relay.net.fd: POLLIN})
             for relay in waiting:
-                relay.take_turn()
+                relay.send_next()
             if not changed:
                 break
         if not self.closed and self.connection.sending != self._writing:
@@ -177,7 +177,7 @@ class Served(ChannelRelay):
         if not self.back.open and self._lingering is None:
             self._linger()
 
-    def take_turn(self) -> None:
+    def send_next(self) -> None:
         """It was held up: let it send before those who have just sent, if it may."""
         if self.flow.room():
             self.out.look()
