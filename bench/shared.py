@@ -64,7 +64,7 @@ def rows(scale: Scale) -> Iterator[Row]:
     goals = {THROUGHPUT: Goal(0.95, 1.0, LOOP)}
     ways = {"ours": SHARE, "theirs": SHARE, "port": "{port}", "far_end": "source"}
     size = max(scale.size // FEW, 1)
-    yield _kept(title, "hop1", rate_beside_stopped, goals, measure_theirs=rate, size=size, crowd=FEW, rounds=2, **ways)
+    yield _kept(title, "hop1", rate_beside_stopped, goals, measure_theirs=rate, size=size, crowd=FEW, rounds=6, **ways)
     title = f"memory of who keeps the hop, with {crowd} relays, against a ControlMaster"
     goals = {MEMORY: Goal(150, 60, "interpreter, paramiko, uvloop and a thread for each login", ours_alone=True)}
     yield _kept(title, "hop1", keeper, goals, crowd=crowd, rounds=0.4)
