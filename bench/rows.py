@@ -80,7 +80,7 @@ NO_POWERS = "setpriv --bounding-set=-all --inh-caps=-all "
 
 # What stands in the way of the aims.
 START = "two thirds are the interpreter's start and the import of paramiko and cryptography (python3 -X importtime)"
-TRIPS = "round trips: five for one hop (TCP, ident, keys, login, channel), four for each more; and the time at 0 ms"
+TRIPS = "round trips: four for one hop (TCP, ident, keys, login and channel), three for each more; and what 0 ms take"
 PEER = "the kernel copies between socket and pipe at this rate; what is left is the far end's share of the two cores"
 SSHD = "the hop's sshd takes more CPU for each byte than the relay, and is one thread: it is busy, and the relay waits"
 CORES = "sshd, far end and both ssh share the cores with the relay: its own CPU is the smaller part of each byte"

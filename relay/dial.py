@@ -133,7 +133,7 @@ def _through_hops(
 
             hop = MasterHop(settings, control, progress)
         else:
-            hop = engines.enter(settings, reach, hop)
+            hop = engines.enter(settings, reach, hop, following)
         progress.at(place)
         reach = partial(_next_leg, hop, following, progress, options.netcat_for(settings.name))
     return reach()[0]

@@ -66,16 +66,17 @@ class Engines:
         self._client: Client | None = None
         self._carried: Hop | None = None  # the last hop that ssh carries
 
-    def enter(self, settings: HopSettings, reach: Reach, before: Hop | None) -> Hop:
+    def enter(self, settings: HopSettings, reach: Reach, before: Hop | None, following: HopSettings) -> Hop:
         """The hop, by the engine that is right for it; ours has logged in then, ssh does when it forwards.
 
-        before: the hop that this one is reached through. Raises RelayError.
+        before: the hop that this one is reached through. following: what it is
+        to lead to at once. Raises RelayError.
         """
         if reason := self._reason(settings, before):
             return self._by_ssh(settings, reach, reason)
         self._progress.note(1, "carried by paramiko" + (" (--engine paramiko)" if self._chosen == _PARAMIKO else ""))
         try:
-            return self._by_paramiko(settings, reach, before)
+            return self._by_paramiko(settings, reach, before, following)
         except Unserved as error:
             if self._chosen == _PARAMIKO:
                 error.hint = error.hint or "--engine auto leaves such a hop to ssh"
@@ -101,13 +102,15 @@ class Engines:
         self._carried = OpensshHop(settings, reach, self._progress, self._children)
         return self._carried
 
-    def _by_paramiko(self, settings: HopSettings, reach: Reach, before: Hop | None) -> Hop:
+    def _by_paramiko(self, settings: HopSettings, reach: Reach, before: Hop | None, following: HopSettings) -> Hop:
         from relay.ssh.session import Client, Session  # noqa: PLC0415  (ssh does without paramiko)
 
         stream, address = reach()
         if self._client is None:
             self._client = Client(self._progress, self._prompt, self._children)
-        return Session(self._client, stream, settings, before if isinstance(before, Session) else None, address)
+        outer = before if isinstance(before, Session) else None
+        place = following.hostname, following.port
+        return Session(self._client, stream, settings, outer, address, following=place)
 
 
 def objection(settings: HopSettings) -> str:

@@ -14,14 +14,22 @@ from pathlib import Path
 
 import paramiko
 from paramiko.auth_handler import AuthHandler
-from paramiko.common import MSG_SERVICE_REQUEST, MSG_USERAUTH_INFO_RESPONSE, MSG_USERAUTH_REQUEST
+from paramiko.common import MSG_CHANNEL_OPEN, MSG_SERVICE_REQUEST, MSG_USERAUTH_INFO_RESPONSE, MSG_USERAUTH_REQUEST
 from paramiko.message import Message
 from peers import Listener
 
 from relay.pubkey import Reader, string
 
 # RFC 4250 section 4.1.2
-DISCONNECT, SERVICE_ACCEPT, FAILURE, SUCCESS, BANNER, MORE = b"\x01", b"\x06", b"\x33", b"\x34", b"\x35", b"\x3c"
+DISCONNECT, UNIMPLEMENTED, SERVICE_ACCEPT, FAILURE, SUCCESS, BANNER, MORE = (
+    b"\x01",
+    b"\x03",
+    b"\x06",
+    b"\x33",
+    b"\x34",
+    b"\x35",
+    b"\x3c",
+)
 
 _GONE = (OSError, EOFError)  # what writing to a client that has left raises; the second is paramiko's
 
@@ -52,7 +60,8 @@ def disconnect(text: str) -> bytes:
 class Request:
     """What a client sends during its login.
 
-    method: of the request; "answers" for an INFO_RESPONSE. fields: what the method adds.
+    method: of the request; "answers" for an INFO_RESPONSE, "channel" for a CHANNEL_OPEN that comes before the login is
+    granted. fields: what the method adds.
     """
 
     def __init__(self, user: str, method: str, fields: bytes) -> None:
@@ -75,19 +84,21 @@ Script = Callable[[Request], Sequence[bytes]]  # the messages that answer a requ
 class LoginServer:
     """A server on loopback. requests: the methods that clients have asked for, in their order."""
 
-    def __init__(self, host_key: Path, script: Script, greeting: Sequence[bytes] = ()) -> None:
+    def __init__(self, host_key: Path, script: Script, greeting: Sequence[bytes] = (), ident: str = "") -> None:
         self.host_key = Path(f"{host_key}.pub").read_text().strip()
         self.requests: list[str] = []
         self._key = paramiko.Ed25519Key.from_private_key_file(str(host_key))
         self._script = script
         self._greeting = greeting
+        self._ident = ident
         self._transports: list[paramiko.Transport] = []
         self._listener = Listener(self._serve)
         self.port = self._listener.port
 
     def _serve(self, connection: socket.socket) -> None:
-        transport = paramiko.Transport(connection)
+        transport = _Transport(connection)
         transport.daemon = True
+        transport.local_version = self._ident or transport.local_version
         transport.add_server_key(self._key)
         transport.auth_handler = _Login(transport, self._answer, self._greeting)
         self._transports.append(transport)
@@ -101,6 +112,15 @@ class LoginServer:
         self._listener.stop()
         for transport in self._transports:
             transport.close()
+
+
+class _Transport(paramiko.Transport):  # type: ignore[misc]  # paramiko has no types
+    """paramiko's, which would refuse the channel."""
+
+    def _ensure_authed(self, ptype: int, message: Message) -> Message | None:
+        if ptype == MSG_CHANNEL_OPEN and not self.is_authenticated():
+            return self.auth_handler.asked_early(message)
+        return super()._ensure_authed(ptype, message)
 
 
 class _Login(AuthHandler):  # type: ignore[misc]  # paramiko has no types
@@ -130,6 +150,11 @@ class _Login(AuthHandler):  # type: ignore[misc]  # paramiko has no types
 
     def _answers(self, message: Message) -> None:
         self._send(self._script(Request(str(self.auth_username), "answers", message.asbytes())))
+
+    def asked_early(self, message: Message) -> Message | None:
+        """A CHANNEL_OPEN before the login: what OpenSSH answers, unless the script has granted the login by then."""
+        self._send(self._script(Request(str(self.auth_username), "channel", message.asbytes())))
+        return None if self.authenticated else Message(UNIMPLEMENTED + message.seqno.to_bytes(4, "big"))
 
     def _send(self, messages: Sequence[bytes]) -> None:
         for message in messages:

@@ -21,6 +21,7 @@ from contract import SOON, Meanwhile
 from relay.progress import Progress
 from relay.ssh.connection import Connection, attach
 from relay.ssh.flow import Flow
+from relay.ssh.opening import Opening
 from relay.ssh.packets import Packetizer
 from relay.ssh.transport import Transport
 
@@ -81,7 +82,7 @@ class Pair:
         opened: list[paramiko.Channel] = []
 
         def open_channel() -> None:
-            opened.append(self.client.open_channel("direct-tcpip", ("there", 22), ("here", 0), timeout=SOON))
+            opened.append(Opening(self.client, "direct-tcpip", "there", 22).wait(SOON))
 
         with Meanwhile(open_channel):
             if self.flows:

@@ -85,7 +85,7 @@ SUMS = {
 LEANT_ON = [
     *(Transport.run, Transport.close, Transport.stop_thread, Transport._negotiate_keys, Transport._parse_kex_init),
     *(Transport._parse_newkeys, Transport._activate_inbound, Transport._activate_outbound, Transport._auth_trigger),
-    *(Transport._send_user_message, Transport.open_channel),
+    *(Transport._send_user_message, Transport.open_channel, Transport._next_channel),
     *(Packetizer._check_keepalive, Packetizer.need_rekey, Packetizer.write_all, Packetizer.handshake_timed_out),
     *(Packetizer.closed.fget,),
     *(Channel.__init__, Channel.recv, Channel.recv_stderr, Channel.close, Channel._check_add_window, Channel._unlink),

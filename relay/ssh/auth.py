@@ -16,10 +16,13 @@ from relay.ssh.publickey import PublicKeys
 from relay.ssh.userauth import Dialogue, Failure, LinkLost, More, Success
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from relay.progress import Progress
     from relay.prompt import Prompt
     from relay.settings import HopSettings
     from relay.ssh.keyring import Keyring
+    from relay.ssh.opening import Opening
     from relay.ssh.transport import Transport
     from relay.ssh.userauth import Answer
 
@@ -34,26 +37,42 @@ _SILENT = frozenset({"quiet", "fatal", "error"})  # LogLevels at which ssh shows
 _MOST_NAMED = 12  # keys that an error lists
 
 
-def login(transport: Transport, settings: HopSettings, progress: Progress, prompt: Prompt, keyring: Keyring) -> None:
+def login(
+    transport: Transport,
+    settings: HopSettings,
+    progress: Progress,
+    prompt: Prompt,
+    keyring: Keyring,
+    *,
+    ask: Callable[[], Opening] | None = None,
+) -> Opening | None:
     """Log in over a transport whose host key has been verified.
 
-    keyring: the keys that earlier hops of this run have unlocked. Raises
-    RelayError, which says what was tried and what the server would have taken;
-    LinkLost when the link ended instead.
+    keyring: the keys that earlier hops of this run have unlocked. ask: asks
+    for the channel that is wanted next, where that may travel with a login;
+    returned when it did. Raises RelayError, which says what was tried and what
+    the server would have taken; LinkLost when the link ended instead.
     """
-    _Login(transport, settings, progress, prompt, keyring).run()
+    return _Login(transport, settings, progress, prompt, keyring, ask=ask).run()
 
 
 class _Login:
     """One login."""
 
     def __init__(
-        self, transport: Transport, settings: HopSettings, progress: Progress, prompt: Prompt, keyring: Keyring
+        self,
+        transport: Transport,
+        settings: HopSettings,
+        progress: Progress,
+        prompt: Prompt,
+        keyring: Keyring,
+        *,
+        ask: Callable[[], Opening] | None,
     ) -> None:
         self._settings = settings
         self._progress = progress
         self._banner_begun = False
-        self._dialogue = Dialogue(transport, settings.user, progress, self._show_banner)
+        self._dialogue = Dialogue(transport, settings.user, progress, self._show_banner, ask)
         self._keys = PublicKeys(self._dialogue, settings, progress, prompt, keyring)
         self._password = Password(self._dialogue, settings, prompt)
         self._interactive = Interactive(self._dialogue, settings, prompt)
@@ -70,10 +89,11 @@ class _Login:
         self._taken: tuple[str, ...] = ()  # the methods that the server takes, as it said last
         self._granted: list[str] = []  # those it has granted, which were not enough
 
-    def run(self) -> None:
+    def run(self) -> Opening | None:
         """Log in or raise."""
         try:
             self._run()
+            return self._dialogue.opening
         except LinkLost as error:
             raise self._cut_off(error) from error
         except BadKey as error:

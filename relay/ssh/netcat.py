@@ -15,6 +15,7 @@ import paramiko
 
 from relay.errors import RelayError, printable
 from relay.ssh.channel import ChannelStream
+from relay.ssh.opening import Opening
 
 if TYPE_CHECKING:
     from relay.progress import Progress
@@ -86,7 +87,7 @@ def cross(session: Session, host: str, port: int, template: str, progress: Progr
     line = command(host, port, template)
     progress.stage("starting a netcat on the hop")
     try:
-        channel = session.transport.open_session()
+        channel = Opening(session.transport, "session").wait()
         channel.exec_command(line)
     except (paramiko.SSHException, OSError, EOFError) as error:
         if not session.transport.is_active():

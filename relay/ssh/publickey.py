@@ -171,7 +171,7 @@ class PublicKeys:
             method, bound = _HOSTBOUND, string(self._dialogue.session[0])
         fields = b"\1" + key + bound
         signature = self._sign(identity, self._dialogue.to_be_signed(method, fields), algorithm)
-        return self._dialogue.request(method, fields + string(signature))
+        return self._dialogue.request_last(method, fields + string(signature))
 
     def _bound_to_host(self) -> bool:
         """Whether signatures name the host key, too; keys of a forwarded agent may demand it."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import paramiko
@@ -18,7 +19,8 @@ from relay.route import DEFAULT_PORT, Element
 from relay.ssh.auth import login
 from relay.ssh.channel import ChannelStream
 from relay.ssh.keyring import Keyring
-from relay.ssh.transport import Disconnected, Refused, Transport
+from relay.ssh.opening import Opening, Refused
+from relay.ssh.transport import Disconnected, Transport
 from relay.ssh.trust import Trust
 from relay.ssh.userauth import LinkLost
 
@@ -64,11 +66,19 @@ class Session:
     """
 
     def __init__(
-        self, client: Client, stream: Any, settings: HopSettings, outer: Session | None = None, address: str = ""
+        self,
+        client: Client,
+        stream: Any,
+        settings: HopSettings,
+        outer: Session | None = None,
+        address: str = "",
+        *,
+        following: tuple[str, int] | None = None,
     ) -> None:
         """Key exchange, host key, login, over a stream that reaches the hop.
 
         address: the hop's own, when the stream is a TCP connection to it.
+        following: where `forward` will lead to, as soon as this is done.
         Raises RelayError in the words of the stage that failed.
         """
         progress = client.progress
@@ -88,7 +98,7 @@ class Session:
         try:
             _choose(self.transport, settings)
             self.transport._preferred_keys = tuple(trust.algorithms(self.transport._preferred_keys))
-            self._log_in(client, trust)
+            self._opening = self._log_in(client, trust, following)
         except BaseException:
             self.transport.close()  # who lives on would else keep the connection until the server ends it
             raise
@@ -96,14 +106,17 @@ class Session:
         if interval:
             self.transport.keep_alive(interval, settings.number("serveralivecountmax", 3))
 
-    def _log_in(self, client: Client, trust: Trust) -> None:
-        """Key exchange, host key, login. Raises RelayError."""
+    def _log_in(self, client: Client, trust: Trust, following: tuple[str, int] | None) -> Opening | None:
+        """Key exchange, host key, login; the channel to what follows, if it has been asked for. Raises RelayError."""
         try:
             self._exchange_keys()
             self._progress.stage("host key")
             trust.verify(self.transport.host_key_blob)
             self._progress.stage("login")
-            login(self.transport, self._settings, self._progress, client.prompt, client.keyring)
+            ask = None
+            if following is not None and self._may_ask_on_the_way():
+                ask = partial(Opening, self.transport, "direct-tcpip", *following)
+            return login(self.transport, self._settings, self._progress, client.prompt, client.keyring, ask=ask)
         except RelayError as error:
             # An outer session that has failed took this one with it, and says why.
             if isinstance(error, LinkLost) and self.outer is not None and not self.outer.transport.is_active():
@@ -111,6 +124,18 @@ class Session:
             if not isinstance(error, TimedOut):
                 self._check_stream()
             raise
+
+    def _may_ask_on_the_way(self) -> bool:
+        """Whether a channel may be asked for along with a login, which saves a round trip.
+
+        To a server that lets us in it is a message after the login. To one that
+        does not, it came too early: RFC 4252 section 6 has it disconnect, and
+        another key, or another factor, would find it gone. OpenSSH says
+        UNIMPLEMENTED instead (dispatch_protocol_error). Compression that begins
+        with the login would have begun before this message there, but not here.
+        """
+        is_openssh: bool = self.transport.remote_version.startswith("SSH-2.0-OpenSSH_")
+        return is_openssh and self.transport.local_compression == "none"
 
     def jumps(self) -> str:
         """The hops up to this one, as ssh's -J has them."""
@@ -132,7 +157,10 @@ class Session:
         """
         progress.stage("waiting for the hop to connect")
         try:
-            channel = self.transport.open_channel("direct-tcpip", (host, port), ("127.0.0.1", 65535), timeout=limit)
+            opening, self._opening = self._opening, None
+            if opening is None or opening.to != (host, port):
+                opening = Opening(self.transport, "direct-tcpip", host, port)
+            channel = opening.wait(limit)
         except Refused as error:
             if error.reason == OPEN_FAILED_ADMINISTRATIVELY_PROHIBITED:
                 if netcat is not None:

@@ -11,6 +11,7 @@ import socket
 import threading
 import time
 from typing import TYPE_CHECKING, Any, ClassVar
+from weakref import WeakValueDictionary
 
 import paramiko
 from paramiko.common import (
@@ -26,12 +27,14 @@ from relay.errors import printable
 from relay.pubkey import BadKey, Reader
 from relay.ssh.hostkeys import ALGORITHMS, check_proof
 from relay.ssh.link import HELD_MOST
+from relay.ssh.opening import Refused
 from relay.ssh.packets import Packetizer
 
 if TYPE_CHECKING:
     from paramiko.message import Message
 
     from relay.progress import Progress
+    from relay.ssh.opening import Opening
 
 # paramiko has time-outs of its own for each step; the deadline of the whole set-up takes their place.
 _NEVER = 86_400.0
@@ -44,14 +47,6 @@ class DeadLink(paramiko.SSHException):
 
 class Disconnected(paramiko.SSHException):
     """The server sent SSH_MSG_DISCONNECT (RFC 4253 section 11.1); its text is the message."""
-
-
-class Refused(paramiko.SSHException):
-    """The server refused to open a channel (RFC 4254 section 5.1)."""
-
-    def __init__(self, reason: int, text: str) -> None:
-        super().__init__(text)
-        self.reason = reason
 
 
 def _feed(channel: paramiko.Channel, m: Message) -> None:
@@ -136,8 +131,7 @@ class Transport(paramiko.Transport):
         self._held: list[Message] = []  # what waits for the end of a key exchange
         self._answered = threading.Event()  # a keepalive has been
         self._over = threading.Event()
-        self._opening = threading.local()  # number: of the channel that a thread opens
-        self._refused: dict[int, Refused] = {}
+        self.openings: WeakValueDictionary[int, Opening] = WeakValueDictionary()  # channels asked for, by their numbers
 
     def carry_acknowledgements(self) -> None:
         """Send a few bytes to be ignored (RFC 4253 section 11.2), for the acknowledgements that they carry.
@@ -328,27 +322,13 @@ class Transport(paramiko.Transport):
         m.get_int()
         self.saved_exception = Disconnected(printable(m.get_string().decode(errors="replace")))
 
-    def _next_channel(self) -> int:
-        """Remember which channel a thread opens: several may do so at once, and each must get its own refusal."""
-        number: int = super()._next_channel()
-        self._opening.number = number
-        return number
-
     def get_exception(self) -> BaseException | None:
-        """Why the channel that this thread has opened is refused, else why the transport has ended.
-
-        paramiko would forget the latter, and whoever asks next would not know.
-        """
-        refused = self._refused.pop(getattr(self._opening, "number", -1), None)
-        return refused or self.saved_exception
+        """Why the transport has ended: paramiko would forget it, and whoever asks next would not know."""
+        return self.saved_exception
 
     def _parse_channel_open_failure(self, m: Message) -> None:
         """Keep the server's text, which paramiko only logs."""
-        channel, reason, text = m.get_int(), m.get_int(), m.get_string()
-        with self.lock:
-            event = self.channel_events.pop(channel, None)
-            if event is None:  # nobody waits for it
-                return
-            self._refused[channel] = Refused(reason, printable(text.decode(errors="replace")))
-            self._channels.delete(channel)
-        event.set()
+        number, reason, text = m.get_int(), m.get_int(), m.get_string()
+        opening = self.openings.get(number)
+        if opening is not None:  # else nobody waits for it
+            opening.refuse(Refused(reason, printable(text.decode(errors="replace"))))

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
     from relay.progress import Progress
     from relay.settings import HopSettings
+    from relay.ssh.opening import Opening
     from relay.ssh.transport import Transport
 
 _LOOK_ROUND = 1.0  # seconds between two looks whether the link still lives
@@ -87,14 +88,25 @@ class Dialogue(AuthHandler):
     """The login of one user over a transport whose keys have been exchanged.
 
     banner: shows a line of the server's banner; it is clean, and there are not too many.
+    ask: asks for the channel that is wanted after the login, where that may be done on the way.
+    opening: that channel, once it has been asked for and not in vain.
     """
 
-    def __init__(self, transport: Transport, user: str, progress: Progress, banner: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        transport: Transport,
+        user: str,
+        progress: Progress,
+        banner: Callable[[str], None],
+        ask: Callable[[], Opening] | None = None,
+    ) -> None:
         super().__init__(transport)
         self.username = user
         self._transport = transport
         self._progress = progress
         self._show = banner
+        self._ask_for_channel = ask
+        self.opening: Opening | None = None
         self._came: SimpleQueue[Answer | str | None] = SimpleQueue()  # a str is a banner, None the end of the link
         self._owed = 0  # answers
         self._accepted = Event()  # the server has answered the request for the service
@@ -106,6 +118,18 @@ class Dialogue(AuthHandler):
     def request(self, method: str, fields: bytes = b"") -> Answer:
         """Ask to be let in (section 5); fields: what the method adds. Raises LinkLost and TimedOut."""
         return self._ask(self._request(method, fields))
+
+    def request_last(self, method: str, fields: bytes) -> Answer:
+        """The same, where nothing speaks against being let in: what is wanted then travels with it, the first time.
+
+        A server that says no takes no notice of that (see Session).
+        """
+        ask, self._ask_for_channel = self._ask_for_channel, None
+        answer = self._ask(self._request(method, fields), ask)
+        if self.opening is not None and not isinstance(answer, Success):
+            self.opening.drop()
+            self.opening = None
+        return answer
 
     def respond(self, answers: list[bytes]) -> Answer:
         """Answer an INFO_REQUEST (RFC 4256 section 3.4). Raises LinkLost and TimedOut."""
@@ -189,10 +213,12 @@ class Dialogue(AuthHandler):
 
     # What the thread that logs in calls
 
-    def _send(self, message: bytes) -> None:
-        """Send, after a key exchange that may be under way. Raises LinkLost."""
+    def _send(self, message: bytes, ask: Callable[[], Opening] | None = None) -> None:
+        """Send, after a key exchange that may be under way; ask for a channel along with it. Raises LinkLost."""
         try:
             self._transport._send_user_message(Message(message))
+            if ask is not None:
+                self.opening = ask()
         except (SSHException, OSError, EOFError) as error:
             raise self._lost() from error
 
@@ -201,10 +227,10 @@ class Dialogue(AuthHandler):
         names = (user, b"ssh-connection", method.encode())
         return bytes(cMSG_USERAUTH_REQUEST + b"".join(string(name) for name in names) + fields)
 
-    def _ask(self, message: bytes) -> Answer:
+    def _ask(self, message: bytes, ask: Callable[[], Opening] | None = None) -> Answer:
         """Send, and wait for the answer; banners before it are shown. Raises LinkLost and TimedOut."""
         self._owed += 1
-        self._send(message)
+        self._send(message, ask)
         while True:
             try:
                 came = self._came.get(timeout=self._progress.left(_LOOK_ROUND))
