@@ -257,7 +257,8 @@ def party(lab: Lab, session: Session, who: str) -> int:
         elif who == "ssh":
             found.append(session.process.pid)
         elif who == "pyrelay":
-            found.extend(pid for pid in family(session.process.pid) if "pyrelay" in command(pid).split(" -F ")[0])
+            # The first one: a program that it starts is called so, too, for a moment.
+            found.extend([pid for pid in family(session.process.pid) if "pyrelay" in command(pid).split(" -F ")[0]][:1])
         elif connections := list(lab["h3" if who == "target" else who].connections):
             # Not what sshd starts for a login: its sandbox kills it when it has been stopped (seccomp and
             # restart_syscall).
