@@ -14,7 +14,13 @@ from pathlib import Path
 
 import paramiko
 from paramiko.auth_handler import AuthHandler
-from paramiko.common import MSG_CHANNEL_OPEN, MSG_SERVICE_REQUEST, MSG_USERAUTH_INFO_RESPONSE, MSG_USERAUTH_REQUEST
+from paramiko.common import (
+    MSG_CHANNEL_OPEN,
+    MSG_IGNORE,
+    MSG_SERVICE_REQUEST,
+    MSG_USERAUTH_INFO_RESPONSE,
+    MSG_USERAUTH_REQUEST,
+)
 from paramiko.message import Message
 from peers import Listener
 
@@ -82,7 +88,10 @@ Script = Callable[[Request], Sequence[bytes]]  # the messages that answer a requ
 
 
 class LoginServer:
-    """A server on loopback. requests: the methods that clients have asked for, in their order."""
+    """A server on loopback.
+
+    requests: the methods that clients have asked for, in their order. ignored: how many messages to be ignored came.
+    """
 
     def __init__(self, host_key: Path, script: Script, greeting: Sequence[bytes] = (), ident: str = "") -> None:
         self.host_key = Path(f"{host_key}.pub").read_text().strip()
@@ -91,7 +100,7 @@ class LoginServer:
         self._script = script
         self._greeting = greeting
         self._ident = ident
-        self._transports: list[paramiko.Transport] = []
+        self._transports: list[_Transport] = []
         self._listener = Listener(self._serve)
         self.port = self._listener.port
 
@@ -108,6 +117,10 @@ class LoginServer:
         self.requests.append(request.method)
         return self._script(request)
 
+    @property
+    def ignored(self) -> int:
+        return sum(transport.ignored for transport in self._transports)
+
     def stop(self) -> None:
         self._listener.stop()
         for transport in self._transports:
@@ -116,6 +129,13 @@ class LoginServer:
 
 class _Transport(paramiko.Transport):  # type: ignore[misc]  # paramiko has no types
     """paramiko's, which would refuse the channel."""
+
+    ignored = 0
+
+    def _enforce_strict_kex(self, ptype: int) -> None:
+        """What is called for each message that is ignored."""
+        self.ignored += ptype == MSG_IGNORE
+        super()._enforce_strict_kex(ptype)
 
     def _ensure_authed(self, ptype: int, message: Message) -> Message | None:
         if ptype == MSG_CHANNEL_OPEN and not self.is_authenticated():

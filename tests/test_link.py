@@ -27,6 +27,7 @@ from relay.ssh.channel import ChannelStream
 from relay.ssh.connection import attach
 from relay.ssh.flow import SLOTS, STDERR_MOST, Flow
 from relay.ssh.gcm import BadPacket, Sealer
+from relay.ssh.opening import Opening
 from relay.ssh.packets import Packetizer
 
 MIB = 1 << 20
@@ -851,7 +852,38 @@ def test_a_refusal_of_what_was_not_asked_for(pair: Pair) -> None:
         pair.say(struct.pack(">BIIII", common.MSG_CHANNEL_OPEN_FAILURE, number, 1, 0, 0))
     far.sendall(b"data")
     assert read_all(near, 4) == b"data"
-    assert not pair.client.openings
+
+
+def test_a_refusal_after_all(pair: Pair) -> None:
+    """The first answer counts."""
+    opening = Opening(pair.client, "direct-tcpip", "there", 22)
+    far = pair.server.accept(SOON)
+    near = opening.wait(SOON)
+    pair.say(struct.pack(">BIIII", common.MSG_CHANNEL_OPEN_FAILURE, near.chanid, 1, 0, 0))
+    far.sendall(b"data")
+    assert read_all(near, 4) == b"data"
+    assert opening.wait(SOON) is near
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_a_channel_that_is_not_wanted_any_more(pair: Pair, when: str) -> None:
+    """It is closed, when it opens after it was dropped, and when it was open by then."""
+    let = threading.Event()
+    if when == "after":
+        let.set()
+    pair.server.server_object.check_channel_direct_tcpip_request = lambda *_: int(not let.wait(SOON))
+    opening = Opening(pair.client, "direct-tcpip", "there", 22)
+    if when == "after":
+        opening.wait(SOON)
+    opening.drop()
+    let.set()
+    far = pair.server.accept(SOON)
+    assert far.recv(1) == b""
+    until(lambda: far.closed, "the far end's close", SOON)
+    near, far = pair.open()  # and does no harm to others
+    far.sendall(b"data")
+    assert read_all(near, 4) == b"data"
+    assert pair.client.openings == {}
 
 
 def test_a_flood_for_the_transport(pair: Pair) -> None:

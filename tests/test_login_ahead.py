@@ -5,8 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import proxies
 import pytest
+from agents import RealAgent
 from login_server import SUCCESS, LoginServer, Request, Script, disconnect, failure
+from sshd import PASSWORD
+from terminal import ssh
 
 if TYPE_CHECKING:
     from lab import Lab
@@ -46,13 +50,6 @@ def log_of(server: Server) -> str:
     return server.log()
 
 
-def in_two(lab: Lab) -> str:
-    """Two key files for h1, and the public keys of both."""
-    keys = [lab.keygen(name) for name in ("first", "second")]
-    lab.host("h1", IdentityFile=f"{keys[0]}\n    IdentityFile {keys[1]}")
-    return "".join(Path(f"{key}.pub").read_text() for key in keys)
-
-
 def test_it_travels_with_the_signature(hops: Lab) -> None:
     """A server that lets nobody in before it has got both would else be waited for in vain."""
 
@@ -68,15 +65,16 @@ def test_it_travels_with_the_signature(hops: Lab) -> None:
 @pytest.mark.parametrize("ident", ["SSH-2.0-dropbear_2022.83", "SSH-2.0-Go", "SSH-2.0-NotOpenSSH_9.2", ""])
 def test_not_to_a_server_that_may_end_the_login_at_it(hops: Lab, ident: str) -> None:
     """RFC 4252 section 6 has it do so."""
-    both = iter([[failure("publickey")], [SUCCESS]])
-    in_two(hops)
-
-    def script(request: Request) -> list[bytes]:
-        return [disconnect("too early")] if request.method == "channel" else next(both)
-
-    server = scripted(hops, script, ident)
-    assert arrives(hops)
-    assert server.requests == ["publickey", "publickey"]
+    answers = {
+        "publickey": failure("password", partial=True),
+        "password": SUCCESS,
+        "channel": disconnect("too early"),
+    }
+    server = scripted(hops, lambda request: [answers[request.method]], ident, BatchMode="no")
+    with ssh(hops, "h1/h2", "echo $SERVER") as terminal:
+        terminal.answer("@h1's password: ", PASSWORD)
+        terminal.ends_well("h2\n")
+    assert server.requests == ["publickey", "password"]
 
 
 def test_not_where_compression_begins_with_the_login(hops: Lab) -> None:
@@ -85,32 +83,57 @@ def test_not_where_compression_begins_with_the_login(hops: Lab) -> None:
     assert EARLY not in log_of(server)
 
 
-def test_a_refused_key_before_one_that_is_taken(hops: Lab) -> None:
-    """sshd takes no notice of what came too early, and the channel is asked for again."""
-    second = in_two(hops).splitlines()[1]
-    server = hops.server("h1", authorized_keys=second)
+def test_not_with_a_key_that_may_be_refused(hops: Lab) -> None:
+    """There is another one to try, and sshd would log what came too early."""
+    first, second = (hops.keygen(name) for name in ("first", "second"))
+    hops.host("h1", IdentityFile=f"{first}\n    IdentityFile {second}")
+    server = hops.server("h1", authorized_keys=Path(f"{second}.pub").read_text())
     assert arrives(hops)
+    assert EARLY not in log_of(server)
+    assert server.logins() == [hops.user]
+
+
+def test_with_a_key_that_the_server_would_take(hops: Lab) -> None:
+    """It has said so before the agent signs, and others are left."""
+    first, second = (hops.keygen(name) for name in ("first", "second"))
+    agent = RealAgent(hops)
+    agent.add(first, second)
+    hops.host("h1", IdentityAgent=agent.path, IdentitiesOnly="no")
+    server = hops.server(
+        "h1",
+        authorized_keys="".join(Path(f"{key}.pub").read_text() for key in (first, second)),
+        extra="AuthenticationMethods publickey,publickey",
+    )
+    assert arrives(hops)
+    assert log_of(server).count(EARLY) == 1  # with the first; with the second it is in time
+
+
+def test_a_key_that_is_not_enough(hops: Lab) -> None:
+    """sshd takes no notice of what came too early, and the channel is asked for again."""
+    server = hops.password_server("h1", "publickey,password")
+    with ssh(hops, "h1/h2", "echo $SERVER") as terminal:
+        terminal.answer("@h1's password: ", PASSWORD)
+        terminal.ends_well("h2\n")
     assert log_of(server).count(EARLY) == 1
     assert server.logins() == [hops.user]
 
 
-def test_a_key_that_is_not_enough(hops: Lab) -> None:
-    server = hops.server("h1", authorized_keys=in_two(hops), extra="AuthenticationMethods publickey,publickey")
-    assert arrives(hops)
-    assert log_of(server).count(EARLY) == 1
-
-
-def test_once_in_a_login(hops: Lab) -> None:
+def test_the_last_key_is_refused(hops: Lab) -> None:
     server = hops.server("h1", authorized_keys="")
-    in_two(hops)
-    assert "refused" in hops.pyrelay("h1/h2").stderr
+    assert "login as" in hops.pyrelay("h1/h2").stderr
     assert log_of(server).count(EARLY) == 1
 
 
-def test_an_answer_that_comes_after_all(hops: Lab) -> None:
-    """Of a server that has kept it for after the login: that channel is not used, and does no harm."""
-    answers = iter([[], [failure("publickey")], [SUCCESS]])
-    in_two(hops)
-    server = scripted(hops, lambda _: next(answers))
-    assert arrives(hops)
-    assert [name.partition("-")[0] for name in server.requests] == ["publickey", "channel", "publickey"]
+@pytest.mark.parametrize(("way", "count"), [("none", 0), ("nc 127.0.0.1 {port}", 3), ("proxy", 3)])
+def test_what_holds_back_the_servers_next_word_is_acknowledged(hops: Lab, way: str, count: int) -> None:
+    """SERVICE_ACCEPT, SUCCESS and the channel's: by bytes, where the connection at the server is not ours to hasten."""
+    server = scripted(hops, lambda _: [SUCCESS])
+    options: list[str] = []
+    if way == "proxy":
+        proxy = proxies.start("microsocks", hops)
+        hops.at_end(proxy.stop)
+        options = proxy.options
+    else:
+        hops.host("h1", ProxyCommand=way.format(port=server.port))
+    assert arrives(hops, *options)
+    assert server.ignored == count

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import signal
 import time
 from pathlib import Path
@@ -534,17 +533,15 @@ def test_a_banner_of_a_megabyte_of_control_characters(target: Lab) -> None:
         assert len(terminal.shown) < 20_000
 
 
-@pytest.mark.parametrize(
-    ("size", "words"), [(200_000, "the server says:"), (1_000_000, "closed the connection|connection reset by peer")]
-)
+@pytest.mark.parametrize(("size", "words"), [(200_000, "the server says:"), (1_000_000, "closed the connection")])
 def test_a_banner_of_a_real_server(lab: Lab, size: int, words: str) -> None:
-    """Of a whole megabyte sshd itself cannot make a packet, and hangs up, whether or not it has read all."""
+    """Of a whole megabyte sshd itself cannot make a packet, and hangs up."""
     text = lab.top / "banner"
     text.write_bytes(b"Be good.\n" + b"\x1b\x9b[31m" * (size // 6))
     lab.server("h1", extra=f"Banner {text}")
     ran = lab.pyrelay("h1/127.0.0.1:1")
     assert ran.returncode == 1
-    assert re.search(words, ran.stderr)
+    assert words in ran.stderr
     assert all(c.isprintable() for c in ran.stderr.replace("\n", ""))
 
 

@@ -11,7 +11,7 @@ import time
 from typing import TYPE_CHECKING
 
 import paramiko
-from paramiko.common import cMSG_CHANNEL_OPEN
+from paramiko.common import cMSG_CHANNEL_CLOSE, cMSG_CHANNEL_OPEN
 
 if TYPE_CHECKING:
     from relay.ssh.transport import Transport
@@ -31,16 +31,22 @@ class Refused(paramiko.SSHException):
 class Opening:
     """A channel that has been asked for: `wait` for it or `drop` it.
 
-    kind: "session", or "direct-tcpip" to host and port, which the server looks
-    up (section 7.2). refusal: why it does not open it, once it has said so.
+    to: the host and port that it is to lead to.
     """
 
     def __init__(self, transport: Transport, kind: str, host: str = "", port: int = 0) -> None:
-        """Ask. Raises SSHException, OSError and EOFError when that cannot be sent."""
+        """Ask for a "session", or for "direct-tcpip" to a host that the server looks up (section 7.2).
+
+        Raises SSHException, OSError and EOFError when that cannot be sent.
+        """
         self.to = host, port
-        self.refusal: Refused | None = None
         self._transport = transport
+        self._answered = threading.Event()
+        self._refusal: Refused | None = None
+        self._dropped = False
         message = paramiko.Message()
+        message.add_byte(cMSG_CHANNEL_OPEN)
+        message.add_string(kind)
         with transport.lock:
             self._number = transport._next_channel()
             self._channel = paramiko.Channel(self._number)
@@ -50,39 +56,51 @@ class Opening:
             transport._channels.put(self._number, self._channel)
             transport.channels_seen[self._number] = True
             transport.openings[self._number] = self
-            self._answered = transport.channel_events[self._number] = threading.Event()
-        message.add_byte(cMSG_CHANNEL_OPEN)
-        message.add_string(kind)
         for number in (self._number, window, packet):
             message.add_int(number)
         if kind == "direct-tcpip":
-            for name, number in ((host, port), _ORIGIN):
+            for name, number in (self.to, _ORIGIN):
                 message.add_string(name)
                 message.add_int(number)
         transport._send_user_message(message)
 
     def wait(self, seconds: float | None = None) -> paramiko.Channel:
-        """The channel, in so many seconds if that is bounded. Raises Refused, or else what it ended with."""
+        """The channel, in so many seconds if that is bounded. Raises Refused, or else what ended the transport."""
         end = time.monotonic() + (float("inf") if seconds is None else seconds)
         while not self._answered.wait(_LOOK_ROUND) and self._transport.active:
             if time.monotonic() > end:
                 self.drop()
-                raise paramiko.SSHException(f"no answer in {seconds:g} seconds")
-        if self.refusal is not None:
-            raise self.refusal
+                raise paramiko.SSHException(f"no answer in {seconds:.0f} seconds")
+        if self._refusal is not None:
+            raise self._refusal
         if not self._transport.active:
             raise self._transport.saved_exception or EOFError
         return self._channel
 
     def drop(self) -> None:
-        """It is not waited for any more; an answer that still comes is ignored."""
+        """It is not wanted any more: it is closed when it opens after all, or has."""
         with self._transport.lock:
-            self._transport._channels.delete(self._number)
-            self._transport.channel_events.pop(self._number, None)
-            self._transport.openings.pop(self._number, None)
+            self._dropped = True
+        self._transport._channels.delete(self._number)
+        if self._answered.is_set():
+            self._channel.close()
 
-    def refuse(self, refusal: Refused) -> None:
-        """The server has refused it."""
-        self.drop()
-        self.refusal = refusal
+    # What the transport's thread calls, once
+
+    def opened(self, number: int, window: int, packet: int) -> None:
+        """The server has opened it, and says its own number of the channel, and how much it takes."""
+        with self._transport.lock:
+            if not self._dropped:
+                self._channel._set_remote_channel(number, window, packet)
+                self._answered.set()
+                return
+        close = paramiko.Message()
+        close.add_byte(cMSG_CHANNEL_CLOSE)
+        close.add_int(number)
+        self._transport._send_user_message(close)
+
+    def refused(self, refusal: Refused) -> None:
+        """The server does not open it."""
+        self._transport._channels.delete(self._number)
+        self._refusal = refusal
         self._answered.set()

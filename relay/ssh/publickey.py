@@ -154,6 +154,7 @@ class PublicKeys:
         algorithm = self._algorithm(public)
         key = string(algorithm.encode()) + string(public.blob)
         self.offered.append(str(identity))
+        request = self._dialogue.request if self._untried else self._dialogue.request_last
         if identity.costs and not self._keyring.holds(identity):
             self._progress.note(1, f"offering {identity}")
             answer = self._dialogue.request("publickey", b"\0" + key)
@@ -164,6 +165,7 @@ class PublicKeys:
             if answer.body.string() != public.blob:
                 raise BadKey("it takes another key than was offered")
             self._progress.note(1, f"the server takes {identity}")
+            request = self._dialogue.request_last
         else:
             self._progress.note(1, f"trying {identity}")
         method, bound = "publickey", b""
@@ -171,7 +173,7 @@ class PublicKeys:
             method, bound = _HOSTBOUND, string(self._dialogue.session[0])
         fields = b"\1" + key + bound
         signature = self._sign(identity, self._dialogue.to_be_signed(method, fields), algorithm)
-        return self._dialogue.request_last(method, fields + string(signature))
+        return request(method, fields + string(signature))
 
     def _bound_to_host(self) -> bool:
         """Whether signatures name the host key, too; keys of a forwarded agent may demand it."""

@@ -78,7 +78,7 @@ class Session:
         """Key exchange, host key, login, over a stream that reaches the hop.
 
         address: the hop's own, when the stream is a TCP connection to it.
-        following: where `forward` will lead to, as soon as this is done.
+        following: where `forward` is to lead to, the first time; by one thread, and as soon as this is done.
         Raises RelayError in the words of the stage that failed.
         """
         progress = client.progress
@@ -94,6 +94,7 @@ class Session:
             stream.channel if isinstance(stream, ChannelStream) else stream,
             progress,
             outer.transport if outer is not None else None,
+            direct=bool(address),
         )
         try:
             _choose(self.transport, settings)
@@ -158,8 +159,10 @@ class Session:
         progress.stage("waiting for the hop to connect")
         try:
             opening, self._opening = self._opening, None
-            if opening is None or opening.to != (host, port):
-                opening = Opening(self.transport, "direct-tcpip", host, port)
+            if opening is not None and opening.to != (host, port):
+                opening.drop()
+                opening = None
+            opening = opening or Opening(self.transport, "direct-tcpip", host, port)
             channel = opening.wait(limit)
         except Refused as error:
             if error.reason == OPEN_FAILED_ADMINISTRATIVELY_PROHIBITED:

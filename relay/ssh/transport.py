@@ -7,11 +7,9 @@ nothing of routes, trust decisions or logins.
 
 from __future__ import annotations
 
-import socket
 import threading
 import time
 from typing import TYPE_CHECKING, Any, ClassVar
-from weakref import WeakValueDictionary
 
 import paramiko
 from paramiko.common import (
@@ -118,7 +116,8 @@ class Transport(paramiko.Transport):
     _preferred_keys = ALGORITHMS
     _CLIENT_ID = "pyrelay"
 
-    def __init__(self, stream: Any, progress: Progress, outer: Transport | None) -> None:
+    def __init__(self, stream: Any, progress: Progress, outer: Transport | None, *, direct: bool = True) -> None:
+        """Over a stream to the server. direct: it is a TCP connection that ends there, unless it is outer's."""
         super().__init__(stream, packetizer_class=Packetizer)
         self.host_key_blob = b""  # as the server sent it: a key or a certificate
         self.host_key_signature = b""  # the server's, over the session's identifier
@@ -126,12 +125,12 @@ class Transport(paramiko.Transport):
         self.remote_lists: dict[str, list[str]] = {}  # the server's KEXINIT, by paramiko's names for its lists
         self._progress = progress
         self._outer = outer  # the transport whose channel carries this one
-        # Whether the connection that reaches the server is another program's: a hop's, a master's, a ProxyCommand's.
-        self._is_others = outer is not None or getattr(stream, "family", None) == socket.AF_UNIX
+        # Whether the connection that reaches the server is another's: a hop's, a proxy's, a master's, a ProxyCommand's.
+        self._is_others = outer is not None or not direct
         self._held: list[Message] = []  # what waits for the end of a key exchange
         self._answered = threading.Event()  # a keepalive has been
         self._over = threading.Event()
-        self.openings: WeakValueDictionary[int, Opening] = WeakValueDictionary()  # channels asked for, by their numbers
+        self.openings: dict[int, Opening] = {}  # those that the server has not answered, by the channels' numbers
 
     def carry_acknowledgements(self) -> None:
         """Send a few bytes to be ignored (RFC 4253 section 11.2), for the acknowledgements that they carry.
@@ -160,7 +159,9 @@ class Transport(paramiko.Transport):
 
     def _parse_channel_open_success(self, m: Message) -> None:
         """Its answer to CHANNEL_OPEN holds back the first bytes of what the channel leads to."""
-        super()._parse_channel_open_success(m)
+        opening = self.openings.pop(m.get_int(), None)
+        if opening is not None:
+            opening.opened(m.get_int(), m.get_int(), m.get_int())
         self.carry_acknowledgements()
 
     def _send_user_message(self, data: Message) -> None:
@@ -329,6 +330,6 @@ class Transport(paramiko.Transport):
     def _parse_channel_open_failure(self, m: Message) -> None:
         """Keep the server's text, which paramiko only logs."""
         number, reason, text = m.get_int(), m.get_int(), m.get_string()
-        opening = self.openings.get(number)
-        if opening is not None:  # else nobody waits for it
-            opening.refuse(Refused(reason, printable(text.decode(errors="replace"))))
+        opening = self.openings.pop(number, None)
+        if opening is not None:
+            opening.refused(Refused(reason, printable(text.decode(errors="replace"))))

@@ -9,6 +9,7 @@ else. This room decides nothing and asks nobody.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from queue import Empty, SimpleQueue
 from threading import Event
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
@@ -120,12 +121,11 @@ class Dialogue(AuthHandler):
         return self._ask(self._request(method, fields))
 
     def request_last(self, method: str, fields: bytes) -> Answer:
-        """The same, where nothing speaks against being let in: what is wanted then travels with it, the first time.
+        """The same, where nothing speaks against being let in: the channel that is wanted then is asked for with it.
 
         A server that says no takes no notice of that (see Session).
         """
-        ask, self._ask_for_channel = self._ask_for_channel, None
-        answer = self._ask(self._request(method, fields), ask)
+        answer = self._ask(self._request(method, fields), self._ask_for_channel)
         if self.opening is not None and not isinstance(answer, Success):
             self.opening.drop()
             self.opening = None
@@ -170,7 +170,7 @@ class Dialogue(AuthHandler):
     @property
     def _client_handler_table(self) -> Mapping[int, Callable[[Message], None]]:
         return {
-            MSG_SERVICE_ACCEPT: lambda _: self._accepted.set(),
+            MSG_SERVICE_ACCEPT: self._served,
             MSG_USERAUTH_SUCCESS: self._succeeded,
             MSG_USERAUTH_FAILURE: self._failed,
             MSG_USERAUTH_BANNER: self._bannered,
@@ -182,10 +182,17 @@ class Dialogue(AuthHandler):
         self._accepted.set()
         self._came.put(None)
 
+    def _served(self, _: Message) -> None:
+        """It holds back the answer to the request that came along with that for the service."""
+        self._accepted.set()
+        self._transport.carry_acknowledgements()
+
     def _succeeded(self, _: Message) -> None:
+        """It holds back the answer to the CHANNEL_OPEN that came along with the request."""
         self.authenticated = True
         self._transport._auth_trigger()  # delayed compression begins with the next message
         self._put(Success())
+        self._transport.carry_acknowledgements()
 
     def _failed(self, message: Message) -> None:
         reader = Reader(message.asbytes())
@@ -213,12 +220,10 @@ class Dialogue(AuthHandler):
 
     # What the thread that logs in calls
 
-    def _send(self, message: bytes, ask: Callable[[], Opening] | None = None) -> None:
-        """Send, after a key exchange that may be under way; ask for a channel along with it. Raises LinkLost."""
+    def _send(self, message: bytes) -> None:
+        """Send, after a key exchange that may be under way. Raises LinkLost."""
         try:
             self._transport._send_user_message(Message(message))
-            if ask is not None:
-                self.opening = ask()
         except (SSHException, OSError, EOFError) as error:
             raise self._lost() from error
 
@@ -230,7 +235,10 @@ class Dialogue(AuthHandler):
     def _ask(self, message: bytes, ask: Callable[[], Opening] | None = None) -> Answer:
         """Send, and wait for the answer; banners before it are shown. Raises LinkLost and TimedOut."""
         self._owed += 1
-        self._send(message, ask)
+        self._send(message)
+        if ask is not None:
+            with suppress(SSHException, OSError, EOFError):  # the answer has come before the end, or says why
+                self.opening = ask()
         while True:
             try:
                 came = self._came.get(timeout=self._progress.left(_LOOK_ROUND))
@@ -257,7 +265,9 @@ class Dialogue(AuthHandler):
         error: Any = self._transport.saved_exception
         if isinstance(error, Disconnected):
             return LinkLost(str(error), disconnected=True)
-        if error is None or isinstance(error, EOFError):
+        # A reset is what becomes of an end when the server has not read what came along with the request.
+        unread = self.opening is not None and isinstance(error, ConnectionResetError)
+        if error is None or unread or isinstance(error, EOFError):
             return LinkLost("the server closed the connection")
         reason = words(error) if isinstance(error, OSError) else printable(str(error))
         return LinkLost(f"the connection was lost: {reason or type(error).__name__}")
