@@ -108,6 +108,7 @@ class LoginServer:
         transport = _Transport(connection)
         transport.daemon = True
         transport.local_version = self._ident or transport.local_version
+        transport.use_compression(True)
         transport.add_server_key(self._key)
         transport.auth_handler = _Login(transport, self._answer, self._greeting)
         self._transports.append(transport)
@@ -116,6 +117,11 @@ class LoginServer:
     def _answer(self, request: Request) -> Sequence[bytes]:
         self.requests.append(request.method)
         return self._script(request)
+
+    @property
+    def deserted(self) -> bool:
+        """Whether every client has left."""
+        return not any(transport.is_active() for transport in self._transports)
 
     @property
     def ignored(self) -> int:

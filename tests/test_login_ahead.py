@@ -124,6 +124,14 @@ def test_the_last_key_is_refused(hops: Lab) -> None:
     assert log_of(server).count(EARLY) == 1
 
 
+def test_not_amid_the_beginning_of_compression(hops: Lab) -> None:
+    """It may have begun at the server with an answer that SERVICE_ACCEPT holds back."""
+    server = scripted(hops, lambda _: [SUCCESS], Compression="yes")
+    hops.host("h1", ProxyCommand=f"nc 127.0.0.1 {server.port}")
+    assert arrives(hops)
+    assert server.ignored == 2  # after SUCCESS, and after the channel's
+
+
 @pytest.mark.parametrize(("way", "count"), [("none", 0), ("nc 127.0.0.1 {port}", 3), ("proxy", 3)])
 def test_what_holds_back_the_servers_next_word_is_acknowledged(hops: Lab, way: str, count: int) -> None:
     """SERVICE_ACCEPT, SUCCESS and the channel's: by bytes, where the connection at the server is not ours to hasten."""

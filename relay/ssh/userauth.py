@@ -183,9 +183,13 @@ class Dialogue(AuthHandler):
         self._came.put(None)
 
     def _served(self, _: Message) -> None:
-        """It holds back the answer to the request that came along with that for the service."""
+        """It holds back the answer to the request that came along with that for the service.
+
+        Where compression begins with the login, it may have begun there by now, but not here.
+        """
         self._accepted.set()
-        self._transport.carry_acknowledgements()
+        if self._transport.local_compression == "none":
+            self._transport.carry_acknowledgements()
 
     def _succeeded(self, _: Message) -> None:
         """It holds back the answer to the CHANNEL_OPEN that came along with the request."""
