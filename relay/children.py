@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 CHUNK = 64 * 1024  # bytes read at once
 PATIENCE = 3.0  # seconds that a program may take to end when it is told to: ssh may have a terminal to put right
 LOOK_AGAIN = 0.005  # seconds
+TELL_AGAIN = 0.25  # seconds
 
 
 class Children:
@@ -91,8 +92,9 @@ class Children:
         """End all that still run: SIGHUP as ssh sends its ProxyCommand, then SIGTERM for what ignores that.
 
         The last one first, since its stream may go through the others. What
-        then has not ended within PATIENCE is killed: ssh at a question may not
-        have noticed (readpass.c marks a signal, and then waits for what is typed).
+        then has not ended is told again, and killed after PATIENCE: ssh at a
+        question may not have noticed (readpass.c marks a signal that comes just
+        before it waits for what is typed), and the next one wakes it.
         """
         with self._lock:
             self._ended = True
@@ -101,8 +103,12 @@ class Children:
                     _signal_family(child.pid, (_signal.SIGHUP, _signal.SIGTERM), hushed=child in self._hushed)
             until = monotonic() + PATIENCE
             for child in reversed(self._running):
-                while child.poll() is None and monotonic() < until:
+                again = monotonic() + TELL_AGAIN
+                while child.poll() is None and (now := monotonic()) < until:
                     sleep(LOOK_AGAIN)
+                    if now > again:
+                        _signal_family(child.pid, (_signal.SIGTERM,), hushed=False)
+                        again = now + TELL_AGAIN
                 if child.poll() is None:
                     _signal_family(child.pid, (), hushed=True)
 
