@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,7 +20,7 @@ from login_server import (
     failure,
     questions,
 )
-from peers import need
+from peers import need, until
 from terminal import PATIENCE, Terminal, ssh
 
 from relay.pubkey import string
@@ -510,10 +509,7 @@ def test_askpass_does_not_outlive_ssh(target: Lab) -> None:
     started.read_text()
     client.kill()
     client.wait()
-    until = time.monotonic() + PATIENCE
-    while left := target.processes():
-        assert time.monotonic() < until, left
-        time.sleep(0.02)  # the end of a process is no event for who is not its parent
+    until(lambda: not target.processes(), "the end of all", PATIENCE)
 
 
 # What the server says
@@ -570,9 +566,11 @@ def test_the_server_says_why_it_disconnects(target: Lab) -> None:
 
 def test_answers_to_nothing(target: Lab) -> None:
     """What nobody asked for is not kept for ever."""
-    scripted(target, "h1", lambda _: [failure("password")] * 100)
+    server = scripted(target, "h1", lambda _: [failure("password")] * 100)
     with ssh(target, "h1/h2") as terminal:
-        terminal.answer("password: ", "secret")
+        terminal.expect("password: ")
+        until(lambda: server.deserted, "the end of the connection", PATIENCE)  # else it could be an answer to that
+        terminal.type("secret\n")
         terminal.expect("the connection was lost: the server answers what it was not asked; ")
 
 
