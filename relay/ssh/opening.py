@@ -99,8 +99,8 @@ class Opening:
         close.add_int(number)
         self._transport._send_user_message(close)
 
-    def refused(self, refusal: Refused) -> None:
-        """The server does not open it."""
+    def refused(self, reason: int, text: str) -> None:
+        """The server does not open it, and says why; the text is clean."""
         self._transport._channels.delete(self._number)
-        self._refusal = refusal
+        self._refusal = Refused(reason, text)
         self._answered.set()

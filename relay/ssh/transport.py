@@ -25,7 +25,6 @@ from relay.errors import printable
 from relay.pubkey import BadKey, Reader
 from relay.ssh.hostkeys import ALGORITHMS, check_proof
 from relay.ssh.link import HELD_MOST
-from relay.ssh.opening import Refused
 from relay.ssh.packets import Packetizer
 
 if TYPE_CHECKING:
@@ -332,4 +331,4 @@ class Transport(paramiko.Transport):
         number, reason, text = m.get_int(), m.get_int(), m.get_string()
         opening = self.openings.pop(number, None)
         if opening is not None:
-            opening.refused(Refused(reason, printable(text.decode(errors="replace"))))
+            opening.refused(reason, printable(text.decode(errors="replace")))
