@@ -13,6 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import paramiko
+from lab import Lab
 from paramiko.auth_handler import AuthHandler
 from paramiko.common import (
     MSG_CHANNEL_OPEN,
@@ -131,6 +132,15 @@ class LoginServer:
         self._listener.stop()
         for transport in self._transports:
             transport.close()
+
+
+def scripted(lab: Lab, name: str, script: Script, *greeting: bytes, ident: str = "", **settings: object) -> LoginServer:
+    """A hop whose login follows a script, known to the lab's clients; settings: as for Lab.host."""
+    server = LoginServer(lab.keygen(f"{name}-host"), script, greeting, ident)
+    lab.at_end(server.stop)
+    lab.host(name, Port=server.port, **settings)
+    lab.know(name, server.port, [server.host_key])
+    return server
 
 
 class _Transport(paramiko.Transport):  # type: ignore[misc]  # paramiko has no types

@@ -37,6 +37,7 @@ PRIVILEGE_SEPARATION = "/run/sshd"  # compiled into sshd, which does not start a
 MARK = "made-by-pyrelay-tests"
 
 PASSWORD = "secret"
+PATIENCE = 30.0  # seconds that clients may take to leave
 # What `openssl passwd -6 -salt pyrelay secret` says.
 CRYPTED = "$6$pyrelay$MpNooP73wA/XnDhJC01dT42cI6tQhepY05kQwF89G3UhXZ43zWVGOFtS05tQvC3RoUGDEE2Bp3GSs3PjCNDGP/"
 
@@ -124,6 +125,12 @@ class Server:
     def log(self) -> str:
         """The logs of all connections so far, one after the other."""
         return "".join(connection.log() for connection in list(self.connections))
+
+    def whole_log(self) -> str:
+        """The same, once all clients have left."""
+        for connection in self.connections:
+            connection.process.wait(PATIENCE)
+        return self.log()
 
     def logins(self) -> list[str]:
         """Who has logged in, one name for each login, in the order of their connections."""

@@ -8,13 +8,12 @@ from typing import TYPE_CHECKING
 import proxies
 import pytest
 from agents import RealAgent
-from login_server import SUCCESS, LoginServer, Request, Script, disconnect, failure
+from login_server import SUCCESS, Request, disconnect, failure, scripted
 from sshd import PASSWORD
 from terminal import ssh
 
 if TYPE_CHECKING:
     from lab import Lab
-    from sshd import Server
 
 OPENSSH = "SSH-2.0-OpenSSH_9.2p1"
 EARLY = "dispatch_protocol_error: type 90 "  # what sshd logs of a CHANNEL_OPEN before it lets somebody in
@@ -27,27 +26,11 @@ def hops(lab: Lab) -> Lab:
     return lab
 
 
-def scripted(lab: Lab, script: Script, ident: str = OPENSSH, **settings: object) -> LoginServer:
-    """The hop h1, whose login follows a script."""
-    server = LoginServer(lab.keygen("h1-host"), script, ident=ident)
-    lab.at_end(server.stop)
-    lab.host("h1", Port=server.port, **settings)
-    lab.know("h1", server.port, [server.host_key])
-    return server
-
-
 def arrives(lab: Lab, *options: str) -> bool:
     """Whether ssh arrives at h2 through h1; what it says on stderr must be nothing then."""
     lab.options = list(options)
     done = lab.ssh("h1/h2", "echo $SERVER", timeout=20)
     return (done.stdout, done.stderr) == ("h2\n", "")
-
-
-def log_of(server: Server) -> str:
-    """What a server has logged, once its clients have left."""
-    for connection in server.connections:
-        connection.process.wait()
-    return server.log()
 
 
 def test_it_travels_with_the_signature(hops: Lab) -> None:
@@ -56,7 +39,7 @@ def test_it_travels_with_the_signature(hops: Lab) -> None:
     def script(request: Request) -> list[bytes]:
         return [SUCCESS] if request.method == "channel" else []
 
-    server = scripted(hops, script)
+    server = scripted(hops, "h1", script, ident=OPENSSH)
     assert arrives(hops, "-w", "20")
     assert server.requests[1:] == ["channel"]
     assert server.requests[0].startswith("publickey")
@@ -70,7 +53,7 @@ def test_not_to_a_server_that_may_end_the_login_at_it(hops: Lab, ident: str) -> 
         "password": SUCCESS,
         "channel": disconnect("too early"),
     }
-    server = scripted(hops, lambda request: [answers[request.method]], ident, BatchMode="no")
+    server = scripted(hops, "h1", lambda request: [answers[request.method]], ident=ident, BatchMode="no")
     with ssh(hops, "h1/h2", "echo $SERVER") as terminal:
         terminal.answer("@h1's password: ", PASSWORD)
         terminal.ends_well("h2\n")
@@ -80,7 +63,7 @@ def test_not_to_a_server_that_may_end_the_login_at_it(hops: Lab, ident: str) -> 
 def test_not_where_compression_begins_with_the_login(hops: Lab) -> None:
     server = hops.server("h1", Compression="yes")
     assert arrives(hops)
-    assert EARLY not in log_of(server)
+    assert EARLY not in server.whole_log()
 
 
 def test_not_with_a_key_that_may_be_refused(hops: Lab) -> None:
@@ -89,7 +72,7 @@ def test_not_with_a_key_that_may_be_refused(hops: Lab) -> None:
     hops.host("h1", IdentityFile=f"{first}\n    IdentityFile {second}")
     server = hops.server("h1", authorized_keys=Path(f"{second}.pub").read_text())
     assert arrives(hops)
-    assert EARLY not in log_of(server)
+    assert EARLY not in server.whole_log()
     assert server.logins() == [hops.user]
 
 
@@ -105,7 +88,7 @@ def test_with_a_key_that_the_server_would_take(hops: Lab) -> None:
         extra="AuthenticationMethods publickey,publickey",
     )
     assert arrives(hops)
-    assert log_of(server).count(EARLY) == 1  # with the first; with the second it is in time
+    assert server.whole_log().count(EARLY) == 1  # with the first; with the second it is in time
 
 
 def test_a_key_that_is_not_enough(hops: Lab) -> None:
@@ -114,19 +97,19 @@ def test_a_key_that_is_not_enough(hops: Lab) -> None:
     with ssh(hops, "h1/h2", "echo $SERVER") as terminal:
         terminal.answer("@h1's password: ", PASSWORD)
         terminal.ends_well("h2\n")
-    assert log_of(server).count(EARLY) == 1
+    assert server.whole_log().count(EARLY) == 1
     assert server.logins() == [hops.user]
 
 
 def test_the_last_key_is_refused(hops: Lab) -> None:
     server = hops.server("h1", authorized_keys="")
     assert "login as" in hops.pyrelay("h1/h2").stderr
-    assert log_of(server).count(EARLY) == 1
+    assert server.whole_log().count(EARLY) == 1
 
 
 def test_not_amid_the_beginning_of_compression(hops: Lab) -> None:
     """It may have begun at the server with an answer that SERVICE_ACCEPT holds back."""
-    server = scripted(hops, lambda _: [SUCCESS], Compression="yes")
+    server = scripted(hops, "h1", lambda _: [SUCCESS], ident=OPENSSH, Compression="yes")
     hops.host("h1", ProxyCommand=f"nc 127.0.0.1 {server.port}")
     assert arrives(hops)
     assert server.ignored == 2  # after SUCCESS, and after the channel's
@@ -135,7 +118,7 @@ def test_not_amid_the_beginning_of_compression(hops: Lab) -> None:
 @pytest.mark.parametrize(("way", "count"), [("none", 0), ("nc 127.0.0.1 {port}", 3), ("proxy", 3)])
 def test_what_holds_back_the_servers_next_word_is_acknowledged(hops: Lab, way: str, count: int) -> None:
     """SERVICE_ACCEPT, SUCCESS and the channel's: by bytes, where the connection at the server is not ours to hasten."""
-    server = scripted(hops, lambda _: [SUCCESS])
+    server = scripted(hops, "h1", lambda _: [SUCCESS], ident=OPENSSH)
     options: list[str] = []
     if way == "proxy":
         proxy = proxies.start("microsocks", hops)

@@ -7,6 +7,7 @@ import signal
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import login_server
 import pytest
 from login_server import (
     MORE,
@@ -38,12 +39,7 @@ def target(lab: Lab) -> Lab:
 
 def scripted(lab: Lab, name: str, script: Script, *greeting: bytes, keys: str = "no") -> LoginServer:
     """A hop whose login follows a script, and which is offered no keys unless the test is about them."""
-    key = lab.keygen(f"{name}-host")
-    server = LoginServer(key, script, greeting)
-    lab.at_end(server.stop)
-    lab.host(name, Port=server.port, BatchMode="no", PubkeyAuthentication=keys)
-    lab.know(name, server.port, [server.host_key])
-    return server
+    return login_server.scripted(lab, name, script, *greeting, BatchMode="no", PubkeyAuthentication=keys)
 
 
 def passwords(right: str, methods: tuple[str, ...] = ("password",)) -> Script:

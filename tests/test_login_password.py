@@ -11,7 +11,6 @@ from terminal import PATIENCE, ssh
 
 if TYPE_CHECKING:
     from lab import Lab
-    from sshd import Server
 
 
 @pytest.fixture
@@ -19,13 +18,6 @@ def target(lab: Lab) -> Lab:
     """A lab with a target h2, which takes a key."""
     lab.server("h2")
     return lab
-
-
-def whole_log(server: Server) -> str:
-    """What a server has logged of clients that have left."""
-    for connection in server.connections:
-        connection.process.wait(PATIENCE)
-    return server.log()
 
 
 def requests(log: str) -> list[str]:
@@ -62,7 +54,7 @@ def test_a_wrong_password_and_then_the_right_one(target: Lab) -> None:
         terminal.expect("pyrelay: hop 1 of 1 (h1): permission denied, please try again\n")
         terminal.answer("@h1's password: ", PASSWORD)
         terminal.ends_well("h2\n")
-    assert requests(whole_log(h1)) == ["none", "password", "password"]
+    assert requests(h1.whole_log()) == ["none", "password", "password"]
     assert h1.logins() == [target.user]
 
 
@@ -81,7 +73,7 @@ def test_wrong_passwords_to_the_end(target: Lab, prompts: int, times: str) -> No
         assert "wrong" not in terminal.shown
         assert "ssh-add" not in terminal.shown  # no key would have been offered
         assert terminal.echo
-    assert whole_log(h1).count("Failed password for ") == prompts
+    assert h1.whole_log().count("Failed password for ") == prompts
     assert h1.logins() == target["h2"].logins() == []
 
 
@@ -104,7 +96,7 @@ def test_a_key_that_is_refused_leaves_a_try_for_the_password(target: Lab) -> Non
     with ssh(target, "h1/h2", "echo $SERVER") as terminal:
         terminal.answer("@h1's password: ", PASSWORD)
         terminal.ends_well("h2\n")
-    assert requests(whole_log(h1)) == ["publickey", "password"]
+    assert requests(h1.whole_log()) == ["publickey", "password"]
 
 
 def test_all_that_a_server_offers_by_itself(target: Lab) -> None:
@@ -115,7 +107,7 @@ def test_all_that_a_server_offers_by_itself(target: Lab) -> None:
         terminal.answer("@h1's password: ", PASSWORD)
         terminal.ends_well("h2\n")
         assert terminal.shown.count("pyrelay") == 1  # and nothing is said of what did not work
-    assert requests(whole_log(h1)) == ["publickey", "keyboard-interactive", "password"]
+    assert requests(h1.whole_log()) == ["publickey", "keyboard-interactive", "password"]
 
 
 @pytest.mark.parametrize("methods", [["publickey", "password"], ["password", "publickey"]])
@@ -125,7 +117,7 @@ def test_a_key_and_a_password(target: Lab, methods: list[str]) -> None:
         terminal.answer("@h1's password: ", "wrong")
         terminal.answer("@h1's password: ", PASSWORD)
         terminal.ends_well("h2\n")
-    log = whole_log(h1)
+    log = h1.whole_log()
     assert re.findall(r"^(?:Partial|Accepted) (\w+) for ", log, re.MULTILINE) == methods
     assert log.count("Failed password for ") == 1
     assert h1.logins() == [target.user]
@@ -167,7 +159,7 @@ def test_ssh_gives_up_at_a_prompt(target: Lab) -> None:
         assert terminal.wait() == 255
         terminal.wait_for_all()
         assert terminal.echo
-    assert requests(whole_log(h1)) == ["publickey"]
+    assert requests(h1.whole_log()) == ["publickey"]
 
 
 def test_the_server_gives_up_at_a_prompt(target: Lab) -> None:
