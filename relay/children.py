@@ -102,15 +102,15 @@ class Children:
                 if child.poll() is None:
                     _signal_family(child.pid, (_signal.SIGHUP, _signal.SIGTERM), hushed=child in self._hushed)
             until = monotonic() + PATIENCE
-            for child in reversed(self._running):
-                again = monotonic() + TELL_AGAIN
-                while child.poll() is None and (now := monotonic()) < until:
-                    sleep(LOOK_AGAIN)
-                    if now > again:
+            again = monotonic() + TELL_AGAIN
+            while (left := [child for child in self._running if child.poll() is None]) and (now := monotonic()) < until:
+                sleep(LOOK_AGAIN)
+                if now > again:
+                    for child in reversed(left):
                         _signal_family(child.pid, (_signal.SIGTERM,), hushed=False)
-                        again = now + TELL_AGAIN
-                if child.poll() is None:
-                    _signal_family(child.pid, (), hushed=True)
+                    again = now + TELL_AGAIN
+            for child in reversed(left):
+                _signal_family(child.pid, (), hushed=True)
 
 
 class Asked:

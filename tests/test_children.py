@@ -33,23 +33,29 @@ while True:
 """
 
 
-def ended(program: str) -> tuple[int | None, float]:
-    """The exit status of a program that was ended, and how long that took."""
-    near, far = socket.socketpair()
+def ended(*programs: str) -> tuple[list[int], float]:
+    """The exit statuses of programs that were ended, and how long that took."""
     children = Children()
-    with near, far:
-        child = children.connect([sys.executable, "-c", program], far)
-        assert near.recv(5) == b"ready"
-        began = time.monotonic()
-        children.end()
-        return child.wait(), time.monotonic() - began
+    running = []
+    for program in programs:
+        near, far = socket.socketpair()
+        with near, far:
+            running.append(children.connect([sys.executable, "-c", program], far))
+            assert near.recv(5) == b"ready"
+    began = time.monotonic()
+    children.end()
+    return [child.wait() for child in running], time.monotonic() - began
 
 
 def test_what_has_not_noticed_is_told_again() -> None:
-    assert ended(DEAF)[0] == 7
+    assert ended(DEAF)[0] == [7]
 
 
 def test_what_does_not_end_is_killed() -> None:
-    status, took = ended(STUBBORN)
-    assert status == -9
+    statuses, took = ended(STUBBORN)
+    assert statuses == [-9]
     assert took >= PATIENCE
+
+
+def test_one_that_does_not_end_keeps_no_other_from_being_told_again() -> None:
+    assert ended(DEAF, STUBBORN)[0] == [7, -9]
