@@ -74,6 +74,13 @@ def test_rekeying_by_the_clock(lab: Lab) -> None:
         assert lab[name].log().count("SSH2_MSG_NEWKEYS received") > 2
 
 
+def test_no_new_keys_amid_a_login(chain: Lab) -> None:
+    """sshd would not answer; a limit of so few bytes is reached at once."""
+    for hop in ("h1", "h2"):
+        chain.host(hop, RekeyLimit="16")
+    assert chain.ssh(ROUTE, "echo $SERVER").stdout == "h3\n"
+
+
 def test_compression(chain: Lab) -> None:
     for name in ("h1", "h2"):
         chain.host(name, Compression="yes")

@@ -87,6 +87,7 @@ class Session:
         self._progress = progress
         self._settings = settings
         self._stream = stream
+        rekey_limit = settings.rekey_limit()
         jumps = outer.jumps() if outer is not None else ""
         trust = Trust(settings, progress, client.prompt, address=address, jumps=jumps, children=client.children)
         progress.stage("waiting for the server's ident")
@@ -103,6 +104,7 @@ class Session:
         except BaseException:
             self.transport.close()  # who lives on would else keep the connection until the server ends it
             raise
+        self.transport.limit_keys(*rekey_limit)  # not before: sshd takes no KEXINIT amid a login, and ssh sends none
         interval = settings.seconds("serveraliveinterval")
         if interval:
             self.transport.keep_alive(interval, settings.number("serveralivecountmax", 3))
@@ -261,7 +263,6 @@ def _choose(transport: Transport, settings: HopSettings) -> None:
         setattr(transport, attribute, names)
     if settings.yes("compression"):
         transport.use_compression(True)
-    transport.limit_keys(*settings.rekey_limit())
 
 
 def _incompatible(transport: Transport, error: paramiko.SSHException) -> RelayError:

@@ -229,7 +229,7 @@ class Transport(paramiko.Transport):
     def limit_keys(self, size: int, seconds: float) -> None:
         """Ask for new keys after so many bytes and so many seconds, each 0 for no limit of its own (RekeyLimit)."""
         if size:
-            self.packetizer.REKEY_BYTES = size
+            self.packetizer.REKEY_BYTES = min(self.packetizer.REKEY_BYTES, size)  # as packet.c, ssh_set_newkeys
         if seconds:
             threading.Thread(target=self._rekey_every, args=(seconds,), daemon=True).start()
 
