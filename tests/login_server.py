@@ -28,8 +28,9 @@ from peers import Listener
 from relay.pubkey import Reader, string
 
 # RFC 4250 section 4.1.2
-DISCONNECT, UNIMPLEMENTED, SERVICE_ACCEPT, FAILURE, SUCCESS, BANNER, MORE = (
+DISCONNECT, IGNORE, UNIMPLEMENTED, SERVICE_ACCEPT, FAILURE, SUCCESS, BANNER, MORE = (
     b"\x01",
+    b"\x02",
     b"\x03",
     b"\x06",
     b"\x33",
@@ -188,8 +189,14 @@ class _Login(AuthHandler):  # type: ignore[misc]  # paramiko has no types
         self._send(self._script(Request(str(self.auth_username), "answers", message.asbytes())))
 
     def asked_early(self, message: Message) -> Message | None:
-        """A CHANNEL_OPEN before the login: what OpenSSH answers, unless the script has granted the login by then."""
-        self._send(self._script(Request(str(self.auth_username), "channel", message.asbytes())))
+        """A CHANNEL_OPEN before the login: what OpenSSH answers, unless the script has granted the login by then.
+
+        A script that says UNIMPLEMENTED itself has said it all.
+        """
+        answers = self._script(Request(str(self.auth_username), "channel", message.asbytes()))
+        self._send(answers)
+        if UNIMPLEMENTED in (answer[:1] for answer in answers):
+            return Message(IGNORE + string(b""))
         return None if self.authenticated else Message(UNIMPLEMENTED + message.seqno.to_bytes(4, "big"))
 
     def _send(self, messages: Sequence[bytes]) -> None:

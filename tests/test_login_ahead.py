@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import proxies
 import pytest
 from agents import RealAgent
-from login_server import SUCCESS, Request, disconnect, failure, scripted
+from login_server import SUCCESS, UNIMPLEMENTED, Request, disconnect, failure, scripted
 from sshd import PASSWORD
 from terminal import ssh
 
@@ -99,6 +99,14 @@ def test_a_key_that_is_not_enough(hops: Lab) -> None:
         terminal.ends_well("h2\n")
     assert server.whole_log().count(EARLY) == 1
     assert server.logins() == [hops.user]
+
+
+def test_a_server_that_reads_it_before_it_has_decided(hops: Lab) -> None:
+    """sshd reads nothing then; whoever does has not understood it, and lets us in all the same."""
+    answers = {"publickey": [], "channel": [UNIMPLEMENTED + bytes(4), SUCCESS]}
+    server = scripted(hops, "h1", lambda request: answers[request.method], ident=OPENSSH)
+    assert arrives(hops, "-w", "20")
+    assert server.requests == ["publickey", "channel"]
 
 
 def test_the_last_key_is_refused(hops: Lab) -> None:

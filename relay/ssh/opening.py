@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import paramiko
@@ -73,7 +74,7 @@ class Opening:
                 raise paramiko.SSHException(f"no answer in {seconds:.0f} seconds")
         if self._refusal is not None:
             raise self._refusal
-        if not self._transport.active:
+        if not self._answered.is_set():
             raise self._transport.saved_exception or EOFError
         return self._channel
 
@@ -83,7 +84,8 @@ class Opening:
             self._dropped = True
         self._transport._channels.delete(self._number)
         if self._answered.is_set():
-            self._channel.close()
+            with suppress(OSError, EOFError, paramiko.SSHException):
+                self._channel.close()
 
     # What the transport's thread calls, once
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import threading
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import paramiko
@@ -144,7 +145,8 @@ class Transport(paramiko.Transport):
             message = paramiko.Message()
             message.add_byte(cMSG_IGNORE)
             message.add_string(b"")
-            self._send_message(message)
+            with suppress(OSError, EOFError, paramiko.SSHException):  # what came before the end is still to be read
+                self._send_message(message)
 
     def _parse_global_request(self, m: Message) -> None:
         """Whatever it is, it is not granted; paramiko would say so amid a key exchange, too.

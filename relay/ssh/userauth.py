@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 from paramiko.auth_handler import AuthHandler
 from paramiko.common import (
     MSG_SERVICE_ACCEPT,
+    MSG_UNIMPLEMENTED,
     MSG_USERAUTH_BANNER,
     MSG_USERAUTH_FAILURE,
     MSG_USERAUTH_INFO_REQUEST,
@@ -110,6 +111,7 @@ class Dialogue(AuthHandler):
         self.opening: Opening | None = None
         self._came: SimpleQueue[Answer | str | None] = SimpleQueue()  # a str is a banner, None the end of the link
         self._owed = 0  # answers
+        self._too_early = False  # something of ours was: the channel's request is what may be
         self._accepted = Event()  # the server has answered the request for the service
         self._banner_left = _BANNER_CHARACTERS
         self._lines_left = _BANNER_LINES
@@ -123,10 +125,12 @@ class Dialogue(AuthHandler):
     def request_last(self, method: str, fields: bytes) -> Answer:
         """The same, where nothing speaks against being let in: the channel that is wanted then is asked for with it.
 
-        A server that says no takes no notice of that (see Session).
+        A server that says no takes no notice of that (see Session). Nor does one that has read it before it said yes:
+        the channel is to be asked for again then.
         """
+        self._too_early = False
         answer = self._ask(self._request(method, fields), self._ask_for_channel)
-        if self.opening is not None and not isinstance(answer, Success):
+        if self.opening is not None and (self._too_early or not isinstance(answer, Success)):
             self.opening.drop()
             self.opening = None
         return answer
@@ -175,12 +179,16 @@ class Dialogue(AuthHandler):
             MSG_USERAUTH_FAILURE: self._failed,
             MSG_USERAUTH_BANNER: self._bannered,
             MSG_USERAUTH_INFO_REQUEST: lambda m: self._put(More(Reader(m.asbytes()))),
+            MSG_UNIMPLEMENTED: self._not_understood,
         }
 
     def abort(self) -> None:
         """The link has ended."""
         self._accepted.set()
         self._came.put(None)
+
+    def _not_understood(self, _: Message) -> None:
+        self._too_early = True
 
     def _served(self, _: Message) -> None:
         """It holds back the answer to the request that came along with that for the service.
