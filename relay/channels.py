@@ -24,6 +24,7 @@ WRITE_SIZE = 256 * 1024  # bytes written at once to what is no terminal
 FAST = 100e6  # bytes a second, from which on it pays to let them gather
 ENOUGH = 128 * 1024  # bytes at one look, of which more would not be worth the wait
 GATHER = 0.0005  # seconds that they are let
+STATUS = 0.2  # seconds after a command's last byte in which its status comes, when it has ended
 GLANCE = 0.02  # seconds from one look at the speed to the next
 
 
@@ -53,7 +54,7 @@ class ChannelRelay(Relay):
             raise
         finally:
             self.finish()
-        if self.flow.error is not None and not self.gone:
+        if not self.gone:
             self.check_end()
         return status
 
@@ -64,18 +65,24 @@ class ChannelRelay(Relay):
         target, as `ssh -W` does; an ssh that leaves ends us by a signal.
         """
         self.flow.close()
-        deadline = monotonic() + LAST_WORDS
+        while not self.await_close(LAST_WORDS) and not self.gone:
+            pass
+        self.connection.close()
+
+    def await_close(self, seconds: float) -> bool:
+        """Whether the server closes the channel within so long; nothing but the network is seen to meanwhile."""
+        deadline = monotonic() + seconds
         while not self.flow.closed and (left := deadline - monotonic()) > 0:
             network = poll()
             for fd, events in self.network().items():
                 network.register(fd, events)
             self.drive(dict(network.poll(left * 1000)))
-            if not self.gone:
-                deadline = monotonic() + LAST_WORDS
-        self.connection.close()
+        return self.flow.closed
 
     def check_end(self) -> None:
         """Raise RelayError when the end of the channel was no orderly one."""
+        if self.flow.has_status:
+            self.await_close(STATUS)
         if loss := self.channel.loss(self.flow):
             raise loss
 

@@ -49,6 +49,10 @@ class Unserved(RelayError):
     """A hop that is beyond paramiko; nothing of a login has been tried."""
 
 
+class NoRoom(RelayError):
+    """A hop that opens no more sessions over the connection that there is."""
+
+
 class TimedOut(RelayError):
     """The deadline of the set-up, or a hop's own ConnectTimeout, has passed."""
 

@@ -17,13 +17,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from lab import Lab
-from peers import Listener, need
+from peers import Listener, need, until
 
 from relay.errors import RelayError, UsageError
 from relay.options import parse
 from relay.ssh.netcat import command
 
 SIZE = 100 << 20  # bytes
+SOME = 100000  # bytes
 TOOLS = ("nc", "ncat", "bash", "python3")
 HALF_CLOSE = ("nc", "ncat", "python3", "busybox")
 ENDS = ("bash", "python3", "nc.traditional", "busybox")  # when the far side does, whatever stdin does
@@ -58,6 +59,17 @@ def chain(lab: Lab, *tools: str) -> Lab:
 def commands(lab: Lab, name: str) -> int:
     """How many commands a server was asked to run."""
     return lab[name].log().count("Starting session: command")
+
+
+def members(group: int, name: str) -> list[int]:
+    """The processes of a process group that have a name (Linux only)."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):  # gone
+            pid, called, _, _, its, *_ = path.read_text().split()
+            if (called, int(its)) == (f"({name})", group):
+                found.append(int(pid))
+    return found
 
 
 class Echo:
@@ -223,6 +235,62 @@ def test_what_the_tool_says_is_told(lab: Lab, tool: str) -> None:
     )
 
 
+@pytest.mark.parametrize("way", [(), ("-o", "Ciphers=aes128-ctr"), ("--share", "1s")], ids=["", "by threads", "shared"])
+@pytest.mark.parametrize(("end", "words"), [("exit 3", "ended with status 3"), ("kill -9 $$", "ended")])
+def test_one_that_fails_after_some_bytes_is_no_clean_end(lab: Lab, way: tuple[str, ...], end: str, words: str) -> None:
+    lab.server("h1", extra="AllowTcpForwarding no")
+    line = f"head -c {SOME} /dev/zero; echo why >&2; {end}"
+    done = lab.pyrelay(*way, "--netcat-command", line, "h1/127.0.0.1:1", stdin=None)
+    place = "shared hop (h1)" if "--share" in way else "hop 1 of 1 (h1)"
+    assert done.stdout == "\0" * SOME
+    assert done.stderr == (f"pyrelay: {place}: why\npyrelay: the link was lost: the netcat on {place} {words}\n")
+    assert done.returncode == 1
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="processes are found by Linux's /proc")
+def test_bash_tells_that_what_it_has_read_the_answer_was_killed(lab: Lab, echo: Echo) -> None:
+    deny(lab, "h1", "bash")
+    line = ["sh", "-c", command("127.0.0.1", echo.port)]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(line, env={"PATH": f"{lab.top}/h1-path"}, stdin=pipe, process_group=0) as process:
+        until(lambda: len(members(process.pid, "cat")) == 2, "cats")
+        for pid in members(process.pid, "cat"):
+            os.kill(pid, signal.SIGKILL)
+        assert process.wait(20) == 128 + signal.SIGKILL
+
+
+def test_a_command_that_the_hop_forces(lab: Lab) -> None:
+    lab.server("h1", extra="AllowTcpForwarding no\nForceCommand echo for sftp only")
+    lab.servers("h2", "h3")
+    done = lab.pyrelay("--netcat", "h1/h2/h3")
+    assert done.returncode == 1
+    assert done.stderr == (
+        "pyrelay: hop 2 of 2 (h2): the netcat on hop 1 of 2 (h1) ended before the server's SSH ident; "
+        "it said: for sftp only\n"
+        "hint: a command that the hop forces (ForceCommand) runs in its place\n"
+    )
+
+
+def test_what_stands_before_an_ident_in_its_line_is_no_reason_to_wait(lab: Lab) -> None:
+    lab.server("h1", extra="AllowTcpForwarding no")
+    lab.servers("h2", "h3")
+    done = lab.pyrelay("--netcat-command", "printf Welcome; exec nc -N %h %p", "h1/h2/h3")
+    assert "this is no SSH server: what it says is no text; it said: WelcomeSSH-2.0-OpenSSH" in done.stderr
+
+
+def test_a_shared_hop_that_runs_no_more_commands_is_no_hop_for_all(lab: Lab) -> None:
+    """Who comes last has a hop of its own, as with a ControlMaster."""
+    lab.server("h1", extra="AllowTcpForwarding no\nMaxSessions 1")
+    lab.server("h2")
+    lab.options += ["--share", "10m", "--netcat"]
+    with lab.start("ssh", "-F", lab.write_config(), "h1/h2", "echo up; cat", stdin=subprocess.PIPE) as first:
+        assert first.stdout is not None
+        assert first.stdout.readline() == b"up\n"
+        assert lab.ssh("h1/h2", "echo $SERVER").stdout == "h2\n"
+        assert len(lab["h1"].logins()) == 2
+        first.communicate()
+
+
 def test_a_hop_behind_it_that_cannot_be_reached(lab: Lab) -> None:
     chain(lab).options += ["--netcat"]
     deny(lab, "h0", "python3")
@@ -241,7 +309,10 @@ def test_a_hop_that_runs_no_command_either(lab: Lab) -> None:
     lab.server("h3")
     done = lab.pyrelay("--netcat", "h1/h3")
     assert done.returncode == 1
-    assert done.stderr == "pyrelay: hop 1 of 1 (h1): the server neither forwards nor runs a command\n"
+    assert done.stderr == (
+        "pyrelay: hop 1 of 1 (h1): the server neither forwards nor runs a command: open failed\n"
+        "hint: MaxSessions in its sshd_config says how many it runs over one connection\n"
+    )
 
 
 def test_v_says_that_a_netcat_is_used_and_q_hides_what_it_says(lab: Lab) -> None:

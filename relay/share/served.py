@@ -190,6 +190,10 @@ class Served(ChannelRelay):
     def drive(self, ready: dict[int, int]) -> None:
         """As above."""
 
+    def await_close(self, seconds: float) -> bool:  # noqa: ARG002
+        """It is not waited for: others are served meanwhile."""
+        return self.flow.closed
+
     def leave_terminal(self) -> None:
         """The relay's own business, which it is told of."""
         _tell(self._wire, "up")
@@ -227,6 +231,8 @@ class Served(ChannelRelay):
         if self._ended:
             return
         self._ended = True
+        if self.flow.closed and self._error is None and not self.gone:
+            self._error = self.channel.loss(self.flow)
         self._carrier.relays.pop(self.flow, None)
         self._leave_wire()
         tell_end(self._wire, self._error)

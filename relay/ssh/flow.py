@@ -51,10 +51,11 @@ class Flow:
 
     received: the far side's bytes that wait to be delivered; who delivers them
     drops them there and says so to `delivered`.
-    eof: the far side has said its last; closed: it takes nothing more, either.
+    eof: the far side has said its last; closed: it takes nothing more, either. dropped: we closed it before that.
     began: it has said something. has_status: it is a command, whose status
-    comes after its last byte. error: why it ended before that. carries: the link of the next hop's
-    transport, when this channel carries one.
+    comes after its last byte, unless it is dropped before; killed: by a
+    signal, and there is no status. error: why it ended before that. carries:
+    the link of the next hop's transport, when this channel carries one.
     """
 
     def __init__(self, link: Link, channel: paramiko.Channel) -> None:
@@ -73,6 +74,7 @@ class Flow:
             self.closed: bool = channel.closed
             self.eof_sent = bool(channel.eof_sent)
             self._close_sent = self.closed
+            self.dropped = self.killed = False
             self.window: int = channel.out_window_size  # bytes that may be sent
             self.max_data = min(channel.out_max_packet_size, MAX_DATA)
             self._window_size: int = channel.in_window_size
@@ -181,17 +183,24 @@ class Flow:
         elif kind == MSG_CHANNEL_EOF:
             self._end_of_far_side()
         elif kind == MSG_CHANNEL_CLOSE:
-            self.close()
             self.closed = True
+            self.close()
             self.link.flows.pop(self.number, None)
             self._end_of_far_side()
         elif kind == MSG_CHANNEL_REQUEST:
-            (length,) = UINT32.unpack_from(payload, 5)
-            if payload[9 : 9 + length] == b"exit-status":
-                (self.channel.exit_status,) = UINT32.unpack_from(payload, 10 + length)
-                self.channel.status_event.set()
-            elif payload[9 + length]:  # sshd's ClientAliveInterval asks this way, and takes any answer
-                self.link.post(MESSAGE.pack(MSG_CHANNEL_FAILURE, self.remote))
+            self._heed(payload)
+
+    def _heed(self, payload: bytes) -> None:
+        """A request: how a command has ended (RFC 4254 section 6.10), or something that is not to be had."""
+        (length,) = UINT32.unpack_from(payload, 5)
+        name = payload[9 : 9 + length]
+        if name == b"exit-status":
+            (self.channel.exit_status,) = UINT32.unpack_from(payload, 10 + length)
+            self.channel.status_event.set()
+        elif name == b"exit-signal":
+            self.killed = True
+        elif payload[9 + length]:  # sshd's ClientAliveInterval asks this way, and takes any answer
+            self.link.post(MESSAGE.pack(MSG_CHANNEL_FAILURE, self.remote))
 
     def _end_of_far_side(self) -> None:
         self.eof = True
@@ -272,6 +281,7 @@ class Flow:
         """Tell the far side that this channel is done with."""
         if not self._close_sent:
             self._close_sent = self.eof_sent = True
+            self.dropped = not self.closed
             self._backlog.clear()
             self.link.post(MESSAGE.pack(MSG_CHANNEL_CLOSE, self.remote))
 

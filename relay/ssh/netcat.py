@@ -8,21 +8,22 @@ before. It may go around a policy, so it is done for those who ask for it only.
 from __future__ import annotations
 
 import re
-from threading import Thread
+from threading import Thread, Timer
 from typing import TYPE_CHECKING
 
 import paramiko
 
-from relay.errors import RelayError, printable
+from relay.errors import NoRoom, RelayError, printable
 from relay.ssh.channel import ChannelStream
-from relay.ssh.opening import Opening
+from relay.ssh.opening import Opening, Refused
 
 if TYPE_CHECKING:
     from relay.progress import Progress
     from relay.ssh.flow import Flow
     from relay.ssh.session import Session
 
-_LAST_WORDS = 2.0  # seconds that an ended command's status and stderr are waited for
+_LAST_WORDS = 2.0  # seconds that the status and stderr of a command are waited for that has said nothing else
+_STATUS = 0.2  # seconds, of one whose last byte has come: it may go on listening
 _MOST = 4096  # bytes of a line of stderr
 
 # What every shell takes for a plain word: sh, csh, fish and others, quoted or not.
@@ -49,7 +50,7 @@ _BASH = (
     r"exec 3<>/dev/tcp/\$1/\$2 4<&0 || exit; "
     r"cat <&3 & d=\$! ; "
     r"{ cat <&4 >&3; exec >/dev/null 3>&- 4<&-; sleep 60; kill \$d; } 2>/dev/null & u=\$! ; "
-    r"exec 3>&- 4<&-; wait \$d; kill \$u 2>/dev/null"
+    r"exec 3>&- 4<&-; wait \$d; s=\$?; kill \$u 2>/dev/null; exit \$s"
 )
 # In the order of what they can. OpenBSD's nc half-closes when told so; it and ncat notice the far side's end
 # only when they write again; the traditional one cannot half-close, and ends like bash.
@@ -79,16 +80,24 @@ def command(host: str, port: int, template: str = "") -> str:
     return re.sub("%([hp%])", lambda match: tokens[match[1]], template)
 
 
-def cross(session: Session, host: str, port: int, template: str, progress: Progress) -> NetcatStream:
+def cross(
+    session: Session, host: str, port: int, template: str, progress: Progress, *, limit: float | None
+) -> NetcatStream:
     """A stream to host and port that a command on the session's hop carries.
 
-    Raises RelayError when the hop runs none; whether it connects is seen later.
+    limit: as for Session.forward. Raises RelayError when the hop runs none; whether it connects is seen later.
     """
     line = command(host, port, template)
     progress.stage("starting a netcat on the hop")
     try:
-        channel = Opening(session.transport, "session").wait()
-        channel.exec_command(line)
+        channel = Opening(session.transport, "session").wait(limit)
+        _run(channel, line, limit)
+    except Refused as error:
+        raise NoRoom(
+            f"the server neither forwards nor runs a command: {error or 'refused'}",
+            hint="MaxSessions in its sshd_config says how many it runs over one connection",
+            place=session.place,
+        ) from error
     except (paramiko.SSHException, OSError, EOFError) as error:
         if not session.transport.is_active():
             raise session.lost(error) from error
@@ -96,24 +105,41 @@ def cross(session: Session, host: str, port: int, template: str, progress: Progr
     return NetcatStream(channel, session, f"{host} port {port}", progress)
 
 
+def _run(channel: paramiko.Channel, line: str, limit: float | None) -> None:
+    """Have the hop's shell run a line. Raises SSHException when it does not, or not within limit seconds."""
+    if limit is None:
+        channel.exec_command(line)
+        return
+    giving_up = Timer(limit, channel.close)
+    giving_up.start()
+    try:
+        channel.exec_command(line)
+    finally:
+        giving_up.cancel()
+
+
 class NetcatStream(ChannelStream):
-    """The stdin and stdout of a command on a hop; what it says on stderr is told at once."""
+    """The stdin and stdout of a command on a hop; what it says on stderr is told at once.
+
+    carrier: what messages call it.
+    """
 
     def __init__(self, channel: paramiko.Channel, session: Session, peer: str, progress: Progress) -> None:
         super().__init__(channel, session)
         self._peer = peer
         self._place = session.place
+        self.carrier = f"the netcat on {session.place}"
         self._progress = progress
         self._began = False
         self._listener = Thread(target=self._listen, daemon=True)
         self._listener.start()
 
     def recv(self, size: int) -> bytes:
-        """At most size bytes; b"" at the far side's end. Raises RelayError when the command failed before any."""
+        """At most size bytes; b"" at the far side's end. Raises RelayError when the command has failed."""
         data = super().recv(size)
         if data:
             self._began = True
-        elif not self._began and (failure := self.failure()):
+        elif failure := self.failure():
             raise failure
         return data
 
@@ -130,10 +156,12 @@ class NetcatStream(ChannelStream):
         Waits for no word of the server, since whoever asks may serve others:
         a Flow with a status is only over once that has come, or will not.
         """
-        if (loss := super().loss(flow)) or flow.began:
+        if (loss := super().loss(flow)) or (flow.began and not flow.closed):
             return loss
+        self._began = flow.began
         self._listener.join(_LAST_WORDS)  # it has been told of the end
-        return self._verdict()
+        ended = self.channel.exit_status >= 0 or flow.killed or not flow.dropped
+        return self._verdict() if ended else None
 
     def check(self) -> None:
         """Raise RelayError when the command has failed. For who has read the end of the stream, and nothing else."""
@@ -141,23 +169,27 @@ class NetcatStream(ChannelStream):
             raise failure
 
     def failure(self) -> RelayError | None:
-        """Why the command has ended, when it did so without success."""
-        self._listener.join(_LAST_WORDS)
+        """Why the command has ended, when it did so without success. For who has read the end."""
+        seconds = _STATUS if self._began else _LAST_WORDS
+        self._listener.join(seconds)
         known = self.channel.status_event
-        known.wait(_LAST_WORDS)
+        known.wait(seconds)
         if self.channel.exit_status < 0:
             # Whoever read the end may have closed the channel, which sets the event, too; the status is on its way.
             known.clear()
             if self.channel.exit_status < 0:
-                known.wait(_LAST_WORDS)
-        return self._verdict()
+                known.wait(seconds)
+        runs_on = self._began and not self.channel.closed and self.channel.exit_status < 0
+        return None if runs_on else self._verdict()
 
     def _verdict(self) -> RelayError | None:
         status = self.channel.exit_status
         if status == 0:
             return None
-        ended = f"ended with status {status}" if status > 0 else "ended"
-        return RelayError(f"the netcat on {self._place} {ended}; nothing came from {self._peer}")
+        ended = f"{self.carrier} ended" + (f" with status {status}" if status > 0 else "")
+        if self._began:
+            return RelayError(f"the link was lost: {ended}")
+        return RelayError(f"{ended}; nothing came from {self._peer}")
 
     def _listen(self) -> None:
         buffer = b""

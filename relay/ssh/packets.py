@@ -175,6 +175,8 @@ class Packetizer(paramiko.packet.Packetizer):
         while (size := self.input.data.find(b"\n", self.input.start, self.input.end) + 1) == 0:
             if len(self.input) > LINE_MOST:
                 raise paramiko.SSHException(f"a line of more than {LINE_MOST} bytes")
+            if self.input.data.find(b"\0", self.input.start, self.input.end) >= 0:
+                raise UnicodeError  # a packet follows where there was no ident
             self._fill(check_rekey=False)
             if time.monotonic() >= self._ident_due:
                 raise TimeoutError

@@ -169,7 +169,7 @@ class Session:
         except Refused as error:
             if error.reason == OPEN_FAILED_ADMINISTRATIVELY_PROHIBITED:
                 if netcat is not None:
-                    return self._cross(host, port, netcat, progress)
+                    return self._cross(host, port, netcat, progress, limit=limit)
                 raise RelayError(
                     f"the server does not forward to {host} port {port}: {error or 'administratively prohibited'}",
                     hint="AllowTcpForwarding and PermitOpen in its sshd_config decide that; "
@@ -183,12 +183,12 @@ class Session:
             raise self.lost(self.transport.saved_exception or error) from error
         return ChannelStream(channel, self)
 
-    def _cross(self, host: str, port: int, template: str, progress: Progress) -> ChannelStream:
+    def _cross(self, host: str, port: int, template: str, progress: Progress, *, limit: float | None) -> ChannelStream:
         """The same without forwarding, by a command on the hop."""
         from relay.ssh import netcat  # noqa: PLC0415  (few hops need it)
 
         progress.note(1, "it denies forwarding: crossing it by a netcat there", place=self.place)
-        return netcat.cross(self, host, port, template, progress)
+        return netcat.cross(self, host, port, template, progress, limit=limit)
 
     def lost(self, error: BaseException | None = None) -> RelayError:
         """Why the link is lost, told of the outermost session that has failed: the others fell with it."""
@@ -225,18 +225,27 @@ class Session:
                 raise self.lost(error) from error
             if limit and time.monotonic() - began >= limit:
                 raise TimedOut(f"no SSH ident within {limit:g} seconds (ConnectTimeout)") from error
-            raise _no_ident(error, self.transport.packetizer.said) from error
+            carrier = getattr(self._stream, "carrier", "")
+            raise _no_ident(error, self.transport.packetizer.said, carrier) from error
         except Exception as error:  # what paramiko's parsers raise at bytes that are no message
             raise RelayError(f"the server's message cannot be read: {printable(str(error))}") from error
 
 
-def _no_ident(error: BaseException, said: str) -> RelayError:
-    """Why a server has not said that it speaks SSH. said: what it has said instead; sshd says why it lets nobody in."""
+def _no_ident(error: BaseException, said: str, carrier: str) -> RelayError:
+    """Why a server has not said that it speaks SSH.
+
+    said: what it has said instead; sshd says why it lets nobody in. carrier: a command that carries the stream, or "".
+    """
     cause = error.__context__ if isinstance(error, paramiko.SSHException) else error
+    instead = f"; it said: {printable(said, 80)}" if said else ""
     if "\ufffd" in said:
-        cause = UnicodeError()
+        cause, instead = UnicodeError(), ""
     if isinstance(cause, (EOFError, ConnectionError)):
-        instead = f"; it said: {printable(said, 80)}" if said else ""
+        if carrier:
+            return RelayError(
+                f"{carrier} ended before the server's SSH ident{instead}",
+                hint="a command that the hop forces (ForceCommand) runs in its place",
+            )
         return RelayError(
             f"the connection was closed before the server's SSH ident{instead}",
             hint="a server that is short of room for new logins does so (MaxStartups, PerSourcePenalties)",
@@ -244,7 +253,10 @@ def _no_ident(error: BaseException, said: str) -> RelayError:
     if isinstance(cause, OSError):
         return RelayError(_words(cause))
     if isinstance(cause, UnicodeError):
-        return RelayError("this is no SSH server: what it says is no text")
+        return RelayError(
+            f"this is no SSH server: what it says is no text{instead}",
+            hint="start-up files of the hop's shell may say something first" if carrier else "",
+        )
     return RelayError(f"this is no SSH server: {_words(cause or error)}")
 
 
