@@ -66,9 +66,9 @@ def members(group: int, name: str) -> list[int]:
     found = []
     for path in Path("/proc").glob("[0-9]*/stat"):
         with suppress(OSError):  # gone
-            pid, called, _, _, its, *_ = path.read_text().split()
-            if (called, int(its)) == (f"({name})", group):
-                found.append(int(pid))
+            called, _, rest = path.read_text().partition("(")[2].rpartition(") ")
+            if called == name and int(rest.split()[2]) == group:
+                found.append(int(path.parent.name))
     return found
 
 
