@@ -36,9 +36,10 @@ if TYPE_CHECKING:
 _FETCH = (
     "import _socket as s,sys;"
     "c=s.socket(s.AF_UNIX);"
-    "c.connect(sys.argv[1].replace(chr(64),chr(0),1));"
+    "c.connect_ex(sys.argv[1].replace(chr(64),chr(0),1))and sys.exit(1);"  # whoever had it has left
     "s.socket(s.AF_UNIX,s.SOCK_STREAM,0,1).sendmsg([bytes(1)],c.recvmsg(1,64)[1])"
 )
+_QUIET = frozenset({"quiet", "silent"})  # a LogLevel, and what `ssh -G` calls it (log.c)
 _NOISE = 65536  # bytes that the start-up files of a shell may say before our line
 
 
@@ -54,10 +55,10 @@ class OpensshHop:
         self._reach = reach
         self._children = children
 
-    def forward(self, host: str, port: int, progress: Progress, netcat: str | None = None) -> SshStream:  # noqa: ARG002
+    def forward(self, host: str, port: int, progress: Progress, netcat: str | None = None) -> SshStream:
         """A stream from the hop to host and port; ssh has logged in then, and is about to ask the hop for it.
 
-        netcat does not count: ssh does not tell us why a hop would not
+        netcat counts for a hint only: ssh does not tell us why a hop would not
         forward. Raises RelayError; what ssh itself has said is on stderr.
         """
         following, progress.place = progress.place, self.place
@@ -72,6 +73,8 @@ class OpensshHop:
             with theirs:
                 child = self._children.connect(argv, theirs)
             stream = SshStream(ours, child, counter.under, self.place)
+            stream.is_quiet = self._settings.get("loglevel").lower() in _QUIET
+            stream.hint = "" if netcat is None else "--netcat has no effect on a hop that ssh carries"
             counter.serve(stream)
         stream.skip_to(mark)
         self._children.hush(child)
@@ -105,8 +108,12 @@ def _argv(settings: HopSettings, host: str, port: int, address: str, mark: str) 
 class SshStream(ChildSocket):
     """The stdin and stdout of an ssh.
 
-    under: what reaches the hop that it carries. place: what messages call that hop.
+    under: what reaches the hop that it carries. place: what messages call that hop. is_quiet: it says nothing of its
+    own. hint: what to try when it has failed.
     """
+
+    is_quiet = False
+    hint = ""
 
     def __init__(self, ours: socket.socket, child: Popen[bytes], under: Any, place: str) -> None:
         super().__init__(ours, child)
@@ -137,7 +144,8 @@ class SshStream(ChildSocket):
             check()
         status = self.status()
         ended = "ended" if status is None else f"ended with status {status}"
-        return RelayError(f"ssh, which carries this hop, {ended}; it says why itself", place=self._place)
+        why = "LogLevel QUIET keeps it from saying why" if self.is_quiet else "it says why itself"
+        return RelayError(f"ssh, which carries this hop, {ended}; {why}", hint=self.hint, place=self._place)
 
 
 def _has_ended(stream: socket.socket) -> bool:

@@ -299,6 +299,17 @@ def test_what_ssh_says_is_shown_and_the_hop_is_named(lab: Lab) -> None:
     ), port
 
 
+def test_what_ssh_does_not_say(lab: Lab) -> None:
+    chain_with(lab, "h1")
+    lab.host("h1", LogLevel="QUIET")
+    lab.closed("h3")
+    assert lab.pyrelay("--netcat", "h1/h3", stdin=None).stderr == (
+        "pyrelay: hop 1 of 1 (h1): ssh, which carries this hop, ended with status 255; "
+        "LogLevel QUIET keeps it from saying why\n"
+        "hint: --netcat has no effect on a hop that ssh carries\n"
+    )
+
+
 def test_the_hop_behind_it_is_not_blamed(lab: Lab) -> None:
     chain_with(lab, "h1")
     lab.closed("h2")
