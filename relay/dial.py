@@ -90,7 +90,7 @@ def _through_hops(
     lookup: Lookup,
     share: Share | None,
 ) -> Stream | SharedStream:
-    """Hop by hop: the stream that reaches a hop carries its session, and the session opens the stream to the next."""
+    """The names of the route looked up, and the hops entered, by who shares them or by us."""
     progress.stage("reading ssh_config")
     early = len(route.hops) > 1 and share is None  # else a master, or who shares its hops, may do without paramiko here
     if early:
@@ -98,26 +98,39 @@ def _through_hops(
     elements, found, control = _look_up(route, lookup, options, progress, children)
     if not early and share is None and (control is None or len(found) > 2):
         _expect_session(options)
-    count = len(elements) - 1
-    places = [f"hop {number} of {count} ({element})" for number, element in enumerate(elements[:-1], 1)]
-    places.append(f"target ({elements[-1]})")
-    for place, settings in zip(places[1:], found[1:], strict=True):
-        if is_onion(settings.hostname):
-            raise RelayError(
-                "a .onion name cannot be asked of a hop, which would tell it to its resolver (RFC 7686)",
-                hint=f"begin with it: {settings.hostname}/...; Tor is then found here",
-                place=place,
-            )
-
+    places = _places(elements, found)
+    shared = None
     if share is not None:
         try:
             if control is not None:
                 share.close()
                 raise Unserved("the first hop has a master")
-            return share.ask(places, found, progress, prompt)
+            shared = share.ask(places, found, progress, prompt)
         except Unserved as error:
             progress.note(1, f"not shared: {error.cause}")
+    if shared is None:
+        return _enter_hops(found, places, options, progress, prompt, children=children, control=control)
+    if not shared.unserved:
+        return shared
+    left = slice(shared.leads_to, None)
+    return _enter_hops(found[left], places[left], options, progress, prompt, children=children, shared=shared)
 
+
+def _enter_hops(
+    found: list[HopSettings],
+    places: list[str],
+    options: Options,
+    progress: Progress,
+    prompt: Prompt,
+    *,
+    children: Children,
+    control: Control | None = None,
+    shared: SharedStream | None = None,
+) -> Stream:
+    """Hop by hop: the stream that reaches a hop carries its session, and the session opens the stream to the next.
+
+    control: of the first hop's master. shared: what reaches the first of these hops, which is for ssh.
+    """
     from functools import partial  # noqa: PLC0415  (a raw relay logs in nowhere, and a shared hop has been logged in to)
 
     from relay.engine import Engines  # noqa: PLC0415
@@ -128,15 +141,32 @@ def _through_hops(
     reach: Reach = partial(first_leg, found[0], options, progress, prompt, children)
     for settings, following, place in zip(found, found[1:], places[1:], strict=False):
         prompt.batch = settings.yes("batchmode")
-        if control is not None and hop is None:
+        if hop is None and control is not None:
             from relay.master import MasterHop  # noqa: PLC0415  (it has been imported)
 
             hop = MasterHop(settings, control, progress)
+        elif hop is None and shared is not None:
+            hop = engines.by_ssh(settings, lambda: (shared.lend(), ""), shared.unserved)
         else:
             hop = engines.enter(settings, reach, hop, following)
         progress.at(place)
         reach = partial(_next_leg, hop, following, progress, options.netcat_for(settings.name))
     return reach()[0]
+
+
+def _places(elements: list[Element], found: list[HopSettings]) -> list[str]:
+    """What messages call the names of a route. Raises RelayError when one behind a hop is an onion name."""
+    count = len(elements) - 1
+    places = [f"hop {number} of {count} ({element})" for number, element in enumerate(elements[:-1], 1)]
+    places.append(f"target ({elements[-1]})")
+    for place, settings in zip(places[1:], found[1:], strict=True):
+        if is_onion(settings.hostname):
+            raise RelayError(
+                "a .onion name cannot be asked of a hop, which would tell it to its resolver (RFC 7686)",
+                hint=f"begin with it: {settings.hostname}/...; Tor is then found here",
+                place=place,
+            )
+    return places
 
 
 def _expect_session(options: Options) -> None:

@@ -73,7 +73,7 @@ class Engines:
         to lead to at once. Raises RelayError.
         """
         if reason := self._reason(settings, before):
-            return self._by_ssh(settings, reach, reason)
+            return self.by_ssh(settings, reach, reason)
         self._progress.note(1, "carried by paramiko" + (" (--engine paramiko)" if self._chosen == _PARAMIKO else ""))
         try:
             return self._by_paramiko(settings, reach, before, following)
@@ -81,7 +81,7 @@ class Engines:
             if self._chosen == _PARAMIKO:
                 error.hint = error.hint or "--engine auto leaves such a hop to ssh"
                 raise
-            return self._by_ssh(settings, reach, error.cause)
+            return self.by_ssh(settings, reach, error.cause)
 
     def _reason(self, settings: HopSettings, before: Hop | None) -> str:
         """Why this hop is for ssh, as far as that is known before it is connected to; "" when it is not."""
@@ -95,7 +95,8 @@ class Engines:
             return "as the hop before, which a second try would log in to again"
         return objection(settings)
 
-    def _by_ssh(self, settings: HopSettings, reach: Reach, reason: str) -> Hop:
+    def by_ssh(self, settings: HopSettings, reach: Reach, reason: str) -> Hop:
+        """The hop, by ssh, which logs in when it forwards. reason: why it is not ours."""
         from relay.openssh import OpensshHop  # noqa: PLC0415  (few hops need it)
 
         self._progress.note(1, f"carried by ssh ({reason})")

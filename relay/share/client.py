@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import select
+from _socket import socketpair
 
 from relay.errors import RelayError, TimedOut, Unserved
 from relay.prompt import Cancelled, NobodyToAsk
@@ -56,7 +57,9 @@ class Share:
     def ask(
         self, places: Sequence[str], found: Sequence[HopSettings], progress: Progress, prompt: Prompt
     ) -> SharedStream:
-        """The stream through the hops, to the last of `found`. Raises RelayError, Unserved when it cannot be shared.
+        """The stream through the hops, to the last of `found`, or the first that is for ssh.
+
+        Raises RelayError, Unserved when it cannot be shared.
 
         places: what messages call the names of the route.
         """
@@ -66,10 +69,10 @@ class Share:
         ]
         try:
             self._wire.send("route", str(self._linger), *names)
-            _Conversation(self._wire, progress, prompt).run()
+            leads_to, unserved = _Conversation(self._wire, progress, prompt).run()
         except (Ended, BadMessage) as error:
             raise _holder_gone() from error
-        return SharedStream(self._wire, progress, detached=self._detached)
+        return SharedStream(self._wire, progress, leads_to, unserved, detached=self._detached)
 
 
 def _find_or_start(path: str) -> Wire:
@@ -90,12 +93,15 @@ class _Conversation:
         self._prompt = prompt
         self._notice: Notice | None = None
 
-    def run(self) -> None:
-        """Do what it says until it is done. Raises RelayError, Ended and BadMessage."""
+    def run(self) -> tuple[int, str]:
+        """Do what it says until it is done; where the stream leads to, and why no further.
+
+        Raises RelayError, Ended and BadMessage.
+        """
         while True:
             kind, fields = self._wire.receive()
             if kind == "opened":
-                return
+                return int(fields[0]), text(fields[1])
             if kind == "unserved":
                 raise Unserved(text(fields[0]))
             if kind == "failed":
@@ -138,13 +144,30 @@ class _Conversation:
 class SharedStream:
     """A stream that the holder has, and whose bytes it moves itself.
 
-    detached: this process is not to wait for its end.
+    leads_to: the number of the name that it leads to. unserved: why that is a
+    hop, which is for ssh, or "" for the target. detached: this process is not to wait for its end.
     """
 
-    def __init__(self, wire: Wire, progress: Progress, *, detached: bool) -> None:
+    def __init__(self, wire: Wire, progress: Progress, leads_to: int, unserved: str, *, detached: bool) -> None:
+        self.leads_to = leads_to
+        self.unserved = unserved
         self._detached = detached
         self._progress = progress
         self._wire = wire
+
+    def lend(self) -> socket:
+        """One end of a socket pair, by which a program has the stream that is to speak with the hop it leads to.
+
+        Raises RelayError.
+        """
+        near, far = socketpair()
+        try:
+            self._wire.send("serve", 1, fds=(far.fileno(), far.fileno()))
+        except Ended as error:
+            raise _holder_gone() from error
+        finally:
+            far.close()
+        return near
 
     def serve(self, stdin: int, stdout: int, parent: int, alarm: int = -1) -> int:
         """Hand stdin and stdout over, and wait for the end; return the exit status. Raises RelayError.

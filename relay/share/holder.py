@@ -164,7 +164,7 @@ class Holder:
         finally:
             del self._jobs[job]
         try:
-            wire.send("opened")
+            wire.send("opened", job.leads_to, job.unserved)
             _, (detached,) = wire.receive()
             stdio = wire.take_fds()
         except BaseException:

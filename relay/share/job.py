@@ -133,6 +133,8 @@ class Job:
 
     held: the hops that it holds on to, and that it or its relay lets go of.
     linger: seconds that they are to be kept after that, once it has said so.
+    leads_to: the number of the name, in the order travelled, that its channel leads to: the target, or a hop that is
+    for ssh, and unserved says why.
     """
 
     def __init__(self, wire: Wire, fields: Sequence[bytes], hops: Hops, adopt: Callable[[Session], None]) -> None:
@@ -143,6 +145,8 @@ class Job:
         self._adopt = adopt
         self.linger: float | None = None
         self.held: list[SharedHop] = []
+        self.leads_to = -1
+        self.unserved = ""
         self._options: Options = options.parse(list(map(text, unpack(argv))))
         self._environ = dict(text(pair).split("=", 1) for pair in unpack(environ))
         self._directory = text(directory)
@@ -181,6 +185,7 @@ class Job:
                     directory=self._directory,
                 )
             )
+        self.leads_to = len(self._found) - 1
 
     def open(self) -> ChannelStream:
         """The channel. Raises RelayError."""
@@ -201,31 +206,36 @@ class Job:
             raise BadMessage("a route without hops")
         if (stream := self._take_ahead(keys)) is not None:
             return stream
-        if not all(map(self._hops.has, keys)):
-            self._check_engine()
-        target = self._found[-1]
-        found = self._open_on(self._enter_all(keys))
-        if found is None:  # a hop that was there before, and is no more
-            found = self._open_on(self._enter_all(keys))
-        if found is None:
-            raise RelayError("the hop does not answer any more")
-        self._hops.remember(self._call, keys[-1], (target.hostname, target.port))
-        return found
-
-    def _open_on(self, hop: SharedHop) -> ChannelStream | None:
-        """A channel to the target; None when the hop, or one before it, is dead, and retired now."""
-        target = self._found[-1]
-        return self._take(Ahead(hop, target.hostname, target.port, self._options.netcat_for(hop.name)))
+        for _ in range(2):  # a hop that was there before may be no more
+            hop = self._enter_all(keys)
+            to = self._found[self.leads_to]
+            ahead = Ahead(hop, to.hostname, to.port, self._options.netcat_for(hop.name))
+            if (stream := self._take(ahead)) is not None:
+                if not self.unserved:
+                    self._hops.remember(self._call, hop.key, ahead.to)
+                return stream
+        raise RelayError("the hop does not answer any more")
 
     def _enter_all(self, keys: list[str]) -> SharedHop:
-        """The last hop of the way. Those that were held before, for a channel that was none, are let go of then."""
+        """The last hop of the way, or the last one before a hop that is for ssh; raises Unserved if that is the first.
+
+        Those that were held before, for a channel that was none, are let go of then.
+        """
         before, self.held = self.held, []
         hop: SharedHop | None = None
         try:
-            for name, settings, place in zip(keys, self._found, self._places, strict=False):
-                self._progress.at(place)
+            for number, name in enumerate(keys):
+                settings = self._found[number]
+                self._progress.at(self._places[number])
                 self._prompt.batch = settings.yes("batchmode")
-                hop = self._enter(name, settings, hop)
+                try:
+                    self._check_engine(name, settings)
+                    hop = self._enter(name, settings, hop)
+                except Unserved as error:
+                    if hop is None or self._options.engine != "auto":
+                        raise
+                    self.leads_to, self.unserved = number, error.cause
+                    break
         finally:
             self._hops.let_go(before, self.linger)
         assert hop is not None  # noqa: S101  (for the type checker)
@@ -233,7 +243,7 @@ class Job:
 
     def _take(self, ahead: Ahead) -> ChannelStream | None:
         """The channel; None when its hop is dead, and retired now."""
-        self._progress.at(self._places[-1])
+        self._progress.at(self._places[self.leads_to])
         stream = ahead.take(self._progress)
         if stream is None:
             self._progress.note(1, "the shared hop is dead: a new one is made")
@@ -275,11 +285,10 @@ class Job:
         elif stream is not None:
             stream.close()
 
-    def _check_engine(self) -> None:
-        """Raise Unserved when a hop is for ssh: before any login is made, which ssh would have to make again."""
-        for settings in self._found[:-1]:
-            if self._options.engine == "auto" and (reason := objection(settings)):
-                raise Unserved(f"{settings.name} is for ssh ({reason})")
+    def _check_engine(self, name: str, settings: HopSettings) -> None:
+        """Raise Unserved when a hop is for ssh, as far as that is known before it is connected to."""
+        if self._options.engine == "auto" and not self._hops.has(name) and (reason := objection(settings)):
+            raise Unserved(reason)
 
     def _enter(self, name: str, settings: HopSettings, outer: SharedHop | None) -> SharedHop:
         """A hop, which may be there already. One that has died meanwhile is made anew."""
