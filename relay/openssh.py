@@ -74,9 +74,10 @@ class OpensshHop:
                 child = self._children.connect(argv, theirs)
             stream = SshStream(ours, child, counter.under, self.place)
             stream.is_quiet = self._settings.get("loglevel").lower() in _QUIET
-            stream.hint = "" if netcat is None else "--netcat has no effect on a hop that ssh carries"
             counter.serve(stream)
         stream.skip_to(mark)
+        if netcat is not None:
+            stream.hint = "if it would not forward: --netcat has no effect on a hop that ssh carries"
         self._children.hush(child)
         progress.stage("")
         progress.place = following
@@ -109,7 +110,7 @@ class SshStream(ChildSocket):
     """The stdin and stdout of an ssh.
 
     under: what reaches the hop that it carries. place: what messages call that hop. is_quiet: it says nothing of its
-    own. hint: what to try when it has failed.
+    own. hint: what to say when it fails.
     """
 
     is_quiet = False

@@ -173,6 +173,8 @@ class Relay:
         try:
             moved = self.back.move()
         except ReadError as failure:
+            if self.check:
+                self.check()  # a program that carries the stream, and has ended, may know better
             raise _link_lost(failure.error) from failure.error
         except WriteError as failure:
             if isinstance(failure.error, ConnectionError):

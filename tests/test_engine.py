@@ -299,14 +299,24 @@ def test_what_ssh_says_is_shown_and_the_hop_is_named(lab: Lab) -> None:
     ), port
 
 
+@pytest.mark.parametrize("netcat", [False, True])
+def test_a_hop_that_it_carries_and_that_denies_forwarding(lab: Lab, netcat: bool) -> None:
+    """What the client has said by then lies unread, and the socket of the ssh that ends is reset."""
+    lab.server("h1", extra=f"{LACKS}\nAllowTcpForwarding no")
+    lab.server("h3")
+    lab.options += ["--netcat"] * netcat
+    said = lab.ssh("h1/h3", "true").stderr
+    assert "pyrelay: hop 1 of 1 (h1): ssh, which carries this hop, ended with status 255; it says why itself\n" in said
+    assert ("hint: if it would not forward: --netcat has no effect on a hop that ssh carries\n" in said) == netcat
+
+
 def test_what_ssh_does_not_say(lab: Lab) -> None:
     chain_with(lab, "h1")
     lab.host("h1", LogLevel="QUIET")
     lab.closed("h3")
-    assert lab.pyrelay("--netcat", "h1/h3", stdin=None).stderr == (
+    assert lab.pyrelay("h1/h3", stdin=None).stderr == (
         "pyrelay: hop 1 of 1 (h1): ssh, which carries this hop, ended with status 255; "
         "LogLevel QUIET keeps it from saying why\n"
-        "hint: --netcat has no effect on a hop that ssh carries\n"
     )
 
 
