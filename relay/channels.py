@@ -24,7 +24,6 @@ WRITE_SIZE = 256 * 1024  # bytes written at once to what is no terminal
 FAST = 100e6  # bytes a second, from which on it pays to let them gather
 ENOUGH = 128 * 1024  # bytes at one look, of which more would not be worth the wait
 GATHER = 0.0005  # seconds that they are let
-STATUS = 0.2  # seconds after a command's last byte in which its status comes, when it has ended
 GLANCE = 0.02  # seconds from one look at the speed to the next
 
 
@@ -81,8 +80,7 @@ class ChannelRelay(Relay):
 
     def check_end(self) -> None:
         """Raise RelayError when the end of the channel was no orderly one."""
-        if self.flow.has_status:
-            self.await_close(STATUS)
+        self.await_close(self.flow.status_due)
         if loss := self.channel.loss(self.flow):
             raise loss
 

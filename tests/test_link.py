@@ -704,14 +704,14 @@ def test_more_stderr_than_the_window(pair: Pair) -> None:
     assert len(near.in_stderr_buffer) == WINDOW
 
 
-@pytest.mark.parametrize("has_status", [False, True])
-def test_stderr_that_nobody_reads(pair: Pair, has_status: bool) -> None:
+@pytest.mark.parametrize("status_due", [0.0, 1.0])
+def test_stderr_that_nobody_reads(pair: Pair, status_due: float) -> None:
     """It holds up nothing, and is not kept, but for the beginning of a command's."""
     near, far = pair.open()
     far.sendall_stderr(b"early")
     until(lambda: len(near.in_stderr_buffer) == 5, "stderr", SOON)
     flow = pair.attach(near)
-    flow.has_status = has_status
+    flow.status_due = status_due
 
     def send() -> None:
         far.sendall_stderr(bytes(2 * WINDOW))
@@ -719,7 +719,7 @@ def test_stderr_that_nobody_reads(pair: Pair, has_status: bool) -> None:
 
     with Meanwhile(send):
         assert receive(pair, flow, 4) == b"data"
-    assert len(near.in_stderr_buffer) == (STDERR_MOST if has_status else 5)
+    assert len(near.in_stderr_buffer) == (STDERR_MOST if status_due else 5)
 
 
 def test_data_after_the_end(pair: Pair) -> None:
@@ -761,7 +761,7 @@ def test_messages_between(pair: Pair) -> None:
     """Nothing of it disturbs the data, and what wants an answer gets one."""
     near, far = pair.open()
     flow = pair.attach(near)
-    flow.has_status = True
+    flow.status_due = 1.0
     asked = threading.Event()
     pair.server._channel_handler_table = {
         **pair.server._channel_handler_table,

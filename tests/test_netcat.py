@@ -243,7 +243,7 @@ def test_one_that_fails_after_some_bytes_is_no_clean_end(lab: Lab, way: tuple[st
     done = lab.pyrelay(*way, "--netcat-command", line, "h1/127.0.0.1:1", stdin=None)
     place = "shared hop (h1)" if "--share" in way else "hop 1 of 1 (h1)"
     assert done.stdout == "\0" * SOME
-    assert done.stderr == (f"pyrelay: {place}: why\npyrelay: the link was lost: the netcat on {place} {words}\n")
+    assert done.stderr == (f"pyrelay: {place}: why\npyrelay: the netcat on {place} {words}\n")
     assert done.returncode == 1
 
 
@@ -259,15 +259,24 @@ def test_bash_tells_that_what_it_has_read_the_answer_was_killed(lab: Lab, echo: 
         assert process.wait(20) == 128 + signal.SIGKILL
 
 
+@pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="processes are found by Linux's /proc")
+def test_bash_is_content_when_its_minute_is_over(lab: Lab, echo: Echo) -> None:
+    deny(lab, "h1", "bash")
+    line = command("127.0.0.1", echo.port)
+    assert "sleep 60" in line
+    done = lab.pyrelay("--netcat-command", line.replace("sleep 60", "sleep 0.1").replace("%", "%%"), "h1/h2", stdin="")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
 def test_a_command_that_the_hop_forces(lab: Lab) -> None:
     lab.server("h1", extra="AllowTcpForwarding no\nForceCommand echo for sftp only")
     lab.servers("h2", "h3")
     done = lab.pyrelay("--netcat", "h1/h2/h3")
     assert done.returncode == 1
     assert done.stderr == (
-        "pyrelay: hop 2 of 2 (h2): the netcat on hop 1 of 2 (h1) ended before the server's SSH ident; "
-        "it said: for sftp only\n"
-        "hint: a command that the hop forces (ForceCommand) runs in its place\n"
+        "pyrelay: hop 2 of 2 (h2): the connection was closed before the server's SSH ident; it said: for sftp only\n"
+        "hint: a server that is short of room for new logins does so (MaxStartups, PerSourcePenalties); "
+        "so does a command that the hop forces (ForceCommand) in place of the netcat on hop 1 of 2 (h1)\n"
     )
 
 
@@ -289,6 +298,13 @@ def test_a_shared_hop_that_runs_no_more_commands_is_no_hop_for_all(lab: Lab) -> 
         assert lab.ssh("h1/h2", "echo $SERVER").stdout == "h2\n"
         assert len(lab["h1"].logins()) == 2
         first.communicate()
+
+
+def test_a_shared_hop_that_runs_none_is_not_logged_in_to_again(lab: Lab) -> None:
+    lab.server("h1", extra="AllowTcpForwarding no\nMaxSessions 0")
+    lab.server("h2")
+    assert "neither forwards nor runs" in lab.pyrelay("--share", "1s", "--netcat", "h1/h2").stderr
+    assert len(lab["h1"].logins()) == 1
 
 
 def test_a_hop_behind_it_that_cannot_be_reached(lab: Lab) -> None:

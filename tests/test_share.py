@@ -158,7 +158,36 @@ def test_those_before_a_hop_that_ssh_must_carry_are_shared(lab: Lab, known: bool
     done = lab.pyrelay(*AGAIN, "-v", f"h1/h2/{LOOPBACK}:{lab['h3'].port}")
     assert "pyrelay: hop 2 of 2 (h2): carried by ssh (no" in done.stderr
     assert done.stdout.startswith("SSH-2.0-")
-    assert control(lab, "list").count("h1") == 1
+
+
+def lending(lab: Lab, *options: str) -> Lab:
+    """Servers of which the second is for ssh."""
+    lab.servers("h1", "h3")
+    lab.server("h2", extra=f"Ciphers {LACKING}")
+    lab.options += [*AGAIN, *options]
+    return lab
+
+
+def test_a_hop_that_ssh_carries_is_none_of_the_shared_ones(lab: Lab) -> None:
+    lending(lab)
+    with lab.start("ssh", "-F", lab.write_config(), "h1/h2/h3", "echo up; cat", stdin=subprocess.PIPE) as session:
+        assert session.stdout is not None
+        assert session.stdout.readline() == b"up\n"
+        (line,) = control(lab, "list").splitlines()
+        assert line.startswith("h1")
+        assert ", 1 relay" in line
+        os.kill(holder(lab), signal.SIGKILL)
+        assert session.stderr is not None
+        assert b"pyrelay: the process that holds the shared hops has ended\n" in session.stderr.read()
+
+
+def test_what_reaches_a_hop_that_ssh_carries_says_why_it_has_failed(lab: Lab) -> None:
+    lending(lab).server("h0", extra="AllowTcpForwarding no")
+    # The first netcat is for our own key exchange, which finds that the hop is for ssh.
+    line = "test -e $HOME/ran && { echo why >&2; exit 3; }; touch $HOME/ran; exec nc -N %h %p"
+    said = lab.pyrelay(*AGAIN, "--netcat-command", line, "h0/h2/h3").stderr
+    assert "pyrelay: shared hop (h0): why\n" in said
+    assert "the netcat on shared hop (h0) ended with status 3" in said
 
 
 # The stream

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import select
-from _socket import socketpair
+from _socket import socket, socketpair
 
 from relay.errors import RelayError, TimedOut, Unserved
 from relay.prompt import Cancelled, NobodyToAsk
@@ -13,7 +13,6 @@ from relay.share.wire import BadMessage, Ended, pack, text
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from _socket import socket
     from collections.abc import Mapping, Sequence
     from typing import NoReturn
 
@@ -24,6 +23,7 @@ if TYPE_CHECKING:
     from relay.share.wire import Wire
 
 LOOK_ROUND = 0.5  # seconds between two looks at who the parent is
+LAST_WORDS = 1.0  # seconds that the holder has to say why a stream has ended
 _ERRORS = {kind.__name__: kind for kind in (TimedOut,)}
 
 
@@ -155,19 +155,16 @@ class SharedStream:
         self._progress = progress
         self._wire = wire
 
-    def lend(self) -> socket:
-        """One end of a socket pair, by which a program has the stream that is to speak with the hop it leads to.
-
-        Raises RelayError.
-        """
+    def lend(self) -> LentStream:
+        """The same as a socket, for a program that is to speak with the hop that it leads to. Raises RelayError."""
         near, far = socketpair()
         try:
-            self._wire.send("serve", 1, fds=(far.fileno(), far.fileno()))
+            self._wire.send("serve", 0, fds=(far.fileno(), far.fileno()))
         except Ended as error:
             raise _holder_gone() from error
         finally:
             far.close()
-        return near
+        return LentStream(near.detach(), self._wire, self._progress)
 
     def serve(self, stdin: int, stdout: int, parent: int, alarm: int = -1) -> int:
         """Hand stdin and stdout over, and wait for the end; return the exit status. Raises RelayError.
@@ -193,14 +190,9 @@ class SharedStream:
             if alarm in happened:
                 os.read(alarm, 64)  # its handler has run by now
             elif self._wire.socket.fileno() in happened:
-                kind, fields = self._wire.receive()
-                if kind == "ended":
+                if (kind := _hear(self._wire, self._progress)) == "ended":
                     return 0
-                if kind == "failed":
-                    raise failure(fields)
                 link_up = link_up or kind == "up"
-                if kind == "say":
-                    self._progress.tell(text(fields[1]), place=text(fields[0]))
                 self._heed(kind, stdout, watched)
             elif happened or (not link_up and os.getppid() != parent):
                 return 0  # ssh has gone; the holder sees that we have
@@ -212,6 +204,37 @@ class SharedStream:
         elif kind == "eof":
             watched.unregister(stdout)
             _close(stdout)
+
+
+class LentStream(socket):
+    """A socket whose other end the holder serves."""
+
+    def __init__(self, fd: int, wire: Wire, progress: Progress) -> None:
+        super().__init__(fileno=fd)
+        self._wire = wire
+        self._progress = progress
+        self._over = False
+
+    def check(self) -> None:
+        """Raise RelayError when the stream has ended in no good order. For who has found its end."""
+        try:
+            while not self._over and select.select([self._wire.socket], [], [], LAST_WORDS)[0]:
+                self._over = _hear(self._wire, self._progress) == "ended"
+        except (Ended, BadMessage) as error:
+            raise _holder_gone() from error
+
+
+def _hear(wire: Wire, progress: Progress) -> str:
+    """What the holder says of a stream that it serves: the kind of its message.
+
+    Raises RelayError when that is why it has failed; Ended and BadMessage.
+    """
+    kind, fields = wire.receive()
+    if kind == "failed":
+        raise failure(fields)
+    if kind == "say":
+        progress.tell(text(fields[1]), place=text(fields[0]))
+    return kind
 
 
 def failure(fields: Sequence[bytes]) -> RelayError:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 import uvloop
 
-from relay.errors import NoRoom, RelayError, Unserved
+from relay.errors import RelayError, Unserved
 from relay.share import control, place
 from relay.share.hops import Hops
 from relay.share.job import Job
@@ -152,7 +152,7 @@ class Holder:
         self.loop.call_soon_threadsafe(self._look_after_jobs)
         try:
             stream = job.open()
-        except (Unserved, NoRoom) as error:
+        except Unserved as error:
             wire.send("unserved", error.cause)
             return False
         except RelayError as error:

@@ -18,7 +18,7 @@ from relay import options
 from relay.children import Children
 from relay.dial import first_leg
 from relay.engine import objection
-from relay.errors import RelayError, TimedOut, Unserved
+from relay.errors import NoRoom, RelayError, TimedOut, Unserved
 from relay.progress import Progress
 from relay.prompt import Cancelled, NobodyToAsk, Notice, Prompt
 from relay.proxy.address import VARIABLE
@@ -191,6 +191,10 @@ class Job:
         """The channel. Raises RelayError."""
         try:
             return self._open()
+        except NoRoom as error:
+            if self.held[-1].relays > 1:
+                raise Unserved(error.cause) from error  # the others have taken it all
+            raise
         except RelayError as error:
             raise error.at(self._progress.place) from error.__cause__
 
@@ -222,6 +226,7 @@ class Job:
         Those that were held before, for a channel that was none, are let go of then.
         """
         before, self.held = self.held, []
+        self.leads_to, self.unserved = len(keys), ""
         hop: SharedHop | None = None
         try:
             for number, name in enumerate(keys):
@@ -235,6 +240,9 @@ class Job:
                     if hop is None or self._options.engine != "auto":
                         raise
                     self.leads_to, self.unserved = number, error.cause
+                    for failed in self.held[number:]:
+                        self.held.remove(failed)
+                        self._hops.let_go([failed], 0)
                     break
         finally:
             self._hops.let_go(before, self.linger)

@@ -51,11 +51,12 @@ class Flow:
 
     received: the far side's bytes that wait to be delivered; who delivers them
     drops them there and says so to `delivered`.
-    eof: the far side has said its last; closed: it takes nothing more, either. dropped: we closed it before that.
-    began: it has said something. has_status: it is a command, whose status
-    comes after its last byte, unless it is dropped before; killed: by a
-    signal, and there is no status. error: why it ended before that. carries:
-    the link of the next hop's transport, when this channel carries one.
+    eof: the far side has said its last; closed: it takes nothing more, either.
+    began: it has said something. status_due: seconds after its last byte in
+    which the status of a command comes that has ended, 0 when this is no
+    command; killed: by a signal, and there is no status. error: why it ended
+    before that. carries: the link of the next hop's transport, when this
+    channel carries one.
     """
 
     def __init__(self, link: Link, channel: paramiko.Channel) -> None:
@@ -64,7 +65,8 @@ class Flow:
         self.channel = channel
         self.received = Buffer(0)
         self.carries: Link | None = None
-        self.has_status = False
+        self.status_due = 0.0
+        self.killed = False
         self.error: BaseException | None = None
         with channel.lock:
             buffered = channel.in_buffer.empty()
@@ -74,7 +76,6 @@ class Flow:
             self.closed: bool = channel.closed
             self.eof_sent = bool(channel.eof_sent)
             self._close_sent = self.closed
-            self.dropped = self.killed = False
             self.window: int = channel.out_window_size  # bytes that may be sent
             self.max_data = min(channel.out_max_packet_size, MAX_DATA)
             self._window_size: int = channel.in_window_size
@@ -109,7 +110,7 @@ class Flow:
     @property
     def over(self) -> bool:
         """Whether nothing follows what is in `received`, and it is known why."""
-        return self.eof and (self.closed or self.began or not self.has_status)
+        return self.eof and (self.closed or self.began or not self.status_due)
 
     # From the far side
 
@@ -176,15 +177,15 @@ class Flow:
             # A command's stderr: as good as delivered, since who listens to it does not hold the stream up.
             data = payload[13:]
             self._charge(len(data))
-            if self.has_status:  # else there is no command, and nobody listens
+            if self.status_due:  # else there is no command, and nobody listens
                 stderr = self.channel.in_stderr_buffer
                 stderr.feed(data[: max(STDERR_MOST - len(stderr), 0)])
             self.delivered(len(data))
         elif kind == MSG_CHANNEL_EOF:
             self._end_of_far_side()
         elif kind == MSG_CHANNEL_CLOSE:
-            self.closed = True
             self.close()
+            self.closed = True
             self.link.flows.pop(self.number, None)
             self._end_of_far_side()
         elif kind == MSG_CHANNEL_REQUEST:
@@ -281,7 +282,6 @@ class Flow:
         """Tell the far side that this channel is done with."""
         if not self._close_sent:
             self._close_sent = self.eof_sent = True
-            self.dropped = not self.closed
             self._backlog.clear()
             self.link.post(MESSAGE.pack(MSG_CHANNEL_CLOSE, self.remote))
 

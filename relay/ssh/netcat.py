@@ -50,7 +50,7 @@ _BASH = (
     r"exec 3<>/dev/tcp/\$1/\$2 4<&0 || exit; "
     r"cat <&3 & d=\$! ; "
     r"{ cat <&4 >&3; exec >/dev/null 3>&- 4<&-; sleep 60; kill \$d; } 2>/dev/null & u=\$! ; "
-    r"exec 3>&- 4<&-; wait \$d; s=\$?; kill \$u 2>/dev/null; exit \$s"
+    r"exec 3>&- 4<&-; wait \$d; s=\$?; kill \$u 2>/dev/null; [ \$s = 143 ] || exit \$s"
 )
 # In the order of what they can. OpenBSD's nc half-closes when told so; it and ncat notice the far side's end
 # only when they write again; the traditional one cannot half-close, and ends like bash.
@@ -147,21 +147,22 @@ class NetcatStream(ChannelStream):
         """Leave the moving of bytes to the caller, as any ChannelStream does."""
         flow = super().attach()
         if flow is not None:
-            flow.has_status = True
+            flow.status_due = _STATUS
         return flow
 
     def loss(self, flow: Flow) -> RelayError | None:
         """Why an attached stream has ended, when that was no orderly end.
 
         Waits for no word of the server, since whoever asks may serve others:
-        a Flow with a status is only over once that has come, or will not.
+        a command that has said nothing is only over once its status has come, or will not.
         """
         if (loss := super().loss(flow)) or (flow.began and not flow.closed):
             return loss
         self._began = flow.began
         self._listener.join(_LAST_WORDS)  # it has been told of the end
-        ended = self.channel.exit_status >= 0 or flow.killed or not flow.dropped
-        return self._verdict() if ended else None
+        if flow.began and self.channel.exit_status < 0 and not flow.killed:
+            return None  # we have closed the channel before it had ended
+        return self._verdict()
 
     def check(self) -> None:
         """Raise RelayError when the command has failed. For who has read the end of the stream, and nothing else."""
@@ -187,9 +188,7 @@ class NetcatStream(ChannelStream):
         if status == 0:
             return None
         ended = f"{self.carrier} ended" + (f" with status {status}" if status > 0 else "")
-        if self._began:
-            return RelayError(f"the link was lost: {ended}")
-        return RelayError(f"{ended}; nothing came from {self._peer}")
+        return RelayError(ended if self._began else f"{ended}; nothing came from {self._peer}")
 
     def _listen(self) -> None:
         buffer = b""

@@ -241,14 +241,10 @@ def _no_ident(error: BaseException, said: str, carrier: str) -> RelayError:
     if "\ufffd" in said:
         cause, instead = UnicodeError(), ""
     if isinstance(cause, (EOFError, ConnectionError)):
-        if carrier:
-            return RelayError(
-                f"{carrier} ended before the server's SSH ident{instead}",
-                hint="a command that the hop forces (ForceCommand) runs in its place",
-            )
+        forced = f"; so does a command that the hop forces (ForceCommand) in place of {carrier}" if carrier else ""
         return RelayError(
             f"the connection was closed before the server's SSH ident{instead}",
-            hint="a server that is short of room for new logins does so (MaxStartups, PerSourcePenalties)",
+            hint=f"a server that is short of room for new logins does so (MaxStartups, PerSourcePenalties){forced}",
         )
     if isinstance(cause, OSError):
         return RelayError(_words(cause))
