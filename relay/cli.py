@@ -10,7 +10,7 @@ from relay.errors import EXIT_FAILED, EXIT_FAULT, RelayError, plain
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from typing import NoReturn
 
     from relay.options import Options
@@ -102,9 +102,14 @@ def relay(chosen: Options, parent: int, argv: Sequence[str], called: Wire | None
         from relay.settings import look_up  # noqa: PLC0415
 
         lookup = look_up(way, chosen, children)  # ssh reads its files while we import what we need
-    share = _share(chosen, way, argv, called, progress)
+    from relay import guard  # noqa: PLC0415
 
-    from relay import dial, guard, pump  # noqa: PLC0415
+    def wait_on() -> bool:
+        return progress.remaining() > 0 and not guard.has_left(STDOUT, parent)
+
+    share = _share(chosen, way, argv, called, progress, wait_on=wait_on)
+
+    from relay import dial, pump  # noqa: PLC0415
     from relay.prompt import Prompt  # noqa: PLC0415
 
     prompt = Prompt(progress, children, batch=chosen.batch)
@@ -146,16 +151,25 @@ def _call_holder(argv: Sequence[str]) -> Wire | None:
     return call.early(argv, os.environ)
 
 
-def _share(chosen: Options, way: Route, argv: Sequence[str], called: Wire | None, progress: Progress) -> Share | None:
+def _share(
+    chosen: Options,
+    way: Route,
+    argv: Sequence[str],
+    called: Wire | None,
+    progress: Progress,
+    *,
+    wait_on: Callable[[], bool],
+) -> Share | None:
     """Who has the hops of a route, where they are to be shared; a holder that was called in vain is left alone.
 
     A terminal is not lent: the holder belongs to none, and would go on reading it when we are stopped.
+    wait_on: whether a holder that does not answer is to be waited for.
     """
     if chosen.share is not None and way.hops and chosen.engine != "ssh":
         if not (os.isatty(STDIN) or os.isatty(STDOUT)):
             from relay.share.client import Share  # noqa: PLC0415  (few need it)
 
-            return Share(argv, chosen, os.environ, called)
+            return Share(argv, chosen, os.environ, called, wait_on=wait_on)
         progress.note(1, "not shared: a terminal is stdin or stdout")
     if called is not None:
         called.close()

@@ -74,6 +74,13 @@ def watch(work: Callable[[], T], progress: Progress, stdin: int, stdout: int, pa
     return outcome[0]
 
 
+def has_left(stdout: int, parent: int) -> bool:
+    """Whether ssh has gone, for who is not watched yet: nobody reads stdout, or our parent is another."""
+    reader = select.poll()
+    reader.register(stdout, 0)
+    return bool(reader.poll(0)) or os.getppid() != parent
+
+
 def alarm() -> int:
     """A descriptor that can be read from once a signal has come: for who polls without an end.
 

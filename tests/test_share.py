@@ -29,6 +29,7 @@ from relay.options import parse
 from relay.share.wire import BadMessage, Ended, Wire, pack, unpack
 
 AGAIN = ("--share", "10m")
+STOPPED = "pyrelay: --share: the process that holds the shared hops does not answer\n"
 LACKING = "chacha20-poly1305@openssh.com"  # a cipher that paramiko lacks
 
 
@@ -588,7 +589,25 @@ def test_a_holder_that_is_stopped_is_not_waited_for_for_ever(shared: Lab) -> Non
     for arguments in (("h1/h3",), ("-O", "check")):
         done = shared.pyrelay(*arguments)
         assert done.returncode == 1
-        assert done.stderr == "pyrelay: --share: the process that holds the shared hops does not answer\n"
+        assert done.stderr == STOPPED
+
+
+def test_a_holder_that_is_stopped_is_not_waited_for_after_the_deadline(shared: Lab) -> None:
+    assert shared.ssh("h1/h3", "echo $SERVER").stdout == "h3\n"
+    os.kill(holder(shared), signal.SIGSTOP)
+    done = shared.pyrelay("-w", "1", "h1/h3", stdin=None)
+    assert (done.returncode, done.stderr) == (1, STOPPED)
+
+
+def test_nor_when_ssh_has_gone(shared: Lab) -> None:
+    assert shared.ssh("h1/h3", "echo $SERVER").stdout == "h3\n"
+    (stopped,) = shared.processes()
+    os.kill(stopped, signal.SIGSTOP)
+    ssh = shared.start("ssh", "-F", shared.write_config(), "h1/h2", "true")
+    until(lambda: len(shared.processes()) == 3, "ssh, its relay, and the holder")
+    ssh.kill()
+    ssh.wait()
+    until(lambda: list(shared.processes()) == [stopped], "the relay to end")
 
 
 def test_the_first_word_is_said_before_all_else(shared: Lab) -> None:

@@ -13,7 +13,7 @@ from relay.share.wire import BadMessage, Ended, pack, text
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from typing import NoReturn
 
     from relay.options import Options
@@ -31,20 +31,26 @@ class Share:
     """The holder, found or started, as one relay has it. For the main thread, before there is another.
 
     argv: our own arguments, which `chosen` is made of. called: a holder that has been told how we were called.
-    Raises RelayError.
+    wait_on: whether a holder that does not answer is to be waited for. Raises RelayError.
     """
 
     def __init__(
-        self, argv: Sequence[str], chosen: Options, environ: Mapping[str, str], called: Wire | None = None
+        self,
+        argv: Sequence[str],
+        chosen: Options,
+        environ: Mapping[str, str],
+        called: Wire | None,
+        *,
+        wait_on: Callable[[], bool],
     ) -> None:
         self._linger = chosen.share
         self._detached = chosen.fdpass
         try:
             if called is None:
                 raise place.Gone
-            self._wire = place.welcomed(called)
+            self._wire = place.welcomed(called, wait_on)
         except place.Gone:
-            self._wire = _find_or_start(place.directory(environ))
+            self._wire = _find_or_start(place.directory(environ), wait_on)
             try:
                 call.say(self._wire, argv, environ)
             except Ended as error:
@@ -75,13 +81,13 @@ class Share:
         return SharedStream(self._wire, progress, leads_to, unserved, detached=self._detached)
 
 
-def _find_or_start(path: str) -> Wire:
+def _find_or_start(path: str, wait_on: Callable[[], bool]) -> Wire:
     def hold(listener: socket, lock: int) -> NoReturn:
         from relay.share import holder  # noqa: PLC0415  (the relay has no use for it)
 
         holder.run(listener, lock, path)
 
-    return place.find_or_start(path, hold)
+    return place.find_or_start(path, hold, wait_on)
 
 
 class _Conversation:

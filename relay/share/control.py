@@ -17,10 +17,14 @@ if TYPE_CHECKING:
     from relay.share.wire import Wire
 
 
+PATIENCE = 5.0  # seconds that the holder has to answer
+
+
 def command(name: str, environ: Mapping[str, str]) -> str:
     """Have the user's holder do it; what is to be printed. Raises RelayError when there is none."""
+    until = time.monotonic() + PATIENCE
     try:
-        wire = place.find(place.directory(environ))
+        wire = place.find(place.directory(environ), lambda: time.monotonic() < until)
     except place.Gone:
         raise RelayError("no hops are shared") from None
     try:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import select
 import stat
 import sys
 import time
@@ -30,6 +31,7 @@ BACKLOG = 1024
 PATIENCE = 10.0  # seconds for a holder that is just beginning, or ending
 SILENCE = 60.0  # seconds without a first word, after which a holder is stopped, or stuck; it takes milliseconds
 LOOK_AGAIN = 0.005  # seconds
+LOOK_ROUND = 0.25  # seconds from one look at whether it is to be waited for to the next
 
 
 class Gone(Exception):
@@ -83,25 +85,35 @@ def connect(path: str) -> Wire:
     return Wire(sock)
 
 
-def welcomed(wire: Wire) -> Wire:
-    """The same, once the holder has said its first word: it takes requests. Raises Gone, and RelayError."""
+def welcomed(wire: Wire, wait_on: Callable[[], bool]) -> Wire:
+    """The same, once the holder has said its first word: it takes requests.
+
+    wait_on: whether it is to be waited for, asked now and then. Raises Gone, and RelayError.
+    """
+    until = time.monotonic() + SILENCE
     try:
+        while not select.select([wire.socket], [], [], LOOK_ROUND)[0]:
+            if time.monotonic() > until or not wait_on():
+                raise TimeoutError
         kind, _ = wire.receive()
         if kind != "welcome":
             raise BadMessage(kind)
-    except (Ended, BadMessage) as error:
+    except (Ended, BadMessage, TimeoutError) as error:
         wire.close()
         raise _no_answer(error) from error
     wire.socket.settimeout(None)
     return wire
 
 
-def find(path: str) -> Wire:
-    """A connection to the holder that has its socket in this directory: it takes requests. Raises Gone, RelayError."""
-    return welcomed(connect(path))
+def find(path: str, wait_on: Callable[[], bool]) -> Wire:
+    """A connection to the holder that has its socket in this directory: it takes requests. Raises Gone, RelayError.
+
+    wait_on: as for `welcomed`.
+    """
+    return welcomed(connect(path), wait_on)
 
 
-def find_or_start(path: str, hold: Callable[[socket, int], NoReturn]) -> Wire:
+def find_or_start(path: str, hold: Callable[[socket, int], NoReturn], wait_on: Callable[[], bool]) -> Wire:
     """The same; when there is no holder, a process that this one forks becomes it, by calling `hold`.
 
     For the main thread, before there is another. Raises RelayError.
@@ -109,7 +121,7 @@ def find_or_start(path: str, hold: Callable[[socket, int], NoReturn]) -> Wire:
     deadline = time.monotonic() + PATIENCE
     while True:
         try:
-            return find(path)
+            return find(path, wait_on)
         except Gone as error:
             if time.monotonic() > deadline:
                 raise RelayError("--share: the process that holds the shared hops does not answer") from error
