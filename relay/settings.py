@@ -260,8 +260,8 @@ class Query(Value):
         self._set(element=element, options=options, is_hop=is_hop, chosen=chosen)
 
     def argv(self) -> list[str]:
-        """The command."""
-        return ["ssh", "-G", "-T", *self.words()]
+        """The command. A hop has no session of its own (-N), as under `ssh -W`."""
+        return ["ssh", "-G", "-T", "-N", *self.words()]
 
     def words(self) -> list[str]:
         """The end of ssh's command line; the name stands behind `--` and has passed check_host."""
@@ -289,7 +289,7 @@ class Defaults:
 
     def begin(self) -> None:
         """It will be wanted."""
-        self._asked = self._asked or self._children.ask(["ssh", "-G", "-T", "-F", "none", "--", "default"])
+        self._asked = self._asked or self._children.ask(["ssh", "-G", "-T", "-N", "-F", "none", "--", "default"])
 
     def __call__(self) -> Settings:
         """The settings."""

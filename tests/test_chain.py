@@ -159,3 +159,10 @@ def test_a_later_hop_is_reached_through_the_hop_before_it(lab: Lab) -> None:
     lab.host("h2", ProxyJump="nowhere")
     assert lab.ssh("h1/h2/h3", WHERE).stdout == "h3\n"
     assert_travelled(lab, "h1", "h2", "h3")
+
+
+def test_a_hop_whose_ssh_would_go_to_the_background(lab: Lab) -> None:
+    """ssh itself refuses that without a command; a hop has none."""
+    lab.servers("h1", "h2")
+    lab.host("h1", ForkAfterAuthentication="yes")
+    assert lab.ssh("h1/h2", WHERE).stdout == "h2\n"
