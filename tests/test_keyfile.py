@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import subprocess
+import warnings
 from base64 import b64encode
 from pathlib import Path
 
 import paramiko
 import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import dsa
 from hypothesis import given
 from hypothesis import strategies as st
 from paramiko.message import Message
@@ -80,7 +83,19 @@ def test_ciphers(tmp_path: Path, cipher: str) -> None:
 def test_a_cipher_that_is_not_to_be_had(tmp_path: Path) -> None:
     file = read_private(str(keygen(tmp_path / "key", "-t", "ed25519", "-N", "open", "-Z", "aes128-ctr")))
     with pytest.raises(BadFile, match="encrypted with aes128-ctr; `ssh-keygen -p -f` on it would change that"):
-        file.unlock(b"open")
+        file.check()
+
+
+def test_a_key_of_an_old_type_is_no_matter_for_a_warning() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        key = dsa.generate_private_key(1024)
+        data = key.private_bytes(
+            serialization.Encoding.PEM, serialization.PrivateFormat.OpenSSH, serialization.NoEncryption()
+        )
+        warnings.simplefilter("error")
+        with pytest.raises(BadFile, match="not supported"):
+            parse_private(data).unlock()
 
 
 @pytest.mark.parametrize(

@@ -238,6 +238,38 @@ def test_preferred_authentications(target: Lab) -> None:
     assert server.requests == ["none", "password"]
 
 
+@pytest.mark.parametrize("fault", ["permissions", "cipher"])
+def test_who_is_asked_in_the_place_of_a_key_is_told_why(target: Lab, fault: str) -> None:
+    """And not for the passphrase of one that it would not open."""
+    if fault == "cipher":
+        key = target.keygen("key", "ed25519", "-N", "opened", "-Z", "aes128-cbc")
+        why = "it is encrypted with aes128-cbc; `ssh-keygen -p -f` on it would change that"
+    else:
+        key = target.keygen("key")
+        key.chmod(0o644)
+        why = "permissions 0644 are too open: others can read it (chmod 600)"
+
+    def script(request: Request) -> list[bytes]:
+        if request.method == "publickey" and not request.fields.number(1):  # it would do
+            return [MORE + string(request.fields.string()) + string(request.fields.string())]
+        return [SUCCESS if request.method == "password" else failure("publickey", "password")]
+
+    scripted(target, "hb", script, keys="yes")
+    target.host("hb", IdentityFile=key)
+    with ssh(target, "hb/h2", "echo $SERVER") as terminal:
+        assert f"{why}\n" in terminal.expect("password: ")
+        assert "passphrase for" not in terminal.shown
+        terminal.type("secret\n")
+        terminal.ends_well("h2\n")
+
+
+@pytest.mark.parametrize("level", ["QUIET", "ERROR"])
+def test_a_banner_that_is_not_wanted(target: Lab, level: str) -> None:
+    scripted(target, "h1", lambda _: [SUCCESS], banner(b"welcome\n"))
+    target.host("h1", LogLevel=level)
+    assert target.ssh("h1/h2", "true").stderr == ""
+
+
 # Passphrases
 
 

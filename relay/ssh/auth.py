@@ -33,7 +33,8 @@ _SETTINGS = {
     "keyboard-interactive": "kbdinteractiveauthentication",
     "password": "passwordauthentication",
 }
-_SILENT = frozenset({"quiet", "fatal", "error"})  # LogLevels at which ssh shows no banner
+# LogLevels at which ssh shows no banner; `ssh -G` calls the first one by the second name (log.c).
+_SILENT = frozenset({"quiet", "silent", "fatal", "error"})
 _MOST_NAMED = 12  # keys that an error lists
 
 
@@ -141,7 +142,13 @@ class _Login:
         return "", self._dialogue.request("none")
 
     def _attempt(self, method: str) -> Answer | None:
-        """The answer to one attempt; None when there is nothing left to try by that method."""
+        """The answer to one attempt; None when there is nothing left to try by that method.
+
+        Who is asked in the place of a key is told what is wrong with that.
+        """
+        if method != "publickey" and self._progress.verbosity < 1:  # else it has been said
+            while self._keys.ignored:
+                self._progress.note(0, f"a key is ignored: {self._keys.ignored.pop(0)}")
         try:
             return self._attempts[method]()
         except NobodyToAsk as error:

@@ -8,6 +8,7 @@ for a passphrase, is decided elsewhere.
 from __future__ import annotations
 
 import os
+import warnings
 from binascii import Error as NotBase64
 from binascii import a2b_base64
 from typing import NamedTuple
@@ -23,6 +24,8 @@ from relay.pubkey import CERT_SUFFIX, BadKey, PublicKey, Reader, read_key, strin
 
 _MAGIC = b"openssh-key-v1\0"  # OpenSSH's PROTOCOL.key
 _LARGEST = 1 << 20  # bytes of a key file; sshbuf-io.c and authfile.c have such a limit, too
+# What `cryptography` decrypts of what OpenSSH encrypts its files with.
+_CIPHERS = frozenset({"aes256-ctr", "aes256-cbc", "aes256-gcm@openssh.com"})
 _RSA_HASHES: dict[str, type[hashes.HashAlgorithm]] = {  # RFC 4253 section 6.6, RFC 8332
     "ssh-rsa": hashes.SHA1,
     "rsa-sha2-256": hashes.SHA256,
@@ -81,17 +84,21 @@ class PrivateFile(NamedTuple):
     public: PublicKey | None
     cipher: str
 
+    def check(self) -> None:
+        """Raise BadFile when no passphrase would help."""
+        if self.encrypted and self.cipher and self.cipher not in _CIPHERS:
+            raise BadFile(f"it is encrypted with {self.cipher}; `ssh-keygen -p -f` on it would change that")
+
     def unlock(self, passphrase: bytes | None = None) -> PrivateKey:
         """The key inside; passphrase: None for a file without one. Raises WrongPassphrase and BadFile."""
+        self.check()
         ssh = b"-----BEGIN OPENSSH" in self.data
         load = serialization.load_ssh_private_key if ssh else serialization.load_pem_private_key
         try:
-            return PrivateKey(load(self.data, passphrase))
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of a key of an old type, which is of no use anyway
+                return PrivateKey(load(self.data, passphrase))
         except UnsupportedAlgorithm as error:
-            if self.encrypted and ssh:
-                raise BadFile(
-                    f"it is encrypted with {self.cipher}; `ssh-keygen -p -f` on it would change that"
-                ) from error
             raise BadFile("a key of this type or encryption is not supported") from error
         except (ValueError, TypeError, InvalidTag) as error:
             # cryptography tells a wrong passphrase from a broken file only by its words.

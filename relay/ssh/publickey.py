@@ -42,8 +42,9 @@ class Unusable(Exception):
 class PublicKeys:
     """The keys for one hop, offered one at a time.
 
-    offered: those that the server has been asked about. problems: what kept
-    others from being offered or from signing. Both in words.
+    offered: those that the server has been asked about. ignored: the others,
+    and what kept them from being offered or from signing. problems: those,
+    and what else did not do. All in words.
     """
 
     def __init__(
@@ -56,6 +57,7 @@ class PublicKeys:
     ) -> None:
         self.offered: list[str] = []
         self.problems: list[str] = []
+        self.ignored: list[str] = []
         self._dialogue = dialogue
         self._settings = settings
         self._progress = progress
@@ -97,7 +99,7 @@ class PublicKeys:
             try:
                 answer = self._try(identity)
             except Unusable as error:
-                self._problem(f"{identity}: {error}")
+                self._ignore(f"{identity}: {error}")
                 continue
             if answer is not None:
                 return answer
@@ -106,6 +108,10 @@ class PublicKeys:
     def _problem(self, text: str) -> None:
         self.problems.append(text)
         self._progress.note(1, text)
+
+    def _ignore(self, text: str) -> None:
+        self.ignored.append(text)
+        self._problem(text)
 
     def _prepare(self) -> list[Identity]:
         """What there is to offer, in order."""
@@ -121,7 +127,7 @@ class PublicKeys:
                 self.close()
         found = gather(self._settings, held)
         for problem in found.problems:
-            self._problem(problem)
+            self._ignore(problem)
         return found.identities
 
     def _algorithm(self, public: PublicKey) -> str:
