@@ -263,6 +263,29 @@ def test_who_is_asked_in_the_place_of_a_key_is_told_why(target: Lab, fault: str)
         terminal.ends_well("h2\n")
 
 
+@pytest.mark.parametrize("keys", [True, False])
+def test_where_no_key_is_wanted_nothing_is_said_of_those_that_were_ignored(target: Lab, keys: bool) -> None:
+    """By who takes none, or has had one that would do."""
+    key = target.keygen("key")
+    key.chmod(0o644)
+    answers = {"publickey": failure("password", partial=True), "password": SUCCESS}
+    scripted(target, "hb", lambda request: [answers.get(request.method, failure("password"))], keys="yes")
+    target.host("hb", IdentityFile=f"{target.identity if keys else key}\n    IdentityFile {key}")
+    with ssh(target, "hb/h2", "echo $SERVER") as terminal:
+        terminal.answer("password: ", "secret")
+        terminal.ends_well("h2\n")
+        assert "0644" not in terminal.shown
+
+
+def test_a_key_that_was_ignored_is_told_of_once(target: Lab) -> None:
+    key = target.keygen("key")
+    key.chmod(0o644)
+    scripted(target, "hb", lambda _: [failure("publickey", "password")], keys="yes")
+    target.host("hb", IdentityFile=key)
+    done = target.pyrelay("hb/h2", stdin=None)
+    assert done.stderr.count("permissions 0644") == 1
+
+
 @pytest.mark.parametrize("level", ["QUIET", "ERROR"])
 def test_a_banner_that_is_not_wanted(target: Lab, level: str) -> None:
     scripted(target, "h1", lambda _: [SUCCESS], banner(b"welcome\n"))

@@ -87,6 +87,7 @@ class _Login:
             self._unasked = NobodyToAsk("BatchMode")
             for name in ("keyboard-interactive", "password"):
                 del self._attempts[name]
+        self._told: list[str] = []  # of keys that were ignored
         self._taken: tuple[str, ...] = ()  # the methods that the server takes, as it said last
         self._granted: list[str] = []  # those it has granted, which were not enough
 
@@ -146,14 +147,21 @@ class _Login:
 
         Who is asked in the place of a key is told what is wrong with that.
         """
-        if method != "publickey" and self._progress.verbosity < 1:  # else it has been said
-            while self._keys.ignored:
-                self._progress.note(0, f"a key is ignored: {self._keys.ignored.pop(0)}")
+        if method != "publickey" and "publickey" in self._in_order():
+            self._tell_of_keys()
         try:
             return self._attempts[method]()
         except NobodyToAsk as error:
             self._unasked = error
             return None
+
+    def _tell_of_keys(self) -> None:
+        """Say which keys were ignored, and why; under -v it has been said."""
+        for text in self._keys.ignored:
+            if text not in self._told:
+                self._told.append(text)
+                if self._progress.verbosity < 1:
+                    self._progress.note(0, f"a key is ignored: {text}")
 
     def _in_order(self) -> list[str]:
         """The methods that the server takes and ssh_config allows, in the order of PreferredAuthentications.
@@ -180,8 +188,9 @@ class _Login:
     def _refused(self) -> RelayError:
         """The server has refused all there was to try."""
         hint = ""
-        if self._keys.problems:
-            hint = self._keys.problems[0]
+        problems = [text for text in self._keys.problems if text not in self._told]
+        if problems and "publickey" in self._in_order():
+            hint = problems[0]
         elif self._unasked is not None:
             hint = self._unasked.hint
         elif "publickey" in self._in_order() and not self._keys.offered:

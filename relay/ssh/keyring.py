@@ -43,7 +43,6 @@ class Keyring:
         """The key in a file, with a person's help if it is encrypted."""
         if not private.encrypted:
             return private.unlock()
-        private.check()
         for _ in range(tries):
             answer = self._prompt.ask(f"passphrase for key '{path}' ({who}): ")
             if not answer:
