@@ -99,8 +99,9 @@ def _argv(settings: HopSettings, host: str, port: int, address: str, mark: str) 
         "PermitLocalCommand": "yes",
         "LocalCommand": f"echo {mark}",
     }
-    if settings.yes("stdinnull"):  # an old ssh knows no such option, and does not print it
-        options["StdinNull"] = "no"
+    for name in ("StdinNull", "ForkAfterAuthentication"):
+        if settings.yes(name.lower()):  # an old ssh knows no such option, and does not print it
+            options[name] = "no"
     words = [word for name, value in options.items() for word in ("-o", f"{name}={value}")]
     target = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     return ["ssh", *words, "-W", target, *settings.words]
@@ -144,6 +145,8 @@ class SshStream(ChildSocket):
         if check is not None:
             check()
         status = self.status()
+        if status is not None and status < 0:
+            return RelayError(f"ssh, which carries this hop, was killed by signal {-status}", place=self._place)
         ended = "ended" if status is None else f"ended with status {status}"
         why = "LogLevel QUIET keeps it from saying why" if self.is_quiet else "it says why itself"
         return RelayError(f"ssh, which carries this hop, {ended}; {why}", hint=self.hint, place=self._place)

@@ -310,6 +310,15 @@ def test_a_hop_that_it_carries_and_that_denies_forwarding(lab: Lab, netcat: bool
     assert ("hint: if it would not forward: --netcat has no effect on a hop that ssh carries\n" in said) == netcat
 
 
+def test_a_hop_whose_ssh_would_go_to_the_background_fails_all_the_same(lab: Lab) -> None:
+    chain_with(lab, "h1")
+    lab.host("h1", ForkAfterAuthentication="yes")
+    lab.closed("h3")
+    done = lab.pyrelay("h1/h3", stdin=None)
+    assert done.returncode == 1
+    assert "connect failed: Connection refused" in done.stderr
+
+
 def test_what_ssh_does_not_say(lab: Lab) -> None:
     chain_with(lab, "h1")
     lab.host("h1", LogLevel="QUIET")
