@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from typing import NoReturn
 
+    from relay.children import Children
     from relay.options import Options
     from relay.progress import Progress
     from relay.route import Route
@@ -107,7 +108,7 @@ def relay(chosen: Options, parent: int, argv: Sequence[str], called: Wire | None
     def wait_on() -> bool:
         return progress.remaining() > 0 and not guard.has_left(STDOUT, parent)
 
-    share = _share(chosen, way, argv, called, progress, wait_on=wait_on)
+    share = _share(chosen, way, argv, called, progress, children=children, wait_on=wait_on)
 
     from relay import dial, pump  # noqa: PLC0415
     from relay.prompt import Prompt  # noqa: PLC0415
@@ -158,18 +159,23 @@ def _share(
     called: Wire | None,
     progress: Progress,
     *,
+    children: Children,
     wait_on: Callable[[], bool],
 ) -> Share | None:
     """Who has the hops of a route, where they are to be shared; a holder that was called in vain is left alone.
 
     A terminal is not lent: the holder belongs to none, and would go on reading it when we are stopped.
-    wait_on: whether a holder that does not answer is to be waited for.
+    wait_on: whether a holder that does not answer is to be waited for. children: end when it is not there.
     """
     if chosen.share is not None and way.hops and chosen.engine != "ssh":
         if not (os.isatty(STDIN) or os.isatty(STDOUT)):
             from relay.share.client import Share  # noqa: PLC0415  (few need it)
 
-            return Share(argv, chosen, os.environ, called, wait_on=wait_on)
+            try:
+                return Share(argv, chosen, os.environ, called, wait_on=wait_on)
+            except RelayError:
+                children.end()
+                raise
         progress.note(1, "not shared: a terminal is stdin or stdout")
     if called is not None:
         called.close()

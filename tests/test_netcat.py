@@ -290,20 +290,23 @@ def test_what_stands_before_an_ident_in_its_line_is_no_reason_to_wait(lab: Lab) 
 def test_a_shared_hop_that_runs_no_more_commands_is_no_hop_for_all(lab: Lab) -> None:
     """Who comes last has a hop of its own, as with a ControlMaster."""
     lab.server("h1", extra="AllowTcpForwarding no\nMaxSessions 1")
-    lab.server("h2")
+    lab.servers("h2", "h3")
     lab.options += ["--share", "10m", "--netcat"]
     with lab.start("ssh", "-F", lab.write_config(), "h1/h2", "echo up; cat", stdin=subprocess.PIPE) as first:
         assert first.stdout is not None
         assert first.stdout.readline() == b"up\n"
         assert lab.ssh("h1/h2", "echo $SERVER").stdout == "h2\n"
-        assert len(lab["h1"].logins()) == 2
+        assert lab.ssh("h1/h3/h2", "echo $SERVER").stdout == "h2\n"  # (a hop is what cannot be reached)
+        assert len(lab["h1"].logins()) == 3
         first.communicate()
 
 
 def test_a_shared_hop_that_runs_none_is_not_logged_in_to_again(lab: Lab) -> None:
     lab.server("h1", extra="AllowTcpForwarding no\nMaxSessions 0")
     lab.server("h2")
-    assert "neither forwards nor runs" in lab.pyrelay("--share", "1s", "--netcat", "h1/h2").stderr
+    config = lab.write_config()
+    for each in [lab.start(lab.program, "-F", config, "--share", "10s", "--netcat", "h1/h2") for _ in range(4)]:
+        assert b"neither forwards nor runs" in each.communicate(timeout=60)[1]
     assert len(lab["h1"].logins()) == 1
 
 

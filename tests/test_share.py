@@ -595,8 +595,17 @@ def test_a_holder_that_is_stopped_is_not_waited_for_for_ever(shared: Lab) -> Non
 def test_a_holder_that_is_stopped_is_not_waited_for_after_the_deadline(shared: Lab) -> None:
     assert shared.ssh("h1/h3", "echo $SERVER").stdout == "h3\n"
     os.kill(holder(shared), signal.SIGSTOP)
+    shared.head = 'Match host h1 exec "sleep 100"'
     done = shared.pyrelay("-w", "1", "h1/h3", stdin=None)
     assert (done.returncode, done.stderr) == (1, STOPPED)
+    until(lambda: len(shared.processes()) == 1, "only the holder to be left")
+
+
+def test_nor_is_one_that_is_about_to_end(shared: Lab) -> None:
+    assert shared.ssh("h1/h3", "echo $SERVER").stdout == "h3\n"
+    (shared.home / ".ssh" / "pyrelay" / f"{__version__}.sock").unlink()
+    program(shared, "from relay.share import place", "place.PATIENCE = 600.0")
+    assert shared.pyrelay("-w", "1", "h1/h3").stderr == STOPPED
 
 
 def test_nor_when_ssh_has_gone(shared: Lab) -> None:

@@ -68,6 +68,7 @@ class Ahead:
         try:
             if self.hop.session is not None:
                 stream = self.hop.session.forward(*self.to, self._words, self._netcat)
+                self.hop.has_led = True
                 with self._lock:
                     self._stream = stream
                     if self._dropped:

@@ -224,7 +224,7 @@ class LentStream(socket):
     def check(self) -> None:
         """Raise RelayError when the stream has ended in no good order. For who has found its end."""
         try:
-            while not self._over and select.select([self._wire.socket], [], [], LAST_WORDS)[0]:
+            while not self._over and self._wire.has_come(LAST_WORDS):
                 self._over = _hear(self._wire, self._progress) == "ended"
         except (Ended, BadMessage) as error:
             raise _holder_gone() from error

@@ -42,7 +42,8 @@ class SharedHop:
     outer: the hop that it is reached through. children: the programs that
     carry it, which end with it. session: None until somebody has logged in.
     relays: that go through it now. moved: bytes of those that have ended.
-    retired: it serves whom it serves, and nobody else.
+    retired: it serves whom it serves, and nobody else. has_led: it has opened
+    a channel.
     """
 
     def __init__(self, key: str, name: str, outer: SharedHop | None, children: Children) -> None:
@@ -55,6 +56,7 @@ class SharedHop:
         self.relays = 0
         self.moved = 0
         self.retired = False
+        self.has_led = False
         self.expires = 0.0  # monotonic; when it is to be closed unless it is used
         self._turn = threading.Condition()
         self._entering = False

@@ -192,8 +192,9 @@ class Job:
         try:
             return self._open()
         except NoRoom as error:
-            if self.held[-1].relays > 1:
-                raise Unserved(error.cause) from error  # the others have taken it all
+            full = [hop for hop in self.held if hop.session is not None and hop.session.place == error.place]
+            if any(hop.has_led for hop in full):
+                raise Unserved(error.cause) from error  # others have it all
             raise
         except RelayError as error:
             raise error.at(self._progress.place) from error.__cause__
@@ -361,7 +362,9 @@ class Job:
         if hop is None or hop.session is None:
             raise Abandoned("the hop before was left")
         netcat = self._options.netcat_for(hop.name)
-        return hop.session.forward(to.hostname, to.port, self._progress, netcat, self._progress.left() + GRACE)
+        stream = hop.session.forward(to.hostname, to.port, self._progress, netcat, self._progress.left() + GRACE)
+        hop.has_led = True
+        return stream
 
     def _keys(self) -> list[str]:
         """What the hops are known by."""

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import fcntl
 import os
-import select
 import stat
 import sys
 import time
@@ -92,7 +91,7 @@ def welcomed(wire: Wire, wait_on: Callable[[], bool]) -> Wire:
     """
     until = time.monotonic() + SILENCE
     try:
-        while not select.select([wire.socket], [], [], LOOK_ROUND)[0]:
+        while not wire.has_come(LOOK_ROUND):
             if time.monotonic() > until or not wait_on():
                 raise TimeoutError
         kind, _ = wire.receive()
@@ -123,7 +122,7 @@ def find_or_start(path: str, hold: Callable[[socket, int], NoReturn], wait_on: C
         try:
             return find(path, wait_on)
         except Gone as error:
-            if time.monotonic() > deadline:
+            if time.monotonic() > deadline or not wait_on():
                 raise RelayError("--share: the process that holds the shared hops does not answer") from error
         lock = _take_lock(path)
         if lock is None:

@@ -12,6 +12,7 @@ bytes give a message or BadMessage.
 from __future__ import annotations
 
 import os
+import select
 import sys
 from _socket import CMSG_SPACE, SCM_RIGHTS, SOL_SOCKET
 from _thread import allocate_lock
@@ -94,6 +95,12 @@ class Wire:
                 self._cut_off = False
         except OSError as error:
             raise Ended from error
+
+    def has_come(self, seconds: float) -> bool:
+        """Whether something has come, be it the end, within so long."""
+        look = select.poll()
+        look.register(self.socket, select.POLLIN)
+        return bool(look.poll(seconds * 1000))
 
     def receive(self) -> tuple[str, list[bytes]]:
         """The next message: its kind and its other fields. Raises Ended and BadMessage."""
