@@ -82,8 +82,11 @@ def test_ciphers(tmp_path: Path, cipher: str) -> None:
 
 def test_a_cipher_that_is_not_to_be_had(tmp_path: Path) -> None:
     file = read_private(str(keygen(tmp_path / "key", "-t", "ed25519", "-N", "open", "-Z", "aes128-ctr")))
-    with pytest.raises(BadFile, match="encrypted with aes128-ctr; `ssh-keygen -p -f` on it would change that"):
+    words = "encrypted with aes128-ctr; `ssh-keygen -p -f` on it would change that"
+    with pytest.raises(BadFile, match=words):
         file.check()
+    with pytest.raises(BadFile, match=words):
+        file.unlock(b"open")
 
 
 def test_a_key_of_an_old_type_is_no_matter_for_a_warning() -> None:

@@ -174,6 +174,11 @@ def _read(path: str, must_exist: bool) -> _File:
     public = only_public or (private and private.public) or read_public(f"{path}.pub")
     if public is not None and public.plain.startswith("sk-"):
         private, problem = None, "a security key signs through the agent only; `ssh-add` adds it"
+    elif private is not None:
+        try:
+            private.check()
+        except BadFile as error:  # nobody is asked for its passphrase; its public half names a key of the agent's
+            private, problem = None, str(error)
     return _File(path, public, private, problem)
 
 

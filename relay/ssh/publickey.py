@@ -153,11 +153,6 @@ class PublicKeys:
 
     def _try(self, identity: Identity) -> Answer | None:
         """Ask the server about a key, sign, and have the answer. Raises Unusable."""
-        if identity.agent is None and identity.private is not None:
-            try:
-                identity.private.check()
-            except BadFile as error:
-                raise Unusable(str(error)) from error
         public = identity.public
         if public is None:  # then nothing can be asked: the passphrase comes first
             public = self._unlock(identity).public
