@@ -39,7 +39,6 @@ _FETCH = (
     "c.connect_ex(sys.argv[1].replace(chr(64),chr(0),1))and sys.exit(1);"  # whoever had it has left
     "s.socket(s.AF_UNIX,s.SOCK_STREAM,0,1).sendmsg([bytes(1)],c.recvmsg(1,64)[1])"
 )
-_QUIET = frozenset({"quiet", "silent"})  # a LogLevel, and what `ssh -G` calls it (log.c)
 _NOISE = 65536  # bytes that the start-up files of a shell may say before our line
 
 
@@ -73,7 +72,7 @@ class OpensshHop:
             with theirs:
                 child = self._children.connect(argv, theirs)
             stream = SshStream(ours, child, counter.under, self.place)
-            stream.is_quiet = self._settings.get("loglevel").lower() in _QUIET
+            stream.is_quiet = self._settings.log_level == "quiet"
             counter.serve(stream)
         stream.skip_to(mark)
         if netcat is not None:

@@ -85,6 +85,12 @@ class HopSettings:
         """Whether a keyword is on; `ssh -G` prints some as yes and some as true."""
         return self.get(key) in {"yes", "true"}
 
+    @property
+    def log_level(self) -> str:
+        """LogLevel in lower case, by the names of ssh_config(5): `ssh -G` calls quiet SILENT (log.c)."""
+        level = self.get("loglevel").lower()
+        return "quiet" if level == "silent" else level
+
     def seconds(self, key: str, default: float = 0.0) -> float:
         """A time in seconds (`ssh -G` prints seconds); default when it is not set ("none")."""
         return float(self.number(key)) if self.get(key)[:1].isdigit() else default

@@ -33,8 +33,7 @@ _SETTINGS = {
     "keyboard-interactive": "kbdinteractiveauthentication",
     "password": "passwordauthentication",
 }
-# LogLevels at which ssh shows no banner; `ssh -G` calls the first one by the second name (log.c).
-_SILENT = frozenset({"quiet", "silent", "fatal", "error"})
+_SILENT = frozenset({"quiet", "fatal", "error"})  # LogLevels at which ssh shows no banner
 _MOST_NAMED = 12  # keys that an error lists
 
 
@@ -178,7 +177,7 @@ class _Login:
 
     def _show_banner(self, line: str) -> None:
         """A line of the server's banner, for a person; -q and a low LogLevel silence it (input_userauth_banner)."""
-        if self._settings.get("loglevel").lower() in _SILENT:
+        if self._settings.log_level in _SILENT:
             return
         if not self._banner_begun:
             self._banner_begun = True
