@@ -22,6 +22,7 @@ from hypothesis import strategies as st
 from lab import ROOT, SCRIPT, Lab
 from peers import LOOPBACK, Listener, missing, until
 from terminal import Terminal
+from test_engine import LACKS, chain_with
 from test_login_asked import passwords, scripted
 
 from relay import __version__
@@ -30,7 +31,6 @@ from relay.share.wire import BadMessage, Ended, Wire, pack, unpack
 
 AGAIN = ("--share", "10m")
 STOPPED = "pyrelay: --share: the process that holds the shared hops does not answer\n"
-LACKING = "chacha20-poly1305@openssh.com"  # a cipher that paramiko lacks
 
 
 @pytest.fixture
@@ -145,28 +145,25 @@ def test_a_first_hop_that_ssh_must_carry_is_not_shared(shared: Lab) -> None:
     assert "not shared: PKCS11Provider\n" in done.stderr
 
 
+def lending(lab: Lab) -> Lab:
+    """Servers of which the second is for ssh, as only the key exchange shows."""
+    chain_with(lab, "h2").options += AGAIN
+    return lab
+
+
 @pytest.mark.parametrize("known", [True, False])
 def test_those_before_a_hop_that_ssh_must_carry_are_shared(lab: Lab, known: bool) -> None:
     """Whether ssh_config says so, or only the key exchange shows it."""
-    lab.servers("h1", "h3")
-    lab.server("h2", extra=f"Ciphers {LACKING}")
-    lab.options += AGAIN
+    lending(lab)
     if known:
-        lab.host("h2", Ciphers=LACKING)
+        keyword, cipher = LACKS.split()
+        lab.host("h2", **{keyword: cipher})
     for _ in range(2):
         assert lab.ssh("h1/h2/h3", "echo $SERVER").stdout == "h3\n"
     assert logins(lab) == [1, 2, 2]
     done = lab.pyrelay(*AGAIN, "-v", f"h1/h2/{LOOPBACK}:{lab['h3'].port}")
     assert "pyrelay: hop 2 of 2 (h2): carried by ssh (no" in done.stderr
     assert done.stdout.startswith("SSH-2.0-")
-
-
-def lending(lab: Lab, *options: str) -> Lab:
-    """Servers of which the second is for ssh."""
-    lab.servers("h1", "h3")
-    lab.server("h2", extra=f"Ciphers {LACKING}")
-    lab.options += [*AGAIN, *options]
-    return lab
 
 
 def test_a_hop_that_ssh_carries_is_none_of_the_shared_ones(lab: Lab) -> None:

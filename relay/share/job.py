@@ -242,8 +242,7 @@ class Job:
                         raise
                     self.leads_to, self.unserved = number, error.cause
                     for failed in self.held[number:]:
-                        self.held.remove(failed)
-                        self._hops.let_go([failed], 0)
+                        self._leave(failed)
                     break
         finally:
             self._hops.let_go(before, self.linger)
@@ -313,8 +312,7 @@ class Job:
             else:
                 self._progress.note(1, "the shared hop is dead: a new one is made")
                 self._hops.retire(hop)
-            self.held.remove(hop)
-            self._hops.let_go([hop], 0)
+            self._leave(hop)
 
     def _is_own(self, error: RelayError) -> bool:
         """Whether a login failed by what is this relay's alone: its deadline, or that nobody sits there who answers."""
@@ -324,6 +322,11 @@ class Job:
         hop = self._hops.hold(name, lambda: SharedHop(name, settings.name, outer, self._children()))
         self.held.append(hop)
         return hop
+
+    def _leave(self, hop: SharedHop) -> None:
+        """One that is of no use is not kept for it."""
+        self.held.remove(hop)
+        self._hops.let_go([hop], 0)
 
     def _log_in(self, hop: SharedHop, settings: HopSettings) -> Session:
         """A session of a hop, which the loop drives from now on. Raises RelayError, Abandoned if the relay has gone."""
