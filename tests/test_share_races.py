@@ -95,7 +95,7 @@ def start(lab: Lab, route: str, port: int) -> subprocess.Popen[bytes]:
 class Relays:
     """Relays that come and transfer, some of which are killed, from threads of their own.
 
-    faults: what should not have been. disturbed: how often something was begun or done to a holder.
+    faults: what should not have been. disturbed: how often something was begun or done to a holder; odd meanwhile.
     """
 
     def __init__(self, lab: Lab, port: int) -> None:
@@ -123,7 +123,8 @@ class Relays:
             killer.cancel()
         if not DATA.startswith(out):
             self.faults.append(f"wrong bytes ({seed})")
-        if (out != DATA or process.returncode) and not killed and before == self.disturbed:
+        undisturbed = not killed and before % 2 == 0 and before == self.disturbed
+        if (out != DATA or process.returncode) and undisturbed:
             self.faults.append(f"{len(out)} bytes, status {process.returncode} ({seed}): {said.decode()}")
 
     def disturb(self, what: str) -> None:
