@@ -681,6 +681,8 @@ def test_what_is_left_over_is_replaced(shared: Lab, before: str) -> None:
 
 # -O
 
+CLOSED = "the shared hops were closed (-O exit)\n"
+
 
 def test_list_check_stop_and_exit(shared: Lab) -> None:
     for name in ("list", "check", "stop", "exit"):
@@ -701,7 +703,7 @@ def test_list_check_stop_and_exit(shared: Lab) -> None:
     assert logins(shared)[:2] == [2, 2]
     assert control(shared, "exit") == "Exit request sent.\n"
     assert other.status() == 1
-    assert other.said() == "pyrelay: the shared hops were closed (-O exit)\n"
+    assert other.said() == f"pyrelay: {CLOSED}"
     ends.send(b"on")
     assert ends.far_receive(2) == b"on"
     ends.end()
@@ -710,6 +712,25 @@ def test_list_check_stop_and_exit(shared: Lab) -> None:
     ends.close()
     other.close()
     assert shared.remaining(SOON) == {}
+
+
+def test_exit_is_told_to_who_waits_for_a_login(shared: Lab) -> None:
+    silent = shared.silent("mute")
+    waiting = shared.start(shared.program, "-F", shared.write_config(), *AGAIN, "mute/h3")
+    assert silent.reached.wait(SOON)
+    control(shared, "exit")
+    assert waiting.communicate(timeout=SOON)[1].decode() == f"pyrelay: hop 1 of 1 (mute): {CLOSED}"
+    assert waiting.returncode == 1
+    assert shared.remaining(SOON) == {}
+
+
+def test_exit_is_told_to_a_relay_without_gcm(lab: Lab) -> None:
+    lab.server("h1", Ciphers="aes128-ctr")
+    ends = under_way(relay(lab))
+    control(lab, "exit")
+    assert (ends.status(), ends.said()) == (1, f"pyrelay: {CLOSED}")
+    ends.close()
+    assert lab.remaining(SOON) == {}
 
 
 # Long

@@ -63,6 +63,7 @@ class Holder:
         self._carriers: dict[Connection, Carrier] = {}
         self._requests = 0
         self._jobs: dict[Job, Wire] = {}  # under way
+        self._callers: set[Wire] = set()  # the relays whose requests, or bytes, a thread sees to
         self._looking: TimerHandle | None = None
         self._timer: TimerHandle | None = None
         self._ending: list[threading.Thread] = []
@@ -114,12 +115,14 @@ class Holder:
             wire.send("welcome")
             kind, fields = wire.receive()
             if kind == "call":
+                self._callers.add(wire)
                 handed = self._open(wire, fields)
             else:
                 control.answer(self, wire, kind)
         except (Ended, BadMessage):
             pass
         finally:
+            self._callers.discard(wire)
             if not handed:
                 wire.close()
             self.loop.call_soon_threadsafe(self._request_is_done)
@@ -297,8 +300,11 @@ class Holder:
 
     def _exit(self) -> None:
         self._stop()
+        closed = RelayError("the shared hops were closed (-O exit)")
+        for wire in list(self._callers):
+            tell_end(wire, closed)
         for served in list(self.relays):
-            served.finish_with(RelayError("the shared hops were closed (-O exit)"))
+            served.finish_with(closed)
         for hop in reversed(self.hops.all()):
             self._close(hop)
         self.loop.call_soon(self.loop.stop)
