@@ -66,13 +66,11 @@ class Ahead:
 
     def _open(self) -> None:
         try:
-            if self.hop.session is not None:
-                stream = self.hop.session.forward(*self.to, self._words, self._netcat)
-                self.hop.has_led = True
-                with self._lock:
-                    self._stream = stream
-                    if self._dropped:
-                        stream.close()
+            stream = self.hop.forward(*self.to, self._words, self._netcat)
+            with self._lock:
+                self._stream = stream
+                if self._dropped:
+                    stream.close()
         except RelayError as error:
             self._error = error
         finally:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from relay.children import Children
     from relay.progress import Progress
     from relay.settings import HopSettings
+    from relay.ssh.channel import ChannelStream
     from relay.ssh.session import Session
 
 QUIET = 10.0  # seconds without a packet, after which a hop is asked for a sign of life before it is used
@@ -109,6 +110,16 @@ class SharedHop:
             with self._turn:
                 self._entering = False
                 self._turn.notify_all()
+
+    def forward(
+        self, host: str, port: int, progress: Progress, netcat: str | None, limit: float | None = None
+    ) -> ChannelStream:
+        """A channel from it, as Session.forward has it. Raises RelayError."""
+        if self.session is None:
+            raise Abandoned("the hop before was left")
+        stream = self.session.forward(host, port, progress, netcat, limit)
+        self.has_led = True
+        return stream
 
     def give_up(self) -> None:
         """Who logs in has gone: nobody is to wait for that. From any thread."""

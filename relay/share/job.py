@@ -360,14 +360,10 @@ class Job:
         self._adopt(session)
         return session
 
-    def _forward(self, hop: SharedHop | None, to: HopSettings) -> ChannelStream:
+    def _forward(self, hop: SharedHop, to: HopSettings) -> ChannelStream:
         """A channel from a hop to what follows it."""
-        if hop is None or hop.session is None:
-            raise Abandoned("the hop before was left")
         netcat = self._options.netcat_for(hop.name)
-        stream = hop.session.forward(to.hostname, to.port, self._progress, netcat, self._progress.left() + GRACE)
-        hop.has_led = True
-        return stream
+        return hop.forward(to.hostname, to.port, self._progress, netcat, self._progress.left() + GRACE)
 
     def _keys(self) -> list[str]:
         """What the hops are known by."""
