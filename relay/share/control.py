@@ -29,7 +29,9 @@ def command(name: str, environ: Mapping[str, str]) -> str:
         raise RelayError("no hops are shared") from None
     try:
         wire.send(name)
-        _, fields = wire.receive()
+        kind, fields = wire.receive()
+        if kind != "lines":  # it was told to exit before it came to this
+            raise Ended
     except Ended as error:
         raise RelayError("the process that holds the shared hops does not answer") from error
     finally:

@@ -61,9 +61,8 @@ class Holder:
         self._lock = lock
         self._path = path
         self._carriers: dict[Connection, Carrier] = {}
-        self._requests = 0
+        self._requests: set[Wire] = set()  # that a thread sees to; it moves the bytes of some relays, too
         self._jobs: dict[Job, Wire] = {}  # under way
-        self._callers: set[Wire] = set()  # the relays whose requests, or bytes, a thread sees to
         self._looking: TimerHandle | None = None
         self._timer: TimerHandle | None = None
         self._ending: list[threading.Thread] = []
@@ -97,12 +96,13 @@ class Holder:
         if place.peer_uid(sock) != os.geteuid():
             sock.close()
             return
-        self._requests += 1
+        wire = Wire(sock)
+        self._requests.add(wire)
         try:
-            threading.Thread(target=self._serve, args=(Wire(sock),), daemon=True).start()
+            threading.Thread(target=self._serve, args=(wire,), daemon=True).start()
         except RuntimeError:  # there are as many as may be
-            sock.close()
-            self._requests -= 1
+            self._requests.remove(wire)
+            wire.close()
 
     def _listen_again(self) -> None:
         if self._listening:
@@ -115,20 +115,18 @@ class Holder:
             wire.send("welcome")
             kind, fields = wire.receive()
             if kind == "call":
-                self._callers.add(wire)
                 handed = self._open(wire, fields)
             else:
                 control.answer(self, wire, kind)
         except (Ended, BadMessage):
             pass
         finally:
-            self._callers.discard(wire)
             if not handed:
                 wire.close()
-            self.loop.call_soon_threadsafe(self._request_is_done)
+            self.loop.call_soon_threadsafe(self._request_is_done, wire)
 
-    def _request_is_done(self) -> None:
-        self._requests -= 1
+    def _request_is_done(self, wire: Wire) -> None:
+        self._requests.remove(wire)
         self._look_round()
 
     def _open(self, wire: Wire, fields: Sequence[bytes]) -> bool:
@@ -301,7 +299,7 @@ class Holder:
     def _exit(self) -> None:
         self._stop()
         closed = RelayError("the shared hops were closed (-O exit)")
-        for wire in list(self._callers):
+        for wire in self._requests:
             tell_end(wire, closed)
         for served in list(self.relays):
             served.finish_with(closed)
