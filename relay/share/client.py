@@ -9,7 +9,7 @@ from _socket import socket, socketpair
 from relay.errors import RelayError, TimedOut, Unserved
 from relay.prompt import Cancelled, NobodyToAsk
 from relay.share import call, place
-from relay.share.wire import BadMessage, Ended, pack, text
+from relay.share.wire import BadMessage, Ended, has_come, pack, text
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -224,7 +224,7 @@ class LentStream(socket):
     def check(self) -> None:
         """Raise RelayError when the stream has ended in no good order. For who has found its end."""
         try:
-            while not self._over and self._wire.has_come(LAST_WORDS):
+            while not self._over and has_come(self._wire.socket.fileno(), LAST_WORDS):
                 self._over = _hear(self._wire, self._progress) == "ended"
         except (Ended, BadMessage) as error:
             raise _holder_gone() from error

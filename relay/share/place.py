@@ -17,7 +17,7 @@ from _socket import AF_UNIX, SOL_SOCKET, socket
 
 from relay import __version__
 from relay.errors import RelayError, words
-from relay.share.wire import BadMessage, Ended, Wire
+from relay.share.wire import BadMessage, Ended, Wire, has_come
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -91,7 +91,7 @@ def welcomed(wire: Wire, wait_on: Callable[[], bool]) -> Wire:
     """
     until = time.monotonic() + SILENCE
     try:
-        while not wire.has_come(LOOK_ROUND):
+        while not has_come(wire.socket.fileno(), LOOK_ROUND):
             if time.monotonic() > until or not wait_on():
                 raise TimeoutError
         kind, _ = wire.receive()

@@ -14,7 +14,7 @@ from relay.bridge import LAST_WORDS, Bridge
 from relay.channels import ChannelRelay
 from relay.errors import RelayError
 from relay.pump import LINGER, Relay, SshGone
-from relay.share.wire import Ended
+from relay.share.wire import Ended, has_come
 from relay.way import CarriedWay, Stdio, Stream
 
 if TYPE_CHECKING:
@@ -253,7 +253,7 @@ class Served(ChannelRelay):
 
         def look() -> None:
             waits = self.out.open and self.out.waits_for == self.stdin.fd and self.out.moved == before
-            if waits and not has_something(self.stdin.fd):  # it may have been held up until just now
+            if waits and not has_come(self.stdin.fd, 0):  # it may have been held up until just now
                 self._target_has_gone = True
             else:
                 self._lingering = None
@@ -390,13 +390,6 @@ class _Stdout(Stdio):
         self._leave(self.fd)
         super().end()
         _tell(self._wire, "eof")
-
-
-def has_something(fd: int) -> bool:
-    """Whether there is something to read, be it the end."""
-    look = poll()
-    look.register(fd, POLLIN)
-    return bool(look.poll(0))
 
 
 def has_hung_up(fd: int) -> bool:

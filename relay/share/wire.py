@@ -69,6 +69,13 @@ def text(field: bytes) -> str:
     return field.decode(errors="surrogateescape")
 
 
+def has_come(fd: int, seconds: float) -> bool:
+    """Whether there is something to read, be it the end, within so long."""
+    look = select.poll()
+    look.register(fd, select.POLLIN)
+    return bool(look.poll(seconds * 1000))
+
+
 class Wire:
     """One side's end of the socket. fds: descriptors that have come and are nobody's yet."""
 
@@ -95,12 +102,6 @@ class Wire:
                 self._cut_off = False
         except OSError as error:
             raise Ended from error
-
-    def has_come(self, seconds: float) -> bool:
-        """Whether something has come, be it the end, within so long."""
-        look = select.poll()
-        look.register(self.socket, select.POLLIN)
-        return bool(look.poll(seconds * 1000))
 
     def receive(self) -> tuple[str, list[bytes]]:
         """The next message: its kind and its other fields. Raises Ended and BadMessage."""
