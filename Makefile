@@ -57,7 +57,7 @@ install: ## install under PREFIX (/usr/local), for a package under DESTDIR
 		$(PYTHON) -m venv --clear "$(DESTDIR)$(LIB)" && \
 		"$(DESTDIR)$(LIB)/bin/python" -m pip install --quiet --no-compile "$$build"; \
 		status=$$?; rm -rf "$$build"; exit $$status
-	"$(DESTDIR)$(LIB)/bin/python" -m pip uninstall --quiet --quiet --yes pip setuptools
+	"$(DESTDIR)$(LIB)/bin/python" -B -m pip uninstall --quiet --quiet --yes pip setuptools
 	@# What came along names DESTDIR; the one script that is wanted must not.
 	sed '/^command/d' "$(DESTDIR)$(LIB)/pyvenv.cfg" > "$(DESTDIR)$(LIB)/cfg" && mv "$(DESTDIR)$(LIB)/cfg" "$(DESTDIR)$(LIB)/pyvenv.cfg"
 	find "$(DESTDIR)$(LIB)/bin" -type f -exec rm {} +
@@ -65,7 +65,7 @@ install: ## install under PREFIX (/usr/local), for a package under DESTDIR
 		sed -e 's|@python@|$(LIB)/bin/python|' -e "s|@path@|['$(LIB)/lib/$$version/site-packages']|" pyrelay.in \
 		> "$(DESTDIR)$(LIB)/bin/pyrelay"
 	chmod 755 "$(DESTDIR)$(LIB)/bin/pyrelay"
-	"$(DESTDIR)$(LIB)/bin/python" -m compileall -q -s "$(DESTDIR)" "$(DESTDIR)$(LIB)/lib"
+	"$(DESTDIR)$(LIB)/bin/python" -m compileall -q -f -s "$(DESTDIR)" "$(DESTDIR)$(LIB)/lib"
 	mkdir -p "$(DESTDIR)$(PREFIX)/bin" "$(DESTDIR)$(MAN)"
 	ln -sf ../lib/pyrelay/bin/pyrelay "$(DESTDIR)$(PREFIX)/bin/pyrelay"
 	$(foreach page,$(wildcard man/*.1),install -m 644 $(page) "$(DESTDIR)$(MAN)/")

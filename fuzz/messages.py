@@ -20,10 +20,10 @@ import paramiko
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 with atheris.instrument_imports(include=["relay"]):
-    from relay.ssh.buffer import Buffer
-    from relay.ssh.connection import Connection
-    from relay.ssh.gcm import BadPacket, Opener, Sealer
-    from relay.ssh.link import Link
+    from relay.ssh.wire.buffer import Buffer
+    from relay.ssh.wire.connection import Connection
+    from relay.ssh.wire.gcm import BadPacket, Opener, Sealer
+    from relay.ssh.wire.link import Link
 
 KEY = AESGCM(bytes(16))
 IV = bytes(12)

@@ -15,8 +15,8 @@ import atheris
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 with atheris.instrument_imports(include=["relay"]):
-    from relay.ssh.buffer import Buffer
-    from relay.ssh.gcm import BadPacket, Opener, Sealer
+    from relay.ssh.wire.buffer import Buffer
+    from relay.ssh.wire.gcm import BadPacket, Opener, Sealer
 
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 

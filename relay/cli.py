@@ -13,13 +13,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from typing import NoReturn
 
-    from relay.children import Children
-    from relay.options import Options
-    from relay.progress import Progress
-    from relay.route import Route
-    from relay.settings import Lookup
+    from relay.config.settings import Lookup
+    from relay.run.children import Children
+    from relay.run.progress import Progress
     from relay.share.client import Share
     from relay.share.wire import Wire
+    from relay.spec.options import Options
+    from relay.spec.route import Route
 
 STDIN, STDOUT, STDERR = 0, 1, 2
 
@@ -48,7 +48,8 @@ def run(argv: Sequence[str]) -> int:
     verbosity = 0
     try:
         called = _call_holder(argv)
-        from relay import __version__, options  # noqa: PLC0415  (who is called imports its own share meanwhile)
+        from relay import __version__
+        from relay.spec import options  # who is called imports its own share meanwhile
 
         chosen = options.parse(argv)
         verbosity = chosen.verbosity
@@ -59,12 +60,12 @@ def run(argv: Sequence[str]) -> int:
             sys.stdout.write(f"pyrelay {__version__}\n")
             return 0
         if chosen.action == "known-hosts":
-            from relay import target_key  # noqa: PLC0415  (the relay has no use for it)
+            from relay.ssh.trust import target_key  # the relay has no use for it
 
             sys.stdout.buffer.write(target_key.lines(chosen))
             return 0
         if chosen.control:
-            from relay.share import control  # noqa: PLC0415
+            from relay.share import control
 
             sys.stdout.write(control.command(chosen.control, os.environ))
             return 0
@@ -79,8 +80,8 @@ def run(argv: Sequence[str]) -> int:
 
 def relay(chosen: Options, parent: int, argv: Sequence[str], called: Wire | None) -> int:
     """Options, route, stream, relay: the whole way of a run."""
-    from relay import route  # noqa: PLC0415  (see run)
-    from relay.progress import Progress  # noqa: PLC0415
+    from relay.run.progress import Progress
+    from relay.spec import route  # see run
 
     way = route.parse(chosen.destination, chosen.port, chosen.delimiters)
     if chosen.jump:
@@ -88,30 +89,31 @@ def relay(chosen: Options, parent: int, argv: Sequence[str], called: Wire | None
     progress = Progress(chosen.deadline, chosen.verbosity)
     helper = None
     if chosen.fdpass:
-        from relay import fdpass  # noqa: PLC0415
+        from relay.run import fdpass
 
         fdpass.check(STDOUT)
         if way.hops:
             helper = fdpass.fork(STDOUT)  # before there is a second thread
             parent = helper.parent
 
-    from relay.children import Children  # noqa: PLC0415  (a usage error needs none of what follows)
+    from relay.run.children import Children  # a usage error needs none of what follows
 
     children = Children()
     lookup: Lookup | None = None
     if way.hops:
-        from relay.settings import look_up  # noqa: PLC0415
+        from relay.config.settings import look_up
 
         lookup = look_up(way, chosen, children)  # ssh reads its files while we import what we need
-    from relay import guard  # noqa: PLC0415
+    from relay.run import guard
 
     def wait_on() -> bool:
         return progress.remaining() > 0 and not guard.has_left(STDOUT, parent)
 
     share = _share(chosen, way, argv, called, progress, children=children, wait_on=wait_on)
 
-    from relay import dial, pump  # noqa: PLC0415
-    from relay.prompt import Prompt  # noqa: PLC0415
+    from relay.dial import dial
+    from relay.pump import pump
+    from relay.run.prompt import Prompt
 
     prompt = Prompt(progress, children, batch=chosen.batch)
 
@@ -147,7 +149,7 @@ def _call_holder(argv: Sequence[str]) -> Wire | None:
     """Who shares its hops says so before all else: while we find out what we are to do, the channel is opened."""
     if not any(word.startswith("--share") for word in argv):
         return None
-    from relay.share import call  # noqa: PLC0415  (few need it)
+    from relay.share import call  # few need it
 
     return call.early(argv, os.environ)
 
@@ -169,7 +171,7 @@ def _share(
     """
     if chosen.share is not None and way.hops and chosen.engine != "ssh":
         if not (os.isatty(STDIN) or os.isatty(STDOUT)):
-            from relay.share.client import Share  # noqa: PLC0415  (few need it)
+            from relay.share.client import Share  # few need it
 
             try:
                 return Share(argv, chosen, os.environ, called, wait_on=wait_on)
@@ -186,7 +188,7 @@ def _report(error: RelayError, verbosity: int) -> None:
     """The message of an error, for a person; its traceback under -vv."""
     try:
         if verbosity >= 2:
-            import traceback  # noqa: PLC0415  (only here)
+            import traceback  # only here
 
             sys.stderr.write(plain("".join(traceback.format_exception(error.__cause__ or error))))
         sys.stderr.write(f"{error}\n")

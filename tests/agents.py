@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from peers import Listener, need
 
-from relay.pubkey import string
+from relay.ssh.pubkey import string
 
 if TYPE_CHECKING:
     from lab import Lab

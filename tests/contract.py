@@ -29,7 +29,7 @@ from typing import Any
 import pytest
 from peers import LOOPBACK
 
-from relay.bridge import LAST_WORDS
+from relay.pump.bridge import LAST_WORDS
 
 SOON = 30.0  # seconds; nothing here takes one, but the machine may be busy
 QUIET_MS = 400  # milliseconds without room to write, after which a sender counts as held up

@@ -15,7 +15,7 @@ import paramiko
 from faults import BANNER, Wire
 from paramiko.message import Message
 
-from relay.pubkey import string
+from relay.ssh.pubkey import string
 
 KEY = paramiko.ECDSAKey.generate()
 DISCONNECT, SUCCESS, FAILURE, QUESTIONS = 1, 52, 51, 60

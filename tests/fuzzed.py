@@ -9,14 +9,17 @@ import socket
 from collections.abc import Callable
 from contextlib import suppress
 
-from relay import known_hosts, master, route, settings
-from relay.engine import objection
+from relay.config import settings
+from relay.dial import master
+from relay.dial.engine import objection
+from relay.dial.proxy import handshake, http
+from relay.dial.proxy.wire import LINE, Wire
 from relay.errors import RelayError
-from relay.progress import Progress
-from relay.proxy import handshake, http
-from relay.proxy.address import CONNECT, SOCKS4, SOCKS5, TOR, Proxy
-from relay.proxy.wire import LINE, Wire
-from relay.pubkey import BadKey
+from relay.run.progress import Progress
+from relay.spec import route
+from relay.spec.proxy import CONNECT, SOCKS4, SOCKS5, TOR, Proxy
+from relay.ssh.pubkey import BadKey
+from relay.ssh.trust import known_hosts
 
 LONGEST = 240  # characters of a line that a person is to read
 NUMBERS = ("connectionattempts", "numberofpasswordprompts", "requiredrsasize", "serveralivecountmax")

@@ -25,7 +25,7 @@ from paramiko.common import (
 from paramiko.message import Message
 from peers import Listener
 
-from relay.pubkey import Reader, string
+from relay.ssh.pubkey import Reader, string
 
 # RFC 4250 section 4.1.2
 DISCONNECT, IGNORE, UNIMPLEMENTED, SERVICE_ACCEPT, FAILURE, SUCCESS, BANNER, MORE = (

@@ -18,12 +18,12 @@ from typing import Any, Self
 import paramiko
 from contract import SOON, Meanwhile
 
-from relay.progress import Progress
-from relay.ssh.connection import Connection, attach
-from relay.ssh.flow import Flow
-from relay.ssh.opening import Opening
-from relay.ssh.packets import Packetizer
-from relay.ssh.transport import Transport
+from relay.run.progress import Progress
+from relay.ssh.wire.connection import Connection, attach
+from relay.ssh.wire.flow import Flow
+from relay.ssh.wire.opening import Opening
+from relay.ssh.wire.packets import Packetizer
+from relay.ssh.wire.transport import Transport
 
 GCM = "aes128-gcm@openssh.com"
 KEY = paramiko.ECDSAKey.generate()

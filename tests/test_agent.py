@@ -12,9 +12,9 @@ from agents import FAILURE, IDENTITIES, SIGNATURE, Script, ScriptedAgent, Securi
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from relay.pubkey import PublicKey, string
-from relay.ssh.agent import Agent, AgentFailed, socket_path
-from relay.ssh.publickey import signature_algorithms
+from relay.ssh.login.agent import Agent, AgentFailed, socket_path
+from relay.ssh.login.publickey import signature_algorithms
+from relay.ssh.pubkey import PublicKey, string
 
 KEY = PublicKey(SecurityKey().blob)
 RSA = PublicKey(string(b"ssh-rsa") + string(b"\1\0\1") + string(b"\0" + b"\xff" * 256))

@@ -19,10 +19,10 @@ from lab import Lab
 from pair import KEY, Pair, Server
 from peers import LOOPBACK
 
-from relay.channels import ENOUGH, FAST, GLANCE, ChannelRelay, Pace
-from relay.ssh.channel import ChannelStream
-from relay.ssh.packets import Packetizer
-from relay.way import Stdio
+from relay.pump.channels import ENOUGH, FAST, GLANCE, ChannelRelay, Pace
+from relay.pump.way import Stdio
+from relay.ssh.wire.channel import ChannelStream
+from relay.ssh.wire.packets import Packetizer
 
 
 def through(lab: Lab, *hops: str, options: tuple[str, ...] = ()) -> Command:

@@ -6,7 +6,7 @@ import socket
 import sys
 import time
 
-from relay.children import PATIENCE, Children
+from relay.run.children import PATIENCE, Children
 
 # It only notes the signals, as ssh does at a question when they come just before it waits for what is typed; and says
 # how many it has noted when it is told to once more.

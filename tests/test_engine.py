@@ -16,8 +16,8 @@ from lab import Lab
 from strangers import Asyncssh, Dropbear
 from terminal import Terminal
 
-from relay.engine import objection
-from relay.settings import HopSettings
+from relay.config.settings import HopSettings
+from relay.dial.engine import objection
 
 ROUTE = "h1/h2/h3"
 SIZE = 16 << 20  # bytes

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 import pytest
 from peers import until
 
-from relay import tcp
-from relay.progress import Progress
-from relay.settings import HopSettings
+from relay.config.settings import HopSettings
+from relay.dial import tcp
+from relay.run.progress import Progress
 
 if TYPE_CHECKING:
     from lab import Lab

@@ -10,8 +10,8 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relay.ssh.buffer import Buffer
-from relay.ssh.gcm import MAX_LENGTH, OVERHEAD, BadPacket, Opener, Sealer
+from relay.ssh.wire.buffer import Buffer
+from relay.ssh.wire.gcm import MAX_LENGTH, OVERHEAD, BadPacket, Opener, Sealer
 
 KEY = AESGCM(bytes(range(16)))
 IV = bytes(range(12))

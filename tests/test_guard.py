@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 import pytest
 from lab import ROOT
 
-from relay import guard
 from relay.errors import RelayError, TimedOut
-from relay.progress import Progress
+from relay.run import guard
+from relay.run.progress import Progress
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -139,7 +139,7 @@ def test_a_signal_while_it_cleans_up(ends: str) -> None:
     """
     script = (
         "import os, signal\n"
-        "from relay import guard\n"
+        "from relay.run import guard\n"
         "def clean_up():\n"
         "    print('begins', callable(signal.getsignal(signal.SIGHUP)), flush=True)\n"
         "    os.kill(os.getpid(), signal.SIGHUP)\n"
@@ -177,7 +177,7 @@ def test_a_signal_that_is_ignored_from_the_start_stays_so(lab: Lab) -> None:
 def test_a_signal_is_not_slept_through() -> None:
     """One that comes when poll() is about to be called must not wait until that returns."""
     script = (
-        "import os, select, signal; from relay import guard; alarm = guard.alarm();"
+        "import os, select, signal; from relay.run import guard; alarm = guard.alarm();"
         "signal.signal(signal.SIGHUP, lambda *_: None); os.kill(os.getpid(), signal.SIGHUP);"
         "print(select.select([alarm], [], [], 60)[0] == [alarm])"
     )

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from relay import known_hosts
+from relay.ssh.trust import known_hosts
 
 if TYPE_CHECKING:
     from lab import Lab

@@ -18,8 +18,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from peers import need
 
-from relay.pubkey import BadKey, PublicKey, string
-from relay.ssh.hostcert import Certificate
+from relay.ssh.pubkey import BadKey, PublicKey, string
+from relay.ssh.trust.hostcert import Certificate
 
 if TYPE_CHECKING:
     from collections.abc import Callable

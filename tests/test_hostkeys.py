@@ -10,10 +10,9 @@ import paramiko
 import pytest
 from test_known_hosts import ECDSA, ED25519, OTHER_ED25519, rsa
 
-from relay.known_hosts import CA, REVOKED, Entry
-from relay.progress import Progress
-from relay.pubkey import BadKey, PublicKey, string
-from relay.ssh.hostkeys import (
+from relay.run.progress import Progress
+from relay.ssh.pubkey import BadKey, PublicKey, string
+from relay.ssh.trust.hostkeys import (
     ALGORITHMS,
     CHANGED,
     IS_REVOKED,
@@ -23,7 +22,8 @@ from relay.ssh.hostkeys import (
     HostKeys,
     check_proof,
 )
-from relay.ssh.transport import Transport
+from relay.ssh.trust.known_hosts import CA, REVOKED, Entry
+from relay.ssh.wire.transport import Transport
 
 CERT = "-cert-v01@openssh.com"
 

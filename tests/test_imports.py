@@ -29,20 +29,24 @@ RAW = {
     "errno",
     "fcntl",
     "relay",
-    "relay.children",
+    "relay.run",
+    "relay.run.children",
     "relay.cli",
     "relay.dial",
+    "relay.dial.dial",
     "relay.errors",
-    "relay.guard",
-    "relay.options",
-    "relay.progress",
-    "relay.prompt",
+    "relay.run.guard",
+    "relay.spec",
+    "relay.spec.options",
+    "relay.run.progress",
+    "relay.run.prompt",
     "relay.pump",
-    "relay.route",
-    "relay.status",
-    "relay.tcp",
+    "relay.pump.pump",
+    "relay.spec.route",
+    "relay.run.status",
+    "relay.dial.tcp",
     "relay.value",
-    "relay.way",
+    "relay.pump.way",
     "select",
 }
 USAGE = {
@@ -50,10 +54,12 @@ USAGE = {
     "relay",
     "relay.cli",
     "relay.errors",
-    "relay.options",
-    "relay.progress",
-    "relay.route",
-    "relay.status",
+    "relay.spec",
+    "relay.spec.options",
+    "relay.run",
+    "relay.run.progress",
+    "relay.spec.route",
+    "relay.run.status",
     "relay.value",
 }
 
@@ -100,7 +106,7 @@ def test_plain_relay_to_a_name(port: int) -> None:
     assert imported("-4", "localhost", str(port)) - RAW == set()
 
 
-PROXIED = {"relay.proxy", "relay.proxy.address", "relay.proxy.leg", "relay.proxy.wire"}
+PROXIED = {"relay.dial.proxy", "relay.spec.proxy", "relay.dial.proxy.leg", "relay.dial.proxy.wire"}
 
 
 def test_relay_by_http_connect(lab: Lab, port: int) -> None:
@@ -109,7 +115,7 @@ def test_relay_by_http_connect(lab: Lab, port: int) -> None:
         found = imported(*proxy.options, LOOPBACK, str(port))
     finally:
         proxy.stop()
-    assert found - RAW == PROXIED | {"relay.proxy.http"}
+    assert found - RAW == PROXIED | {"relay.dial.proxy.http"}
 
 
 def test_relay_by_socks(lab: Lab, port: int) -> None:
@@ -118,7 +124,7 @@ def test_relay_by_socks(lab: Lab, port: int) -> None:
         found = imported(*proxy.options, LOOPBACK, str(port))
     finally:
         proxy.stop()
-    assert {name for name in found if name.startswith("relay")} - RAW == PROXIED | {"relay.proxy.handshake"}
+    assert {name for name in found if name.startswith("relay")} - RAW == PROXIED | {"relay.dial.proxy.handshake"}
     assert "socks" in found
     assert found & {"asyncio", "cryptography", "importlib.metadata", "paramiko", "ssl", "subprocess", "typing"} == set()
 
@@ -144,12 +150,13 @@ def test_a_hop_by_its_master(lab: Lab, port: int) -> None:
     until(path.exists, "master")
     found = imported("-F", str(lab.config), f"h1/{LOOPBACK}:{port}")
     ours = {name for name in found if name.startswith("relay")}
-    assert ours - RAW == {"relay.engine", "relay.master", "relay.settings"}
+    assert ours - RAW == {"relay.config", "relay.config.settings", "relay.dial.engine", "relay.dial.master"}
     assert found & {"asyncio", "cryptography", "dataclasses", "paramiko", "socket", "typing"} == set()
 
 
 SHARED = {
-    "relay.settings",
+    "relay.config",
+    "relay.config.settings",
     "relay.share",
     "relay.share.call",
     "relay.share.client",

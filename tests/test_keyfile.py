@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from paramiko.message import Message
 from peers import need
 
-from relay.ssh.keyfile import BadFile, PrivateKey, WrongPassphrase, parse_private, read_private, read_public
+from relay.ssh.login.keyfile import BadFile, PrivateKey, WrongPassphrase, parse_private, read_private, read_public
 
 KINDS = {
     "ed25519": ("ed25519", "RFC4716", "ssh-ed25519"),

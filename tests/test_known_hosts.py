@@ -21,8 +21,8 @@ from hypothesis import strategies as st
 from lab import ROOT
 from peers import missing, need
 
-from relay import known_hosts
-from relay.pubkey import PublicKey, string
+from relay.ssh.pubkey import PublicKey, string
+from relay.ssh.trust import known_hosts
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -281,8 +281,8 @@ def test_who_adds_a_line_waits_for_who_is_at_it(tmp_path: Path, monkeypatch: pyt
 
 ADDER = """
 import sys
-from relay import known_hosts
-from relay.pubkey import read_key
+from relay.ssh.trust import known_hosts
+from relay.ssh.pubkey import read_key
 path, number, *key = sys.argv[1:]
 key = read_key(*(word.encode() for word in key))
 print(flush=True)

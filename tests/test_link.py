@@ -22,13 +22,13 @@ from paramiko import common
 from peers import until
 
 from relay.errors import RelayError
-from relay.ssh import link, transport
-from relay.ssh.channel import ChannelStream
-from relay.ssh.connection import attach
-from relay.ssh.flow import SLOTS, STDERR_MOST, Flow
-from relay.ssh.gcm import BadPacket, Sealer
-from relay.ssh.opening import Opening
-from relay.ssh.packets import Packetizer
+from relay.ssh.wire import link, transport
+from relay.ssh.wire.channel import ChannelStream
+from relay.ssh.wire.connection import attach
+from relay.ssh.wire.flow import SLOTS, STDERR_MOST, Flow
+from relay.ssh.wire.gcm import BadPacket, Sealer
+from relay.ssh.wire.opening import Opening
+from relay.ssh.wire.packets import Packetizer
 
 MIB = 1 << 20
 

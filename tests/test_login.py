@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 from agents import EXTENSION, FAILURE, LIST, SIGN, SIGNATURE, RealAgent, ScriptedAgent, SecurityKey, certify, listing
 
-from relay.pubkey import Reader, string
+from relay.ssh.pubkey import Reader, string
 
 if TYPE_CHECKING:
     from subprocess import CompletedProcess

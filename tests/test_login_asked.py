@@ -24,7 +24,7 @@ from login_server import (
 from peers import need, until
 from terminal import PATIENCE, Terminal, ssh
 
-from relay.pubkey import string
+from relay.ssh.pubkey import string
 
 if TYPE_CHECKING:
     from lab import Lab

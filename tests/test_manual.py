@@ -10,8 +10,8 @@ import pytest
 from peers import need
 
 from relay import errors
-from relay.options import FLAGS, GROUPS, Flag, usage
-from relay.route import MAX_NAME, MAX_ROUTE, POSSIBLE_DELIMITERS, RouteError, parse
+from relay.spec.options import FLAGS, GROUPS, Flag, usage
+from relay.spec.route import MAX_NAME, MAX_ROUTE, POSSIBLE_DELIMITERS, RouteError, parse
 
 PAGE = Path(__file__).resolve().parent.parent / "man" / "pyrelay.1"
 

@@ -20,11 +20,11 @@ from hypothesis import strategies as st
 from lab import Lab
 from peers import LOOPBACK, Listener, missing, need, until
 
-from relay import master
+from relay.config.settings import HopSettings
+from relay.dial import master
+from relay.dial.master import Control, Garbled, MasterHop, Message, find, parse
 from relay.errors import TimedOut, printable
-from relay.master import Control, Garbled, MasterHop, Message, find, parse
-from relay.progress import Progress
-from relay.settings import HopSettings
+from relay.run.progress import Progress
 
 REFUSED = (
     "hint: a master does not pass on why: the port may be closed, or the hop may not forward "

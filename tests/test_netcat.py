@@ -20,7 +20,7 @@ from lab import Lab
 from peers import Listener, need
 
 from relay.errors import RelayError, UsageError
-from relay.options import parse
+from relay.spec.options import parse
 from relay.ssh.netcat import command
 
 SIZE = 100 << 20  # bytes

@@ -10,9 +10,9 @@ import pytest
 from contract import SOON
 from pair import Pair
 
-from relay.progress import Progress
-from relay.ssh.opening import Opening, Refused
-from relay.ssh.transport import Transport
+from relay.run.progress import Progress
+from relay.ssh.wire.opening import Opening, Refused
+from relay.ssh.wire.transport import Transport
 
 
 @pytest.fixture

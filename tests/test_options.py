@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from peers import need
 
 from relay.errors import UsageError
-from relay.options import FLAGS, PROXY, SPELLING, WIDTH, Options, help_text, parse, usage
-from relay.proxy.address import CONNECT, Proxy
-from relay.route import Delimiters
+from relay.spec.options import FLAGS, PROXY, SPELLING, WIDTH, Options, help_text, parse, usage
+from relay.spec.proxy import CONNECT, Proxy
+from relay.spec.route import Delimiters
 
 
 def test_a_host_alone_has_the_defaults() -> None:
@@ -235,13 +235,13 @@ def test_reading_the_command_line_imports_next_to_nothing() -> None:
         import sys
         sys.path.insert(0, ".")
         before = set(sys.modules)
-        from relay import options, route
+        from relay.spec import options, route
         given = options.parse(["-v", "-l", "u", "-w3", "-o", "A=b", "-J", "j", "u1%h1+h2:2022+h3", "22"])
         route.parse(given.destination, given.port, given.delimiters)
         print(*sorted(set(sys.modules) - before))
     """
     done = subprocess.run([sys.executable, "-I", "-c", program], capture_output=True, check=True, text=True)
-    ours = ["relay", "relay.errors", "relay.options", "relay.route", "relay.value"]
+    ours = ["relay", "relay.errors", "relay.spec", "relay.spec.options", "relay.spec.route", "relay.value"]
     # _socket is the C half of socket: the first leg needs it in any case.
     assert done.stdout.split() == ["__future__", "_socket", *ours]
 

@@ -16,7 +16,7 @@ from paramiko.channel import Channel
 from paramiko.packet import Packetizer
 from paramiko.transport import Transport
 
-from relay.ssh import packets, transport
+from relay.ssh.wire import packets, transport
 
 SUMS = {
     "BufferedPipe.close": "d2bc7354879a18f2",

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relay.children import Children
-from relay.progress import Progress
-from relay.prompt import NobodyToAsk, Prompt, askpass_rules, presentable
+from relay.run.children import Children
+from relay.run.progress import Progress
+from relay.run.prompt import NobodyToAsk, Prompt, askpass_rules, presentable
 
 SCREEN = {"DISPLAY": ":0"}
 

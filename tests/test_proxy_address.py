@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relay import options
 from relay.errors import UsageError
-from relay.proxy.address import CONNECT, SOCKS4, SOCKS5, TOR, Proxy, parse_address, parse_url
-from relay.route import is_onion
+from relay.spec import options
+from relay.spec.proxy import CONNECT, SOCKS4, SOCKS5, TOR, Proxy, parse_address, parse_url
+from relay.spec.route import is_onion
 
 ADDRESSES = [
     ("10.0.0.1", Proxy(SOCKS5, "10.0.0.1", 1080)),

@@ -19,15 +19,15 @@ from pathlib import Path
 import pytest
 from peers import LOOPBACK, Listener, closed_port, need_ipv6
 
-from relay.children import Children
+from relay.dial.proxy import tor
+from relay.dial.proxy.handshake import SOCKS4_REPLIES, SOCKS5_REPLIES, TOR_REPLIES, VAGUE_REPLIES
+from relay.dial.proxy.leg import connect
+from relay.dial.tcp import Terms
 from relay.errors import RelayError, TimedOut
-from relay.progress import Progress
-from relay.prompt import Prompt
-from relay.proxy import tor
-from relay.proxy.address import CONNECT, SOCKS4, SOCKS5, TOR, Proxy, parse_address, parse_url
-from relay.proxy.handshake import SOCKS4_REPLIES, SOCKS5_REPLIES, TOR_REPLIES, VAGUE_REPLIES
-from relay.proxy.leg import connect
-from relay.tcp import Terms
+from relay.run.children import Children
+from relay.run.progress import Progress
+from relay.run.prompt import Prompt
+from relay.spec.proxy import CONNECT, SOCKS4, SOCKS5, TOR, Proxy, parse_address, parse_url
 
 BANNER = b"SSH-2.0-target\r\n"
 ONION = "a" * 56 + ".onion"
@@ -588,7 +588,7 @@ def test_nor_is_what_does_not_answer_at_all(
     tor_ports: tuple[Callable[[int, int], None], int, int],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("relay.proxy.leg.TOR_ANSWER", 0.2)
+    monkeypatch.setattr("relay.dial.proxy.leg.TOR_ANSWER", 0.2)
     tor_ports[0](peer(lambda line: line.hear(1000)).port, peer(socks5).port)
     assert ask(Proxy(TOR), ONION) == BANNER
 

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from peers import need
 
-from relay.pubkey import BadKey, PublicKey, Unsupported, key_type, read_key, string
+from relay.ssh.pubkey import BadKey, PublicKey, Unsupported, key_type, read_key, string
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -18,7 +18,7 @@ from contract import MIB, SOON, Command, Ends, Meanwhile, StreamContract, noise,
 from lab import ROOT, Lab
 from peers import LOOPBACK
 
-from relay import pump, way
+from relay.pump import pump, way
 
 FROM_HERE = f'import sys; sys.path.insert(0, "{ROOT}")\n'
 # How bytes get moved: by splice, by read and write where Python has none, and where the system refuses.

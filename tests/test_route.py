@@ -11,8 +11,8 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from peers import need
 
-from relay import route
-from relay.route import (
+from relay.spec import route
+from relay.spec.route import (
     DEFAULT_DELIMITERS,
     MAX_NAME,
     MAX_ROUTE,

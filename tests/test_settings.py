@@ -10,14 +10,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relay import options
-from relay.children import Children
+from relay.config.settings import HopSettings, Lookup, Query, parse
+from relay.config.settings import look_up as look_up_route
 from relay.errors import RelayError
-from relay.progress import Progress
-from relay.route import Element, behind, parse_jump
-from relay.route import parse as parse_route
-from relay.settings import HopSettings, Lookup, Query, parse
-from relay.settings import look_up as look_up_route
+from relay.run.children import Children
+from relay.run.progress import Progress
+from relay.spec import options
+from relay.spec.route import Element, behind, parse_jump
+from relay.spec.route import parse as parse_route
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -26,8 +26,8 @@ from test_engine import LACKS, chain_with
 from test_login_asked import passwords, scripted
 
 from relay import __version__
-from relay.options import parse
 from relay.share.wire import BadMessage, Ended, Wire, pack, unpack
+from relay.spec.options import parse
 
 AGAIN = ("--share", "10m")
 STOPPED = "pyrelay: --share: the process that holds the shared hops does not answer\n"
@@ -621,7 +621,7 @@ def test_the_first_word_is_said_before_all_else(shared: Lab) -> None:
     directory = shared.home / ".ssh" / "pyrelay"
     directory.mkdir(parents=True, mode=0o700)
     name = directory / f"{__version__}.sock"
-    program(shared, "import sys", "sys.modules['relay.options'] = None")
+    program(shared, "import sys", "sys.modules['relay.spec.options'] = None")
     with socket.socket(socket.AF_UNIX) as ending:
         ending.bind(str(name))
         ending.listen()
@@ -635,7 +635,7 @@ def test_the_first_word_is_said_before_all_else(shared: Lab) -> None:
     assert (kind, unpack(fields[0])) == ("call", [word.encode() for word in argv])
     assert f"HOME={shared.home}".encode() in unpack(fields[1])
     assert fields[2] == bytes(shared.top)
-    assert b"relay.options" in run.communicate(timeout=SOON)[1]
+    assert b"relay.spec.options" in run.communicate(timeout=SOON)[1]
 
     program(shared)
     assert shared.ssh("h1/h3", "echo $SERVER").stdout == "h3\n"
@@ -645,7 +645,7 @@ def test_who_only_calls_closes_no_hop(shared: Lab) -> None:
     """It has held what was opened for it ahead, and has not come to say for how long."""
     for _ in range(2):
         assert shared.ssh("h1/h3", "echo $SERVER").stdout == "h3\n"
-    program(shared, "import sys", "sys.modules['relay.dial'] = None")
+    program(shared, "import sys", "sys.modules['relay.dial.dial'] = None")
     assert shared.ssh("h1/h3", "echo $SERVER").returncode == 255
     until(lambda: ", 0 relays, " in control(shared, "list"), "end of what was called for")
     program(shared)

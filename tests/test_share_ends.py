@@ -103,7 +103,7 @@ def test_one_upload_on_a_slow_line_holds_up_nobody(shared: Lab) -> None:
     """Its bytes fill whatever room there is; the others have their turn all the same."""
     program(
         shared,
-        "import socket, relay.ssh.connection as connection",
+        "import socket, relay.ssh.wire.connection as connection",
         "begin = connection.Connection.__init__",
         "def init(self, reader):",
         "    begin(self, reader)",
@@ -208,7 +208,7 @@ def test_what_is_given_up_keeps_nobody_waiting(shared: Lab) -> None:
     program(
         shared,
         "import pathlib, threading",
-        "from relay.ssh import channel",
+        "from relay.ssh.wire import channel",
         "def close(stream):",
         f"    pathlib.Path({str(closing)!r}).touch()",
         "    threading.Event().wait()",
@@ -375,7 +375,7 @@ def test_an_interrupt_before_anything_else_is_no_traceback(lab: Lab) -> None:
     program(
         lab,
         "import os, signal",
-        "from relay import options",
+        "from relay.spec import options",
         "options.parse = lambda _: os.kill(os.getpid(), signal.SIGINT)",
     )
     done = lab.pyrelay("h1/h3")

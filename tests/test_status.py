@@ -12,7 +12,7 @@ from peers import LOOPBACK, need
 from terminal import Terminal
 from test_proxy_scripted import BANNER, BOUND, Line, Peer
 
-from relay.status import ERASE
+from relay.run.status import ERASE
 
 GONE = ERASE.decode()
 WAIT = 2.0  # seconds that a proxy takes where nobody tells it to answer; the line comes after one

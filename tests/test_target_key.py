@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 from lab import CHAINS, ROOT
 
-from relay.target_key import split
+from relay.ssh.trust.target_key import split
 
 if TYPE_CHECKING:
     from lab import Lab
@@ -152,10 +152,10 @@ def test_a_config_that_ssh_cannot_read(lab: Lab) -> None:
 
 
 def test_it_imports_next_to_nothing() -> None:
-    program = "import sys; from relay import cli, target_key; print(*sys.modules)"
+    program = "import sys; from relay import cli; from relay.ssh.trust import target_key; print(*sys.modules)"
     loaded = subprocess.run(
         [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True
     ).stdout
     heavy = {"asyncio", "collections", "enum", "hashlib", "paramiko", "re", "socket", "subprocess", "typing"}
     assert not heavy & set(loaded.split())
-    assert "relay.target_key" in loaded.split()
+    assert "relay.ssh.trust.target_key" in loaded.split()

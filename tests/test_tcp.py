@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 from peers import LOOPBACK, closed_port, need_ipv6
 
-from relay import tcp
+from relay.dial import tcp
 from relay.errors import RelayError, TimedOut
-from relay.progress import Progress
+from relay.run.progress import Progress
 
 Address = tuple[str, int]
 Name = Callable[..., str]  # makes a host name of addresses

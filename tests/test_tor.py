@@ -24,7 +24,7 @@ from test_readme import blocks as readme
 from test_readme import parts, table
 from tornet import Network
 
-from relay.proxy.handshake import EXTENDED, SOCKS5_REPLIES
+from relay.dial.proxy.handshake import EXTENDED, SOCKS5_REPLIES
 
 pytestmark = pytest.mark.timeout(300)
 

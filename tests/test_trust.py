@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
 
-from relay import options
-from relay.children import Children
+from relay.config.settings import HopSettings, Lookup, Query
 from relay.errors import RelayError
-from relay.progress import Progress
-from relay.prompt import NobodyToAsk, Prompt
-from relay.route import Element
-from relay.settings import HopSettings, Lookup, Query
-from relay.ssh.transport import Transport
-from relay.ssh.trust import Trust
+from relay.run.children import Children
+from relay.run.progress import Progress
+from relay.run.prompt import NobodyToAsk, Prompt
+from relay.spec import options
+from relay.spec.route import Element
+from relay.ssh.trust.trust import Trust
+from relay.ssh.wire.transport import Transport
 
 if TYPE_CHECKING:
     from lab import Lab

@@ -12,12 +12,12 @@ import threading
 from typing import TYPE_CHECKING
 
 from relay.errors import RelayError, TimedOut
-from relay.progress import Progress
+from relay.run.progress import Progress
 from relay.share.hops import ANSWER
 
 if TYPE_CHECKING:
     from relay.share.hops import SharedHop
-    from relay.ssh.channel import ChannelStream
+    from relay.ssh.wire.channel import ChannelStream
 
 
 WORDS_MOST = 100  # lines that are kept

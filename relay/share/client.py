@@ -7,7 +7,7 @@ import select
 from _socket import socket, socketpair
 
 from relay.errors import RelayError, TimedOut, Unserved
-from relay.prompt import Cancelled, NobodyToAsk
+from relay.run.prompt import Cancelled, NobodyToAsk
 from relay.share import call, place
 from relay.share.wire import BadMessage, Ended, has_come, pack, text
 
@@ -16,11 +16,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from typing import NoReturn
 
-    from relay.options import Options
-    from relay.progress import Progress
-    from relay.prompt import Notice, Prompt
-    from relay.settings import HopSettings
+    from relay.config.settings import HopSettings
+    from relay.run.progress import Progress
+    from relay.run.prompt import Notice, Prompt
     from relay.share.wire import Wire
+    from relay.spec.options import Options
 
 LOOK_ROUND = 0.5  # seconds between two looks at who the parent is
 LAST_WORDS = 1.0  # seconds that the holder has to say why a stream has ended
@@ -83,7 +83,7 @@ class Share:
 
 def _find_or_start(path: str, wait_on: Callable[[], bool]) -> Wire:
     def hold(listener: socket, lock: int) -> NoReturn:
-        from relay.share import holder  # noqa: PLC0415  (the relay has no use for it)
+        from relay.share import holder  # the relay has no use for it
 
         holder.run(listener, lock, path)
 

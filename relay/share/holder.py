@@ -31,9 +31,9 @@ if TYPE_CHECKING:
     from typing import NoReturn
 
     from relay.share.hops import SharedHop
-    from relay.ssh.channel import ChannelStream
-    from relay.ssh.connection import Connection
     from relay.ssh.session import Session
+    from relay.ssh.wire.channel import ChannelStream
+    from relay.ssh.wire.connection import Connection
 
 LOOK = 1.0  # seconds between two looks at which relays have gone while logins are made for them
 SETTLE = 30.0  # seconds that the loop may take to take a transport over; it takes milliseconds
@@ -171,7 +171,7 @@ class Holder:
         except BaseException:
             stream.close()
             raise
-        from relay.ssh.connection import can_take_over  # noqa: PLC0415
+        from relay.ssh.wire.connection import can_take_over
 
         if can_take_over(stream.channel.transport):
             self.loop.call_soon_threadsafe(self._begin, job, stream, stdio, wire, detached == b"1")
@@ -194,7 +194,7 @@ class Holder:
 
     def _adopt(self, session: Session) -> None:
         """Have the loop drive a session's connection. Called by the thread that has logged in."""
-        from relay.ssh.connection import can_take_over, take_over  # noqa: PLC0415
+        from relay.ssh.wire.connection import can_take_over, take_over
 
         if not can_take_over(session.transport):
             return

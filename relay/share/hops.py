@@ -18,11 +18,11 @@ from relay.errors import RelayError
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from relay.children import Children
-    from relay.progress import Progress
-    from relay.settings import HopSettings
-    from relay.ssh.channel import ChannelStream
+    from relay.config.settings import HopSettings
+    from relay.run.children import Children
+    from relay.run.progress import Progress
     from relay.ssh.session import Session
+    from relay.ssh.wire.channel import ChannelStream
 
 QUIET = 10.0  # seconds without a packet, after which a hop is asked for a sign of life before it is used
 ANSWER = 5.0  # seconds that it has for that

@@ -1,6 +1,6 @@
 """One request of a relay, in a thread of its own: the hops are entered, and a channel is opened.
 
-It is the dialing of relay/dial.py, leg by leg, in another process than the
+It is the dialing of relay/dial/dial.py, leg by leg, in another process than the
 one that has the terminal: what a person must be told or asked goes to the
 relay, and comes back from there. Nothing of an answer is kept.
 """
@@ -14,29 +14,29 @@ import time
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from relay import options
-from relay.children import Children
-from relay.dial import first_leg
-from relay.engine import objection
+from relay.config.settings import Defaults, HopSettings, parse
+from relay.dial.dial import first_leg
+from relay.dial.engine import objection
 from relay.errors import NoRoom, RelayError, TimedOut, Unserved
-from relay.progress import Progress
-from relay.prompt import Cancelled, NobodyToAsk, Notice, Prompt
-from relay.proxy.address import VARIABLE
-from relay.settings import Defaults, HopSettings, parse
+from relay.run.children import Children
+from relay.run.progress import Progress
+from relay.run.prompt import Cancelled, NobodyToAsk, Notice, Prompt
+from relay.run.status import StatusLine
 from relay.share.ahead import Ahead
 from relay.share.hops import Abandoned, SharedHop, Stuck, digest, key
 from relay.share.wire import BadMessage, Ended, text, unpack
-from relay.status import StatusLine
+from relay.spec import options
+from relay.spec.proxy import VARIABLE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from relay.engine import Stream
-    from relay.options import Options
+    from relay.dial.engine import Stream
     from relay.share.hops import Hops
     from relay.share.wire import Wire
-    from relay.ssh.channel import ChannelStream
+    from relay.spec.options import Options
     from relay.ssh.session import Client, Session
+    from relay.ssh.wire.channel import ChannelStream
 
 # What else decides who and where a hop is, of the environment.
 MATTERS = ("HOME", "SSH_AUTH_SOCK", "TOR_SOCKS_HOST", "TOR_SOCKS_PORT")
@@ -343,7 +343,7 @@ class Job:
             self._entering = self._stream = None
 
     def _make_session(self, hop: SharedHop, settings: HopSettings) -> Session:
-        from relay.ssh.session import Client, Session  # noqa: PLC0415  (the loop can begin before that is imported)
+        from relay.ssh.session import Client, Session  # the loop can begin before that is imported
 
         if self._client is None:
             self._client = Client(self._progress, self._prompt, self._login_children)

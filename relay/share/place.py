@@ -140,7 +140,7 @@ def find_or_start(path: str, hold: Callable[[socket, int], NoReturn], wait_on: C
 def peer_uid(sock: socket) -> int:
     """Who is at the other end of a unix socket."""
     if sys.platform == "linux":
-        from _socket import SO_PEERCRED  # noqa: PLC0415  (only Linux has it)
+        from _socket import SO_PEERCRED  # only Linux has it
 
         credentials = sock.getsockopt(SOL_SOCKET, SO_PEERCRED, 12)  # struct ucred: pid, uid, gid
     else:

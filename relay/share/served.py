@@ -1,6 +1,6 @@
 """One relay's bytes, moved by the holder's loop; and the connections that carry them.
 
-The rules of what ends a relay are those of relay/channels.py. Its process sees
+The rules of what ends a relay are those of relay/pump/channels.py. Its process sees
 to ssh's leaving; what the loop sees is that the process has gone.
 """
 
@@ -10,21 +10,21 @@ import os
 from select import POLLHUP, POLLIN, POLLOUT, poll
 from typing import TYPE_CHECKING
 
-from relay.bridge import LAST_WORDS, Bridge
-from relay.channels import ChannelRelay
 from relay.errors import RelayError
-from relay.pump import LINGER, Relay, SshGone
+from relay.pump.bridge import LAST_WORDS, Bridge
+from relay.pump.channels import ChannelRelay
+from relay.pump.pump import LINGER, Relay, SshGone
+from relay.pump.way import CarriedWay, Stdio, Stream
 from relay.share.wire import Ended, has_come
-from relay.way import CarriedWay, Stdio, Stream
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop, TimerHandle
     from collections.abc import Callable
 
     from relay.share.wire import Wire
-    from relay.ssh.channel import ChannelStream
-    from relay.ssh.connection import Connection
-    from relay.ssh.flow import Flow
+    from relay.ssh.wire.channel import ChannelStream
+    from relay.ssh.wire.connection import Connection
+    from relay.ssh.wire.flow import Flow
 
 
 LOOK = 1.0  # seconds between two looks at whether ssh is there

@@ -11,16 +11,15 @@ import re
 from threading import Thread, Timer
 from typing import TYPE_CHECKING
 
-import paramiko
-
 from relay.errors import NoRoom, RelayError, printable
-from relay.ssh.channel import ChannelStream
-from relay.ssh.opening import Opening, Refused
+from relay.ssh.wire import paramiko
+from relay.ssh.wire.channel import ChannelStream
+from relay.ssh.wire.opening import Opening, Refused
 
 if TYPE_CHECKING:
-    from relay.progress import Progress
-    from relay.ssh.flow import Flow
+    from relay.run.progress import Progress
     from relay.ssh.session import Session
+    from relay.ssh.wire.flow import Flow
 
 _LAST_WORDS = 2.0  # seconds that the status and stderr of a command are waited for that has said nothing else
 _STATUS = 0.2  # seconds, of one whose last byte has come: it may go on listening

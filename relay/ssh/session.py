@@ -11,28 +11,27 @@ import time
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-import paramiko
-from paramiko.common import OPEN_FAILED_ADMINISTRATIVELY_PROHIBITED
-
 from relay.errors import RelayError, TimedOut, Unserved, plain, printable
-from relay.route import DEFAULT_PORT, Element
-from relay.ssh.auth import login
-from relay.ssh.channel import ChannelStream
-from relay.ssh.keyring import Keyring
-from relay.ssh.opening import Opening, Refused
-from relay.ssh.transport import Disconnected, Transport
-from relay.ssh.trust import Trust
-from relay.ssh.userauth import LinkLost
+from relay.spec.route import DEFAULT_PORT, Element
+from relay.ssh.login.auth import login
+from relay.ssh.login.keyring import Keyring
+from relay.ssh.trust.trust import Trust
+from relay.ssh.wire import paramiko
+from relay.ssh.wire.channel import ChannelStream
+from relay.ssh.wire.opening import Opening, Refused
+from relay.ssh.wire.transport import Disconnected, Transport
+from relay.ssh.wire.userauth import LinkLost
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from relay.children import Children
-    from relay.progress import Progress
-    from relay.prompt import Prompt
-    from relay.settings import HopSettings
+    from relay.config.settings import HopSettings
+    from relay.run.children import Children
+    from relay.run.progress import Progress
+    from relay.run.prompt import Prompt
 
-# What a server means that gives no text with its refusal (RFC 4254 section 5.1).
+OPEN_FAILED_ADMINISTRATIVELY_PROHIBITED = 1  # RFC 4254 section 5.1
+# What a server means that gives no text with its refusal (the same section).
 OPEN_FAILURES = {2: "connection failed", 3: "direct-tcpip is unknown to the server", 4: "the server lacks resources"}
 
 # The algorithms that ssh_config chooses: each keyword's attribute of the Transport, and what the Transport knows.
@@ -185,7 +184,7 @@ class Session:
 
     def _cross(self, host: str, port: int, template: str, progress: Progress, *, limit: float | None) -> ChannelStream:
         """The same without forwarding, by a command on the hop."""
-        from relay.ssh import netcat  # noqa: PLC0415  (few hops need it)
+        from relay.ssh import netcat  # few hops need it
 
         progress.note(1, "it denies forwarding: crossing it by a netcat there", place=self.place)
         return netcat.cross(self, host, port, template, progress, limit=limit)

@@ -1,0 +1,218 @@
+"""A hop that the system's ssh carries, by `ssh -W`: that hop alone, over the stream that already reaches it.
+
+ssh gets that stream as the connection of its ProxyCommand (ProxyUseFdpass), so
+nothing is connected twice and no login of an earlier hop is made again. It has
+the hop's settings by the words that `ssh -G` was asked with, its own terminal
+for questions, and our stderr for what it has to say. Its stdin and stdout are
+one socket, which is relayed as any other.
+"""
+
+from __future__ import annotations
+
+import _socket
+import os
+import shlex
+import socket
+import struct
+import sys
+from select import POLLIN, poll
+
+from relay.dial.command import ChildSocket
+from relay.errors import RelayError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from subprocess import Popen
+    from typing import Any, Self
+
+    from relay.config.settings import HopSettings
+    from relay.dial.engine import Reach
+    from relay.run.children import Children
+    from relay.run.progress import Progress
+
+# ssh keeps no descriptor of ours but 0, 1 and 2, so what it runs as its ProxyCommand fetches the stream at a socket of
+# ours. It hands on the control message as it came: the number in it is that of the descriptor that came with it.
+# (No quote or percent sign: a shell and ssh read this, too. An address that begins with @ is one of Linux's abstract.)
+_FETCH = (
+    "import _socket as s,sys;"
+    "c=s.socket(s.AF_UNIX);"
+    "c.connect_ex(sys.argv[1].replace(chr(64),chr(0),1))and sys.exit(1);"  # whoever had it has left
+    "s.socket(s.AF_UNIX,s.SOCK_STREAM,0,1).sendmsg([bytes(1)],c.recvmsg(1,64)[1])"
+)
+_NOISE = 65536  # bytes that the start-up files of a shell may say before our line
+
+
+class OpensshHop:
+    """One hop, entered when it forwards.
+
+    reach: makes a stream to it.
+    """
+
+    def __init__(self, settings: HopSettings, reach: Reach, progress: Progress, children: Children) -> None:
+        self.place = progress.place
+        self._settings = settings
+        self._reach = reach
+        self._children = children
+
+    def forward(self, host: str, port: int, progress: Progress, netcat: str | None = None) -> SshStream:
+        """A stream from the hop to host and port; ssh has logged in then, and is about to ask the hop for it.
+
+        netcat counts for a hint only: ssh does not tell us why a hop would not
+        forward. Raises RelayError; what ssh itself has said is on stderr.
+        """
+        following, progress.place = progress.place, self.place
+        under, _ = self._reach()
+        progress.stage("login by ssh")
+        ours, theirs = socket.socketpair()
+        mark = f"pyrelay-{os.urandom(8).hex()}"
+        with _Counter(under) as counter:
+            argv = _argv(self._settings, host, port, counter.address, mark)
+            if progress.verbosity >= 3:
+                argv.insert(1, "-v")
+            with theirs:
+                child = self._children.connect(argv, theirs)
+            stream = SshStream(ours, child, counter.under, self.place)
+            stream.is_quiet = self._settings.log_level == "quiet"
+            counter.serve(stream)
+        stream.skip_to(mark)
+        if netcat is not None:
+            stream.hint = "if it would not forward: --netcat has no effect on a hop that ssh carries"
+        self._children.hush(child)
+        progress.stage("")
+        progress.place = following
+        return stream
+
+
+def _argv(settings: HopSettings, host: str, port: int, address: str, mark: str) -> list[str]:
+    """The ssh that carries a hop. Of an option that is given twice, ssh takes the first.
+
+    LocalCommand says when the login is done, by a line that comes before all else on stdout.
+    """
+    fetch = shlex.join([sys.executable, "-ISc", _FETCH, address]).replace("%", "%%")
+    options = {
+        "ProxyCommand": fetch,
+        "ProxyUseFdpass": "yes",
+        "VerifyHostKeyDNS": "no",  # whoever reaches the hop through a proxy or Tor would tell our resolver its name
+        "ControlMaster": "no",
+        "ControlPath": "none",
+        "PermitLocalCommand": "yes",
+        "LocalCommand": f"echo {mark}",
+    }
+    for name in ("StdinNull", "ForkAfterAuthentication"):
+        if settings.yes(name.lower()):  # an old ssh knows no such option, and does not print it
+            options[name] = "no"
+    words = [word for name, value in options.items() for word in ("-o", f"{name}={value}")]
+    target = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    return ["ssh", *words, "-W", target, *settings.words]
+
+
+class SshStream(ChildSocket):
+    """The stdin and stdout of an ssh.
+
+    under: what reaches the hop that it carries. place: what messages call that hop. is_quiet: it says nothing of its
+    own. hint: what to say when it fails.
+    """
+
+    is_quiet = False
+    hint = ""
+
+    def __init__(self, ours: socket.socket, child: Popen[bytes], under: Any, place: str) -> None:
+        super().__init__(ours, child)
+        self._under = under
+        self._place = place
+
+    def skip_to(self, mark: str) -> None:
+        """Read up to the line that ssh's LocalCommand says, and no byte more. Raises RelayError when ssh has ended."""
+        line = mark.encode() + b"\n"
+        said = b""
+        while not said.endswith(line):
+            byte = self.recv(1)
+            if not byte or len(said) > _NOISE:
+                raise self._failure()
+            said += byte
+
+    def check(self) -> None:
+        """Raise RelayError when the stream has ended because ssh has failed. For who has read its end."""
+        if self.fileno() >= 0 and not _has_ended(self):
+            return
+        if self.status() not in (0, None):
+            raise self._failure()
+
+    def _failure(self) -> RelayError:
+        """Why ssh has ended; the cause may be further out."""
+        check = getattr(self._under, "check", None)
+        if check is not None:
+            check()
+        status = self.status()
+        if status is not None and status < 0:
+            return RelayError(f"ssh, which carries this hop, was killed by signal {-status}", place=self._place)
+        ended = "ended" if status is None else f"ended with status {status}"
+        why = "LogLevel QUIET keeps it from saying why" if self.is_quiet else "it says why itself"
+        return RelayError(f"ssh, which carries this hop, {ended}; {why}", hint=self.hint, place=self._place)
+
+
+def _has_ended(stream: socket.socket) -> bool:
+    """Whether the far side has said its last, and all of it has been read."""
+    try:
+        return not stream.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+    except OSError as error:
+        return not isinstance(error, BlockingIOError)
+
+
+class _Counter:
+    """Where ssh's ProxyCommand fetches the stream to the hop. A context manager: it is open for one customer.
+
+    under: the stream, or where that is no socket what serves one for it.
+    address: for _FETCH.
+    """
+
+    def __init__(self, stream: Any) -> None:
+        self.under = stream
+        self._stream = stream
+        if not isinstance(stream, _socket.socket):
+            from relay.pump.bridge import Bridge  # threads
+
+            self.under = Bridge(stream).__enter__()
+            self._stream = self.under.socket
+        self._listener = socket.socket(socket.AF_UNIX)
+        self._directory = ""
+        if sys.platform == "linux":  # nothing in the file system, so nothing to be left behind there
+            self.address = f"@pyrelay-{os.urandom(16).hex()}"
+        else:
+            from tempfile import mkdtemp
+
+            self._directory = mkdtemp(prefix="pyrelay-")
+            self.address = f"{self._directory}/stream"
+        self._listener.bind(self.address.replace("@", "\0", 1))
+        self._listener.listen()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._listener.close()
+        os.close(self._stream.detach())  # it is ssh's now, but not what else it needs: a master's control connection
+        if self._directory:
+            os.unlink(self.address)
+            os.rmdir(self._directory)
+
+    def serve(self, ssh: socket.socket) -> None:
+        """Hand the stream over, unless ssh ends before it is fetched."""
+        table = poll()
+        table.register(self._listener, POLLIN)
+        table.register(ssh, 0)  # its hang-up
+        while self._listener.fileno() in (fd for fd, _ in table.poll()):
+            customer, _ = self._listener.accept()
+            with customer:
+                if _is_ours(customer):
+                    self._stream.setblocking(True)  # as ssh would have found it
+                    socket.send_fds(customer, [b"\0"], [self._stream.fileno()])
+                    return
+
+
+def _is_ours(customer: socket.socket) -> bool:
+    """Whether a process of the same user has connected: anyone can, to an abstract address (unix(7))."""
+    if sys.platform != "linux":
+        return True
+    _, uid, _ = struct.unpack("3i", customer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i")))
+    return bool(uid == os.geteuid())

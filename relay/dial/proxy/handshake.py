@@ -1,0 +1,233 @@
+"""SOCKS4, SOCKS4a and SOCKS5: PySocks' handshake, on a connection that is there already.
+
+PySocks does what it does right: the messages and their order, addresses as addresses
+and names as names, exact reads. What it has wrong (1.7.1, its last) is mended here:
+
+- it connects by itself, to one IPv4 address: it is given our connection;
+- its time-out is for each read: it reads and writes through our Wire;
+- a length byte of 128 and more goes out as UTF-8, two bytes: `_Writer` mends the message;
+- Tor's codes are "Unknown error" to it, its errors wrap each other: the reply itself is read.
+
+RFC 1928 (SOCKS5), RFC 1929 (user and password); SOCKS4 and 4a have no RFC, but a text of
+NEC's each. Tor's own codes: its socks-extensions.txt and proposal 304.
+"""
+
+from __future__ import annotations
+
+from socket import SOCK_STREAM
+
+import socks
+
+from relay.errors import RelayError
+from relay.spec.proxy import HINT_REFUSED, HINT_WANTED, SOCKS4, SOCKS5, TOR
+from relay.spec.route import is_onion
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from relay.dial.proxy.wire import Wire
+
+# Reply code: words, hint. The first nine are RFC 1928's (section 6); 0xF0 to 0xF7 are Tor's, for onion services.
+SOCKS5_REPLIES = {
+    0x01: ("general failure", ""),
+    0x02: ("not allowed by its rules", ""),
+    0x03: ("network unreachable", ""),
+    0x04: ("host unreachable", ""),
+    0x05: ("connection refused", ""),
+    0x06: ("timed out", ""),  # "TTL expired": what Tor and others say when their own time is over
+    0x07: ("it cannot connect to hosts", "this proxy may serve something else than TCP"),
+    0x08: ("it does not take this type of address", ""),
+    0xF0: (
+        "onion service not found",
+        "check the address; the service may be down, or may have started less than a minute ago",
+    ),
+    0xF1: ("the onion service's descriptor is invalid", "the service may be broken, or newer than this Tor"),
+    0xF2: ("introduction failed: the onion service does not answer", "its host may be down or have lost its network"),
+    0xF3: ("rendezvous with the onion service failed", "try again"),
+    0xF4: (
+        "the onion service wants client authorization, and Tor has no key for it",
+        "put the key into Tor's ClientOnionAuthDir and reload Tor",
+    ),
+    0xF5: (
+        "the onion service does not accept Tor's key for client authorization",
+        "compare the key in ClientOnionAuthDir with the service's authorized_clients",
+    ),
+    0xF6: ("that is no onion address", "a letter may be wrong or missing: an address has 56 before .onion"),
+    0xF7: ("introduction timed out: the onion service does not answer", "try again; its host may be overloaded"),
+}
+# SOCKS4's have no words of their own beyond these.
+SOCKS4_REPLIES = {
+    0x5B: ("refused or failed", ""),
+    0x5C: ("it cannot reach an identd on this host", "SOCKS5 needs none: -X 5"),
+    0x5D: ("identd names another user than was given", "give the user that identd names: -P USER"),
+}
+# What Tor means by ordinary codes,
+TOR_REPLIES = {
+    0x02: ("not allowed by its rules", "look for SafeSocks, NoOnionTraffic or OnionTrafficOnly in torrc"),
+    0x06: ("timed out", "Tor may still be starting, or has no network: its log tells"),
+}
+# and by those that say nothing of an onion service: without the flag F0 and F2 arrive as 04, F4 to F6 as 01.
+EXTENDED = "Tor says more where its SocksPort has the flag: SocksPort 9050 ExtendedErrors"
+VAGUE_REPLIES = {
+    0x01: ("general failure", EXTENDED),
+    0x04: ("host unreachable", EXTENDED),
+}
+# The first byte of a proxy's first message.
+VERSIONS = {SOCKS4: b"\0", SOCKS5: b"\x05"}
+# What an answer that is no SOCKS may begin with, and what that is.
+STRANGERS = (
+    (b"HTTP/", "answers as an HTTP proxy does", "-X connect"),
+    (b"SSH-", "answers as an SSH server does", "a proxy's port is meant; ssh hops are written h1/h2"),
+    (b"\0\x5b", "answers as a SOCKS4 proxy does", "-X 4a"),
+    (b"\x05", "answers as a SOCKS5 proxy does", "-X 5"),
+)
+
+
+def negotiate(wire: Wire, host: str, port: int, user: str | None, password: str | None) -> None:
+    """Ask the proxy to connect to host. Raises RelayError."""
+    if wire.proxy.kind == SOCKS4 and ":" in host:
+        raise RelayError("SOCKS4 cannot carry an IPv6 address", hint="SOCKS5 can: -X 5")
+    handshake = _Handshake(wire, user, password)
+    try:
+        handshake.run(host, port)
+    except UnicodeError as error:
+        raise RelayError("the name cannot be sent: a part of it is empty or has more than 63 bytes") from error
+    except socks.SOCKS4Error as error:
+        raise _refused(wire, SOCKS4_REPLIES, handshake.reply[1]) from error
+    except socks.SOCKS5Error as error:
+        replies = SOCKS5_REPLIES
+        if wire.proxy.kind == TOR or is_onion(host):
+            replies = replies | TOR_REPLIES
+        if is_onion(host):
+            replies = replies | VAGUE_REPLIES
+        raise _refused(wire, replies, handshake.reply[1]) from error
+    except socks.SOCKS5AuthError as error:
+        raise _not_authenticated(wire, handshake.reply, user) from error
+    except socks.ProxyError as error:
+        raise wire.fault(f"sends what is no {_protocol(wire)}: {handshake.reply.hex(' ')}") from error
+    finally:
+        handshake.detach()
+
+
+class _Handshake(socks.socksocket):  # type: ignore[misc]  # PySocks has no types
+    """PySocks' socket around the wire's, for as long as the handshake lasts.
+
+    reply: the message that was read last, of which PySocks' errors tell only words.
+    """
+
+    def __init__(self, wire: Wire, user: str | None, password: str | None) -> None:
+        sock = wire.socket
+        super().__init__(sock.family, SOCK_STREAM, sock.proto, sock.fileno())
+        self.wire = wire
+        self.reply = b""
+        credentials = (_field(user), _field(password))
+        self.fields: tuple[bytes | None, ...] = credentials  # whose lengths the messages tell
+        kind = socks.SOCKS4 if wire.proxy.kind == SOCKS4 else socks.SOCKS5
+        # rdns: names go as names. No address: the connection is there.
+        self.proxy = (kind, None, None, True, *credentials)
+
+    def run(self, host: str, port: int) -> None:
+        """What PySocks' connect() does after it has connected."""
+        if self.proxy[0] == socks.SOCKS4:
+            self._negotiate_SOCKS4(host, port)
+        else:
+            self.fields += (host.encode("idna"),)
+            self._negotiate_SOCKS5(host, port)
+
+    def makefile(self, mode: str = "r", _buffering: int | None = None) -> _Reader | _Writer:
+        """What PySocks reads from and writes to."""
+        return _Reader(self) if mode == "rb" else _Writer(self)
+
+
+class _Reader:
+    """PySocks' view of what comes in."""
+
+    def __init__(self, handshake: _Handshake) -> None:
+        self._handshake = handshake
+        self._first = True
+
+    def read(self, size: int) -> bytes:
+        """Exactly `size` bytes; a closed connection and a stranger's answer raise our own errors."""
+        wire = self._handshake.wire
+        data = wire.receive(1)
+        if self._first:
+            if data != VERSIONS[_protocol(wire)]:
+                raise _stranger(wire, data)
+            wire.answered()
+            self._first = False
+        while len(data) < size:
+            data += wire.receive(size - len(data))
+        self._handshake.reply = data
+        return data
+
+    def close(self) -> None:
+        """Nothing: the wire outlives the handshake."""
+
+
+class _Writer:
+    """PySocks' view of what goes out: parts of a message, then a flush that sends it."""
+
+    def __init__(self, handshake: _Handshake) -> None:
+        self._handshake = handshake
+        self._message = b""
+
+    def write(self, part: bytes) -> None:
+        """Add to the message."""
+        self._message += part
+
+    def flush(self) -> None:
+        """Send the message."""
+        message, self._message = self._message, b""
+        self._handshake.wire.send(_mended(message, self._handshake.fields))
+
+    def close(self) -> None:
+        """Nothing: the wire outlives the handshake."""
+
+
+def _mended(message: bytes, fields: tuple[bytes | None, ...]) -> bytes:
+    """The message with the length bytes of 128 and more as the one byte that they are.
+
+    PySocks writes chr(length).encode(), which is two bytes then. The fields stand
+    in this order, and one that is so long cannot hide in one that is shorter.
+    """
+    at = 0
+    for field in fields:
+        if field is None or len(field) < 128:
+            continue
+        wrong = chr(len(field)).encode() + field
+        found = message.find(wrong, at)
+        if found >= 0:
+            message = message[:found] + bytes((len(field),)) + message[found + 2 :]
+            at = found + 1 + len(field)
+    return message
+
+
+def _refused(wire: Wire, replies: dict[int, tuple[str, str]], code: int) -> RelayError:
+    """The error for a reply code."""
+    words, hint = replies.get(code, (f"unknown reply code 0x{code:02X}", ""))
+    return RelayError(f"{words}, says {wire.proxy}", hint=hint)
+
+
+def _not_authenticated(wire: Wire, reply: bytes, user: str | None) -> RelayError:
+    """The error for a choice of method (RFC 1928 section 3) or a status (RFC 1929 section 2) that ends it."""
+    if reply[0] == 1:
+        return RelayError(f"{wire.proxy} does not accept the password of {user}", hint=HINT_REFUSED)
+    if user is None:
+        return RelayError(f"{wire.proxy} wants a user and a password", hint=HINT_WANTED)
+    return RelayError(f"{wire.proxy} wants another authentication than user and password")
+
+
+def _stranger(wire: Wire, begins: bytes) -> RelayError:
+    """The error for a first answer that is no SOCKS: what it is instead, as far as that can be told."""
+    answer = begins + wire.glimpse()
+    for start, words, hint in STRANGERS:
+        if answer.startswith(start):
+            return wire.fault(words, hint=hint)
+    return wire.fault(f"does not speak {_protocol(wire)}: its answer begins with {answer[:8].hex(' ')}")
+
+
+def _protocol(wire: Wire) -> str:
+    return SOCKS4 if wire.proxy.kind == SOCKS4 else SOCKS5
+
+
+def _field(text: str | None) -> bytes | None:
+    return None if text is None else text.encode("utf-8", "surrogateescape")

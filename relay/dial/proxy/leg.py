@@ -1,0 +1,115 @@
+"""The leg itself: reach the proxy, then ask it for the host."""
+
+from __future__ import annotations
+
+from relay.dial import tcp
+from relay.dial.proxy.wire import NoAnswer, Wire
+from relay.errors import RelayError, printable
+from relay.spec.proxy import CONNECT, SOCKS4, TOR, VARIABLE, check_field
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from _socket import socket
+    from collections.abc import Callable, Mapping
+
+    from relay.run.progress import Progress
+    from relay.run.prompt import Prompt
+    from relay.spec.proxy import Proxy
+
+TOR_ANSWER = 5.0  # seconds for the first two bytes of a Tor on this machine, where there is another place to look
+
+
+def connect(
+    proxy: Proxy,
+    host: str,
+    port: int,
+    progress: Progress,
+    terms: tcp.Terms = tcp.USUAL,
+    *,
+    prompt: Prompt,
+) -> socket:
+    """A connection to host that the proxy has made; the host is never looked up here.
+
+    terms: for the way to the proxy; their timeout holds for its answer again.
+    prompt: who asks for a password that the environment does not hold. Raises RelayError.
+    """
+    if "%" in host:  # a zone: it names an interface of this machine
+        raise RelayError(f"an address with a zone means nothing to {proxy}")
+    user, password = _credentials(proxy, host, port, progress, prompt)
+
+    def through(place: Proxy, first: float | None = None) -> socket:
+        """The whole way by one place."""
+        sock = _reach(place, progress, terms)
+        progress.stage(f"waiting for {place} to reach {host} port {port}")
+        try:
+            wire = Wire(sock, place, host, progress, seconds=terms.timeout, first=first)
+            _negotiator(place)(wire, host, port, user, password)
+            sock.settimeout(None)
+        except BaseException:
+            sock.close()
+            raise
+        return sock
+
+    return _through_tor(through, prompt.environ) if proxy.kind == TOR and not proxy.address else through(proxy)
+
+
+def _through_tor(through: Callable[[Proxy, float | None], socket], environ: Mapping[str, str]) -> socket:
+    """By the first place that answers as Tor's SOCKS port does."""
+    from relay.dial.proxy.tor import HOST_VARIABLE, PORT_VARIABLE, places
+
+    causes = []
+    candidates = places(environ)
+    for place in candidates:
+        try:
+            return through(place, None if place is candidates[-1] else TOR_ANSWER)
+        except NoAnswer as error:
+            causes.append(error.cause)
+    raise RelayError(
+        f"no Tor: {'; '.join(causes)}",
+        hint=f"start tor, or say where it listens: {HOST_VARIABLE} and {PORT_VARIABLE}, or -x HOST:PORT",
+    )
+
+
+def _reach(proxy: Proxy, progress: Progress, terms: tcp.Terms) -> socket:
+    """A connection to the proxy itself. Raises NoAnswer."""
+    try:
+        if proxy.path:
+            return tcp.connect_unix(proxy.path, progress)
+        return tcp.connect(proxy.host, proxy.port, progress, terms)
+    except RelayError as error:
+        raise NoAnswer(f"{proxy}: {error.cause}", hint=error.hint) from error
+
+
+def _negotiator(proxy: Proxy) -> Callable[[Wire, str, int, str | None, str | None], None]:
+    """What asks this kind of proxy; the other kind's imports are not paid for."""
+    if proxy.kind == CONNECT:
+        from relay.dial.proxy.http import negotiate
+    else:
+        from relay.dial.proxy.handshake import negotiate
+    return negotiate
+
+
+def _credentials(
+    proxy: Proxy, host: str, port: int, progress: Progress, prompt: Prompt
+) -> tuple[str | None, str | None]:
+    """The user and the password for the proxy; (None, None) when it is to have none. Raises RelayError."""
+    if proxy.kind == TOR:
+        from relay.dial.proxy.tor import isolation
+
+        return isolation(host, port)
+    if proxy.password is not None:
+        progress.note(0, f"a password on the command line can be read by everyone on this machine; ${VARIABLE} cannot")
+    if proxy.user is None or proxy.kind == SOCKS4:
+        return proxy.user, None
+    password = prompt.environ.get(VARIABLE) if proxy.password is None else proxy.password
+    if password is None:
+        from relay.run.prompt import NobodyToAsk
+
+        user = printable(proxy.user)
+        try:
+            password = prompt.ask(f"Password of {user} for {proxy}: ")
+        except NobodyToAsk as error:
+            cause = f"the password of {user} for {proxy} is not known: {error.cause}"
+            raise RelayError(cause, hint=f"set ${VARIABLE}") from error
+    check_field(proxy.kind, "password", password)
+    return proxy.user, password

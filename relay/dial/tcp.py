@@ -1,0 +1,293 @@
+"""Plain TCP: from a name and a port to a connected socket.
+
+All addresses of the name are tried, the two families in turn, a quarter of a
+second apart (RFC 8305, Happy Eyeballs); the first to answer wins. Knows
+addresses and deadlines; does not know SSH, nor who wanted the connection.
+
+Sockets are `_socket.socket`, the class under `socket.socket`: importing the
+module `socket` costs 5.5 ms (enum, selectors), `_socket` 0.3 ms, and the whole
+raw path is to cost 4 ms. `socket.socket(fileno=s.detach())` makes the richer
+kind where a library needs it.
+"""
+
+from __future__ import annotations
+
+import _socket
+import os
+import select
+from _socket import AF_INET, AF_INET6, AF_UNIX, IPPROTO_TCP, SOCK_STREAM, gaierror
+from errno import EINPROGRESS
+from time import monotonic, sleep
+
+from relay.errors import RelayError, TimedOut, printable, words
+from relay.spec.route import is_onion
+from relay.value import Value
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import TypeAlias
+
+    from relay.run.progress import Progress
+
+    Sockaddr: TypeAlias = tuple[str, int] | tuple[str, int, int, int]  # as the kernel takes it
+    Address: TypeAlias = tuple[int, Sockaddr]  # (family, where)
+
+FAMILIES = {"inet": AF_INET, "inet6": AF_INET6}  # AddressFamily of ssh_config(5)
+ATTEMPT_DELAY = 0.25  # seconds before the next address is tried besides (RFC 8305, section 5)
+_FAMILY = {AF_INET: "IPv4", AF_INET6: "IPv6"}
+_SERVICE = {AF_INET: (_socket.IPPROTO_IP, _socket.IP_TOS), AF_INET6: (_socket.IPPROTO_IPV6, _socket.IPV6_TCLASS)}
+_MOST_TOLD = 4  # addresses that an error names one by one
+_NO_NAME = {getattr(_socket, name, None) for name in ("EAI_NONAME", "EAI_NODATA", "EAI_ADDRFAMILY")}
+
+
+class Terms(Value):
+    """On which terms to connect.
+
+    family: AF_INET or AF_INET6 to take addresses of that kind only.
+    source: the local address to connect from, an address or a name.
+    interface: the network interface whose address to connect from.
+    timeout: seconds for each attempt, the look-up not counted (a hop's ConnectTimeout).
+    attempts: how often to try, a second apart (ConnectionAttempts).
+    keepalive: whether the kernel asks for signs of life (TCPKeepAlive).
+    service: the IPv4 type of service or IPv6 traffic class, None for the system's own (IPQoS).
+    """
+
+    __slots__ = ("attempts", "family", "interface", "keepalive", "service", "source", "timeout")
+    family: int
+    source: str | None
+    interface: str | None
+    timeout: float | None
+    attempts: int
+    keepalive: bool
+    service: int | None
+
+    def __init__(
+        self,
+        *,
+        family: int = 0,
+        source: str | None = None,
+        interface: str | None = None,
+        timeout: float | None = None,
+        attempts: int = 1,
+        keepalive: bool = True,
+        service: int | None = None,
+    ) -> None:
+        self._set(
+            family=family,
+            source=source,
+            interface=interface,
+            timeout=timeout,
+            attempts=attempts,
+            keepalive=keepalive,
+            service=service,
+        )
+
+
+USUAL = Terms()
+
+
+def connect(host: str, port: int, progress: Progress, terms: Terms = USUAL) -> _socket.socket:
+    """A connected socket in blocking mode, TCP_NODELAY set.
+
+    The deadline of progress holds besides that of the terms. A resolver cannot
+    be interrupted: whoever needs the deadline to be kept during a look-up ends
+    the process.
+
+    Raises RelayError when no address answers, TimedOut when time is up.
+    """
+    if is_onion(host):
+        raise RelayError(
+            "a .onion name is reached through Tor only; a look-up would tell it to the DNS (RFC 7686)",
+            hint="use --tor, or a proxy that knows .onion names: -x HOST:PORT",
+        )
+    progress.stage(f"looking up {host}")
+    addresses = _look_up(host, port, terms.family)
+    sources = dict(_look_up(terms.source, 0, terms.family)[::-1]) if terms.source else {}
+    if terms.source:
+        addresses = [address for address in addresses if address[0] in sources]
+        if not addresses:
+            kinds = " and ".join(_FAMILY[kind] for kind in sorted(sources))
+            raise RelayError(f"{printable(host)} has no {kinds} address to reach from {terms.source}")
+    elif terms.interface:
+        from relay.dial.interface import address as address_of  # few have it
+
+        kinds_wanted = {kind for kind, _ in addresses}
+        sources = {kind: _look_up(address_of(terms.interface, kind), 0, kind)[0][1] for kind in kinds_wanted}
+    for attempt in range(1, terms.attempts + 1):
+        try:
+            sock = _Race(_in_turn(addresses), sources, progress).run(terms.timeout)
+            break
+        except RelayError as error:
+            if attempt == terms.attempts:
+                raise
+            progress.note(1, f"{error.cause}; attempt {attempt} of {terms.attempts}")
+            sleep(progress.left(1.0))
+    sock.setblocking(True)
+    if terms.keepalive:
+        sock.setsockopt(_socket.SOL_SOCKET, _socket.SO_KEEPALIVE, 1)
+    if terms.service is not None:
+        level, option = _SERVICE[sock.family]
+        sock.setsockopt(level, option, terms.service)
+    return sock
+
+
+def connect_unix(path: str, progress: Progress) -> _socket.socket:
+    """A connected unix stream socket in blocking mode. Raises RelayError."""
+    progress.stage(f"connecting to {path}")
+    sock = _socket.socket(AF_UNIX, SOCK_STREAM)
+    try:
+        sock.settimeout(progress.left())
+        sock.connect(path)
+        sock.settimeout(None)
+    except OSError as error:
+        sock.close()
+        raise RelayError(words(error)) from error
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+def _look_up(host: str, port: int, family: int) -> list[Address]:
+    """The addresses of a name, in the resolver's order (RFC 6724), each once. Raises RelayError."""
+    # As bytes, as ssh hands it over: for a str the idna codec would be imported, and a name
+    # such as "a..b" would raise a bare UnicodeError.
+    try:
+        found = _socket.getaddrinfo(os.fsencode(host), port, family, SOCK_STREAM, IPPROTO_TCP)
+    except (OSError, UnicodeError) as error:
+        raise _no_address(host, family, error) from error
+    return list(dict.fromkeys((int(kind), where) for kind, _, _, _, where in found if kind in _FAMILY))  # type: ignore[misc]
+
+
+def _no_address(host: str, family: int, error: Exception) -> RelayError:
+    """What the resolver's refusal means."""
+    name = printable(host)
+    if not isinstance(error, gaierror):
+        return RelayError(f"{name}: {error}")
+    if error.errno not in _NO_NAME:
+        return RelayError(f"{name}: {words(error)}")
+    hint = "" if host.isascii() else "the DNS knows an international name by its xn-- form"
+    if family:
+        return RelayError(f"no such host: {name}, or it has no {_FAMILY[family]} address", hint=hint)
+    return RelayError(f"no such host: {name}", hint=hint)
+
+
+def _in_turn(addresses: list[Address]) -> list[Address]:
+    """The two families in turn, the family of the first address first (RFC 8305, section 4)."""
+    first = [address for address in addresses if address[0] == addresses[0][0]]
+    other = [address for address in addresses if address[0] != addresses[0][0]]
+    turns: list[Address] = []
+    for place in range(max(len(first), len(other))):
+        turns += first[place : place + 1] + other[place : place + 1]
+    return turns
+
+
+class _Race:
+    """Connection attempts to several addresses, of which one may win."""
+
+    def __init__(self, addresses: list[Address], sources: dict[int, Sockaddr], progress: Progress) -> None:
+        self.waiting = addresses[::-1]  # next one last
+        self.sources = sources
+        self.progress = progress
+        self.running: dict[int, tuple[_socket.socket, Address]] = {}  # by file descriptor
+        self.failed: list[tuple[Address, str]] = []
+        self.poll = select.poll()
+
+    def run(self, timeout: float | None) -> _socket.socket:
+        """The socket that connected first; every other one is closed, whatever happens."""
+        end = None if timeout is None else monotonic() + timeout
+        try:
+            while self.waiting or self.running:
+                if self.waiting and (won := self.start(self.waiting.pop())):
+                    return won
+                if not self.running:
+                    continue
+                patience = self.left(end, timeout)
+                if self.waiting:
+                    patience = min(patience, ATTEMPT_DELAY)
+                # Rounded up: poll would return just before the deadline, over and over.
+                for fd, _ in self.poll.poll(int(patience * 1000) + 1):
+                    if won := self.finish(fd):
+                        return won
+            raise self.defeat()
+        finally:
+            for sock, _ in self.running.values():
+                sock.close()
+
+    def left(self, end: float | None, timeout: float | None) -> float:
+        """Seconds that may still be waited. Raises TimedOut."""
+        if end is None:
+            return self.progress.left()
+        if (left := end - monotonic()) <= 0:
+            still = [(address, "no answer") for _, address in self.running.values()]
+            causes = f" ({_causes(self.failed + still)})" if self.failed else ""
+            raise TimedOut(f"no answer within {timeout:g} seconds{causes}")
+        return self.progress.left(left)
+
+    def start(self, address: Address) -> _socket.socket | None:
+        """Begin an attempt. The socket, when it is connected already."""
+        family, where = address
+        self.progress.stage(f"connecting to {_text(where)} port {where[1]}")
+        try:
+            sock = _socket.socket(family, SOCK_STREAM, IPPROTO_TCP)
+        except OSError as error:  # such as a kernel without IPv6
+            self.failed.append((address, words(error)))
+            return None
+        try:
+            sock.setblocking(False)
+            sock.setsockopt(IPPROTO_TCP, _socket.TCP_NODELAY, 1)
+            if family in self.sources:
+                self.bind(sock, self.sources[family])
+            code = sock.connect_ex(where)
+        except BaseException:
+            sock.close()
+            raise
+        if code == 0:
+            return sock
+        if code != EINPROGRESS:
+            self.fail(sock, address, code)
+            return None
+        self.running[sock.fileno()] = sock, address
+        self.poll.register(sock.fileno(), select.POLLOUT)
+        return None
+
+    def bind(self, sock: _socket.socket, source: Sockaddr) -> None:
+        """Fix the local address: one that this machine does not have fails for every address alike."""
+        try:
+            sock.bind(source)
+        except OSError as error:
+            raise RelayError(f"cannot connect from {_text(source)}: {words(error)}") from error
+
+    def finish(self, fd: int) -> _socket.socket | None:
+        """An attempt has ended: the socket, or None when it failed."""
+        self.poll.unregister(fd)
+        sock, address = self.running.pop(fd)
+        code = sock.getsockopt(_socket.SOL_SOCKET, _socket.SO_ERROR)
+        if code == 0:
+            return sock
+        self.fail(sock, address, code)
+        return None
+
+    def fail(self, sock: _socket.socket, address: Address, code: int) -> None:
+        """Remember why an address did not answer."""
+        sock.close()
+        self.failed.append((address, words(OSError(code, os.strerror(code)))))
+
+    def defeat(self) -> RelayError:
+        """No address is left."""
+        return RelayError(_causes(self.failed))
+
+
+def _causes(failed: list[tuple[Address, str]]) -> str:
+    """Which address failed how, in one line; the addresses are left out when there is only one."""
+    if len(failed) == 1:
+        return failed[0][1]
+    told = [f"{_text(where)}: {why}" for (_, where), why in failed[:_MOST_TOLD]]
+    if len(failed) > _MOST_TOLD:
+        told.append(f"and {len(failed) - _MOST_TOLD} more")
+    return "; ".join(told)
+
+
+def _text(where: Sockaddr) -> str:
+    """An address for a person, with its zone: getaddrinfo leaves it out of the text."""
+    return f"{where[0]}%{where[3]}" if len(where) == 4 and where[3] else where[0]

@@ -1,0 +1,1 @@
+"""What was asked for: the command line, the route, the proxy. Pure: no input or output, nothing is looked up."""

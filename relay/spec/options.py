@@ -1,0 +1,447 @@
+"""The command line: one table of flags, read into Options.
+
+FLAGS drives the parser, the usage line and --help; a test holds the man page to
+the same flags in the same words. This file knows what an option looks like, not
+what it does. It uses neither argparse nor getopt: the one doubles the start-up
+time of the interpreter (and imports re), the other brings gettext and lets no
+option stand after HOST, as ssh does.
+"""
+
+from __future__ import annotations
+
+from relay.errors import UsageError, printable
+from relay.spec.route import (
+    DEFAULT_DELIMITERS,
+    DEFAULT_PORT,
+    Delimiters,
+    RouteError,
+    check_host,
+    check_user,
+    parse_jump,
+    parse_port,
+)
+from relay.value import Value
+
+TYPE_CHECKING = False  # typing costs start-up time; type checkers know this name
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+    from typing import Any
+
+    from relay.spec.proxy import Proxy
+
+EXAMPLE = """\
+In ~/.ssh/config, before other Host blocks:
+
+    Host */* *+*
+        ProxyCommand pyrelay %h %p
+
+    ssh h1/h2/h3                     through h1, then h2, to h3
+    ssh -l u3 u1%h1+h2:2022+h3       u1 at h1, port 2022 of h2, u3 at h3
+"""
+DEFAULT_DEADLINE = 120.0  # seconds; a set-up through Tor may take one minute
+MAX_DEADLINE = 1e6  # seconds; poll() counts milliseconds in 31 bits
+ENGINES = ("auto", "paramiko", "ssh")
+CONTROLS = ("list", "check", "stop", "exit")
+UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}  # seconds; TIME FORMATS, sshd_config(5)
+WIDTH = 80  # columns of usage and help
+
+
+class Options(Value):
+    """What the command line says. `action` is what to do instead of connecting: "help", "version" or "known-hosts"."""
+
+    action: str = ""
+    destination: str = ""  # HOST, as it was typed
+    port: int = DEFAULT_PORT
+    config: str | None = None
+    user: str | None = None
+    identities: tuple[str, ...] = ()
+    ssh_options: tuple[str, ...] = ()  # each as "Name=value"
+    jump: str = ""
+    netcat: tuple[str, ...] = ()  # hops that a netcat may cross; "" is all of them
+    netcat_command: str = ""
+    share: float | None = None  # seconds that shared hops are kept after their last relay; None: they are not shared
+    control: str = ""  # what is to be done to the shared hops: "list", "check", "stop" or "exit"
+    engine: str = "auto"  # or "paramiko" or "ssh"
+    family: int = 0  # AF_INET, AF_INET6, or 0 for both
+    source: str | None = None
+    deadline: float = DEFAULT_DEADLINE  # seconds
+    proxy: Proxy | None = None
+    fdpass: bool = False
+    delimiters: Delimiters = DEFAULT_DELIMITERS
+    verbosity: int = 0  # -1 with -q, else the number of -v
+
+    def __init__(self, **given: object) -> None:
+        self._set(**given)
+
+    @classmethod
+    def _names(cls) -> tuple[str, ...]:
+        return tuple(cls.__annotations__)
+
+    def netcat_for(self, hop: str) -> str | None:
+        """The command by which a hop of this name may be crossed: "" for one that finds a tool, None for none."""
+        if hop in self.netcat or "" in self.netcat or (self.netcat_command and not self.netcat):
+            return self.netcat_command
+        return None
+
+    @property
+    def batch(self) -> bool:
+        """Whether -o says that nobody may be asked, where no ssh_config is read."""
+        return any(
+            name.lower() == "batchmode" and value.strip('"').lower() in {"yes", "true"}
+            for name, _, value in (pair.partition("=") for pair in self.ssh_options)
+        )
+
+
+class Flag(Value):
+    """One option.
+
+    name: "-F" or "--help".
+    value: the word that stands for its value in help and manual, or "" when it takes none;
+    "[=HOP]" when it may be left out, and is the text "" then.
+    field: the attribute of Options that it sets.
+    take: gives the field's new value from the present one and the text of the
+    option's value; raises UsageError without a place when it cannot.
+    words: what it does, in the words of --help and the manual.
+    """
+
+    __slots__ = ("field", "name", "take", "value", "words")
+    name: str
+    value: str
+    field: str
+    take: Callable[[Any, str], object]
+    words: str
+
+    def __init__(self, name: str, value: str, field: str, take: Callable[[Any, str], object], words: str) -> None:
+        self._set(name=name, value=value, field=field, take=take, words=words)
+
+    @property
+    def is_optional(self) -> bool:
+        """Whether its value may be left out, so that it never takes the next word for it."""
+        return self.value.startswith("[")
+
+    @property
+    def form(self) -> str:
+        """As it is typed: "-F FILE"."""
+        return self.name + self.value if self.is_optional else f"{self.name} {self.value}".rstrip()
+
+
+def _last(_now: object, text: str) -> str:
+    return text
+
+
+def _append(now: tuple[str, ...], text: str) -> tuple[str, ...]:
+    return (*now, text)
+
+
+def _user(_now: object, text: str) -> str:
+    check_user(text)
+    return text
+
+
+def _hop(now: tuple[str, ...], text: str) -> tuple[str, ...]:
+    if text:
+        check_host(text)
+    return (*now, text)
+
+
+def _engine(_now: object, text: str) -> str:
+    if text not in ENGINES:
+        raise UsageError(f"'{printable(text, 40)}' is none of {', '.join(ENGINES)}")
+    return text
+
+
+def _control(_now: object, text: str) -> str:
+    if text not in CONTROLS:
+        raise UsageError(f"'{printable(text, 40)}' is none of {', '.join(CONTROLS)}")
+    return text
+
+
+def _time(_now: object, text: str) -> float | None:
+    """As ControlPersist has it: 10m, 1h30m, seconds; yes and 0 are for ever, no is not at all."""
+    if text in {"yes", "no"}:
+        return float("inf") if text == "yes" else None
+    seconds, digits = 0, ""
+    for letter in text.lower()[:40] + "s" * text[-1:].isdigit():
+        if letter in UNITS and digits:
+            seconds, digits = seconds + int(digits) * UNITS[letter], ""
+        elif letter.isascii() and letter.isdigit():
+            digits += letter
+        else:
+            raise UsageError(f"'{printable(text, 40)}' is no time", hint="write 10m, 1h30m, or a number of seconds")
+    return min(float(seconds), MAX_DEADLINE * 1000) or float("inf")
+
+
+def _jump(_now: object, text: str) -> str:
+    parse_jump(text)
+    return text
+
+
+def _setting(now: tuple[str, ...], text: str) -> tuple[str, ...]:
+    """ssh_config's own two spellings, `Name=value` and `Name value` (OpenSSH's strdelim()), as the first of them."""
+    end = next((i for i, c in enumerate(text) if not (c.isascii() and c.isalnum())), len(text))
+    name, rest = text[:end], text[end:].lstrip(" \t")
+    value = rest.removeprefix("=").strip(" \t")
+    if not name or (rest and not (rest[0] == "=" or text[end] in " \t")):
+        raise UsageError(f"'{printable(text, 40)}' is not NAME=VALUE")
+    if not value:
+        raise UsageError(f"{name} has no value", hint=f"write {name}=value")
+    return (*now, f"{name}={value}")
+
+
+def _ipv4(_now: object, _text: str) -> int:
+    from _socket import AF_INET  # `socket` would cost every run its start-up time
+
+    return AF_INET
+
+
+def _ipv6(_now: object, _text: str) -> int:
+    from _socket import AF_INET6
+
+    return AF_INET6
+
+
+def _seconds(_now: object, text: str) -> float:
+    # float() also reads "nan", "1_0" and "1e9".
+    plain = text.isascii() and text.count(".") <= 1 and text.replace(".", "").isdigit()
+    seconds = float(text[:400]) if plain else 0.0
+    if not 0 < seconds <= MAX_DEADLINE:
+        raise UsageError(f"'{printable(text, 40)}' is not a number of seconds, above 0 and up to {MAX_DEADLINE:.0f}")
+    return seconds
+
+
+def _yes(_now: object, _text: str) -> bool:
+    return True
+
+
+def _proxy_kind(_now: object, text: str) -> str:
+    from relay.spec.proxy import parse_kind  # a run without a proxy does not pay for it
+
+    return parse_kind(text)
+
+
+def _louder(now: int, _text: str) -> int:
+    return max(now, 0) + 1
+
+
+HOPS = (
+    Flag("-F", "FILE", "config", _last, "Read the hops' settings from FILE instead of ssh's own ssh_config."),
+    Flag("-i", "FILE", "identities", _append, "Offer the key in FILE to the hops; may be given more than once."),
+    Flag("-J", "HOPS", "jump", _jump, "Go through HOPS first; they are spelled as for ssh's own -J."),
+    Flag("-l", "USER", "user", _user, "Log in to the hops as USER, unless the route names another."),
+    Flag("-o", "NAME=VALUE", "ssh_options", _setting, "Set an ssh_config option; may be given more than once."),
+    Flag(
+        "--netcat", "[=HOP]", "netcat", _hop, "Cross hops that deny forwarding, or HOP, by a command that runs there."
+    ),
+    Flag("--netcat-command", "LINE", "netcat_command", _last, "The command line for that; %h and %p are where to."),
+    Flag(
+        "--share",
+        "TIME",
+        "share",
+        _time,
+        "Share the hops with other relays, and keep them for TIME after the last one.",
+    ),
+    Flag("--engine", "NAME", "engine", _engine, "What carries the hops: auto, paramiko or ssh; auto unless given."),
+)
+CONNECTION = (
+    Flag("-4", "", "family", _ipv4, "Use IPv4 only."),
+    Flag("-6", "", "family", _ipv6, "Use IPv6 only."),
+    Flag("-s", "ADDRESS", "source", _last, "Connect from ADDRESS, one of this machine's own."),
+    Flag("-w", "SECONDS", "deadline", _seconds, "Give up after SECONDS; 120 unless given."),
+    Flag("--fdpass", "", "fdpass", _yes, "Hand the connection to ssh and exit; ssh wants ProxyUseFdpass yes."),
+)
+PROXY = (
+    Flag("-X", "PROTOCOL", "proxy_kind", _proxy_kind, "What the proxy speaks: 4, 4a, 5 or connect; 5 unless given."),
+    Flag("-x", "PROXY", "proxy_address", _last, "Begin at a proxy, [USER@]HOST[:PORT] or a unix socket's /PATH."),
+    Flag("-P", "USER", "proxy_user", _last, "The user that the proxy is to know."),
+    Flag(
+        "--proxy", "URL", "proxy_url", _last, "Begin at a proxy: socks5h://, socks4a:// or http://[USER@]HOST[:PORT]."
+    ),
+    Flag("--tor", "", "tor", _yes, "Begin at Tor, which an onion name does by itself."),
+)
+SPELLING = (
+    Flag("--hop-delimiter", "CHARS", "hop_delimiter", _last, "What stands between names; / and + unless given."),
+    Flag("--user-delimiter", "CHARS", "user_delimiter", _last, "What stands after a user; % and = unless given."),
+    Flag("--port-delimiter", "CHARS", "port_delimiter", _last, "What stands before a port; : and ~ unless given."),
+)
+INSTEAD = (
+    Flag(
+        "--known-hosts",
+        "",
+        "action",
+        lambda _now, _text: "known-hosts",
+        "Print the known host keys of HOST's target, for ssh's KnownHostsCommand.",
+    ),
+    Flag("-O", "COMMAND", "control", _control, "Tell of the shared hops, or end them: list, check, stop or exit."),
+)
+MESSAGES = (
+    Flag("-q", "", "verbosity", lambda _now, _text: -1, "Say nothing but errors."),
+    Flag("-v", "", "verbosity", _louder, "Say each stage with its time; twice for more."),
+    Flag("--help", "", "action", lambda _now, _text: "help", "Print this help."),
+    Flag("--version", "", "action", lambda _now, _text: "version", "Print the version."),
+)
+GROUPS = {
+    "Hops": HOPS,
+    "Connection": CONNECTION,
+    "Proxies": PROXY,
+    "Spelling of the route": SPELLING,
+    "Instead of connecting": INSTEAD,
+    "Messages": MESSAGES,
+}
+FLAGS = tuple(flag for flags in GROUPS.values() for flag in flags)
+_ALONE = frozenset({"--help", "--version", "-O"})  # want no HOST
+_BY_NAME = {flag.name: flag for flag in FLAGS}
+
+
+def parse(argv: Sequence[str]) -> Options:
+    """Read the words after the program's name.
+
+    Options may stand before and after HOST, "--" ends them; short ones cluster and
+    take their value from the same word or the next ("-vv", "-w3", "-w 3"), long ones
+    after "=" or from the next. Where an option that holds one value is given twice,
+    the last counts. Raises UsageError; its text has the usage when the shape of the
+    command line is wrong, not when a value is.
+    """
+    given: dict[str, Any] = {}
+    words: list[str] = []
+    for flag, text in _read(iter(argv)):
+        if flag is None:
+            words.append(text)
+            continue
+        if flag.value and not text and not flag.is_optional:
+            raise UsageError(f"{flag.value} is empty", place=flag.name)
+        try:
+            given[flag.field] = flag.take(given.get(flag.field, getattr(Options, flag.field, None)), text)
+        except UsageError as error:
+            error.at(flag.name)
+            raise
+        if flag.name in _ALONE:
+            return Options(**given)
+    return Options(**_proxy(_delimiters(given)), **_positional(words))
+
+
+def usage() -> str:
+    """The usage in a few lines, without a final new-line."""
+    switches = "".join(flag.name[1:] for flag in FLAGS if not flag.value and len(flag.name) == 2)
+    parts = [f"[-{switches}]"]
+    parts += [f"[{flag.form}]" for flag in FLAGS if flag.name not in _ALONE and (flag.value or len(flag.name) > 2)]
+    parts += ["HOST [PORT]"]
+    start = "usage: pyrelay"
+    lines = [start]
+    for part in parts:
+        if len(lines[-1]) + 1 + len(part) > WIDTH:
+            lines.append(" " * len(start))
+        lines[-1] += f" {part}"
+    others = [flag.form for flag in FLAGS if flag.name in _ALONE and flag.value]
+    return "\n".join([*lines, *(f"       pyrelay {form}" for form in others)])
+
+
+def help_text() -> str:
+    """What --help prints."""
+    import textwrap  # imports re, which only --help has time for
+
+    lines = [usage(), "", EXAMPLE.rstrip()]
+    for group, flags in GROUPS.items():
+        lines += ["", f"{group}:"]
+        for flag in flags:
+            lines += textwrap.wrap(
+                f"{flag.form:23} {flag.words}",
+                WIDTH,
+                initial_indent="  ",
+                subsequent_indent=" " * 26,
+                break_on_hyphens=False,
+            )
+    return "\n".join((*lines, "", "The manual is pyrelay(1).", ""))
+
+
+def _read(args: Iterator[str]) -> Iterator[tuple[Flag | None, str]]:
+    """Each option with the text of its value, and each other word with None."""
+    for word in args:
+        if word == "--":
+            for rest in args:
+                yield None, rest
+        elif word.startswith("--"):
+            name, equals, text = word.partition("=")
+            flag = _flag(name)
+            if equals and not flag.value:
+                raise _usage_error(f"{name} takes no value")
+            if equals and not text and flag.is_optional:
+                raise UsageError(f"{flag.value.strip('[=]')} is empty", place=name)
+            yield flag, text if equals or not flag.value or flag.is_optional else _next(flag, args)
+        elif word.startswith("-") and word != "-":
+            letters = word[1:]
+            while letters:
+                flag, letters = _flag(f"-{letters[0]}"), letters[1:]
+                if flag.value:
+                    yield flag, letters or _next(flag, args)
+                    break
+                yield flag, ""
+        else:
+            yield None, word
+
+
+def _flag(name: str) -> Flag:
+    try:
+        return _BY_NAME[name]
+    except KeyError:
+        raise _usage_error(f"unknown option {printable(name, 40)}") from None
+
+
+def _next(flag: Flag, args: Iterator[str]) -> str:
+    """The value of a flag that stands in a word of its own."""
+    for word in args:
+        return word
+    raise _usage_error(f"{flag.name} needs a value, {flag.value}")
+
+
+def _delimiters(given: dict[str, Any]) -> dict[str, Any]:
+    """The three delimiter options as one value: whether they overlap shows only when all are known."""
+    sets = {kind: given.pop(f"{kind}_delimiter") for kind in ("hop", "user", "port") if f"{kind}_delimiter" in given}
+    return {**given, "delimiters": Delimiters(**sets)} if sets else given
+
+
+def _proxy(given: dict[str, Any]) -> dict[str, Any]:
+    """The options that tell of the proxy as one value: the address means nothing without the protocol and the user."""
+    names = {flag.field: flag.name for flag in PROXY}
+    told = {field: given.pop(field) for field in names if field in given}
+    if not told:
+        return given
+    places = [names[field] for field in ("proxy_address", "proxy_url", "tor") if field in told]
+    if len(places) > 1:
+        raise UsageError(f"{' and '.join(places)} each name a proxy", hint="give one of them")
+    if places != ["-x"]:
+        for field in ("proxy_kind", "proxy_user"):
+            if field in told:
+                raise UsageError(f"{names[field]} says how to use -x, which is not given")
+    from relay.spec.proxy import SOCKS5, TOR, Proxy, parse_address, parse_url
+
+    if places == ["--tor"]:
+        return {**given, "proxy": Proxy(TOR)}
+    try:
+        if places == ["--proxy"]:
+            proxy = parse_url(told["proxy_url"])
+        else:
+            kind = told.get("proxy_kind", SOCKS5)
+            proxy = parse_address(told["proxy_address"], kind, told.get("proxy_user"))
+    except UsageError as error:
+        error.at(places[0])
+        raise
+    return {**given, "proxy": proxy}
+
+
+def _positional(words: list[str]) -> dict[str, Any]:
+    """HOST and PORT."""
+    if not words:
+        raise _usage_error("no HOST is given")
+    if len(words) > 2:
+        raise _usage_error(f"one word too many: {printable(words[2], 40)}")
+    if len(words) == 1:
+        return {"destination": words[0]}
+    try:
+        return {"destination": words[0], "port": parse_port(words[1])}
+    except RouteError as error:
+        error.at("PORT")
+        raise
+
+
+def _usage_error(cause: str) -> UsageError:
+    return UsageError(f"{cause}\n{usage()}")

@@ -1,0 +1,179 @@
+r"""Which proxy: what -X, -x, -P and --proxy spell. Pure.
+
+-x [USER@]HOST[:PORT]        a proxy at an address; a bare IPv6 address has no port
+-x [USER@]/PATH              a proxy at a unix socket
+-X 4 | 4a | 5 | connect      what it speaks; 5 unless given
+--proxy SCHEME://[USER[:PASSWORD]@]HOST[:PORT]
+--proxy SCHEME://[USER[:PASSWORD]@]/PATH
+
+accepted                     proxy
+10.0.0.1                     SOCKS5, 10.0.0.1 port 1080
+alice@proxy:3128             SOCKS5, proxy port 3128, user alice
+CORP\alice@corp@proxy        SOCKS5, proxy port 1080, user CORP\alice@corp
+[::1]:9050  ::1              SOCKS5, ::1 port 9050; ::1 port 1080
+/run/tor/socks               SOCKS5 at that unix socket
+socks5h://proxy              the name is looked up by the proxy; socks5:// does the same here
+socks4a://a%40b@proxy:1081/  SOCKS4, proxy port 1081, user a@b
+http://proxy                 HTTP CONNECT, proxy port 3128
+
+rejected                     because
+proxy:  proxy:x  proxy:0     a port is 1 to 65535
+@proxy                       the user is empty
+socks://proxy  https://proxy no such scheme; TLS to a proxy is not spoken here
+http://proxy/path            a proxy has no path
+"""
+
+from __future__ import annotations
+
+from relay.errors import UsageError, printable
+from relay.spec.route import RouteError, check_host, is_ipv6, parse_port
+from relay.value import Value
+
+# What a proxy speaks. SOCKS4 is 4a as soon as there is a name to send.
+SOCKS4, SOCKS5, CONNECT = "SOCKS4", "SOCKS5", "HTTP"
+# SOCKS5, too: Tor on this machine, wherever it is found unless the address says.
+TOR = "Tor"
+
+KINDS = {"4": SOCKS4, "4a": SOCKS4, "5": SOCKS5, "connect": CONNECT}
+SCHEMES = {
+    "socks4": SOCKS4,
+    "socks4a": SOCKS4,
+    "socks5": SOCKS5,
+    "socks5h": SOCKS5,
+    "http": CONNECT,
+}
+DEFAULT_PORTS = {SOCKS4: 1080, SOCKS5: 1080, CONNECT: 3128}
+VARIABLE = "PYRELAY_PROXY_PASSWORD"  # the environment variable that holds the password
+HINT_WANTED = f"give the user by -P, the password by ${VARIABLE}"
+HINT_REFUSED = f"the password is taken from ${VARIABLE}, else it is asked for"
+FIELD = 255  # bytes; a SOCKS5 user or password has a length byte before it (RFC 1929)
+PATH = 104  # bytes of a unix socket's path, with the final NUL, on macOS; Linux takes 108
+
+
+class Proxy(Value):
+    """A proxy. path: its unix socket, else "". password: one that the command line gave, in clear."""
+
+    __slots__ = ("host", "kind", "password", "path", "port", "user")
+    kind: str
+    host: str
+    port: int
+    path: str
+    user: str | None
+    password: str | None
+
+    def __init__(
+        self,
+        kind: str,
+        host: str = "",
+        port: int = 0,
+        *,
+        path: str = "",
+        user: str | None = None,
+        password: str | None = None,
+    ) -> None:
+        self._set(kind=kind, host=host, port=port, path=path, user=user, password=password)
+
+    @property
+    def address(self) -> str:
+        """Where it is: "127.0.0.1:1080", "[::1]:1080", "/run/tor/socks"; "" where Tor is yet to be found."""
+        if self.path or not self.host:
+            return self.path
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+    def __str__(self) -> str:
+        """As messages have it; the user and the password are no part of it."""
+        if self.kind == TOR:
+            return f"Tor at {self.address}" if self.address else "Tor"
+        return f"the {self.kind} proxy {self.address}"
+
+    def __repr__(self) -> str:
+        return f"Proxy({self.kind!r}, {self.address!r}, user={self.user!r})"
+
+
+def parse_kind(text: str) -> str:
+    """Read what -X says. Raises UsageError."""
+    try:
+        return KINDS[text]
+    except KeyError:
+        raise UsageError(f"'{printable(text, 20)}' is none of {', '.join(KINDS)}") from None
+
+
+def parse_address(text: str, kind: str = SOCKS5, user: str | None = None) -> Proxy:
+    """Read what -x says; `user` is what -P says, and what stands before an "@" counts more. Raises UsageError."""
+    if not text.startswith("/"):
+        before, at, text = text.rpartition("@")
+        user = before if at else user
+    return _proxy(kind, text, user, None)
+
+
+def parse_url(text: str) -> Proxy:
+    """Read what --proxy says. Raises UsageError."""
+    scheme, colon, rest = text.partition("://")
+    kind = SCHEMES.get(scheme.lower())
+    if not colon or kind is None:
+        raise UsageError(
+            f"'{printable(scheme, 20)}' is no scheme of a proxy" if colon else "a proxy's URL begins with SCHEME://",
+            hint=f"one of {', '.join(f'{name}://' for name in SCHEMES)}",
+        )
+    # The last "@", as in -x: a user that holds one need not be escaped.
+    authority, at, place = rest.rpartition("@")
+    user, colon, password = authority.partition(":")
+    if not place.startswith("/"):
+        place = place.removesuffix("/")
+        if "/" in place:
+            raise UsageError("a proxy's URL ends after the port")
+    return _proxy(kind, place, _decoded(user) if at else None, _decoded(password) if colon else None)
+
+
+def _proxy(kind: str, place: str, user: str | None, password: str | None) -> Proxy:
+    """A proxy at an address or a path, both checked."""
+    for name, text in (("user", user), ("password", password)):
+        if text is not None:
+            check_field(kind, name, text)
+    if place.startswith("/"):
+        if "\0" in place or len(place.encode("utf-8", "surrogateescape")) >= PATH:
+            raise UsageError(f"a unix socket's path has less than {PATH} bytes")
+        return Proxy(kind, path=place, user=user, password=password)
+    host, port = _split_port(place)
+    check_host(host)
+    if "/" in host:
+        raise UsageError("'/' cannot stand in a proxy's host", hint="the path of a unix socket begins with it")
+    return Proxy(kind, host, port or DEFAULT_PORTS[kind], user=user, password=password)
+
+
+def _split_port(text: str) -> tuple[str, int | None]:
+    if is_ipv6(text):
+        return text, None
+    if text.startswith("["):
+        host, end, tail = text[1:].partition("]")
+        if not end or (tail and not tail.startswith(":")):
+            raise RouteError("brackets stand around a whole host", hint="write [2001:db8::1]:1080")
+        digits = tail[1:] if tail else None
+    else:
+        host, colon, digits = text.rpartition(":")
+        if not colon:
+            return text, None
+        if ":" in host:
+            raise RouteError("':' cannot stand in a host outside brackets", hint="write [2001:db8::1]:1080")
+    return host, None if digits is None else parse_port(digits)
+
+
+def check_field(kind: str, name: str, text: str) -> None:
+    """Raise UsageError unless text, a "user" or a "password", can be sent to this kind of proxy."""
+    if not text and not (kind == CONNECT and name == "password"):  # Basic has empty ones, RFC 1929 has not
+        raise UsageError(f"the proxy's {name} is empty")
+    if "\0" in text or (kind == CONNECT and not text.isprintable()):
+        raise UsageError(f"the proxy's {name} holds a character that cannot be sent")
+    if kind == CONNECT and name == "user" and ":" in text:
+        raise UsageError("a user of an HTTP proxy cannot hold ':'")  # RFC 7617 section 2
+    if kind == SOCKS5 and len(text.encode("utf-8", "surrogateescape")) > FIELD:
+        raise UsageError(f"a SOCKS5 {name} has at most {FIELD} bytes")
+
+
+def _decoded(text: str) -> str:
+    """Text with its %XX escapes decoded."""
+    if "%" not in text:
+        return text
+    from urllib.parse import unquote  # costs start-up time, and few users hold an escape
+
+    return unquote(text, errors="surrogateescape")

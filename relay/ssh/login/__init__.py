@@ -1,0 +1,12 @@
+"""Who are we? The login to a hop: which methods and keys are tried, in which order, and what a person is asked.
+
+    auth.py        the methods, in their order
+    publickey.py   a login by key
+    asked.py       passwords and keyboard-interactive questions
+    identities.py  which keys are offered
+    keyring.py     keys that were opened, for all hops of a route
+    keyfile.py     a private key file
+    agent.py       ssh-agent's protocol
+
+The messages of the protocol are in wire/userauth.py.
+"""

@@ -1,0 +1,115 @@
+"""The methods that ask a person: password (RFC 4252 section 8) and keyboard-interactive (RFC 4256).
+
+Answers go to the server and nowhere else. The server's words are shown as
+what they are, the server's: behind the name of the login.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from relay.errors import RelayError
+from relay.ssh.pubkey import BadKey, string
+from relay.ssh.wire.userauth import More, who
+
+if TYPE_CHECKING:
+    from relay.config.settings import HopSettings
+    from relay.run.prompt import Prompt
+    from relay.ssh.pubkey import Reader
+    from relay.ssh.wire.userauth import Answer, Dialogue
+
+_MOST_PROMPTS = 64  # of one INFO_REQUEST; a person is asked for each
+
+
+class Password:
+    """The password of one account, asked for as often as NumberOfPasswordPrompts says.
+
+    attempts: how many have been sent.
+    """
+
+    def __init__(self, dialogue: Dialogue, settings: HopSettings, prompt: Prompt) -> None:
+        self.attempts = 0
+        self._dialogue = dialogue
+        self._prompt = prompt
+        self._who = who(settings)
+        self._most = settings.number("numberofpasswordprompts", 3)
+
+    def attempt(self) -> Answer | None:
+        """Ask and send; None when it has been asked often enough. Raises NobodyToAsk and Cancelled."""
+        if self.attempts >= self._most:
+            return None
+        if self.attempts:
+            self._prompt.tell("permission denied, please try again")
+        password = _secret(self._prompt, f"{self._who}'s password: ")
+        self.attempts += 1
+        answer = self._dialogue.request("password", b"\0" + string(password))
+        while isinstance(answer, More):
+            answer = self._change(answer.body)
+        return answer
+
+    def _change(self, request: Reader) -> Answer:
+        """The server wants a new password before it lets anybody in (SSH_MSG_USERAUTH_PASSWD_CHANGEREQ)."""
+        self._prompt.tell(f"{self._who}: the server wants a new password: {_text(request.string())}")
+        old = _secret(self._prompt, f"{self._who}'s old password: ")
+        while True:
+            new = _secret(self._prompt, f"{self._who}'s new password: ")
+            if new == _secret(self._prompt, f"{self._who}'s new password, again: "):
+                break
+            self._prompt.tell("the two are not the same; try again")
+        return self._dialogue.request("password", b"\1" + string(old) + string(new))
+
+
+class Interactive:
+    """Whatever the server asks, in as many rounds as it wants.
+
+    attempts: how many times it was begun.
+    """
+
+    def __init__(self, dialogue: Dialogue, settings: HopSettings, prompt: Prompt) -> None:
+        self.attempts = 0
+        self._dialogue = dialogue
+        self._prompt = prompt
+        self._who = who(settings)
+        self._most = settings.number("numberofpasswordprompts", 3)
+        devices = settings.get("kbdinteractivedevices")
+        self._devices = "" if devices == "none" else devices
+        self._asked = False  # whether the server has asked anything yet
+
+    def attempt(self) -> Answer | None:
+        """One dialogue to its end; None when there were enough, or the server asks nothing at all.
+
+        Raises NobodyToAsk and Cancelled.
+        """
+        if self.attempts >= self._most or (self.attempts and not self._asked):
+            return None
+        self.attempts += 1
+        answer = self._dialogue.request("keyboard-interactive", string(b"") + string(self._devices.encode()))
+        while isinstance(answer, More):
+            self._asked = True
+            answer = self._dialogue.respond(self._answers(answer.body))
+        return answer
+
+    def _answers(self, request: Reader) -> list[bytes]:
+        """The answers to one INFO_REQUEST (section 3.2)."""
+        try:
+            words = [_text(request.string()), _text(request.string())]
+            request.string()  # language
+            count = request.number()
+            if count > _MOST_PROMPTS:
+                raise BadKey("too many questions")
+            questions = [(_text(request.string()), request.number(1) != 0) for _ in range(count)]
+        except BadKey as error:
+            raise RelayError(f"the server's questions cannot be read: {error}") from error
+        for text in filter(None, words):
+            self._prompt.tell(f"({self._who}) {text}")
+        return [_secret(self._prompt, f"({self._who}) {question}", echo=echo) for question, echo in questions]
+
+
+def _secret(prompt: Prompt, question: str, *, echo: bool = False) -> bytes:
+    """What a person types, as bytes."""
+    return prompt.ask(question, echo=echo).encode(errors="surrogateescape")
+
+
+def _text(raw: bytes) -> str:
+    """A server's words; whoever shows them strips what a terminal would obey."""
+    return raw.decode(errors="replace").strip("\r\n")

@@ -1,0 +1,228 @@
+"""Logging in to a hop, as OpenSSH's client does: which method is tried when, and the words of a refusal.
+
+After userauth and authmethod_get in sshconnect2.c. It knows the methods' names
+and their order; what each does is theirs.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from relay.errors import RelayError, printable
+from relay.run.prompt import NobodyToAsk
+from relay.ssh.login.asked import Interactive, Password
+from relay.ssh.login.publickey import PublicKeys
+from relay.ssh.pubkey import BadKey
+from relay.ssh.wire.userauth import Dialogue, Failure, LinkLost, More, Success
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from relay.config.settings import HopSettings
+    from relay.run.progress import Progress
+    from relay.run.prompt import Prompt
+    from relay.ssh.login.keyring import Keyring
+    from relay.ssh.wire.opening import Opening
+    from relay.ssh.wire.transport import Transport
+    from relay.ssh.wire.userauth import Answer
+
+# ssh_config(5), PreferredAuthentications, less the methods that are not to be had here.
+_PREFERRED = "publickey,keyboard-interactive,password"
+_SETTINGS = {
+    "publickey": "pubkeyauthentication",
+    "keyboard-interactive": "kbdinteractiveauthentication",
+    "password": "passwordauthentication",
+}
+_SILENT = frozenset({"quiet", "fatal", "error"})  # LogLevels at which ssh shows no banner
+_MOST_NAMED = 12  # keys that an error lists
+
+
+def login(
+    transport: Transport,
+    settings: HopSettings,
+    progress: Progress,
+    prompt: Prompt,
+    keyring: Keyring,
+    *,
+    ask: Callable[[], Opening] | None = None,
+) -> Opening | None:
+    """Log in over a transport whose host key has been verified.
+
+    keyring: the keys that earlier hops of this run have unlocked. ask: asks
+    for the channel that is wanted next, where that may travel with a login;
+    returned when it did. Raises RelayError, which says what was tried and what
+    the server would have taken; LinkLost when the link ended instead.
+    """
+    return _Login(transport, settings, progress, prompt, keyring, ask=ask).run()
+
+
+class _Login:
+    """One login."""
+
+    def __init__(
+        self,
+        transport: Transport,
+        settings: HopSettings,
+        progress: Progress,
+        prompt: Prompt,
+        keyring: Keyring,
+        *,
+        ask: Callable[[], Opening] | None,
+    ) -> None:
+        self._settings = settings
+        self._progress = progress
+        self._banner_begun = False
+        self._dialogue = Dialogue(transport, settings.user, progress, self._show_banner, ask)
+        self._keys = PublicKeys(self._dialogue, settings, progress, prompt, keyring)
+        self._password = Password(self._dialogue, settings, prompt)
+        self._interactive = Interactive(self._dialogue, settings, prompt)
+        self._attempts = {
+            "publickey": self._keys.attempt,
+            "keyboard-interactive": self._interactive.attempt,
+            "password": self._password.attempt,
+        }
+        self._unasked: NobodyToAsk | None = None
+        if prompt.batch or settings.yes("batchmode"):
+            self._unasked = NobodyToAsk("BatchMode")
+            for name in ("keyboard-interactive", "password"):
+                del self._attempts[name]
+        self._told: list[str] = []  # of keys that were ignored
+        self._taken: tuple[str, ...] = ()  # the methods that the server takes, as it said last
+        self._granted: list[str] = []  # those it has granted, which were not enough
+
+    def run(self) -> Opening | None:
+        """Log in or raise."""
+        try:
+            self._run()
+            return self._dialogue.opening
+        except LinkLost as error:
+            raise self._cut_off(error) from error
+        except BadKey as error:
+            raise RelayError(f"the server's message cannot be read: {error}") from error
+        finally:
+            self._keys.close()
+
+    def _run(self) -> None:
+        """Method by method, in the order that the server's answers leave."""
+        method, answer = self._open()
+        queue: list[str] = []
+        while not isinstance(answer, Success):
+            if isinstance(answer, More):
+                raise RelayError("the server's answer belongs to another request")
+            if isinstance(answer, Failure):
+                if answer.partial:
+                    self._progress.note(1, f"{method} was granted; the server wants more")
+                    self._granted.append(method)
+                    self._keys.start_over()
+                if answer.methods != self._taken:
+                    self._taken = answer.methods
+                    queue = self._in_order()
+            else:  # the method has nothing left to try
+                self._attempts.pop(method, None)
+            queue = [name for name in queue if name in self._attempts]
+            if not queue:
+                raise self._refused()
+            method = queue[0]
+            self._progress.note(2, f"trying {method}")
+            answer = self._attempt(method)
+        self._progress.note(1, f"logged in as {self._settings.user} ({method or 'none'})")
+
+    def _open(self) -> tuple[str, Answer | None]:
+        """The first request and its answer, which says what the server takes.
+
+        It travels with the service request. Where a key goes first anyway that
+        costs nobody anything, it is that key, signed; otherwise `none`, as with
+        ssh, which always spends a round trip on it. (A server that takes no
+        keys counts such a key as a failed login; hence not the agent's.)
+        """
+        if self._in_order()[:1] == ["publickey"]:
+            answer = self._keys.attempt(blind=True)
+            if answer is not None:
+                return "publickey", answer
+        return "", self._dialogue.request("none")
+
+    def _attempt(self, method: str) -> Answer | None:
+        """The answer to one attempt; None when there is nothing left to try by that method.
+
+        Who is asked in the place of a key is told what is wrong with that.
+        """
+        if method != "publickey" and "publickey" in self._in_order():
+            self._tell_of_keys()
+        try:
+            return self._attempts[method]()
+        except NobodyToAsk as error:
+            self._unasked = error
+            return None
+
+    def _tell_of_keys(self) -> None:
+        """Say which keys were ignored, and why; under -v it has been said."""
+        for text in self._keys.ignored:
+            if text not in self._told:
+                self._told.append(text)
+                if self._progress.verbosity < 1:
+                    self._progress.note(0, f"a key is ignored: {text}")
+
+    def _in_order(self) -> list[str]:
+        """The methods that the server takes and ssh_config allows, in the order of PreferredAuthentications.
+
+        A server that names none gets all (authmethod_get).
+        """
+        preferred = (self._settings.get("preferredauthentications") or _PREFERRED).split(",")
+        allowed = [
+            name
+            for name in preferred
+            if name in _SETTINGS and self._settings.get(_SETTINGS[name]) not in {"no", "false"}
+        ]
+        return [name for name in allowed if name in self._taken or not any(self._taken)]
+
+    def _show_banner(self, line: str) -> None:
+        """A line of the server's banner, for a person; -q and a low LogLevel silence it (input_userauth_banner)."""
+        if self._settings.log_level in _SILENT:
+            return
+        if not self._banner_begun:
+            self._banner_begun = True
+            self._progress.note(0, "the server says:")
+        self._progress.note(0, f"  {line}")
+
+    def _refused(self) -> RelayError:
+        """The server has refused all there was to try."""
+        hint = ""
+        problems = [text for text in self._keys.problems if text not in self._told]
+        if problems and "publickey" in self._in_order():
+            hint = problems[0]
+        elif self._unasked is not None:
+            hint = self._unasked.hint
+        elif "publickey" in self._in_order() and not self._keys.offered:
+            hint = "there is no key to offer: `ssh-add` one, or name its file with -i or IdentityFile"
+        return RelayError("; ".join([f"login as {self._settings.user} refused", *self._story()]), hint=hint)
+
+    def _cut_off(self, error: LinkLost) -> LinkLost:
+        """The link ended during the login; the server may have said why."""
+        hint = ""
+        cause = error.cause
+        if error.disconnected:
+            cause = f"the server ended the login as {self._settings.user}: {cause}"
+            if "too many authentication failures" in cause.lower() and len(self._keys.offered) > 1:
+                hint = "IdentitiesOnly=yes offers only the keys that IdentityFile (-i) names"
+        return LinkLost("; ".join([cause, *self._story()]), disconnected=error.disconnected, hint=hint)
+
+    def _story(self) -> list[str]:
+        """What the server would have taken, and what was tried."""
+        story = []
+        if any(self._taken):
+            story.append(f"the server takes {','.join(self._taken)}")
+        if self._granted:
+            story.append(f"{' and '.join(self._granted)} granted, which is not enough")
+        offered = [printable(key) for key in dict.fromkeys(self._keys.offered)]
+        if len(offered) > _MOST_NAMED:
+            offered[_MOST_NAMED:] = [f"and {len(offered) - _MOST_NAMED} more"]
+        for count, what in (
+            (self._interactive.attempts, "keyboard-interactive"),
+            (self._password.attempts, "password"),
+        ):
+            if count:
+                offered.append(f"{what} ({count} time{'s' * (count > 1)})")
+        story.append(f"offered: {', '.join(offered) or 'nothing'}")
+        if self._unasked is not None and not set(self._taken).isdisjoint({"keyboard-interactive", "password"}):
+            story.append(f"nobody was asked for a password: {self._unasked.cause}")
+        return story

@@ -1,0 +1,173 @@
+"""Identity files: every format that ssh-keygen writes, and signatures by the keys in them.
+
+The keys are `cryptography`'s: paramiko's own readers know no PKCS#8 (RFC 5958)
+and no public half without the passphrase. Which key is used, and who is asked
+for a passphrase, is decided elsewhere.
+"""
+
+from __future__ import annotations
+
+import os
+import warnings
+from binascii import Error as NotBase64
+from binascii import a2b_base64
+from typing import NamedTuple
+
+from cryptography.exceptions import InvalidTag, UnsupportedAlgorithm
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec, padding
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
+from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
+
+from relay.ssh.pubkey import CERT_SUFFIX, BadKey, PublicKey, Reader, read_key, string
+
+_MAGIC = b"openssh-key-v1\0"  # OpenSSH's PROTOCOL.key
+_LARGEST = 1 << 20  # bytes of a key file; sshbuf-io.c and authfile.c have such a limit, too
+# What `cryptography` decrypts of what OpenSSH encrypts its files with.
+_CIPHERS = frozenset({"aes256-ctr", "aes256-cbc", "aes256-gcm@openssh.com"})
+_RSA_HASHES: dict[str, type[hashes.HashAlgorithm]] = {  # RFC 4253 section 6.6, RFC 8332
+    "ssh-rsa": hashes.SHA1,
+    "rsa-sha2-256": hashes.SHA256,
+    "rsa-sha2-512": hashes.SHA512,
+}
+_EC_HASHES: dict[int, type[hashes.HashAlgorithm]] = {  # RFC 5656 section 6.2.1, by the bits of the curve
+    256: hashes.SHA256,
+    384: hashes.SHA384,
+    521: hashes.SHA512,
+}
+
+
+class BadFile(Exception):
+    """A private key file that cannot be used, with the reason."""
+
+
+class WrongPassphrase(Exception):
+    """The file is encrypted with another passphrase."""
+
+
+class PrivateKey:
+    """A private key that signs. Raises BadFile when it is of a type that signs no login."""
+
+    def __init__(self, key: object) -> None:
+        if not isinstance(key, Ed25519PrivateKey | ec.EllipticCurvePrivateKey | RSAPrivateKey):
+            raise BadFile("a key of this type is not supported")
+        self._key = key
+        line = key.public_key().public_bytes(serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH)
+        try:
+            self.public = PublicKey(a2b_base64(line.split()[1]))
+        except BadKey as error:
+            raise BadFile(f"it cannot be used: {error}") from error
+
+    def sign(self, data: bytes, algorithm: str) -> bytes:
+        """The signature blob over data (RFC 4253 section 6.6); algorithm may be a certificate's."""
+        name = algorithm.removesuffix(CERT_SUFFIX)
+        if isinstance(self._key, Ed25519PrivateKey):
+            value = self._key.sign(data)  # RFC 8709 section 6
+        elif isinstance(self._key, RSAPrivateKey):
+            value = self._key.sign(data, padding.PKCS1v15(), _RSA_HASHES[name]())
+        else:  # RFC 5656 section 3.1.2: two mpints
+            der = self._key.sign(data, ec.ECDSA(_EC_HASHES[self._key.curve.key_size]()))
+            value = b"".join(string(_mpint(number)) for number in decode_dss_signature(der))
+        return string(name.encode()) + string(value)
+
+
+class PrivateFile(NamedTuple):
+    """What a private key file holds.
+
+    public: the public half, where the file says it without a passphrase.
+    cipher: what an OpenSSH file is encrypted with, for messages.
+    """
+
+    data: bytes
+    encrypted: bool
+    public: PublicKey | None
+    cipher: str
+
+    def check(self) -> None:
+        """Raise BadFile when no passphrase would help."""
+        if self.encrypted and self.cipher and self.cipher not in _CIPHERS:
+            raise BadFile(f"it is encrypted with {self.cipher}; `ssh-keygen -p -f` on it would change that")
+
+    def unlock(self, passphrase: bytes | None = None) -> PrivateKey:
+        """The key inside; passphrase: None for a file without one. Raises WrongPassphrase and BadFile."""
+        self.check()
+        ssh = b"-----BEGIN OPENSSH" in self.data
+        load = serialization.load_ssh_private_key if ssh else serialization.load_pem_private_key
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of a key of an old type, which is of no use anyway
+                return PrivateKey(load(self.data, passphrase))
+        except UnsupportedAlgorithm as error:
+            raise BadFile("a key of this type or encryption is not supported") from error
+        except (ValueError, TypeError, InvalidTag) as error:
+            # cryptography tells a wrong passphrase from a broken file only by its words.
+            if self.encrypted:
+                raise WrongPassphrase from error
+            raise BadFile("it is no private key") from error
+
+
+def read_private(path: str) -> PrivateFile:
+    """Read a private key file. Raises BadFile, and OSError when it cannot be read."""
+    with open(path, "rb") as file:
+        status = os.fstat(file.fileno())
+        # authfile.c, sshkey_perm_ok: others' files are their owners' business
+        if status.st_uid == os.getuid() and status.st_mode & 0o077:
+            raise BadFile(f"permissions {status.st_mode & 0o777:04o} are too open: others can read it (chmod 600)")
+        data = file.read(_LARGEST)
+    return parse_private(data)
+
+
+def parse_private(data: bytes) -> PrivateFile:
+    """What a private key file says without its passphrase. Raises BadFile when it is none."""
+    if b"-----BEGIN OPENSSH PRIVATE KEY-----" in data:
+        cipher, public = _openssh_header(data)
+        return PrivateFile(data, cipher != "none", public, cipher)
+    if b"PRIVATE KEY-----" not in data:
+        raise BadFile("it is no private key")
+    # RFC 1421 section 4.6.1.1 (Proc-Type: 4,ENCRYPTED), RFC 5958 section 3 (BEGIN ENCRYPTED PRIVATE KEY)
+    return PrivateFile(data, b"ENCRYPTED" in data, None, "")
+
+
+def _openssh_header(data: bytes) -> tuple[str, PublicKey | None]:
+    """The cipher and the public key of an OpenSSH private key file (PROTOCOL.key). Raises BadFile."""
+    body = data.partition(b"-----BEGIN OPENSSH PRIVATE KEY-----")[2].partition(b"-----END")[0]
+    try:
+        reader = Reader(a2b_base64(body))
+        if reader.take(len(_MAGIC)) != _MAGIC:
+            raise BadKey("no magic")
+        cipher = reader.text()
+        reader.string()  # the key derivation
+        reader.string()  # and its options
+        if reader.number() != 1:
+            raise BadKey("more than one key")
+        blob = reader.string()
+    except (BadKey, NotBase64) as error:
+        raise BadFile(f"it cannot be read: {error}") from error
+    try:
+        return cipher, PublicKey(blob)
+    except BadKey:
+        return cipher, None
+
+
+def read_public(path: str) -> PublicKey | None:
+    """The key or certificate in a public key file: its first line that is one (authfile.c, sshkey_try_load_public)."""
+    try:
+        with open(path, "rb") as file:
+            data = file.read(_LARGEST)
+    except (OSError, ValueError):  # (ValueError: a NUL in the name)
+        return None
+    for line in data.splitlines():
+        words = line.split(None, 2)
+        if len(words) < 2 or line.lstrip().startswith((b"#", b"-----")):
+            continue
+        try:
+            return read_key(words[0], words[1])
+        except BadKey:
+            continue
+    return None
+
+
+def _mpint(number: int) -> bytes:
+    """A positive number as the inside of an mpint (RFC 4251 section 5)."""
+    return number.to_bytes(number.bit_length() // 8 + 1, "big") if number else b""

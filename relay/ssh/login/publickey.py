@@ -1,0 +1,249 @@
+"""The method publickey (RFC 4252 section 7): which algorithm signs, and what a key may cost before it does.
+
+A key that costs a person something (a passphrase, a touch, a confirmation) is
+offered unsigned first; nobody types or touches for one that the server would
+refuse. A key that costs nothing signs at once, which saves a round trip.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING
+
+from relay.errors import RelayError
+from relay.ssh.login.agent import Agent, AgentFailed, socket_path
+from relay.ssh.login.identities import gather
+from relay.ssh.login.keyfile import BadFile
+from relay.ssh.pubkey import CERT_SUFFIX, BadKey, string
+from relay.ssh.wire.userauth import More, who
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from relay.config.settings import HopSettings
+    from relay.run.progress import Progress
+    from relay.run.prompt import Notice, Prompt
+    from relay.ssh.login.identities import Identity
+    from relay.ssh.login.keyfile import PrivateKey
+    from relay.ssh.login.keyring import Keyring
+    from relay.ssh.pubkey import PublicKey
+    from relay.ssh.wire.userauth import Answer, Dialogue
+
+_AGENT_SECONDS = 20.0  # for an agent to answer; signatures may take longer, as a person may be asked
+_HOSTBOUND = "publickey-hostbound-v00@openssh.com"  # OpenSSH's PROTOCOL, section 3.1
+_RSA_SHA2 = ("rsa-sha2-512", "rsa-sha2-256")  # RFC 8332
+
+
+class Unusable(Exception):
+    """A key that cannot sign, and why; the next one may."""
+
+
+class PublicKeys:
+    """The keys for one hop, offered one at a time.
+
+    offered: those that the server has been asked about. ignored: the others,
+    and what kept them from being offered or from signing. problems: those,
+    and what else did not do. All in words.
+    """
+
+    def __init__(
+        self,
+        dialogue: Dialogue,
+        settings: HopSettings,
+        progress: Progress,
+        prompt: Prompt,
+        keyring: Keyring,
+    ) -> None:
+        self.offered: list[str] = []
+        self.problems: list[str] = []
+        self.ignored: list[str] = []
+        self._dialogue = dialogue
+        self._settings = settings
+        self._progress = progress
+        self._prompt = prompt
+        self._keyring = keyring
+        self._who = who(settings)
+        self._agent: Agent | None = None
+        self._untried: deque[Identity] | None = None
+        self._tried: list[Identity] = []
+
+    def close(self) -> None:
+        """Leave the agent."""
+        if self._agent is not None:
+            self._agent.close()
+            self._agent = None
+
+    def start_over(self) -> None:
+        """The server wants one more key (AuthenticationMethods publickey,publickey): those not tried, then the others.
+
+        After pubkey_reset in sshconnect2.c.
+        """
+        if self._untried is not None:
+            self._untried.extend(self._tried)
+            self._tried.clear()
+
+    def attempt(self, *, blind: bool = False) -> Answer | None:
+        """Offer the next key, and sign with it if the server would take it; None when there is none left.
+
+        blind: it is not known yet whether the server takes keys at all, so
+        None before one whose use may cost a person something.
+        """
+        if self._untried is None:
+            self._untried = deque(self._prepare())
+        while self._untried:
+            if blind and self._untried[0].costs:
+                return None
+            identity = self._untried.popleft()
+            self._tried.append(identity)
+            try:
+                answer = self._try(identity)
+            except Unusable as error:
+                self._ignore(f"{identity}: {error}")
+                continue
+            if answer is not None:
+                return answer
+        return None
+
+    def _problem(self, text: str) -> None:
+        self.problems.append(text)
+        self._progress.note(1, text)
+
+    def _ignore(self, text: str) -> None:
+        self.ignored.append(text)
+        self._problem(text)
+
+    def _prepare(self) -> list[Identity]:
+        """What there is to offer, in order."""
+        held = []
+        path = socket_path(self._settings.get("identityagent"), self._settings.environ)
+        if path is not None:
+            try:
+                self._agent = Agent(path, self._progress.left(_AGENT_SECONDS))
+                self._agent.bind(*self._dialogue.session)
+                held = self._agent.keys()
+            except AgentFailed as error:
+                self._problem(f"the agent is of no use: {error}")
+                self.close()
+        found = gather(self._settings, held)
+        for problem in found.problems:
+            self._ignore(problem)
+        return found.identities
+
+    def _algorithm(self, public: PublicKey) -> str:
+        """The algorithm for a signature by that key. Raises Unusable."""
+        if public.plain == "ssh-rsa":  # others sign in one way only, whatever the server says
+            self._dialogue.await_extensions()
+        smallest = self._settings.number("requiredrsasize", 1024)
+        if public.plain == "ssh-rsa" and public.bits < smallest:
+            raise Unusable(f"it has {public.bits} bits (RequiredRSASize {smallest})")
+        accepted = self._settings.get("pubkeyacceptedalgorithms")
+        taken = self._dialogue.extension("server-sig-algs")
+        # OpenSSH 7.4 takes them and forgets to say so (compat.c, SSH_BUG_SIGTYPE74).
+        if taken is not None and "OpenSSH_7.4" in self._dialogue.server_version:
+            taken += ",rsa-sha2-256,rsa-sha2-512"
+        algorithms = signature_algorithms(
+            public.type,
+            accepted.split(",") if accepted else None,
+            taken.split(",") if taken is not None else None,
+        )
+        if not algorithms:
+            raise Unusable("no signature algorithm that both PubkeyAcceptedAlgorithms and the server take")
+        return algorithms[0]
+
+    def _try(self, identity: Identity) -> Answer | None:
+        """Ask the server about a key, sign, and have the answer. Raises Unusable."""
+        public = identity.public
+        if public is None:  # then nothing can be asked: the passphrase comes first
+            public = self._unlock(identity).public
+            identity = identity._replace(public=public)
+        algorithm = self._algorithm(public)
+        key = string(algorithm.encode()) + string(public.blob)
+        self.offered.append(str(identity))
+        request = self._dialogue.request if self._untried else self._dialogue.request_last
+        if identity.costs and not self._keyring.holds(identity):
+            self._progress.note(1, f"offering {identity}")
+            answer = self._dialogue.request("publickey", b"\0" + key)
+            if not isinstance(answer, More):
+                return answer
+            # SSH_MSG_USERAUTH_PK_OK names what was offered. As the algorithm some servers name the key's type.
+            answer.body.string()
+            if answer.body.string() != public.blob:
+                raise BadKey("it takes another key than was offered")
+            self._progress.note(1, f"the server takes {identity}")
+            request = self._dialogue.request_last
+        else:
+            self._progress.note(1, f"trying {identity}")
+        method, bound = "publickey", b""
+        if self._bound_to_host():
+            method, bound = _HOSTBOUND, string(self._dialogue.session[0])
+        fields = b"\1" + key + bound
+        signature = self._sign(identity, self._dialogue.to_be_signed(method, fields), algorithm)
+        return request(method, fields + string(signature))
+
+    def _bound_to_host(self) -> bool:
+        """Whether signatures name the host key, too; keys of a forwarded agent may demand it."""
+        known = self._dialogue.extension("publickey-hostbound@openssh.com") == "0"
+        return known and self._settings.get("pubkeyauthentication") != "unbound"
+
+    def _sign(self, identity: Identity, data: bytes, algorithm: str) -> bytes:
+        """The signature, whoever makes it. Raises Unusable."""
+        if identity.agent is None:
+            return self._unlock(identity).sign(data, algorithm)
+        if self._agent is None:
+            raise Unusable("the agent has gone")
+        touch = identity.agent.plain.startswith("sk-")
+        words = "touch your security key" if touch else "the agent has not signed yet: does it ask you to confirm?"
+        notice: Notice | None = None
+
+        def waiting() -> float | None:
+            nonlocal notice
+            notice = self._prompt.notify(f"{words} ({identity})")
+            if not notice.seen:  # nobody is waited for: the deadline holds
+                return self._progress.left()
+            self._progress.pause()
+            return None
+
+        self._progress.stage("waiting for the agent's signature")
+        try:
+            return self._agent.sign(identity.agent, data, algorithm, waiting)
+        except AgentFailed as error:
+            raise Unusable(f"the agent does not sign with it: {error}") from error
+        finally:
+            if notice is not None:
+                notice.end()
+                if notice.seen:
+                    self._progress.resume()
+            self._progress.stage("login")
+
+    def _unlock(self, identity: Identity) -> PrivateKey:
+        """The private key of an identity file; its passphrase is asked for. Raises Unusable."""
+        try:
+            key = self._keyring.unlock(identity, self._who, self._settings.number("numberofpasswordprompts", 3))
+        except BadFile as error:
+            raise Unusable(str(error)) from error
+        except RelayError as error:
+            raise Unusable(f"no passphrase: {error.cause}") from error
+        if identity.public is not None and not key.public.has_same_key(identity.public):
+            raise Unusable("the private key is not that of the public key beside it")
+        return key
+
+
+def signature_algorithms(key_type: str, accepted: Sequence[str] | None, taken: Sequence[str] | None) -> list[str]:
+    """How a key or certificate of that type may sign, the best first (key_sig_algorithm in sshconnect2.c).
+
+    accepted: PubkeyAcceptedAlgorithms, patterns allowed; None is all but
+    SHA-1. taken: the server's server-sig-algs (RFC 8308 section 3.1), None
+    when it sent none: then SHA-1 is what a server of that age takes, if it is
+    accepted at all, and else SHA-2 is worth a try.
+    """
+    if not key_type.startswith("ssh-rsa"):
+        return [key_type] if accepted is None or any(fnmatchcase(key_type, pattern) for pattern in accepted) else []
+    suffix = CERT_SUFFIX if key_type.endswith(CERT_SUFFIX) else ""
+    mine = [name + suffix for name in _RSA_SHA2]
+    if accepted is not None:
+        candidates = [*mine, key_type]
+        mine = [name for pattern in accepted for name in candidates if fnmatchcase(name, pattern)]
+    if taken is None:
+        return sorted(dict.fromkeys(mine), key=lambda name: name != key_type)
+    return [name for name in dict.fromkeys(mine) if name.removesuffix(CERT_SUFFIX) in taken]

@@ -1,0 +1,11 @@
+"""Who is the hop? Host keys, checked by OpenSSH's own rules and files (sshd(8), SSH_KNOWN_HOSTS FILE FORMAT).
+
+    trust.py          the decision about one hop's key
+    target_key.py     the target's keys for ssh's KnownHostsCommand
+    hosts_command.py  a hop's own KnownHostsCommand
+    known_hosts.py    the files: read, matched, appended to
+    hostcert.py       host certificates
+    hostkeys.py       the algorithms, and the proof that a key is the server's own
+
+No paramiko here: `pyrelay --known-hosts` runs twice for each connection.
+"""

@@ -1,0 +1,119 @@
+"""Programs that know about host keys: a hop's KnownHostsCommand, and ssh-keygen for a key revocation list."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from typing import TYPE_CHECKING
+
+from relay.errors import RelayError, printable
+from relay.ssh.pubkey import BadKey, Unsupported, read_key
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from relay.config.settings import HopSettings
+    from relay.run.children import Children
+    from relay.ssh.pubkey import PublicKey
+
+_KRL_MAGIC = b"SSHKRL\n\0"  # PROTOCOL.krl
+
+
+def known_hosts(settings: HopSettings, children: Children, what: str, host: str, key: PublicKey | None) -> bytes:
+    """What KnownHostsCommand prints, as the bytes of a known_hosts file; b"" when there is none.
+
+    what: ORDER before the key exchange, HOSTNAME or ADDRESS when the server
+    has shown its key (KnownHostsCommand in ssh_config(5)). It runs without a
+    shell. Raises RelayError when it cannot be run or fails, as ssh ends then.
+    """
+    command = settings.get("knownhostscommand")
+    if command.lower() in {"", "none"}:
+        return b""
+    words = split(command)
+    if not words:
+        raise RelayError("KnownHostsCommand: a quotation mark is missing")
+    tokens = {"H": host, "I": what, "t": "NONE", "f": "NONE", "K": "NONE"}
+    if key is not None:
+        type_, base64 = key.text.split(" ")
+        tokens |= {"t": type_, "f": key.fingerprint(settings.get("fingerprinthash", "sha256")), "K": base64}
+    output, status, said = _run([words[0], *(settings.expand(word, tokens) for word in words[1:])], children)
+    if status:
+        raise RelayError(f"KnownHostsCommand failed{said}")
+    return output
+
+
+def split(command: str) -> list[str]:
+    """The words of a command line that no shell reads (misc.c, argv_split); [] when a quotation mark is missing."""
+    words: list[str] = []
+    word: str | None = None
+    quote = ""
+    characters = iter(range(len(command)))
+    for at in characters:
+        char, following = command[at], command[at + 1 : at + 2]
+        if char == "\\" and following and (following in "'\"\\" or (following == " " and not quote)):
+            word = (word or "") + following
+            next(characters)
+        elif not quote and char in " \t":
+            if word is not None:
+                words.append(word)
+            word = None
+        elif not quote and char in "'\"":
+            quote = char
+            word = word or ""
+        elif char == quote:
+            quote = ""
+        else:
+            word = (word or "") + char
+    if quote:
+        return []
+    return words if word is None else [*words, word]
+
+
+def is_revoked(path: str, key: PublicKey, issuer: PublicKey | None, children: Children) -> bool:
+    """Whether a file of RevokedHostKeys revokes a key or, for a certificate, its issuer.
+
+    The file is a key revocation list, which ssh-keygen reads, or a list of
+    keys (authfile.c, sshkey_check_revoked). Raises RelayError when it cannot
+    be read: ssh trusts no key then.
+    """
+    try:
+        with open(path, "rb") as file:
+            data = file.read()
+    except OSError as error:
+        raise RelayError(f"RevokedHostKeys {path}: {error.strerror}") from error
+    if data.startswith(_KRL_MAGIC):
+        return _krl_revokes(path, key, children)
+    for number, line in enumerate(data.split(b"\n"), 1):
+        words = line.replace(b"\t", b" ").split()
+        if not words or words[0].startswith(b"#"):
+            continue
+        try:
+            revoked = read_key(words[0], words[1] if len(words) > 1 else b"")
+        except Unsupported:
+            continue  # no key that a server could show us
+        except BadKey as error:
+            raise RelayError(f"RevokedHostKeys {path}:{number}: {error}") from error
+        if revoked.has_same_key(key) or (issuer is not None and revoked.has_same_key(issuer)):
+            return True
+    return False
+
+
+def _krl_revokes(path: str, key: PublicKey, children: Children) -> bool:
+    with tempfile.NamedTemporaryFile() as file:
+        file.write(key.text.encode() + b"\n")
+        file.flush()
+        _, status, said = _run(["ssh-keygen", "-Q", "-f", path, file.name], children)
+    if status not in (0, 1):
+        raise RelayError(f"RevokedHostKeys {path}: ssh-keygen cannot read it{said}")
+    return status == 1
+
+
+def _run(argv: Sequence[str], children: Children) -> tuple[bytes, int, str]:
+    """A program's output, its exit status, and what it last said on stderr as ": text". Raises RelayError."""
+    try:
+        child = children.ask(argv)
+    except OSError as error:
+        raise RelayError(f"cannot run {printable(argv[0])}: {os.strerror(error.errno or 0)}") from error
+    output, said = child.communicate()
+    last = said.decode(errors="replace").strip().rpartition("\n")[2]
+    return output, child.returncode or 0, f": {printable(last)}" if last else f" (exit status {child.returncode})"

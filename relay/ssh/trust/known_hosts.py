@@ -1,0 +1,287 @@
+"""The files known_hosts: which of their lines speak of a host, and how a line is added.
+
+`lines` and `matches` are pure. They follow OpenSSH's hostfile.c and match.c
+(sshd(8), SSH_KNOWN_HOSTS FILE FORMAT) byte by byte; `ssh-keygen -F` is the
+oracle of the tests. Nothing here decides about trust.
+
+    [@cert-authority | @revoked] names type base64 [comment]
+    names = |1|salt|hash              HMAC-SHA1 of one name, hidden
+          | pattern *( "," pattern )  * and ? match, ! denies, [name]:port for a port other than 22
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from binascii import Error as NotBase64
+from binascii import a2b_base64, b2a_base64
+from time import sleep
+
+from relay.errors import printable
+from relay.ssh.pubkey import BadKey, PublicKey, Unsupported, read_key
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+CA = "@cert-authority"
+REVOKED = "@revoked"
+SSH_PORT = 22
+_MAX_MARKER = 31  # bytes; hostfile.c, check_markers: marker[32]
+_MAX_PATTERN = 1022  # bytes; match.c, match_pattern_list: sub[1024]
+_SALT = 20  # bytes: SHA-1's
+_BLANK = b" \t"
+# What ssh does not write down in a name (sshconnect.c, check_host_key), and what else has a meaning in a line.
+_UNWRITABLE = frozenset("@?*#[]|'\"\\!, \t")
+_LOCK_PATIENCE = 40  # times
+_LOCK_WAIT = 0.05  # seconds
+
+
+class BadLine(ValueError):
+    """A line that says nothing, and why."""
+
+
+class Line:
+    """One line of a file: number (from 1), marker ("", CA or REVOKED), names, and the rest, its tabs as spaces."""
+
+    __slots__ = ("error", "marker", "names", "number", "rest")
+
+    def __init__(self, number: int, marker: str = "", names: bytes = b"", rest: bytes = b"", error: str = "") -> None:
+        self.number = number
+        self.marker = marker
+        self.names = names
+        self.rest = rest
+        self.error = error  # why the line cannot be read, or ""
+
+    def key(self) -> PublicKey:
+        """The key. Raises BadKey, or Unsupported."""
+        words = self.key_text().split(b" ")
+        return read_key(words[0], words[1])
+
+    def key_text(self) -> bytes:
+        """Type and base64, one space between them. Raises BadKey when one is missing."""
+        words = [word for word in self.rest.split(b" ") if word]
+        if len(words) < 2:
+            raise BadKey("no key")
+        return b" ".join(words[:2])
+
+
+class Entry:
+    """A key that a file has for a name: where it stands, its marker, the key."""
+
+    __slots__ = ("key", "marker", "number", "path")
+
+    def __init__(self, path: str, number: int, marker: str, key: PublicKey) -> None:
+        self.path = path
+        self.number = number
+        self.marker = marker
+        self.key = key
+
+    @property
+    def place(self) -> str:
+        """FILE:LINE, as ssh's messages have it."""
+        return f"{self.path}:{self.number}"
+
+
+def lines(data: bytes) -> Iterator[Line]:
+    """The lines of a file that are neither empty nor comments, bad ones with their error; any bytes give lines."""
+    for number, raw in enumerate(data.split(b"\n"), 1):
+        text = raw.partition(b"\0")[0].lstrip(_BLANK)  # OpenSSH's strings end at a NUL
+        if not text or text.startswith(b"#"):
+            continue
+        try:
+            yield _line(number, text)
+        except BadLine as error:
+            yield Line(number, error=str(error))
+
+
+def _line(number: int, text: bytes) -> Line:
+    marker = ""
+    if text.startswith(b"@"):
+        # OpenSSH looks for a space first and for a tab only when there is none in the whole line.
+        end = text.find(b" ")
+        end = text.find(b"\t") if end < 0 else end
+        marker = text[: max(end, 0)].decode(errors="replace")
+        if end > _MAX_MARKER or marker not in {CA, REVOKED}:
+            raise BadLine("unknown marker")
+        text = text[end:].lstrip(_BLANK)
+        if text.startswith(b"@"):
+            raise BadLine("two markers")
+    names, _, rest = text.replace(b"\t", b" ").partition(b" ")
+    rest = rest.lstrip(b" ")
+    if not rest or rest.startswith(b"#"):
+        return Line(number, marker, names, error="no key")
+    return Line(number, marker, names, rest)
+
+
+def matches(names: bytes, host: bytes) -> bool:
+    """Whether a line's names speak of host (in lower case; "[name]:port" for a port other than 22).
+
+    Raises BadLine when they are a hash that cannot be read.
+    """
+    if names.startswith(b"|"):
+        return _hash(host, _salt(names)) == names
+    host = host.lower()
+    found = False
+    for pattern in names.lower().removesuffix(b",").split(b","):
+        denies = pattern.startswith(b"!")
+        pattern = pattern[1:] if denies else pattern  # noqa: PLW2901 - without its sign
+        if len(pattern) > _MAX_PATTERN:
+            return False
+        if pattern == host or ((b"*" in pattern or b"?" in pattern) and match_pattern(host, pattern)):
+            if denies:
+                return False
+            found = True
+    return found
+
+
+def match_pattern(text: bytes, pattern: bytes) -> bool:
+    """Whether a pattern with * (any bytes) and ? (any byte) matches the whole text (match.c, match_pattern)."""
+    at = here = 0
+    star, resume = -1, 0  # the last * seen, and where the text it covers ends
+    while at < len(text):
+        if here < len(pattern) and pattern[here] == ord("*"):
+            star, resume = here, at
+            here += 1
+        elif here < len(pattern) and pattern[here] in (ord("?"), text[at]):
+            at += 1
+            here += 1
+        elif star >= 0:
+            resume += 1
+            at, here = resume, star + 1
+        else:
+            return False
+    return not pattern[here:].strip(b"*")
+
+
+def _salt(names: bytes) -> bytes:
+    """The salt of a hashed name (hostfile.c, extract_salt). Raises BadLine."""
+    magic, _, rest = names[1:].partition(b"|")
+    encoded, bar, _ = rest.partition(b"|")
+    try:
+        salt = a2b_base64(encoded, strict_mode=True)
+    except NotBase64:
+        salt = b""
+    if magic != b"1" or not bar or len(salt) != _SALT:
+        raise BadLine("a hashed name that cannot be read")
+    return salt
+
+
+def _hash(host: bytes, salt: bytes) -> bytes:
+    """A hashed name: |1|salt|HMAC-SHA1(salt, host)."""
+    import hmac  # start-up time: only for files with hashed names
+
+    digest = hmac.digest(salt, host, "sha1")
+    return b"|1|%s|%s" % (b2a_base64(salt, newline=False), b2a_base64(digest, newline=False))
+
+
+def lookup(data: bytes, host: str, path: str) -> tuple[list[Entry], list[str]]:
+    """What a file's bytes hold for host, and a complaint for each bad line that might have spoken of it.
+
+    A key of a type that is not known here is passed over without one: a newer OpenSSH may know it.
+    """
+    name = os.fsencode(host)
+    entries: list[Entry] = []
+    complaints: list[str] = []
+    for line in lines(data):
+        try:
+            if line.names and not matches(line.names, name):
+                continue
+            if line.error:
+                raise BadLine(line.error)
+            entries.append(Entry(path, line.number, line.marker, line.key()))
+        except Unsupported:
+            continue
+        except (BadLine, BadKey) as error:
+            complaints.append(f"{path}:{line.number}: bad line skipped: {error}")
+    return entries, complaints
+
+
+def other_names(data: bytes, host: str, key: PublicKey, path: str) -> list[str]:
+    """Where the file has the same key under names that are not host's, as ssh tells it: "FILE:LINE: names"."""
+    found = []
+    for line in lines(data):
+        try:
+            if line.error or line.marker or matches(line.names, os.fsencode(host)) or not line.key().is_same(key):
+                continue
+        except (BadLine, BadKey):
+            continue
+        names = "[hashed name]" if line.names.startswith(b"|") else printable(line.names.decode(errors="replace"))
+        found.append(f"{path}:{line.number}: {names}")
+    return found
+
+
+def with_port(host: str, port: int) -> str:
+    """A host as the files name it: "[host]:port" unless the port is 22 (misc.c, put_host_port)."""
+    return host if port == SSH_PORT else f"[{host}]:{port}"
+
+
+def read(path: str) -> bytes:
+    """A file's bytes; none when there is no such file or it cannot be read, which OpenSSH takes alike."""
+    try:
+        with open(path, "rb") as file:
+            return file.read()
+    except OSError:
+        return b""
+
+
+def record(host: str, key: PublicKey, *, hashed: bool) -> bytes:
+    """The line for a key, with its new-line (hostfile.c, format_host_entry); hashed: as HashKnownHosts asks."""
+    name = os.fsencode(host).lower()
+    if hashed:
+        name = _hash(name, os.urandom(_SALT))
+    return b"%s %s\n" % (name, key.text.encode())
+
+
+def recordable(host: str) -> bool:
+    """Whether a name may be written down: ssh refuses the characters that mean something in a line."""
+    return bool(host) and host.isprintable() and not _UNWRITABLE & set(host)
+
+
+def append(path: str, host: str, key: PublicKey, *, hashed: bool) -> None:
+    """Add the key for host to the file, unless it has come to stand there. Raises OSError.
+
+    O_APPEND and one write, so that nobody's line is lost or broken, and under
+    a lock, so that two of us do not both add the new-line that the file's last
+    line may lack. Symbolic links are followed; nothing is ever rewritten.
+    """
+    _make_ssh_directory(path)
+    fd = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOCTTY, 0o600)
+    try:
+        _lock(fd)
+        before = read(path) if stat.S_ISREG(os.fstat(fd).st_mode) else b""
+        entries, _ = lookup(before, host.lower(), path)
+        if any(not entry.marker and entry.key.is_same(key) for entry in entries):
+            return
+        line = record(host, key, hashed=hashed)
+        if before and not before.endswith(b"\n"):
+            line = b"\n" + line
+        if os.write(fd, line) != len(line):
+            raise OSError("the disk is full")  # the next who appends begins a line of his own
+    finally:
+        os.close(fd)
+
+
+def _lock(fd: int) -> None:
+    """Wait for the lock, but not for ever: who holds it may be stopped, or sit on a dead file server.
+
+    ssh itself takes no lock; O_APPEND alone keeps the lines whole.
+    """
+    import fcntl
+
+    for _ in range(_LOCK_PATIENCE):
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            sleep(_LOCK_WAIT)
+        except OSError:
+            return  # a file system without locks
+        else:
+            return
+
+
+def _make_ssh_directory(path: str) -> None:
+    """Create a missing ~/.ssh as ssh does (hostfile.c, hostfile_create_user_ssh_dir), and no other directory."""
+    directory = os.path.dirname(path)
+    if os.path.basename(directory) == ".ssh":
+        os.makedirs(directory, 0o700, exist_ok=True)

@@ -1,0 +1,311 @@
+"""Whether a hop is who it says it is: OpenSSH's rules, on OpenSSH's files.
+
+After sshconnect.c (verify_host_key, check_host_key). Two deviations, both to
+the safe side: a key that has changed or is revoked is refused whatever
+StrictHostKeyChecking says, and a hop without a key to show for is never let
+pass in silence. It knows the hop's settings and no socket: the key exchange
+has proved that the server holds the key.
+"""
+
+from __future__ import annotations
+
+import time
+from ipaddress import ip_address
+from typing import TYPE_CHECKING
+
+from relay.errors import RelayError
+from relay.run.children import Children
+from relay.run.prompt import Cancelled, NobodyToAsk
+from relay.ssh.pubkey import CERT_SUFFIX, BadKey, PublicKey, key_type
+from relay.ssh.trust import hosts_command, known_hosts
+from relay.ssh.trust.hostcert import Certificate
+from relay.ssh.trust.hostkeys import ALGORITHMS, CHANGED, IS_REVOKED, KNOWN, UNKNOWN, HostKeys
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from relay.config.settings import HopSettings
+    from relay.run.progress import Progress
+    from relay.run.prompt import Prompt
+    from relay.ssh.trust.known_hosts import Entry
+
+_OTHER_NAMES = 8  # sshconnect.c, MAX_OTHER_NAMES
+_STRICT = {"yes": "yes", "true": "yes", "no": "no", "false": "no", "off": "no", "accept-new": "accept-new"}  # else ask
+
+
+class Trust:
+    """The host keys of one hop. Reads its known_hosts files once.
+
+    address: the hop's own, when it is reached by TCP and not through another
+    hop or a ProxyCommand. jumps: the hops before it, as ssh's -J has them.
+    Raises RelayError when a KnownHostsCommand fails.
+    """
+
+    def __init__(
+        self,
+        settings: HopSettings,
+        progress: Progress,
+        prompt: Prompt,
+        *,
+        address: str = "",
+        jumps: str = "",
+        children: Children | None = None,
+    ) -> None:
+        self._settings = settings
+        self._jumps = jumps
+        self._progress = progress
+        self._prompt = prompt
+        self._address = address
+        self._children = children or Children()
+        self._warned: set[str] = set()
+        alias = settings.get("hostkeyalias")
+        self._host = alias or settings.hostname.lower()  # as a certificate names it
+        self._name = alias or known_hosts.with_port(self._host, settings.port)  # as known_hosts does
+        # Where a key without a port may be written down; ssh then takes it for every port.
+        self._any_port = self._host if self._name != self._host else ""
+        self._user_files = settings.paths("userknownhostsfile")
+        self._files = [  # with their bytes
+            (path, known_hosts.read(path)) for path in (*self._user_files, *settings.paths("globalknownhostsfile"))
+        ]
+        self._keys = HostKeys(self._look_up(self._name))
+
+    def algorithms(self, offered: Sequence[str] = ALGORITHMS) -> list[str]:
+        """Of the host key algorithms that are offered, those to ask for, in the order to ask for them.
+
+        HostKeyAlgorithms says which; among them come first those of which a
+        key is known. Raises RelayError when none is left.
+        """
+        chosen = self._settings.algorithms("hostkeyalgorithms")
+        names = [name for name in (chosen or ALGORITHMS) if name in offered]
+        if not names:
+            raise RelayError(
+                f"none of the HostKeyAlgorithms of ssh_config is to be had: {','.join(chosen or ())}",
+                hint=f"pyrelay has {','.join(offered)}",
+            )
+        known = [*self._keys.entries, *self._ask_command("ORDER", self._name, None)]
+        if not known and self._any_port:  # what `verify` looks for then; ssh overlooks it here
+            known = self._look_up(self._any_port)
+        return HostKeys(known).order(names)
+
+    def verify(self, blob: bytes) -> None:
+        """Return when the server's host key, or certificate, is trusted.
+
+        blob: as the server sent it, after the key exchange has shown that it
+        holds the key. May ask the user, and may add a line to known_hosts.
+        Raises RelayError when the key is not trusted.
+        """
+        try:
+            key = PublicKey(blob)
+            certificate = Certificate(key) if key.is_cert else None
+            issuer = certificate.issuer if certificate is not None else None
+        except BadKey as error:
+            raise RelayError(f"the server's host key cannot be used: {error}") from error
+        self._progress.note(1, f"host key: {key.short} {self._fingerprint(key)}")
+        self._check_size(key)
+        for path in self._settings.paths("revokedhostkeys"):
+            if hosts_command.is_revoked(path, key, issuer, self._children):
+                raise _revoked(self._name, key, self._fingerprint(key), path)
+        if self._is_local_and_exempt():
+            self._warn("NoHostAuthenticationForLocalhost: the host key is not checked")
+            return
+        keys = HostKeys((*self._keys.entries, *self._ask_command("HOSTNAME", self._name, key)))
+        if certificate is not None and self._is_certified(key, certificate, keys):
+            return
+        # As OpenSSH does: where no CA speaks for it, the key itself is looked for.
+        key = key.certified()
+        self._check_allowed(key)
+        self._check_key(key, keys)
+
+    # Certificates
+
+    def _is_certified(self, key: PublicKey, certificate: Certificate, keys: HostKeys) -> bool:
+        """Whether a CA of this host speaks for the key; a certificate that is not good is no reason to stop."""
+        for name, known in ((self._name, keys), (self._any_port, None)):
+            if not name:
+                continue
+            verdict, entry = (known or HostKeys(self._look_up(name))).check(key, certificate.issuer)
+            if verdict == IS_REVOKED and entry is not None:
+                raise _revoked(name, key, self._fingerprint(key), entry.place)
+            if verdict != KNOWN:
+                continue
+            signers = self._settings.get("casignaturealgorithms").split(",")
+            objection = certificate.objection(self._host, time.time(), signers)
+            if not objection:
+                return True
+            self._warn(objection)
+        return False
+
+    # Plain keys
+
+    def _check_key(self, key: PublicKey, keys: HostKeys) -> None:
+        verdict, entry = keys.check(key)
+        if verdict == UNKNOWN and self._any_port:
+            # A key may be known for every port; another one that is says nothing of this port.
+            found = HostKeys(self._look_up(self._any_port)).check(key)
+            verdict, entry = found if found[0] != CHANGED else (UNKNOWN, None)
+        if verdict == IS_REVOKED and entry is not None:
+            raise _revoked(self._name, key, self._fingerprint(key), entry.place)
+        if verdict == CHANGED and entry is not None:
+            raise self._changed(self._name, key, entry)
+        if verdict == UNKNOWN:
+            self._learn(key)
+        self._check_address(key)
+
+    def _learn(self, key: PublicKey) -> None:
+        """A key that nobody has seen: ask, accept or refuse, as StrictHostKeyChecking says, and write it down."""
+        strict = _STRICT.get(self._settings.get("stricthostkeychecking"), "ask")
+        if strict == "yes":
+            raise self._unknown(key, "StrictHostKeyChecking is yes")
+        if not self._user_files:
+            raise self._unknown(key, "there is no UserKnownHostsFile to write it to", hint="name one")
+        if not known_hosts.recordable(self._host):
+            hint = "give it another with HostKeyAlias"
+            raise self._unknown(key, "a name like this one cannot be written to known_hosts", hint=hint)
+        if strict == "ask":
+            self._ask(key)
+        self._remember(self._name, key, f"'{self._name}' ({key.short})")
+
+    def _ask(self, key: PublicKey) -> None:
+        """OpenSSH's own question, with the hop named. Raises RelayError unless the answer is yes or the fingerprint."""
+        fingerprint = self._fingerprint(key)
+        address = (
+            known_hosts.with_port(self._address, self._settings.port)
+            if self._address
+            else "<no hostip for proxy command>"
+        )
+        place = f"{self._progress.place}: " if self._progress.place else ""
+        lines = [
+            f"{place}The authenticity of host '{self._name} ({address})' can't be established.",
+            f"{key.short} key fingerprint is {fingerprint}.",
+            *self._other_names(key),
+            "Are you sure you want to continue connecting (yes/no/[fingerprint])? ",
+        ]
+        question = "\n".join(lines)
+        while True:
+            try:
+                answer = self._prompt.ask(question, echo=True).split()
+            except (Cancelled, NobodyToAsk) as error:
+                raise self._unknown(key, error.cause) from error
+            if not answer or answer[0].lower() == "no":
+                raise self._unknown(key, "you did not accept it")
+            if answer[0].lower() == "yes" or answer[0] == fingerprint:
+                return
+            question = "Please type 'yes', 'no' or the fingerprint: "
+
+    def _other_names(self, key: PublicKey) -> list[str]:
+        """Under which other names the key is known, as OpenSSH tells it."""
+        found = [name for path, data in self._files for name in known_hosts.other_names(data, self._name, key, path)]
+        if not found:
+            return ["This key is not known by any other names."]
+        told = ["This host key is known by the following other names/addresses:"]
+        told += [f"    {name}" for name in found[:_OTHER_NAMES]]
+        if len(found) > _OTHER_NAMES:
+            told.append(f"    ({len(found) - _OTHER_NAMES} additional names omitted)")
+        return told
+
+    def _remember(self, name: str, key: PublicKey, what: str) -> None:
+        """Add the key to the first of the user's files; where that cannot be done, ssh warns and goes on."""
+        path = self._user_files[0]
+        try:
+            known_hosts.append(path, name, key, hashed=self._settings.yes("hashknownhosts"))
+        except OSError as error:
+            reason = error.strerror or error
+            self._warn(f"Failed to add the host to the list of known hosts ({path}): {reason}")
+        else:
+            self._warn(f"Warning: Permanently added {what} to the list of known hosts.")
+
+    # The address (CheckHostIP), and hosts of this machine
+
+    def _check_address(self, key: PublicKey) -> None:
+        """CheckHostIP: the key must not contradict what is known of the address (off by default since OpenSSH 8.5)."""
+        checked = self._settings.yes("checkhostip") and self._address and not self._settings.get("hostkeyalias")
+        if not checked or self._is_local() or self._host == self._address:
+            return
+        name = known_hosts.with_port(self._address, self._settings.port)
+        entries = [*self._look_up(name), *self._ask_command("ADDRESS", name, key)]
+        verdict, entry = HostKeys(entries).check(key)
+        if verdict == IS_REVOKED and entry is not None:
+            raise _revoked(name, key, self._fingerprint(key), entry.place)
+        if verdict == CHANGED and entry is not None:
+            raise self._changed(name, key, entry)
+        if verdict == UNKNOWN and self._user_files:
+            self._remember(name, key, f"the {key.short} host key for IP address '{name}'")
+
+    def _is_local(self) -> bool:
+        return bool(self._address) and ip_address(self._address.partition("%")[0]).is_loopback
+
+    def _is_local_and_exempt(self) -> bool:
+        exempt = self._settings.yes("nohostauthenticationforlocalhost") and not self._settings.get("hostkeyalias")
+        return exempt and self._is_local()
+
+    # What the key must be
+
+    def _check_size(self, key: PublicKey) -> None:
+        least = self._settings.number("requiredrsasize")
+        if 0 < key.bits < least:
+            raise RelayError(f"the server's RSA host key has {key.bits} bits; RequiredRSASize is {least}")
+
+    def _check_allowed(self, key: PublicKey) -> None:
+        """HostKeyAlgorithms bears on a certificate's own key, too (sshconnect.c, hostkey_accepted_by_hostkeyalgs)."""
+        chosen = self._settings.algorithms("hostkeyalgorithms") or ALGORITHMS
+        if not any(key_type(name) == key.type for name in chosen if not name.endswith(CERT_SUFFIX)):
+            raise RelayError(f"host key {key.type} is not permitted by HostKeyAlgorithms")
+
+    # What is known
+
+    def _look_up(self, name: str) -> list[Entry]:
+        """What the files hold for a name; says which of their lines are bad, once."""
+        found: list[Entry] = []
+        for path, data in self._files:
+            entries, complaints = known_hosts.lookup(data, name, path)
+            found += entries
+            for complaint in complaints:
+                self._warn(complaint)
+        return found
+
+    def _ask_command(self, what: str, name: str, key: PublicKey | None) -> list[Entry]:
+        """What KnownHostsCommand holds for a name."""
+        data = hosts_command.known_hosts(self._settings, self._children, what, name, key)
+        return known_hosts.lookup(data, name, f"KnownHostsCommand-{what}")[0]
+
+    # Words
+
+    def _fingerprint(self, key: PublicKey) -> str:
+        return key.fingerprint(self._settings.get("fingerprinthash", "sha256"))
+
+    def _warn(self, text: str) -> None:
+        if text not in self._warned:
+            self._progress.note(0, text)
+        self._warned.add(text)
+
+    def _unknown(self, key: PublicKey, reason: str, hint: str = "") -> RelayError:
+        words = ["ssh"]
+        if self._jumps:
+            words += ["-J", self._jumps]
+        if self._settings.port != known_hosts.SSH_PORT:
+            words += ["-p", str(self._settings.port)]
+        return RelayError(
+            f"no host key is known for {self._name}, and {reason}; it shows {key.short} {self._fingerprint(key)}",
+            hint=hint
+            or f"if that is its fingerprint, accept it once with `{' '.join([*words, self._settings.name])}`, "
+            "or give pyrelay -o StrictHostKeyChecking=accept-new",
+        )
+
+    def _changed(self, name: str, key: PublicKey, entry: Entry) -> RelayError:
+        hint = "somebody may be listening in, or the host has a new key; if you know that it has"
+        if entry.path in (path for path, _ in self._files):
+            hint += f": ssh-keygen -f '{entry.path}' -R '{name}'"
+        else:
+            hint += ", KnownHostsCommand must know it"
+        return RelayError(
+            f"REMOTE HOST IDENTIFICATION HAS CHANGED: the host key of {name} is {key.short} {self._fingerprint(key)}, "
+            f"but {entry.place} says {entry.key.short} {self._fingerprint(entry.key)}",
+            hint=hint,
+        )
+
+
+def _revoked(name: str, key: PublicKey, fingerprint: str, place: str) -> RelayError:
+    return RelayError(
+        f"REVOKED HOST KEY: the {key.short} host key of {name}, {fingerprint}, is marked as revoked in {place}",
+        hint="a stolen key may be in use to impersonate this host",
+    )

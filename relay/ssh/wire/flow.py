@@ -1,0 +1,328 @@
+"""A channel whose data one thread moves: its windows, what waits to be delivered, and how it ends (RFC 4254 section 5).
+
+The window that the far side may fill is refilled as its bytes are delivered,
+and only so: who does not read holds up nobody else, and never has more than a
+window's worth waiting here.
+"""
+
+from __future__ import annotations
+
+import os
+from struct import Struct
+from typing import TYPE_CHECKING
+
+from paramiko.common import (
+    MSG_CHANNEL_CLOSE,
+    MSG_CHANNEL_DATA,
+    MSG_CHANNEL_EOF,
+    MSG_CHANNEL_EXTENDED_DATA,
+    MSG_CHANNEL_FAILURE,
+    MSG_CHANNEL_REQUEST,
+    MSG_CHANNEL_WINDOW_ADJUST,
+)
+
+from relay.ssh.wire.buffer import Buffer
+from relay.ssh.wire.gcm import BLOCK, MIN_PADDING, OVERHEAD, UINT32, BadPacket, padding_for
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import paramiko
+
+    from relay.ssh.wire.link import Link
+
+    Read = Callable[[list[memoryview]], int]  # as os.readv: how many bytes were read, 0 at the end
+
+SLOTS = 8  # packets that one read fills
+MAX_DATA = 32768  # bytes of a packet, however many more the server takes: memory for SLOTS of them is held
+MAX_WINDOW = 2**32 - 1  # bytes; RFC 4254 section 5.2
+STDERR_MOST = 64 * 1024  # bytes of a command's stderr that wait for who listens; what is more is not for a person
+REFILLS = 8  # messages by which a whole window is refilled
+GROWTH = 64  # bytes; more than a packet is larger on the outer link than on the inner one
+
+CHANNEL_AND_SIZE = Struct(">II")
+PLAIN = Struct(">BBII")  # a packet from its padding_length to its data: that, the message's type, channel, size
+MESSAGE = Struct(">BI")  # type, channel
+MESSAGE_AND_SIZE = Struct(">BII")
+
+
+class Flow:
+    """A channel of a link.
+
+    received: the far side's bytes that wait to be delivered; who delivers them
+    drops them there and says so to `delivered`.
+    eof: the far side has said its last; closed: it takes nothing more, either.
+    began: it has said something. status_due: seconds after its last byte in
+    which the status of a command comes that has ended, 0 when this is no
+    command; killed: by a signal, and there is no status. error: why it ended
+    before that. carries: the link of the next hop's transport, when this
+    channel carries one.
+    """
+
+    def __init__(self, link: Link, channel: paramiko.Channel) -> None:
+        """Take over a channel whose transport is parked; what it has received waits in `received`."""
+        self.link = link
+        self.channel = channel
+        self.received = Buffer(0)
+        self.carries: Link | None = None
+        self.status_due = 0.0
+        self.killed = False
+        self.error: BaseException | None = None
+        with channel.lock:
+            buffered = channel.in_buffer.empty()
+            self.number: int = channel.chanid
+            self.remote: int = channel.remote_chanid
+            self.eof = bool(channel.eof_received) or channel.closed
+            self.closed: bool = channel.closed
+            self.eof_sent = bool(channel.eof_sent)
+            self._close_sent = self.closed
+            self.window: int = channel.out_window_size  # bytes that may be sent
+            self.max_data = min(channel.out_max_packet_size, MAX_DATA)
+            self._window_size: int = channel.in_window_size
+            # Bytes delivered since the far side's window was refilled; stderr is as good as that.
+            self._undelivered: int = channel.in_window_sofar + len(channel.in_stderr_buffer)
+            self._credit = self._window_size - self._undelivered - len(buffered)  # bytes that may come
+            channel.closed = True  # so that paramiko sends nothing about it
+        self.began = bool(buffered)
+        self.received.put(buffered)
+        self._backlog = bytearray()  # of the transport that this channel carries, until windows let it go
+        self._touched = False
+        outer = link.carrier
+        if outer is not None:
+            # A full packet of this link is to fit in one of the link outside.
+            self.max_data = min(self.max_data, (outer.max_data - OVERHEAD) // BLOCK * BLOCK - PLAIN.size - MIN_PADDING)
+        self._slots = link.connection.slots(self.max_data)
+        # What must let a packet of ours go: each flow on the way out, with the size that a full one has there and by
+        # how much any may have grown.
+        self._gates = [(self, self.max_data, 0)]
+        while (outer := self._gates[-1][0].link.carrier) is not None:
+            _, size, growth = self._gates[-1]
+            size += PLAIN.size + padding_for(size + PLAIN.size - 1) + OVERHEAD
+            self._gates.append((outer, size, growth + GROWTH))
+
+    def carry(self, link: Link) -> None:
+        """Bytes received are from now on the input of a link."""
+        self.carries = link
+        self._undelivered -= len(link.source)  # paramiko takes these to be delivered; the link will say so again
+        link.source.put(self.received.waiting())
+        self.received = link.source
+
+    @property
+    def over(self) -> bool:
+        """Whether nothing follows what is in `received`, and it is known why."""
+        return self.eof and (self.closed or self.began or not self.status_due)
+
+    # From the far side
+
+    def accept(self, data: memoryview) -> bool:
+        """Keep data until it is delivered; return whether the link that this carries is to be told.
+
+        Raises BadPacket when the far side sends more than the window allows.
+        """
+        self._charge(len(data))
+        self.began = True
+        self.received.put(data)
+        if self.carries is None:
+            self._has_changed()
+            return False
+        if self._touched:
+            return False
+        self._touched = True
+        return True
+
+    def pass_on(self) -> None:
+        """Let the link that this carries take what has come for it."""
+        if self.carries is not None:
+            waiting = len(self.received)
+            self.carries.take()
+            self.delivered(waiting - len(self.received))
+
+    def catch_up(self) -> None:
+        """Pass on what had come before there was a link to take it, and the end if that has come, too."""
+        self.pass_on()
+        if self.eof:
+            self._end_of_far_side()
+
+    def _has_changed(self) -> None:
+        """Let whoever serves it know that something has come, or that it has ended."""
+        if self.link.connection.changed is not None:
+            self.link.connection.changed.add(self)
+
+    def _charge(self, size: int) -> None:
+        """So many bytes have come. Raises BadPacket when the window had no room for them."""
+        if size > self._credit or self.eof:
+            raise BadPacket(f"{size} bytes of data where the window has room for {0 if self.eof else self._credit}")
+        self._credit -= size
+
+    def delivered(self, size: int) -> None:
+        """So many bytes of `received` have gone on: let the far side send as many more, some at a time."""
+        self._touched = False
+        self._undelivered += size
+        if self._undelivered > self._window_size // REFILLS and not self.eof:
+            self.link.post(MESSAGE_AND_SIZE.pack(MSG_CHANNEL_WINDOW_ADJUST, self.remote, self._undelivered))
+            self._credit += self._undelivered
+            self._undelivered = 0
+
+    def message(self, kind: int, payload: bytes) -> None:
+        """A message about this channel that is not plain data. Raises BadPacket, struct.error, IndexError."""
+        self._has_changed()
+        if kind == MSG_CHANNEL_WINDOW_ADJUST:
+            with self.link.connection.lock:
+                window = self.window + UINT32.unpack_from(payload, 5)[0]
+                if window > MAX_WINDOW:
+                    raise BadPacket("a window of more than 2^32 - 1 bytes")
+                self.window = window
+                self.push()
+        elif kind == MSG_CHANNEL_EXTENDED_DATA:
+            # A command's stderr: as good as delivered, since who listens to it does not hold the stream up.
+            data = payload[13:]
+            self._charge(len(data))
+            if self.status_due:  # else there is no command, and nobody listens
+                stderr = self.channel.in_stderr_buffer
+                stderr.feed(data[: max(STDERR_MOST - len(stderr), 0)])
+            self.delivered(len(data))
+        elif kind == MSG_CHANNEL_EOF:
+            self._end_of_far_side()
+        elif kind == MSG_CHANNEL_CLOSE:
+            self.close()
+            self.closed = True
+            self.link.flows.pop(self.number, None)
+            self._end_of_far_side()
+        elif kind == MSG_CHANNEL_REQUEST:
+            self._heed(payload)
+
+    def _heed(self, payload: bytes) -> None:
+        """A request: how a command has ended (RFC 4254 section 6.10), or something that is not to be had."""
+        (length,) = UINT32.unpack_from(payload, 5)
+        name = payload[9 : 9 + length]
+        if name == b"exit-status":
+            (self.channel.exit_status,) = UINT32.unpack_from(payload, 10 + length)
+            self.channel.status_event.set()
+        elif name == b"exit-signal":
+            self.killed = True
+        elif payload[9 + length]:  # sshd's ClientAliveInterval asks this way, and takes any answer
+            self.link.post(MESSAGE.pack(MSG_CHANNEL_FAILURE, self.remote))
+
+    def _end_of_far_side(self) -> None:
+        self.eof = True
+        self.channel.in_stderr_buffer.close()
+        if self.carries is not None:
+            self.carries.take()
+            self.carries.fail(EOFError())
+
+    def fail(self, error: BaseException) -> None:
+        """The link is lost."""
+        self._has_changed()
+        self.error = error
+        self.eof = self.closed = True
+        self.channel.in_stderr_buffer.close()
+        self.channel.status_event.set()
+        if self.carries is not None:
+            self.carries.take()
+            self.carries.fail(error)
+
+    # To the far side
+
+    def room(self) -> int:
+        """How many bytes `read_from` may read now: as many as all windows on the way allow, 0 while keys change."""
+        connection = self.link.connection
+        if self.eof_sent or connection.output.end:
+            return 0
+        packets, most = SLOTS, MAX_WINDOW
+        for flow, size, growth in self._gates:
+            if flow._backlog or flow.closed or not flow.link.clear:
+                return 0
+            if flow.window < SLOTS * size:
+                packets = min(packets, flow.window // size)
+                most = min(most, flow.window - growth)
+        return packets * self.max_data if packets else max(most, 0)
+
+    def read_from(self, read: Read) -> int:
+        """Let `read` read as much as there is room for, and send it; return what it returned.
+
+        Whatever it raises is raised.
+        """
+        connection = self.link.connection
+        with connection.lock:  # held while reading, too: what was read must be sent before the next key exchange
+            room = self.room()
+            slots = self._slots
+            size = read(slots.views(room)) if room else -1
+            at, left = 0, size
+            while left > 0:
+                data = min(left, slots.size)
+                self._send_data(slots.plain, at, data)
+                at += slots.stride
+                left -= data
+            connection.flush()
+        if size > 0:
+            self._check_limits()
+        return size
+
+    def write(self, data: bytes | bytearray) -> int:
+        """Send bytes of the transport that this channel carries; return how many must wait for a window."""
+        self._backlog += data
+        self.push()
+        return len(self._backlog)
+
+    def push(self) -> None:
+        """Send what waits, as far as keys and windows let it go."""
+        while self._backlog and self.window and self.link.clear and not self.closed:
+            data = self._backlog[: min(self.window, self.max_data)]
+            del self._backlog[: len(data)]
+            self.window -= len(data)
+            self.link.send(MESSAGE_AND_SIZE.pack(MSG_CHANNEL_DATA, self.remote, len(data)) + data)
+
+    def end(self) -> None:
+        """Tell the far side that nothing follows."""
+        if not self.eof_sent:
+            self.eof_sent = True
+            self.link.post(MESSAGE.pack(MSG_CHANNEL_EOF, self.remote))
+
+    def close(self) -> None:
+        """Tell the far side that this channel is done with."""
+        if not self._close_sent:
+            self._close_sent = self.eof_sent = True
+            self._backlog.clear()
+            self.link.post(MESSAGE.pack(MSG_CHANNEL_CLOSE, self.remote))
+
+    def _send_data(self, plain: memoryview, at: int, size: int) -> None:
+        """Seal the packet whose data stands ready in plain[at:], after PLAIN, and have it carried."""
+        padding = padding_for(PLAIN.size - 1 + size)
+        PLAIN.pack_into(plain, at, padding, MSG_CHANNEL_DATA, self.remote, size)
+        end = at + PLAIN.size + size + padding
+        plain[end - padding : end] = os.urandom(padding)
+        self.window -= size
+        wire = end - at + OVERHEAD
+        link = self.link
+        outer = link.carrier
+        if outer is None:
+            output = link.connection.output
+            link.sealer.seal(plain[at:end], output.room(wire)[:wire])
+            output.wrote(wire)
+        else:
+            link.sealer.seal(plain[at:end], outer._slots.plain[PLAIN.size : PLAIN.size + wire])
+            outer._send_data(outer._slots.plain, 0, wire)
+
+    def _check_limits(self) -> None:
+        link: Link | None = self.link
+        while link is not None:
+            link.check_limits()
+            link = link.carrier.link if link.carrier else None
+
+
+class Slots:
+    """Memory for packets that are read into: each has its data after a place for PLAIN, and padding after it.
+
+    size: bytes of data in each. stride: from one to the next.
+    """
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self.stride = PLAIN.size + size + 2 * BLOCK
+        self.plain = memoryview(bytearray(SLOTS * self.stride))
+        self._views = [self.plain[at + PLAIN.size :][:size] for at in range(0, len(self.plain), self.stride)]
+
+    def views(self, room: int) -> list[memoryview]:
+        """Where so many bytes of data go."""
+        full, rest = divmod(room, self.size)
+        return [*self._views[:full], self._views[full][:rest]] if rest else self._views[:full]

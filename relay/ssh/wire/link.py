@@ -1,0 +1,222 @@
+"""One transport over a connection, or over a channel of the transport before: keys, and who gets which packet.
+
+A Link opens its packets itself. Data goes to its flow; the flow that carries
+the next hop's transport is that one's Link's input, so bytes of the innermost
+channel pass all links without leaving the thread. What is not about an
+attached channel is handed to the transport's own thread (Packetizer.hand); it
+is waited for where the message may change keys.
+
+Other threads may send (`send`), give their transport up, and look on; what
+they share with the mover is under Connection.lock.
+"""
+
+from __future__ import annotations
+
+import struct
+import time
+from typing import TYPE_CHECKING
+
+import paramiko
+from paramiko.common import (
+    MSG_CHANNEL_DATA,
+    MSG_CHANNEL_FAILURE,
+    MSG_CHANNEL_OPEN,
+    MSG_CHANNEL_WINDOW_ADJUST,
+    MSG_DEBUG,
+    MSG_DISCONNECT,
+    MSG_EXT_INFO,
+    MSG_GLOBAL_REQUEST,
+    MSG_IGNORE,
+    MSG_KEXINIT,
+    MSG_NEWKEYS,
+    MSG_REQUEST_FAILURE,
+    MSG_REQUEST_SUCCESS,
+    MSG_UNIMPLEMENTED,
+)
+
+from relay.ssh.wire.flow import CHANNEL_AND_SIZE, MESSAGE, Flow
+from relay.ssh.wire.gcm import UINT32, BadPacket
+
+if TYPE_CHECKING:
+    from relay.ssh.wire.connection import Connection
+    from relay.ssh.wire.gcm import Sealer
+    from relay.ssh.wire.packets import Packetizer
+
+TRANSPORT_LAYER = 49  # the last message number of RFC 4253: these may change keys, or end it all
+# What needs no answer, and what the transport's own thread sees to. What belongs to the set-up alone it is not
+# given: paramiko goes through an EXT_INFO as many times as that says, which may be four milliards.
+IGNORED = {MSG_IGNORE, MSG_DEBUG, MSG_UNIMPLEMENTED, MSG_EXT_INFO}
+HANDED = {
+    *(MSG_DISCONNECT, MSG_KEXINIT, MSG_NEWKEYS, *range(30, TRANSPORT_LAYER + 1)),
+    *(MSG_GLOBAL_REQUEST, MSG_REQUEST_SUCCESS, MSG_REQUEST_FAILURE),
+    *range(MSG_CHANNEL_OPEN, MSG_CHANNEL_FAILURE + 1),
+}
+HELD_MOST = 10_000  # messages that wait for the end of a key exchange; one channel needs a handful
+OUTPUT_MOST = 4 * 1024 * 1024  # bytes of our answers that may wait for a server that asks and does not read
+
+
+class Link:
+    """A transport whose packets this thread moves.
+
+    carrier: the flow that carries it, None when that is the connection's socket.
+    source: its bytes that have come. flows: by our number of the channel.
+    heard: when something has come last (seconds since the epoch). error: why it
+    has ended.
+    """
+
+    def __init__(self, connection: Connection, transport: paramiko.Transport, carrier: Flow | None) -> None:
+        self.connection = connection
+        self.transport = transport
+        self.packetizer: Packetizer = transport.packetizer
+        self.source = self.packetizer.input
+        self.carrier = carrier
+        self.flows: dict[int, Flow] = {}
+        self.heard = time.time()  # not monotonic: the sleep of a laptop is to count
+        self.error: BaseException | None = None
+        self._held: list[bytes] = []  # messages that wait for the end of a key exchange
+        self._touched: list[Flow] = []  # flows that carry a link and have bytes for it
+        if carrier is not None:
+            carrier.carry(self)
+        connection.links.append(self)
+        self.packetizer.link = self
+
+    def flow(self, channel: paramiko.Channel) -> Flow:
+        """The flow of a channel, which is attached when it is not yet."""
+        flow = self.flows.get(channel.chanid)
+        if flow is None:
+            flow = Flow(self, channel)
+            if not flow.closed:
+                self.flows[flow.number] = flow
+        return flow
+
+    # Inwards
+
+    def take(self) -> None:
+        """Open every packet that has come whole, and see to it."""
+        self.heard = time.time()
+        try:
+            self._open_all()
+        except BadPacket as error:
+            self.fail(error)
+        except (struct.error, IndexError):
+            self.fail(BadPacket("a message that ends too soon"))
+        self.check_limits()
+        for flow in self._touched:
+            flow.pass_on()
+        self._touched.clear()
+
+    def _open_all(self) -> None:
+        packetizer, source, flows = self.packetizer, self.source, self.flows
+        # The opener is looked up each time: a message may have brought a new key.
+        while self.error is None and (length := packetizer.opener.open(source)):  # type: ignore[union-attr]
+            plain = packetizer.opener.plain  # type: ignore[union-attr]
+            if plain[1] == MSG_CHANNEL_DATA:
+                number, size = CHANNEL_AND_SIZE.unpack_from(plain, 2)
+                flow = flows.get(number)
+                if flow is not None:
+                    if size != length - 9:
+                        raise BadPacket("data of another length than it says")
+                    if flow.accept(plain[10 : 10 + size]):
+                        self._touched.append(flow)
+                    continue
+            self._message(bytes(plain[1 : 1 + length]))
+
+    def _message(self, payload: bytes) -> None:
+        """A message that is not data for an attached channel."""
+        kind = payload[0]
+        if kind in IGNORED:
+            return
+        if MSG_CHANNEL_WINDOW_ADJUST <= kind <= MSG_CHANNEL_FAILURE:
+            flow = self.flows.get(UINT32.unpack_from(payload, 1)[0])
+            if flow is not None:
+                flow.message(kind, payload)
+                return
+        if kind not in HANDED:
+            number = self.packetizer.message(payload)[1].seqno
+            self.send(MESSAGE.pack(MSG_UNIMPLEMENTED, number))  # RFC 4253 section 11.4
+            return
+        self.packetizer.hand(payload)
+        if kind <= TRANSPORT_LAYER:
+            self.packetizer.settle()
+            if self.packetizer.closed:
+                self.fail(self.packetizer.lost or self.transport.saved_exception or EOFError())
+            else:
+                self._resume()
+
+    # Outwards
+
+    @property
+    def sealer(self) -> Sealer:
+        """What makes packets now."""
+        # There is one: `can_park` was true, and no rekey leads away from AES-GCM.
+        return self.packetizer.sealer  # type: ignore[return-value]
+
+    @property
+    def clear(self) -> bool:
+        """Whether data may be sent: no key exchange is under way, or due."""
+        return self.transport.clear_to_send.is_set() and not self.packetizer.need_rekey()
+
+    def send(self, payload: bytes) -> None:
+        """Send a message, whatever the state of a key exchange: for the transport itself, from any thread."""
+        with self.connection.lock:
+            self._carry(payload)
+            waits = self.connection.sending
+        if waits:
+            self.connection.waker.wake()
+
+    def post(self, payload: bytes) -> None:
+        """Send a message about a channel, when no key exchange is under way (RFC 4253 section 7.1) or else after it."""
+        with self.connection.lock:
+            if self.clear and not self._held:
+                self.send(payload)
+            else:
+                self._held.append(payload)
+                if len(self._held) > HELD_MOST:
+                    self.packetizer.give_up(paramiko.SSHException("the server does not finish a key exchange"))
+
+    def _carry(self, payload: bytes) -> None:
+        if self.error is not None:
+            return
+        packet = self.sealer.packet(payload)
+        if self.carrier is None:
+            self.connection.output.put(packet)
+            self.connection.flush()
+            waiting = len(self.connection.output)
+        else:
+            waiting = self.carrier.write(packet)
+        if waiting > OUTPUT_MOST:
+            self.packetizer.give_up(paramiko.SSHException("the server reads nothing"))
+
+    def _resume(self) -> None:
+        """Send what a key exchange has held up, if it is over."""
+        with self.connection.lock:
+            if self.clear:
+                held, self._held = self._held, []
+                for payload in held:
+                    self._carry(payload)
+                for flow in self.flows.values():
+                    flow.push()
+
+    def check_limits(self) -> None:
+        """Ask for a new key when it is time."""
+        try:
+            self.packetizer.check_limits()
+        except paramiko.SSHException as error:
+            self.fail(error)
+
+    # The end
+
+    def fail(self, error: BaseException) -> None:
+        """The link is lost, and with it all that it carries."""
+        if self.error is not None:
+            return
+        self.error = error
+        for flow in list(self.flows.values()):
+            flow.fail(error)
+        self.connection.links.remove(self)
+        self.packetizer.give_up(error)
+        self.transport.close()
+        if self.carrier is None:
+            self.connection.close()
+        else:
+            self.carrier.close()

@@ -1,0 +1,352 @@
+"""paramiko's Packetizer with a faster way under AES-GCM, and one that can hand its work over.
+
+At first the Transport's own thread reads and opens its packets here, as
+paramiko has it: the whole of the set-up is that. Once parked, a Link (link.py)
+moves the data, and that thread gets only the messages that Link hands to it:
+key exchange, global requests and the opening of channels stay paramiko's.
+
+Ciphers that are not AES-GCM are left to paramiko's own code, from the packet
+down to the bytes that it asks for.
+"""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from collections import deque
+from typing import TYPE_CHECKING, Any
+
+import paramiko
+from paramiko.packet import NeedRekeyException
+
+from relay.ssh.wire.buffer import Buffer
+from relay.ssh.wire.gcm import MAX_LENGTH, BadPacket, Opener, Sealer
+from relay.ssh.wire.reader import Reader
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from relay.ssh.wire.link import Link
+
+READ_SIZE = 64 * 1024  # bytes asked for at once
+LINE_MOST = 8192  # bytes of a line before the ident, as in OpenSSH (kex.c, kex_exchange_identification)
+TICK = 0.1  # seconds between two looks at the keepalives while nothing comes
+SETTLE_MOST = 60.0  # seconds; it takes milliseconds
+HANDED_MOST = 64  # messages that may wait for the Transport's thread
+KEPT_SMALL = 2**29  # bytes with one key of a cipher with blocks of 8 bytes, as paramiko has it
+LARGE_BLOCK = 16  # bytes
+
+
+class Packetizer(paramiko.packet.Packetizer):
+    """Packets over a stream: a connected socket, or a paramiko Channel of the transport that carries this one.
+
+    opener, sealer: what opens and makes packets; None where paramiko does.
+    input: bytes of the stream that have come and are not opened yet.
+    said: the last line before the server's ident.
+    link: who reads and writes instead of this, once parked. lost: why that has ended.
+    """
+
+    # How much may be encrypted with one key of a cipher with blocks of 16 bytes: 2^32 blocks and 2^31 packets
+    # (RFC 4344 sections 3.1 and 3.2), as in OpenSSH. paramiko's 2^29 bytes would be a key exchange, and a
+    # pause for it, every half second here.
+    REKEY_BYTES = 2**36
+    REKEY_PACKETS = 2**31
+
+    def __init__(self, stream: Any) -> None:
+        super().__init__(stream)
+        self.stream = stream
+        self.input = Buffer(0)
+        self.opener: Opener | None = None
+        self.sealer: Sealer | None = None
+        self.link: Link | None = None
+        self.lost: BaseException | None = None
+        self._inflate: Callable[[bytes], bytes] | None = None
+        self._deflate: Callable[[bytes], bytes] | None = None
+        self._ident_due = 0.0
+        self.said = ""
+        self._earlier = 0  # messages that came before those of the opener
+        self._asked = (0, 0)  # packets and bytes of the opener when a new key was asked for
+        self._sending = threading.Lock()
+        self._ended = False
+        self.reader = Reader(stream) if isinstance(stream, socket.SocketType) else None
+        self._keepalive: tuple[float, Callable[[int], None]] | None = None
+        self._heard = 0  # messages at the last look at the keepalives
+        self._looked = 0.0  # when the silence since then, or since the last keepalive, began
+        self._silences = 0
+        # Once parked, two threads share the following.
+        self._turn = threading.Condition()
+        self._inbox: deque[tuple[int, paramiko.Message]] = deque()
+        self._parking = False
+        self._idle = False  # the Transport's thread is done with all that it was handed
+        self._rekey_due = False  # it has not been told yet to ask for a new key
+
+    # Keys, as the Transport sets them
+
+    def set_inbound_cipher(self, block_engine: Any, block_size: int, *args: Any, **kwargs: Any) -> None:
+        """What follows is opened with a new key. Raises SSHException when it is for another kind of cipher."""
+        super().set_inbound_cipher(block_engine, block_size, *args, **kwargs)
+        if self.opener is not None:
+            self._earlier += self.opener.packets
+            _check_same_kind(kwargs)
+        self.opener = Opener(block_engine, kwargs["iv_in"]) if kwargs.get("aead") else None
+        self._asked = (0, 0)
+
+    def set_outbound_cipher(self, block_engine: Any, block_size: int, *args: Any, **kwargs: Any) -> None:
+        """What follows is sealed with a new key. Raises SSHException when it is for another kind of cipher."""
+        super().set_outbound_cipher(block_engine, block_size, *args, **kwargs)
+        if self.sealer is not None:
+            _check_same_kind(kwargs)
+        self.sealer = Sealer(block_engine, kwargs["iv_out"]) if kwargs.get("aead") else None
+        if block_size < LARGE_BLOCK:
+            self.REKEY_BYTES = min(self.REKEY_BYTES, KEPT_SMALL)
+
+    def set_inbound_compressor(self, compressor: Any) -> None:
+        """What follows is compressed."""
+        super().set_inbound_compressor(compressor)
+        self._inflate = compressor
+
+    def set_outbound_compressor(self, compressor: Any) -> None:
+        """What follows is to be compressed."""
+        super().set_outbound_compressor(compressor)
+        self._deflate = compressor
+
+    def reset_seqno_in(self) -> None:
+        """Count messages anew (strict key exchange); AES-GCM itself does not use the number."""
+        super().reset_seqno_in()
+        self._earlier = 0
+
+    @property
+    def can_park(self) -> bool:
+        """Whether a Link can do this one's work: the same cipher both ways, and no compression."""
+        return not (self.opener is None or self.sealer is None or self._inflate or self._deflate)
+
+    # Reading, by the Transport's thread
+
+    def read_message(self) -> tuple[int, paramiko.Message]:
+        """The next message: its type, and what follows.
+
+        Raises SSHException when the packet is not in order, EOFError at the
+        end, NeedRekeyException when it is time to ask for a new key.
+        """
+        opener = self.opener
+        if opener is None:
+            message: tuple[int, paramiko.Message] = super().read_message()
+            self._earlier += 1
+            return message
+        try:
+            while not self._parking:
+                if length := opener.open(self.input):
+                    payload = bytes(opener.plain[1 : 1 + length])
+                    self.check_limits()
+                    return self.message(self._inflate(payload) if self._inflate else payload)
+                self._fill(check_rekey=True)
+        except BadPacket as error:
+            raise paramiko.SSHException(str(error)) from error
+        return self._next_handed()
+
+    def message(self, payload: bytes) -> tuple[int, paramiko.Message]:
+        """The last packet's payload as paramiko has it."""
+        message = paramiko.Message(payload[1:])
+        message.seqno = (self._earlier + (self.opener.packets if self.opener else 0) - 1) & 0xFFFFFFFF
+        return payload[0], message
+
+    def read_all(self, n: int, check_rekey: bool = False) -> bytes:
+        """Exactly n bytes, for paramiko's own code.
+
+        Raises SSHException when that is no part of a packet: it asks for
+        whatever the server says that its packet has, up to 4 GiB, before
+        anybody has shown a key.
+        """
+        if not 0 <= n <= MAX_LENGTH:
+            raise paramiko.SSHException("a packet that is too long" if n > 0 else "a packet that is too short")
+        while len(self.input) < n:
+            self._fill(check_rekey)
+        return self.input.take(n)
+
+    def readline(self, timeout: float) -> str:
+        """A line of what a server says before its first packet, without its end. Raises TimeoutError.
+
+        The first one's time-out (seconds) is that of all lines up to the
+        ident: paramiko gives each of the others 2 seconds. Only the ident has
+        to be text.
+        """
+        self._ident_due = self._ident_due or time.monotonic() + timeout
+        while (size := self.input.data.find(b"\n", self.input.start, self.input.end) + 1) == 0:
+            if len(self.input) > LINE_MOST:
+                raise paramiko.SSHException(f"a line of more than {LINE_MOST} bytes")
+            if self.input.data.find(b"\0", self.input.start, self.input.end) >= 0:
+                raise UnicodeError  # a packet follows where there was no ident
+            self._fill(check_rekey=False)
+            if time.monotonic() >= self._ident_due:
+                raise TimeoutError
+        line = self.input.take(size - self.input.start)
+        text = line.removesuffix(b"\n").removesuffix(b"\r")
+        if text.startswith(b"SSH-"):
+            return text.decode()
+        self.said = text.decode(errors="replace")
+        return self.said
+
+    def _fill(self, check_rekey: bool) -> None:
+        """Wait for bytes, at most a TICK, and read them."""
+        if self.handshake_timed_out():
+            raise EOFError
+        try:
+            if self.reader is not None:
+                self.reader.receive(self.input, READ_SIZE, TICK)
+            elif data := self.stream.recv(READ_SIZE):
+                self.input.put(data)
+            elif not self._parking:
+                raise EOFError
+        except TimeoutError:
+            if self.closed:
+                raise EOFError from None
+            self._check_keepalive()
+            if check_rekey and self.need_rekey():
+                raise NeedRekeyException from None
+        except OSError:
+            if self.closed:
+                raise EOFError from None
+            raise
+
+    # Writing, by any thread
+
+    def send_message(self, message: paramiko.Message) -> None:
+        """Send a message, whatever the state of a key exchange. Raises EOFError when the stream has ended."""
+        payload = message.asbytes()
+        with self._sending:
+            sealer = self.sealer
+            if self.link is not None:
+                self.link.send(payload)
+            elif sealer is None:
+                super().send_message(message)
+            else:
+                self.write_all(bytes(sealer.packet(self._deflate(payload) if self._deflate else payload)))
+                self.check_limits()
+
+    # Limits of a key
+
+    def check_limits(self) -> None:
+        """Ask for a new key when enough has been done with this one. Raises SSHException when that is not heeded."""
+        opener, sealer = self.opener, self.sealer
+        if opener is None or sealer is None:
+            return  # paramiko counts for itself
+        if self.need_rekey():
+            packets, size = self._asked
+            if (
+                opener.packets - packets >= self.REKEY_PACKETS_OVERFLOW_MAX
+                or opener.bytes - size >= self.REKEY_BYTES_OVERFLOW_MAX
+            ):
+                raise paramiko.SSHException("the server does not heed our requests for new keys")
+        elif (
+            max(opener.bytes, sealer.bytes) >= self.REKEY_BYTES
+            or max(opener.packets, sealer.packets) >= self.REKEY_PACKETS
+        ):
+            self._trigger_rekey()
+
+    def _trigger_rekey(self) -> None:
+        super()._trigger_rekey()
+        if self.opener is not None:
+            self._asked = (self.opener.packets, self.opener.bytes)
+        with self._turn:
+            self._rekey_due = True
+            self._turn.notify_all()
+
+    # Signs of life
+
+    def set_keepalive(self, interval: float, callback: Callable[[int], None]) -> None:
+        """Call back after each interval (seconds) in which nothing has come, with how many these have been in a row."""
+        self._keepalive = (interval, callback)
+        self._looked = time.monotonic()
+
+    def _check_keepalive(self) -> None:
+        """A server that sends is alive, whatever it sends; one may be dead amid a key exchange, and while we send."""
+        if self._keepalive is None:
+            return
+        interval, callback = self._keepalive
+        heard = self._earlier + (self.opener.packets if self.opener is not None else 0)
+        now = time.monotonic()
+        if heard != self._heard:
+            self._heard, self._looked, self._silences = heard, now, 0
+        elif now - self._looked >= interval:
+            self._looked = now
+            self._silences += 1
+            callback(self._silences)
+
+    # Parked: a Link reads and writes
+
+    def park(self) -> None:
+        """Make the Transport's thread read no more; return when it waits for what `hand` gives it, or has ended."""
+        with self._turn:
+            first, self._parking = not self._parking, True
+        if first and self.reader is not None:
+            self.reader.wake()
+        elif first:
+            self.stream.in_buffer.close()  # ends a recv that waits; what comes is put into it all the same
+        self.settle()
+
+    def hand(self, payload: bytes) -> None:
+        """Give the last packet's payload to the Transport's thread."""
+        with self._turn:
+            self._inbox.append(self.message(payload))
+            self._idle = False
+            self._turn.notify_all()
+        if len(self._inbox) > HANDED_MOST:
+            self.settle()
+
+    def settle(self) -> None:
+        """Wait until the Transport's thread has done all that it was handed, or has ended."""
+        with self._turn:
+            done = self._turn.wait_for(lambda: self._idle or self.closed, SETTLE_MOST)
+        if not done:
+            self.give_up(paramiko.SSHException("the server's last message took too long to deal with"))
+
+    def _next_handed(self) -> tuple[int, paramiko.Message]:
+        """The next message that was handed over; meanwhile look after new keys and keepalives."""
+        with self._turn:
+            while not self._inbox:
+                if self.closed:
+                    raise self.lost or EOFError
+                if self._rekey_due:
+                    self._rekey_due = self._idle = False
+                    raise NeedRekeyException
+                self._idle = True
+                self._turn.notify_all()
+                if not self._turn.wait(self._keepalive[0] if self._keepalive else None):
+                    break
+            self._idle = False
+            if self._inbox:
+                return self._inbox.popleft()
+        self._check_keepalive()
+        raise NeedRekeyException  # which makes the Transport come back, as after any wait in vain
+
+    @property
+    def closed(self) -> bool:
+        """The stream has ended, or the Transport has given it up."""
+        return self._ended or bool(super().closed)
+
+    def give_up(self, error: BaseException) -> None:
+        """End the stream, for this reason."""
+        self.lost = error
+        self.close()
+
+    def close(self) -> None:
+        """End the stream. Once parked, its Link closes it: a descriptor that another thread polls must live."""
+        self._ended = True
+        if self.link is None:
+            super().close()
+        with self._turn:
+            self._turn.notify_all()
+        if self.link is not None:
+            self.link.connection.waker.wake()
+        elif self.reader is not None:
+            self.reader.wake()
+
+
+def _check_same_kind(cipher: dict[str, Any]) -> None:
+    """A rekey may not lead away from AES-GCM: message numbers, which other ciphers need, are not counted under it.
+
+    Both sides choose from the lists that they chose from before, so it does not happen.
+    """
+    if not cipher.get("aead"):
+        raise paramiko.SSHException("the server rekeyed to another kind of cipher")

@@ -1,0 +1,84 @@
+"""A socket that one thread reads, and that others can call away from it."""
+
+from __future__ import annotations
+
+import os
+import select
+import socket
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from relay.ssh.wire.buffer import Buffer
+
+QUICKACK: int = getattr(socket, "TCP_QUICKACK", 0)  # Linux; 0 elsewhere
+
+
+class Reader:
+    """Reads a socket for a thread that waits for it."""
+
+    def __init__(self, sock: socket.SocketType) -> None:
+        self.socket = sock
+        self._waker = Waker()
+        self._eager = QUICKACK != 0
+        self._poll = select.poll()
+        self._poll.register(sock, select.POLLIN)
+        self._poll.register(self._waker.fd, select.POLLIN)
+
+    def wake(self) -> None:
+        """Make the `receive` that is under way return, or else the next one."""
+        self._waker.wake()
+
+    def receive(self, into: Buffer, size: int, seconds: float) -> None:
+        """Wait for bytes and read at most size of them. Raises TimeoutError after seconds, EOFError and OSError."""
+        self.acknowledge()
+        ready = [fd for fd, _ in self._poll.poll(seconds * 1000)]
+        if not ready:
+            raise TimeoutError
+        if self._waker.fd in ready:
+            self._waker.clear()
+            return
+        got = self.socket.recv_into(into.room(size), size)
+        if not got:
+            raise EOFError
+        into.wrote(got)
+
+    def acknowledge(self) -> None:
+        """Acknowledge what has been read before waiting for more.
+
+        sshd does not set TCP_NODELAY for a forwarded channel: its second small
+        packet waits until the first is acknowledged (Nagle), and an
+        acknowledgement that no data carries may be delayed by 40 ms. Linux
+        takes TCP_QUICKACK back by itself, so it is said again each time.
+        """
+        if self._eager:
+            try:
+                self.socket.setsockopt(socket.IPPROTO_TCP, QUICKACK, 1)
+            except OSError:
+                self._eager = False  # no TCP: a socket pair to a ProxyCommand
+
+
+class Waker:
+    """Ends another thread's poll. fd: what that thread polls for reading."""
+
+    def __init__(self) -> None:
+        self.fd, self._other = os.pipe()
+        os.set_blocking(self.fd, False)
+        os.set_blocking(self._other, False)
+
+    def wake(self) -> None:
+        """End the poll that is under way, or else the next one."""
+        try:
+            os.write(self._other, b"\0")
+        except BlockingIOError:
+            pass  # so many have done the same that the poll ends anyway
+
+    def clear(self) -> None:
+        """The poll has ended."""
+        try:
+            os.read(self.fd, 4096)
+        except BlockingIOError:
+            pass
+
+    def __del__(self) -> None:
+        os.close(self.fd)
+        os.close(self._other)

@@ -1,0 +1,336 @@
+"""paramiko's Transport with OpenSSH's habits.
+
+The one file that overrides methods of paramiko's Transport (its minor version
+is pinned; tests/test_paramiko.py fails when those methods change). It knows
+nothing of routes, trust decisions or logins.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import paramiko
+from paramiko.common import (
+    MSG_CHANNEL_DATA,
+    MSG_CHANNEL_EXTENDED_DATA,
+    cMSG_CHANNEL_DATA,
+    cMSG_GLOBAL_REQUEST,
+    cMSG_IGNORE,
+    cMSG_REQUEST_FAILURE,
+)
+
+from relay.errors import printable
+from relay.ssh.pubkey import BadKey, Reader
+from relay.ssh.trust.hostkeys import ALGORITHMS, check_proof
+from relay.ssh.wire.link import HELD_MOST
+from relay.ssh.wire.packets import Packetizer
+
+if TYPE_CHECKING:
+    from paramiko.message import Message
+
+    from relay.run.progress import Progress
+    from relay.ssh.wire.opening import Opening
+
+# paramiko has time-outs of its own for each step; the deadline of the whole set-up takes their place.
+_NEVER = 86_400.0
+_LOOK_ROUND = 0.1  # seconds between two looks whether the transport still lives
+
+
+class DeadLink(paramiko.SSHException):
+    """The server has left ServerAliveCountMax requests unanswered."""
+
+
+class Disconnected(paramiko.SSHException):
+    """The server sent SSH_MSG_DISCONNECT (RFC 4253 section 11.1); its text is the message."""
+
+
+def _feed(channel: paramiko.Channel, m: Message) -> None:
+    """Data that no Link moves: paramiko takes it whatever the window (RFC 4254 section 5.2), and after the end, too."""
+    channel._feed(_within_window(channel, m.get_binary()))
+
+
+def _feed_stderr(channel: paramiko.Channel, m: Message) -> None:
+    """The same of the other kind of data, which fills the window where no command has a reader for it."""
+    m.get_int()  # SSH_EXTENDED_DATA_STDERR, the only one there is
+    channel.in_stderr_buffer.feed(_within_window(channel, m.get_binary()))
+
+
+def _within_window(channel: paramiko.Channel, data: bytes) -> bytes:
+    room = 0
+    if not channel.eof_received:
+        unread = len(channel.in_buffer) + len(channel.in_stderr_buffer)
+        room = channel.in_window_size - channel.in_window_sofar - unread
+    if len(data) > room:
+        raise paramiko.SSHException(f"{len(data)} bytes of data where the window has room for {room}")
+    return data
+
+
+def _sign_of_life() -> Message:
+    """A request for one."""
+    request = paramiko.Message()
+    request.add_byte(cMSG_GLOBAL_REQUEST)
+    request.add_string("keepalive@openssh.com")
+    request.add_boolean(True)
+    return request
+
+
+class Transport(paramiko.Transport):
+    """paramiko's Transport: its order of algorithms, its silent refusals and its time-outs replaced."""
+
+    _preferred_ciphers = (
+        "aes128-gcm@openssh.com",
+        "aes256-gcm@openssh.com",
+        "aes128-ctr",
+        "aes192-ctr",
+        "aes256-ctr",
+    )
+    _preferred_macs = (
+        "hmac-sha2-256-etm@openssh.com",
+        "hmac-sha2-512-etm@openssh.com",
+        "hmac-sha2-256",
+        "hmac-sha2-512",
+    )
+    # paramiko knows this key exchange by the name it had before RFC 8731.
+    _kex_info: ClassVar[dict[str, type]] = {
+        **paramiko.Transport._kex_info,
+        "curve25519-sha256": paramiko.Transport._kex_info["curve25519-sha256@libssh.org"],
+    }
+    _preferred_kex = tuple(
+        name
+        for name in (
+            "mlkem768x25519-sha256",
+            "curve25519-sha256",
+            "curve25519-sha256@libssh.org",
+            *paramiko.Transport._preferred_kex[1:],
+        )
+        if name in paramiko.Transport._kex_info or name == "curve25519-sha256"
+    )
+    _channel_handler_table: ClassVar[dict[int, Any]] = {
+        **paramiko.Transport._channel_handler_table,
+        MSG_CHANNEL_DATA: _feed,
+        MSG_CHANNEL_EXTENDED_DATA: _feed_stderr,
+    }
+    _preferred_keys = ALGORITHMS
+    _CLIENT_ID = "pyrelay"
+
+    def __init__(self, stream: Any, progress: Progress, outer: Transport | None, *, direct: bool = True) -> None:
+        """Over a stream to the server. direct: it is a TCP connection that ends there, unless it is outer's."""
+        super().__init__(stream, packetizer_class=Packetizer)
+        self.host_key_blob = b""  # as the server sent it: a key or a certificate
+        self.host_key_signature = b""  # the server's, over the session's identifier
+        self.banner_timeout = self.handshake_timeout = self.auth_timeout = self.channel_timeout = _NEVER
+        self.remote_lists: dict[str, list[str]] = {}  # the server's KEXINIT, by paramiko's names for its lists
+        self._progress = progress
+        self._outer = outer  # the transport whose channel carries this one
+        # Whether the connection that reaches the server is another's: a hop's, a proxy's, a master's, a ProxyCommand's.
+        self._is_others = outer is not None or not direct
+        self._held: list[Message] = []  # what waits for the end of a key exchange
+        self._answered = threading.Event()  # a keepalive has been
+        self._over = threading.Event()
+        self.openings: dict[int, Opening] = {}  # those that the server has not answered, by the channels' numbers
+
+    def carry_acknowledgements(self) -> None:
+        """Send a few bytes to be ignored (RFC 4253 section 11.2), for the acknowledgements that they carry.
+
+        The legs between hops are not ours to hasten as Packetizer does; but
+        bytes from us carry the acknowledgement on every leg, so that sshd's
+        next small packet is not held back for 40 ms.
+        """
+        if self._is_others and self.clear_to_send.is_set():
+            # (paramiko's send_ignore leaves the string's length out, which strict servers take for a broken packet,
+            # and waits for the end of a key exchange, which it may itself hold up: this is the thread that reads.)
+            message = paramiko.Message()
+            message.add_byte(cMSG_IGNORE)
+            message.add_string(b"")
+            with suppress(OSError, EOFError, paramiko.SSHException):  # what came before the end is still to be read
+                self._send_message(message)
+
+    def _parse_global_request(self, m: Message) -> None:
+        """Whatever it is, it is not granted; paramiko would say so amid a key exchange, too.
+
+        The server's hostkeys-00@openssh.com, which wants no answer, holds back its answer to CHANNEL_OPEN.
+        """
+        m.get_string()
+        if m.get_boolean():
+            self._send_user_message(paramiko.Message(cMSG_REQUEST_FAILURE))
+        self.carry_acknowledgements()
+
+    def _parse_channel_open_success(self, m: Message) -> None:
+        """Its answer to CHANNEL_OPEN holds back the first bytes of what the channel leads to."""
+        opening = self.openings.pop(m.get_int(), None)
+        if opening is not None:
+            opening.opened(m.get_int(), m.get_int(), m.get_int())
+        self.carry_acknowledgements()
+
+    def _send_user_message(self, data: Message) -> None:
+        """Send a message when no key exchange is under way (RFC 4253 section 7.1), or else after it, in order.
+
+        paramiko makes each thread wait for that, though not for long: its own
+        too, which answers what the server had sent before its KEXINIT, and
+        without which no key exchange ends. Here only who sends data waits.
+        """
+        if (link := self.packetizer.link) is not None:
+            link.post(data.asbytes())
+            return
+        with self.clear_to_send_lock:
+            if self.clear_to_send.is_set() and not self._held:
+                self._send_message(data)
+                return
+            self._held.append(data)
+            if len(self._held) > HELD_MOST:
+                raise paramiko.SSHException("the server does not finish a key exchange")
+        while data.asbytes()[:1] == cMSG_CHANNEL_DATA and self.active and not self.clear_to_send.wait(_LOOK_ROUND):
+            pass
+
+    def _parse_newkeys(self, m: Message) -> None:
+        """The end of a key exchange: send what it has held up."""
+        super()._parse_newkeys(m)
+        with self.clear_to_send_lock:
+            held, self._held = self._held, []
+            for message in held:
+                self._send_message(message)
+
+    def keep_alive(self, interval: float, most: int) -> None:
+        """Ask the server for a sign of life after interval seconds of silence; after `most` in vain the link is dead.
+
+        What ServerAliveInterval and ServerAliveCountMax say (clientloop.c,
+        server_alive_check). paramiko's own keepalive wants no answer, so it
+        never notices a dead link.
+        """
+
+        def ask(silences: int) -> None:
+            if silences > most:
+                raise DeadLink(f"no answer to {most} keepalives in {interval * most:g} seconds")
+            # Not between KEXINIT and NEWKEYS; nor behind who sends, and may wait for a dead server to read.
+            if self.clear_to_send_lock.acquire(blocking=False):
+                try:
+                    if self.clear_to_send.is_set():
+                        self._send_message(_sign_of_life())
+                finally:
+                    self.clear_to_send_lock.release()
+
+        self.packetizer.set_keepalive(interval, ask)
+
+    def quiet_for(self) -> float:
+        """Seconds since something has come on this, as far as that is known: only once it has been taken over."""
+        link = self.packetizer.link
+        return abs(time.time() - link.heard) if link is not None else float("inf")
+
+    def probe(self, seconds: float) -> bool:
+        """Whether the server answers a keepalive within so many seconds."""
+        self._answered.clear()
+        try:
+            self._send_user_message(_sign_of_life())
+        except (OSError, EOFError):
+            return False
+        return self._answered.wait(seconds) and self.is_active()
+
+    def limit_keys(self, size: int, seconds: float) -> None:
+        """Ask for new keys after so many bytes and so many seconds, each 0 for no limit of its own (RekeyLimit)."""
+        if size:
+            self.packetizer.REKEY_BYTES = min(self.packetizer.REKEY_BYTES, size)  # as packet.c, ssh_set_newkeys
+        if seconds:
+            threading.Thread(target=self._rekey_every, args=(seconds,), daemon=True).start()
+
+    def _rekey_every(self, seconds: float) -> None:
+        while not self._over.wait(seconds) and self.is_active():
+            if not self.packetizer.need_rekey():
+                self.packetizer._trigger_rekey()
+
+    def run(self) -> None:
+        """The transport's thread; at its end, whatever that is, those end that look after it."""
+        try:
+            super().run()
+        finally:
+            self._over.set()
+            self.packetizer.complete_handshake()  # the time-out of the key exchange is a thread, too
+
+    def stop_thread(self) -> None:
+        """The end of the transport, and of what looks after it. (paramiko asks for what only Python's sockets have.)"""
+        self._over.set()
+        self.active = False
+        self.packetizer.close()
+
+    def close(self) -> None:
+        """The same for one that was never started, which paramiko leaves alone."""
+        super().close()
+        if self.ident is None:
+            self._over.set()
+            self.sock.close()
+
+    def _parse_request_success(self, m: Message) -> None:  # noqa: ARG002
+        """An answer to a keepalive, whichever: the link is alive."""
+        self._answered.set()
+
+    _parse_request_failure = _parse_request_success
+
+    def _really_parse_kex_init(self, m: Message, ignore_first_byte: bool = False) -> dict[str, list[str]]:
+        """Keep the server's lists: an error about them must be able to name them."""
+        parsed: dict[str, list[str]] = super()._really_parse_kex_init(m, ignore_first_byte)
+        self.remote_lists = {key: list(value) for key, value in parsed.items() if isinstance(value, list)}
+        return parsed
+
+    def _check_banner(self) -> None:
+        """Our KEXINIT goes out with our ident, before the server's ident is waited for: a round trip less.
+
+        RFC 4253 section 7.1 lets either side send it first. What follows is
+        the key exchange.
+        """
+        self._send_kex_init()
+        super()._check_banner()
+        if self._outer is not None:
+            self._outer.carry_acknowledgements()
+        self._progress.stage("key exchange")
+
+    def _send_kex_init(self) -> None:
+        """Offer our algorithms, once for each key exchange: `run` asks for it again after the server's ident."""
+        if self.local_kex_init is None:
+            super()._send_kex_init()
+
+    @property
+    def preferred_keys(self) -> tuple[str, ...]:
+        """The host key algorithms as they were chosen; paramiko would put all certificates behind all plain keys."""
+        return tuple(self._preferred_keys)
+
+    def _verify_key(self, host_key: bytes, sig: bytes) -> None:
+        """Keep the host key as it was sent; on a rekey it must be the one that was checked at first.
+
+        paramiko does not look whether key and signature are of the kind that was agreed on.
+        """
+        try:
+            check_proof(self.host_key_type, host_key, sig)
+        except BadKey as error:
+            raise paramiko.SSHException(str(error)) from error
+        super()._verify_key(host_key, sig)
+        if self.host_key_blob and host_key != self.host_key_blob:
+            raise paramiko.SSHException("the server showed another host key when it rekeyed")
+        self.host_key_blob = host_key
+        self.host_key_signature = self.host_key_signature or sig
+
+    def _parse_ext_info(self, m: Message) -> None:
+        """The server's extensions (RFC 8308), as many as there are; paramiko goes on for as long as the count says."""
+        reader = Reader(m.asbytes())
+        try:
+            pairs = [(reader.string().decode(errors="replace"), reader.string()) for _ in range(reader.number())]
+        except BadKey as error:
+            raise paramiko.SSHException("an EXT_INFO that cannot be read") from error
+        self.server_extensions = dict(pairs)
+
+    def _parse_disconnect(self, m: Message) -> None:
+        """Keep the reason, which paramiko only logs."""
+        m.get_int()
+        self.saved_exception = Disconnected(printable(m.get_string().decode(errors="replace")))
+
+    def get_exception(self) -> BaseException | None:
+        """Why the transport has ended: paramiko would forget it, and whoever asks next would not know."""
+        return self.saved_exception
+
+    def _parse_channel_open_failure(self, m: Message) -> None:
+        """Keep the server's text, which paramiko only logs."""
+        number, reason, text = m.get_int(), m.get_int(), m.get_string()
+        opening = self.openings.pop(number, None)
+        if opening is not None:
+            opening.refused(reason, printable(text.decode(errors="replace")))

@@ -1,0 +1,285 @@
+"""The authentication protocol (RFC 4252): requests, and what the server answers.
+
+paramiko's AuthHandler is replaced for what it cannot do: ask whether a key
+would do before it is used (PK_OK), tell a partial success from a failure, say
+which methods the server takes, and show the banner. Its thread only takes
+messages in; the thread that logs in waits for them here and does everything
+else. This room decides nothing and asks nobody.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from queue import Empty, SimpleQueue
+from threading import Event
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+
+from paramiko.auth_handler import AuthHandler
+from paramiko.common import (
+    MSG_SERVICE_ACCEPT,
+    MSG_UNIMPLEMENTED,
+    MSG_USERAUTH_BANNER,
+    MSG_USERAUTH_FAILURE,
+    MSG_USERAUTH_INFO_REQUEST,
+    MSG_USERAUTH_SUCCESS,
+    cMSG_SERVICE_REQUEST,
+    cMSG_USERAUTH_INFO_RESPONSE,
+    cMSG_USERAUTH_REQUEST,
+)
+from paramiko.message import Message
+from paramiko.ssh_exception import SSHException
+
+from relay.errors import RelayError, printable, words
+from relay.ssh.pubkey import BadKey, Reader, string
+from relay.ssh.wire.transport import Disconnected
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from relay.config.settings import HopSettings
+    from relay.run.progress import Progress
+    from relay.ssh.wire.opening import Opening
+    from relay.ssh.wire.transport import Transport
+
+_LOOK_ROUND = 1.0  # seconds between two looks whether the link still lives
+_BANNER_CHARACTERS = 8192
+_BANNER_LINES = 60
+
+
+def who(settings: HopSettings) -> str:
+    """Who logs in where, as the route spells it; for prompts and messages."""
+    return f"{settings.user}@{settings.name}"
+
+
+class LinkLost(RelayError):
+    """The link ended before the login did.
+
+    disconnected: the server said why (SSH_MSG_DISCONNECT).
+    """
+
+    def __init__(self, cause: str, *, disconnected: bool = False, hint: str = "") -> None:
+        super().__init__(cause, hint=hint)
+        self.disconnected = disconnected
+
+
+class Success(NamedTuple):
+    """Logged in."""
+
+
+class Failure(NamedTuple):
+    """Not logged in (yet).
+
+    methods: those that can continue. partial: the request itself was granted,
+    and the server wants another method, too.
+    """
+
+    methods: tuple[str, ...]
+    partial: bool
+
+
+class More(NamedTuple):
+    """Message 60, whose meaning the method of the request says: PK_OK, PASSWD_CHANGEREQ or INFO_REQUEST."""
+
+    body: Reader
+
+
+Answer: TypeAlias = Success | Failure | More
+
+
+class Dialogue(AuthHandler):
+    """The login of one user over a transport whose keys have been exchanged.
+
+    banner: shows a line of the server's banner; it is clean, and there are not too many.
+    ask: asks for the channel that is wanted after the login, where that may be done on the way.
+    opening: that channel, once it has been asked for and not in vain.
+    """
+
+    def __init__(
+        self,
+        transport: Transport,
+        user: str,
+        progress: Progress,
+        banner: Callable[[str], None],
+        ask: Callable[[], Opening] | None = None,
+    ) -> None:
+        super().__init__(transport)
+        self.username = user
+        self._transport = transport
+        self._progress = progress
+        self._show = banner
+        self._ask_for_channel = ask
+        self.opening: Opening | None = None
+        self._came: SimpleQueue[Answer | str | None] = SimpleQueue()  # a str is a banner, None the end of the link
+        self._owed = 0  # answers
+        self._too_early = False  # something of ours was: the channel's request is what may be
+        self._accepted = Event()  # the server has answered the request for the service
+        self._banner_left = _BANNER_CHARACTERS
+        self._lines_left = _BANNER_LINES
+        transport.auth_handler = self
+        self._send(cMSG_SERVICE_REQUEST + string(b"ssh-userauth"))
+
+    def request(self, method: str, fields: bytes = b"") -> Answer:
+        """Ask to be let in (section 5); fields: what the method adds. Raises LinkLost and TimedOut."""
+        return self._ask(self._request(method, fields))
+
+    def request_last(self, method: str, fields: bytes) -> Answer:
+        """The same, where nothing speaks against being let in: the channel that is wanted then is asked for with it.
+
+        A server that says no takes no notice of that (see Session). Nor does one that has read it before it said yes:
+        the channel is to be asked for again then.
+        """
+        self._too_early = False
+        answer = self._ask(self._request(method, fields), self._ask_for_channel)
+        if self.opening is not None and (self._too_early or not isinstance(answer, Success)):
+            self.opening.drop()
+            self.opening = None
+        return answer
+
+    def respond(self, answers: list[bytes]) -> Answer:
+        """Answer an INFO_REQUEST (RFC 4256 section 3.4). Raises LinkLost and TimedOut."""
+        message = cMSG_USERAUTH_INFO_RESPONSE + len(answers).to_bytes(4, "big")
+        return self._ask(message + b"".join(string(answer) for answer in answers))
+
+    @property
+    def session(self) -> tuple[bytes, bytes, bytes]:
+        """The server's host key blob, the session's identifier, and the signature of the one over the other."""
+        return self._transport.host_key_blob, self._transport.session_id, self._transport.host_key_signature
+
+    @property
+    def server_version(self) -> str:
+        """The server's ident."""
+        return str(self._transport.remote_version)
+
+    def to_be_signed(self, method: str, fields: bytes) -> bytes:
+        """What a signature of a request is over (section 7)."""
+        return string(self._transport.session_id) + self._request(method, fields)
+
+    def await_extensions(self) -> None:
+        """Wait until `extension` has all that the server says before the login: a round trip, if none has come yet.
+
+        The server's EXT_INFO comes before its answer to the request for the
+        service (RFC 8308 section 2.4). Raises LinkLost and TimedOut.
+        """
+        while not self._transport.server_extensions and not self._accepted.wait(self._progress.left(_LOOK_ROUND)):
+            if not self._transport.is_active():
+                raise self._lost()
+
+    def extension(self, name: str) -> str | None:
+        """What the server says under a name in EXT_INFO (RFC 8308), None when it has said nothing."""
+        value = self._transport.server_extensions.get(name)
+        return None if value is None else bytes(value).decode(errors="replace")
+
+    # What paramiko's thread calls
+
+    @property
+    def _client_handler_table(self) -> Mapping[int, Callable[[Message], None]]:
+        return {
+            MSG_SERVICE_ACCEPT: self._served,
+            MSG_USERAUTH_SUCCESS: self._succeeded,
+            MSG_USERAUTH_FAILURE: self._failed,
+            MSG_USERAUTH_BANNER: self._bannered,
+            MSG_USERAUTH_INFO_REQUEST: lambda m: self._put(More(Reader(m.asbytes()))),
+            MSG_UNIMPLEMENTED: self._not_understood,
+        }
+
+    def abort(self) -> None:
+        """The link has ended."""
+        self._accepted.set()
+        self._came.put(None)
+
+    def _not_understood(self, _: Message) -> None:
+        self._too_early = True
+
+    def _served(self, _: Message) -> None:
+        """It holds back the answer to the request that came along with that for the service.
+
+        Where compression begins with the login, it may have begun there by now, but not here.
+        """
+        self._accepted.set()
+        if self._transport.local_compression == "none":
+            self._transport.carry_acknowledgements()
+
+    def _succeeded(self, _: Message) -> None:
+        """It holds back the answer to the CHANNEL_OPEN that came along with the request."""
+        self.authenticated = True
+        self._transport._auth_trigger()  # delayed compression begins with the next message
+        self._put(Success())
+        self._transport.carry_acknowledgements()
+
+    def _failed(self, message: Message) -> None:
+        reader = Reader(message.asbytes())
+        try:
+            methods, partial = reader.string(), reader.number(1) != 0
+        except BadKey as error:
+            raise SSHException("a USERAUTH_FAILURE that cannot be read") from error
+        self._put(Failure(tuple(printable(methods.decode(errors="replace"), 1000).split(",")), partial))
+
+    def _bannered(self, message: Message) -> None:
+        """Keep no more of all banners than will be shown: a server can send them without end."""
+        if self._banner_left <= 0:
+            return
+        text = message.get_string()[: 4 * self._banner_left].decode(errors="replace")[: self._banner_left]
+        self._banner_left -= max(1, len(text))
+        if self._banner_left <= 0:
+            text += "\n(cut here)"
+        self._came.put(text)
+
+    def _put(self, answer: Answer) -> None:
+        if not self._owed:
+            raise SSHException("the server answers what it was not asked")
+        self._owed -= 1
+        self._came.put(answer)
+
+    # What the thread that logs in calls
+
+    def _send(self, message: bytes) -> None:
+        """Send, after a key exchange that may be under way. Raises LinkLost."""
+        try:
+            self._transport._send_user_message(Message(message))
+        except (SSHException, OSError, EOFError) as error:
+            raise self._lost() from error
+
+    def _request(self, method: str, fields: bytes) -> bytes:
+        user = self.username.encode(errors="surrogateescape")
+        names = (user, b"ssh-connection", method.encode())
+        return bytes(cMSG_USERAUTH_REQUEST + b"".join(string(name) for name in names) + fields)
+
+    def _ask(self, message: bytes, ask: Callable[[], Opening] | None = None) -> Answer:
+        """Send, and wait for the answer; banners before it are shown. Raises LinkLost and TimedOut."""
+        self._owed += 1
+        self._send(message)
+        if ask is not None:
+            with suppress(SSHException, OSError, EOFError):  # the answer has come before the end, or says why
+                self.opening = ask()
+        while True:
+            try:
+                came = self._came.get(timeout=self._progress.left(_LOOK_ROUND))
+            except Empty:
+                if self._transport.is_active():
+                    continue
+                came = None
+            if came is None:
+                raise self._lost()
+            if not isinstance(came, str):
+                return came
+            self._banner(came)
+
+    def _banner(self, text: str) -> None:
+        """Show what a person can read of it; section 5.4 says to filter control characters."""
+        for line in text.expandtabs().splitlines():
+            clean = "".join(c for c in line if c.isprintable()).rstrip()
+            if clean and self._lines_left > 0:
+                self._lines_left -= 1
+                self._show(clean)
+
+    def _lost(self) -> LinkLost:
+        """Why the link ended."""
+        error: Any = self._transport.saved_exception
+        if isinstance(error, Disconnected):
+            return LinkLost(str(error), disconnected=True)
+        # A reset is what becomes of an end when the server has not read what came along with the request.
+        unread = self.opening is not None and isinstance(error, ConnectionResetError)
+        if error is None or unread or isinstance(error, EOFError):
+            return LinkLost("the server closed the connection")
+        reason = words(error) if isinstance(error, OSError) else printable(str(error))
+        return LinkLost(f"the connection was lost: {reason or type(error).__name__}")
