@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from typing import NoReturn
 
-    from relay.config.settings import Lookup
+    from relay.config.lookup import Lookup
     from relay.run.children import Children
     from relay.run.progress import Progress
     from relay.share.client import Share
@@ -101,7 +101,7 @@ def relay(chosen: Options, parent: int, argv: Sequence[str], called: Wire | None
     children = Children()
     lookup: Lookup | None = None
     if way.hops:
-        from relay.config.settings import look_up
+        from relay.config.lookup import look_up
 
         lookup = look_up(way, chosen, children)  # ssh reads its files while we import what we need
     from relay.run import guard

@@ -9,7 +9,7 @@ import socket
 from collections.abc import Callable
 from contextlib import suppress
 
-from relay.config import settings
+from relay.config import lookup, settings
 from relay.dial import master
 from relay.dial.engine import objection
 from relay.dial.proxy import handshake, http
@@ -61,7 +61,7 @@ def _check(element: route.Element) -> None:
 def settings_of_a_hop(data: bytes) -> None:
     """What `ssh -G` prints."""
     with suppress(RelayError):
-        found = settings.checked(settings.HopSettings("name", settings.parse(data)))
+        found = lookup.checked(settings.HopSettings("name", settings.parse(data)))
         route.check_host(found.hostname)
         assert 0 <= found.port <= 65535
         for key in NUMBERS:

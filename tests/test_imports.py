@@ -106,6 +106,7 @@ def test_plain_relay_to_a_name(port: int) -> None:
     assert imported("-4", "localhost", str(port)) - RAW == set()
 
 
+CONFIG = {"relay.config", "relay.config.lookup", "relay.config.settings"}
 PROXIED = {"relay.dial.proxy", "relay.spec.proxy", "relay.dial.proxy.leg", "relay.dial.proxy.wire"}
 
 
@@ -150,13 +151,18 @@ def test_a_hop_by_its_master(lab: Lab, port: int) -> None:
     until(path.exists, "master")
     found = imported("-F", str(lab.config), f"h1/{LOOPBACK}:{port}")
     ours = {name for name in found if name.startswith("relay")}
-    assert ours - RAW == {"relay.config", "relay.config.settings", "relay.dial.engine", "relay.dial.master"}
+    assert ours - RAW == {
+        "relay.config",
+        "relay.config.lookup",
+        "relay.config.settings",
+        "relay.dial.engine",
+        "relay.dial.master",
+    }
     assert found & {"asyncio", "cryptography", "dataclasses", "paramiko", "socket", "typing"} == set()
 
 
 SHARED = {
-    "relay.config",
-    "relay.config.settings",
+    *CONFIG,
     "relay.share",
     "relay.share.call",
     "relay.share.client",

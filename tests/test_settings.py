@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relay.config.settings import HopSettings, Lookup, Query, parse
-from relay.config.settings import look_up as look_up_route
+from relay.config.lookup import Lookup, Query
+from relay.config.lookup import look_up as look_up_route
+from relay.config.settings import HopSettings, parse
 from relay.errors import RelayError
 from relay.run.children import Children
 from relay.run.progress import Progress

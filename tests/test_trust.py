@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
 
-from relay.config.settings import HopSettings, Lookup, Query
+from relay.config.lookup import Lookup, Query
+from relay.config.settings import HopSettings
 from relay.errors import RelayError
 from relay.run.children import Children
 from relay.run.progress import Progress

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from _socket import socket
     from collections.abc import Callable
 
-    from relay.config.settings import HopSettings, Lookup
+    from relay.config.lookup import Lookup
+    from relay.config.settings import HopSettings
     from relay.dial.engine import Hop, Reach, Stream
     from relay.dial.master import Control
     from relay.run.children import Children
@@ -48,7 +49,7 @@ def dial(
     try:
         if route.hops:
             if lookup is None:
-                from relay.config.settings import look_up
+                from relay.config.lookup import look_up
 
                 lookup = look_up(route, options, children)
             return _through_hops(route, options, progress, prompt, children, lookup=lookup, share=share)
@@ -188,7 +189,7 @@ def _look_up(
     And the ControlMaster of the first of them, where one lives: what its ProxyJump says is not looked at then, as with
     ssh, which asks its own master before it connects to anything.
     """
-    from relay.config.settings import Lookup, Query
+    from relay.config.lookup import Lookup, Query
     from relay.spec.route import parse_jump
 
     elements = [*route.hops, route.target]

@@ -14,7 +14,8 @@ import time
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from relay.config.settings import Defaults, HopSettings, parse
+from relay.config.lookup import Defaults
+from relay.config.settings import HopSettings, parse
 from relay.dial.dial import first_leg
 from relay.dial.engine import objection
 from relay.errors import NoRoom, RelayError, TimedOut, Unserved

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import os
 
-from relay.config.settings import HopSettings, Query, no_ssh
+from relay.config.lookup import Query, no_ssh
+from relay.config.settings import HopSettings
 from relay.config.settings import parse as parse_settings
 from relay.errors import RelayError, printable
 from relay.spec.route import RouteError, parse
