@@ -34,7 +34,7 @@ bench: .venv/ready peers ## measure it beside ssh and nc, and print the table (A
 	@$(VENV)/python -m bench $(ARGS)
 
 soak: .venv/ready peers ## run it for two hours with every party stopped and killed (ARGS="--seconds N")
-	@$(VENV)/python tests/soak.py $(ARGS)
+	@$(VENV)/python tests/beds/soak.py $(ARGS)
 
 fuzz: .venv/ready ## give whatever reads any bytes any bytes, ten minutes each (MINUTES=1; ARGS are libFuzzer's options)
 	@# Not among what development needs: there are no builds of it for some systems.

@@ -1,4 +1,4 @@
-"""Fuzz one of the parsers of tests/fuzzed.py: python fuzz/parsers.py fuzz/seeds/NAME [libFuzzer's options]."""
+"""Fuzz one of the parsers of tests/beds/fuzzed.py: python fuzz/parsers.py fuzz/seeds/NAME [libFuzzer's options]."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import sys
 import atheris
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-sys.path[:0] = [ROOT, os.path.join(ROOT, "tests")]
+sys.path[:0] = [ROOT, os.path.join(ROOT, "tests", "beds")]
 
 with atheris.instrument_imports(include=["relay"]):
     from fuzzed import TARGETS

@@ -1,7 +1,7 @@
 """paramiko's Transport with OpenSSH's habits.
 
 The one file that overrides methods of paramiko's Transport (its minor version
-is pinned; tests/test_paramiko.py fails when those methods change). It knows
+is pinned; tests/ssh/wire/test_paramiko.py fails when those methods change). It knows
 nothing of routes, trust decisions or logins.
 """
 

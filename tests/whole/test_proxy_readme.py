@@ -8,9 +8,9 @@ from contextlib import ExitStack
 
 import proxies
 import pytest
+from desk import Desk, parts, reaches, table
 from lab import Lab
 from proxies import RealProxy
-from test_readme import Desk, parts, reaches, table
 
 RECIPES = [row for row in table("through a proxy")[1:] if row[0] != "Tor"]  # that one is in test_tor.py
 OLD = [row for row in RECIPES if not re.search("connect -R|corkscrew", row[1])]  # programs that few systems have

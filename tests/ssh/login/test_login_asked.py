@@ -7,18 +7,17 @@ import signal
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import login_server
 import pytest
 from login_server import (
     MORE,
     SUCCESS,
-    LoginServer,
     Request,
-    Script,
+    asking,
     banner,
     change_request,
     disconnect,
     failure,
+    passwords,
     questions,
 )
 from peers import need, until
@@ -37,24 +36,8 @@ def target(lab: Lab) -> Lab:
     return lab
 
 
-def scripted(lab: Lab, name: str, script: Script, *greeting: bytes, keys: str = "no") -> LoginServer:
-    """A hop whose login follows a script, and which is offered no keys unless the test is about them."""
-    return login_server.scripted(lab, name, script, *greeting, BatchMode="no", PubkeyAuthentication=keys)
-
-
-def passwords(right: str, methods: tuple[str, ...] = ("password",)) -> Script:
-    """A server that takes one password."""
-
-    def script(request: Request) -> list[bytes]:
-        if request.method == "password" and request.password() == (right,):
-            return [SUCCESS]
-        return [failure(*methods)]
-
-    return script
-
-
 def test_password(target: Lab) -> None:
-    server = scripted(target, "h1", passwords("secret"))
+    server = asking(target, "h1", passwords("secret"))
     with ssh(target, "h1/h2", "echo $SERVER") as terminal:
         terminal.answer(f"pyrelay: {target.user}@h1's password: ", "secret")
         terminal.ends_well("h2\n")
@@ -67,8 +50,8 @@ def test_password(target: Lab) -> None:
 
 
 def test_every_hop_asks_by_its_name(target: Lab) -> None:
-    first = scripted(target, "ha", passwords("one"))
-    second = scripted(target, "hb", passwords("two"))
+    first = asking(target, "ha", passwords("one"))
+    second = asking(target, "hb", passwords("two"))
     with ssh(target, "alice%ha/bob%hb/h2", "echo $SERVER") as terminal:
         terminal.answer("pyrelay: alice@ha's password: ", "one")
         terminal.answer("pyrelay: bob@hb's password: ", "two")
@@ -77,7 +60,7 @@ def test_every_hop_asks_by_its_name(target: Lab) -> None:
 
 
 def test_a_wrong_password_is_asked_for_again(target: Lab) -> None:
-    server = scripted(target, "h1", passwords("secret"))
+    server = asking(target, "h1", passwords("secret"))
     with ssh(target, "h1/h2", "echo $SERVER") as terminal:
         terminal.answer("@h1's password: ", "wrong")
         terminal.expect("pyrelay: hop 1 of 1 (h1): permission denied, please try again\n")
@@ -87,7 +70,7 @@ def test_a_wrong_password_is_asked_for_again(target: Lab) -> None:
 
 
 def test_number_of_password_prompts(target: Lab) -> None:
-    server = scripted(target, "h1", passwords("secret"))
+    server = asking(target, "h1", passwords("secret"))
     target.host("h1", NumberOfPasswordPrompts=2)
     with ssh(target, "-l", "u", "h1/h2") as terminal:
         terminal.answer("@h1's password: ", "wrong")
@@ -99,7 +82,7 @@ def test_number_of_password_prompts(target: Lab) -> None:
 
 
 def test_a_password_is_any_bytes(target: Lab) -> None:
-    scripted(target, "h1", passwords("pässwörd ☃ \\ '\""))
+    asking(target, "h1", passwords("pässwörd ☃ \\ '\""))
     with ssh(target, "h1/h2", "echo $SERVER") as terminal:
         terminal.answer("@h1's password: ", "pässwörd ☃ \\ '\"")
         terminal.ends_well("h2\n")
@@ -114,7 +97,7 @@ def test_a_new_password_is_wanted(target: Lab) -> None:
         sent.append(request.password())
         return [SUCCESS] if len(sent) == 2 else [change_request("Your password \x1b[31mhas expired.")]
 
-    scripted(target, "h1", script)
+    asking(target, "h1", script)
     with ssh(target, "h1/h2", "echo $SERVER") as terminal:
         terminal.answer("@h1's password: ", "old")
         terminal.expect("@h1: the server wants a new password: Your password  [31mhas expired.\n")
@@ -146,7 +129,7 @@ def test_questions_in_rounds(target: Lab) -> None:
             return [failure("keyboard-interactive")]
         return [rounds[len(answers)] if len(answers) < len(rounds) else SUCCESS]
 
-    scripted(target, "h1", script)
+    asking(target, "h1", script)
     with ssh(target, "h1/h2", "echo $SERVER") as terminal:
         me = f"({target.user}@h1)"
         terminal.expect(f"{me} Gate\n")
@@ -168,7 +151,7 @@ def test_questions_are_asked_again_and_then_the_next_method(target: Lab) -> None
             return [SUCCESS]
         return [failure("password", "keyboard-interactive")]
 
-    server = scripted(target, "h1", script)
+    server = asking(target, "h1", script)
     target.host("h1", NumberOfPasswordPrompts=2)
     with ssh(target, "h1/h2", "echo $SERVER") as terminal:
         for _ in range(2):
@@ -180,7 +163,7 @@ def test_questions_are_asked_again_and_then_the_next_method(target: Lab) -> None
 
 def test_questions_that_are_never_put(target: Lab) -> None:
     """As with ssh: a method that fails before it asks anything is not tried again."""
-    server = scripted(target, "h1", lambda _: [failure("keyboard-interactive")])
+    server = asking(target, "h1", lambda _: [failure("keyboard-interactive")])
     with ssh(target, "h1/h2") as terminal:
         terminal.expect("offered: keyboard-interactive (1 time)\n")
     assert server.requests == ["none", "keyboard-interactive"]
@@ -198,7 +181,7 @@ def test_a_key_and_then_questions(target: Lab) -> None:
             return [SUCCESS if request.answers() == ["123"] else failure("keyboard-interactive")]
         return [failure("publickey")]
 
-    server = scripted(target, "h1", script, keys="yes")
+    server = asking(target, "h1", script, keys="yes")
     with ssh(target, "h1/h2", "echo $SERVER") as terminal:
         terminal.answer("Code: ", "wrong")
         terminal.answer("Code: ", "123")
@@ -217,7 +200,7 @@ def test_a_password_and_then_a_key(target: Lab) -> None:
             return [failure("publickey", partial=True)]
         return [SUCCESS if granted and request.method != "none" else failure("password")]
 
-    server = scripted(target, "h1", script, keys="yes")
+    server = asking(target, "h1", script, keys="yes")
     with ssh(target, "h1/h2", "echo $SERVER") as terminal:
         terminal.answer("password: ", "secret")
         terminal.ends_well("h2\n")
@@ -230,7 +213,7 @@ def test_a_password_and_then_a_key(target: Lab) -> None:
 
 def test_preferred_authentications(target: Lab) -> None:
     methods = ("publickey", "keyboard-interactive", "password")
-    server = scripted(target, "h1", passwords("secret", methods), keys="yes")
+    server = asking(target, "h1", passwords("secret", methods), keys="yes")
     target.host("h1", PreferredAuthentications="password,publickey")
     with ssh(target, "h1/h2", "echo $SERVER") as terminal:
         terminal.answer("password: ", "secret")
@@ -254,7 +237,7 @@ def test_who_is_asked_in_the_place_of_a_key_is_told_why(target: Lab, fault: str)
             return [MORE + string(request.fields.string()) + string(request.fields.string())]
         return [SUCCESS if request.method == "password" else failure("publickey", "password")]
 
-    scripted(target, "hb", script, keys="yes")
+    asking(target, "hb", script, keys="yes")
     target.host("hb", IdentityFile=key)
     with ssh(target, "hb/h2", "echo $SERVER") as terminal:
         assert f"{why}\n" in terminal.expect("password: ")
@@ -269,7 +252,7 @@ def test_where_no_key_is_wanted_nothing_is_said_of_those_that_were_ignored(targe
     key = target.keygen("key")
     key.chmod(0o644)
     answers = {"publickey": failure("password", partial=True), "password": SUCCESS}
-    scripted(target, "hb", lambda request: [answers.get(request.method, failure("password"))], keys="yes")
+    asking(target, "hb", lambda request: [answers.get(request.method, failure("password"))], keys="yes")
     target.host("hb", IdentityFile=f"{target.identity if keys else key}\n    IdentityFile {key}")
     with ssh(target, "hb/h2", "echo $SERVER") as terminal:
         terminal.answer("password: ", "secret")
@@ -280,7 +263,7 @@ def test_where_no_key_is_wanted_nothing_is_said_of_those_that_were_ignored(targe
 def test_a_key_that_was_ignored_is_told_of_once(target: Lab) -> None:
     key = target.keygen("key")
     key.chmod(0o644)
-    scripted(target, "hb", lambda _: [failure("publickey", "password")], keys="yes")
+    asking(target, "hb", lambda _: [failure("publickey", "password")], keys="yes")
     target.host("hb", IdentityFile=key)
     done = target.pyrelay("hb/h2", stdin=None)
     assert done.stderr.count("permissions 0644") == 1
@@ -288,7 +271,7 @@ def test_a_key_that_was_ignored_is_told_of_once(target: Lab) -> None:
 
 @pytest.mark.parametrize("level", ["QUIET", "ERROR"])
 def test_a_banner_that_is_not_wanted(target: Lab, level: str) -> None:
-    scripted(target, "h1", lambda _: [SUCCESS], banner(b"welcome\n"))
+    asking(target, "h1", lambda _: [SUCCESS], banner(b"welcome\n"))
     target.host("h1", LogLevel=level)
     assert target.ssh("h1/h2", "true").stderr == ""
 
@@ -342,7 +325,7 @@ def test_a_locked_key_that_does_not_show_its_public_half(target: Lab) -> None:
     target.server("h1", authorized_keys=public.read_text(), BatchMode="no", IdentityFile=key)
     public.unlink()
     target.identity = Path("none")
-    server = scripted(target, "hb", passwords("secret"), keys="yes")
+    server = asking(target, "hb", passwords("secret"), keys="yes")
     target.host("hb", IdentityFile=key)
     with ssh(target, "hb/h1/h2", "true") as terminal:
         terminal.answer(f"pyrelay: {target.user}@hb's password: ", "secret")
@@ -363,7 +346,7 @@ def test_what_a_server_names_when_it_takes_a_key(target: Lab, same: bool) -> Non
         signed, _, blob = request.fields.number(1), request.fields.string(), request.fields.string()
         return [SUCCESS] if signed else [MORE + string(b"ssh-rsa") + string(blob if same else blob[:-1] + b"x")]
 
-    scripted(target, "h1", script, keys="yes")
+    asking(target, "h1", script, keys="yes")
     target.host("h1", IdentityFile=key)
     target.write_config()
     done = target.run("ssh", "-F", target.config, "h1/h2", "echo $SERVER", env=askpass(target, "echo opened"))
@@ -386,7 +369,7 @@ def test_no_passphrase_is_given(target: Lab, locked: Path) -> None:
     ("key", "number"), [("\x03", signal.SIGINT), ("\x1c", signal.SIGQUIT)], ids=["Ctrl-C", "Ctrl-\\"]
 )
 def test_a_key_that_ends_all_at_a_prompt(target: Lab, key: str, number: signal.Signals) -> None:
-    server = scripted(target, "h1", passwords("secret"))
+    server = asking(target, "h1", passwords("secret"))
     with ssh(target, "h1/h2") as terminal:
         terminal.expect("@h1's password: ")
         assert not terminal.echo
@@ -399,7 +382,7 @@ def test_a_key_that_ends_all_at_a_prompt(target: Lab, key: str, number: signal.S
 
 @pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGTERM, signal.SIGQUIT])
 def test_a_signal_at_a_prompt(target: Lab, number: signal.Signals) -> None:
-    scripted(target, "h1", passwords("secret"))
+    asking(target, "h1", passwords("secret"))
     with ssh(target, "h1/h2") as terminal:
         terminal.expect("@h1's password: ")
         terminal.signal_all(number)
@@ -409,7 +392,7 @@ def test_a_signal_at_a_prompt(target: Lab, number: signal.Signals) -> None:
 
 
 def test_ssh_is_killed_at_a_prompt(target: Lab) -> None:
-    scripted(target, "h1", passwords("secret"))
+    asking(target, "h1", passwords("secret"))
     with ssh(target, "h1/h2") as terminal:
         terminal.expect("@h1's password: ")
         os.kill(terminal.pid, signal.SIGKILL)
@@ -418,7 +401,7 @@ def test_ssh_is_killed_at_a_prompt(target: Lab) -> None:
 
 
 def test_end_of_file_at_a_prompt(target: Lab) -> None:
-    server = scripted(target, "h1", passwords("secret"))
+    server = asking(target, "h1", passwords("secret"))
     with ssh(target, "h1/h2") as terminal:
         terminal.expect("@h1's password: ")
         terminal.type("\x04")
@@ -429,7 +412,7 @@ def test_end_of_file_at_a_prompt(target: Lab) -> None:
 
 
 def test_the_terminal_is_closed_at_a_prompt(target: Lab) -> None:
-    scripted(target, "h1", passwords("secret"))
+    asking(target, "h1", passwords("secret"))
     with ssh(target, "h1/h2") as terminal:
         terminal.expect("@h1's password: ")
         terminal.hang_up()
@@ -438,7 +421,7 @@ def test_the_terminal_is_closed_at_a_prompt(target: Lab) -> None:
 
 def test_ctrl_z_at_a_prompt(target: Lab) -> None:
     """The shell gets a terminal with echo on; `bg` asks nothing, `fg` puts the question again, with echo off."""
-    scripted(target, "h1", passwords("secret"))
+    asking(target, "h1", passwords("secret"))
     target.write_config()
     # With -b the shell says at once what it learns of its job, which alone tells that it knows.
     with Terminal(target, need("bash"), "--norc", "--noediting", "-i", "-b", env={"PS1": "$ "}) as terminal:
@@ -467,7 +450,7 @@ def test_ctrl_z_at_a_prompt(target: Lab) -> None:
 
 
 def test_nobody_is_asked_from_the_background(target: Lab) -> None:
-    server = scripted(target, "h1", passwords("secret"))
+    server = asking(target, "h1", passwords("secret"))
     target.write_config()
     with Terminal(target, need("bash"), "--norc", "--noediting", "-i", env={"PS1": "$ "}) as terminal:
         terminal.type(f"ssh -F {target.config} h1/h2 & wait\n")
@@ -476,7 +459,7 @@ def test_nobody_is_asked_from_the_background(target: Lab) -> None:
 
 
 def test_a_master_outlives_the_terminal_that_it_was_started_on(target: Lab) -> None:
-    scripted(target, "h1", passwords("secret"))
+    asking(target, "h1", passwords("secret"))
     path = target.top / "master"
     master = ("-o", "ControlMaster=yes", "-o", "ControlPersist=yes", "-o", f"ControlPath={path}")
     with ssh(target, *master, "h1/h2", "echo $SERVER") as terminal:
@@ -490,7 +473,7 @@ def test_a_master_outlives_the_terminal_that_it_was_started_on(target: Lab) -> N
 
 
 def test_batch_mode(target: Lab) -> None:
-    server = scripted(target, "h1", passwords("secret", ("password", "keyboard-interactive")))
+    server = asking(target, "h1", passwords("secret", ("password", "keyboard-interactive")))
     target.host("h1", BatchMode="yes")
     with ssh(target, "h1/h2") as terminal:
         terminal.expect("the server takes password,keyboard-interactive; offered: nothing; ")
@@ -501,7 +484,7 @@ def test_batch_mode(target: Lab) -> None:
 
 
 def test_no_terminal(target: Lab) -> None:
-    server = scripted(target, "h1", passwords("secret"))
+    server = asking(target, "h1", passwords("secret"))
     done = target.pyrelay("h1/h2")
     assert "nobody was asked for a password: there is no terminal to ask on" in done.stderr
     assert "hint: askpass needs SSH_ASKPASS" in done.stderr
@@ -517,7 +500,7 @@ def askpass(lab: Lab, body: str) -> dict[str, str]:
 
 
 def test_askpass(target: Lab) -> None:
-    server = scripted(target, "h1", passwords("secret"))
+    server = asking(target, "h1", passwords("secret"))
     target.write_config()
     done = target.run(
         "ssh", "-F", target.config, "h1/h2", "echo $SERVER", env=askpass(target, "echo secret; echo more")
@@ -528,7 +511,7 @@ def test_askpass(target: Lab) -> None:
 
 
 def test_askpass_goes_before_the_terminal_where_it_shall(target: Lab) -> None:
-    scripted(target, "h1", passwords("secret"))
+    asking(target, "h1", passwords("secret"))
     env = {**askpass(target, "echo secret"), "SSH_ASKPASS_REQUIRE": "prefer", "DISPLAY": ":0"}
     with ssh(target, "h1/h2", "echo $SERVER", env=env) as terminal:
         terminal.ends_well("h2\n")
@@ -536,7 +519,7 @@ def test_askpass_goes_before_the_terminal_where_it_shall(target: Lab) -> None:
 
 
 def test_askpass_is_cancelled(target: Lab) -> None:
-    server = scripted(target, "h1", passwords("secret"))
+    server = asking(target, "h1", passwords("secret"))
     target.write_config()
     done = target.run("pyrelay", "-F", target.config, "h1/h2", env=askpass(target, "exit 1"))
     assert done.stderr == "pyrelay: hop 1 of 1 (h1): the question was cancelled\n"
@@ -544,7 +527,7 @@ def test_askpass_is_cancelled(target: Lab) -> None:
 
 
 def test_askpass_cannot_be_run(target: Lab) -> None:
-    scripted(target, "h1", passwords("secret"))
+    asking(target, "h1", passwords("secret"))
     target.write_config()
     env = {"SSH_ASKPASS": "/nowhere/askpass", "SSH_ASKPASS_REQUIRE": "force"}
     done = target.run("pyrelay", "-F", target.config, "h1/h2", env=env)
@@ -552,7 +535,7 @@ def test_askpass_cannot_be_run(target: Lab) -> None:
 
 
 def test_askpass_does_not_outlive_ssh(target: Lab) -> None:
-    scripted(target, "h1", passwords("secret"))
+    asking(target, "h1", passwords("secret"))
     target.write_config()
     started = target.top / "started"
     os.mkfifo(started)
@@ -570,7 +553,7 @@ def test_a_banner_of_a_megabyte_of_control_characters(target: Lab) -> None:
     noise = bytes(range(1, 32)) + b"\x7f\x9b\xc2\x9b"
     text = b"Welcome.\n  Be \x1b[31mgood.\n" + noise * (1 << 20 >> 5)
     pieces = [text[at : at + 200_000] for at in range(0, len(text), 200_000)]  # a packet holds 256 KiB at most
-    scripted(target, "h1", passwords("secret"), *map(banner, pieces))
+    asking(target, "h1", passwords("secret"), *map(banner, pieces))
     with ssh(target, "h1/h2", "echo $SERVER") as terminal:
         terminal.answer("password: ", "secret")
         terminal.ends_well("h2\n")
@@ -594,13 +577,13 @@ def test_a_banner_of_a_real_server(lab: Lab, size: int, words: str) -> None:
 
 def test_a_banner_of_a_megabyte_in_one_packet(target: Lab) -> None:
     """More than a packet may have: ssh ends the connection, too (PACKET_MAX_SIZE in packet.c)."""
-    scripted(target, "h1", passwords("secret"), banner(b"\x1b" * (1 << 20)))
+    asking(target, "h1", passwords("secret"), banner(b"\x1b" * (1 << 20)))
     done = target.pyrelay("h1/h2")
     assert done.stderr.startswith("pyrelay: hop 1 of 1 (h1): the connection was lost: a packet of 1")
 
 
 def test_banners_are_silenced(target: Lab) -> None:
-    scripted(target, "h1", passwords("secret"), banner(b"Welcome.\n"))
+    asking(target, "h1", passwords("secret"), banner(b"Welcome.\n"))
     target.options = ["-q"]
     with ssh(target, "h1/h2", "echo $SERVER") as terminal:
         terminal.answer("password: ", "secret")
@@ -609,7 +592,7 @@ def test_banners_are_silenced(target: Lab) -> None:
 
 
 def test_the_server_says_why_it_disconnects(target: Lab) -> None:
-    scripted(target, "h1", lambda _: [disconnect("the gate \x1b[1mis closed")])
+    asking(target, "h1", lambda _: [disconnect("the gate \x1b[1mis closed")])
     done = target.pyrelay("h1/h2")
     assert "the server ended the login as " in done.stderr
     assert "the gate [1mis closed" in done.stderr
@@ -617,7 +600,7 @@ def test_the_server_says_why_it_disconnects(target: Lab) -> None:
 
 def test_answers_to_nothing(target: Lab) -> None:
     """What nobody asked for is not kept for ever."""
-    server = scripted(target, "h1", lambda _: [failure("password")] * 100)
+    server = asking(target, "h1", lambda _: [failure("password")] * 100)
     with ssh(target, "h1/h2") as terminal:
         terminal.expect("password: ")
         until(lambda: server.deserted, "the end of the connection", PATIENCE)  # else it could be an answer to that
@@ -632,7 +615,7 @@ def test_messages_that_cannot_be_read(target: Lab, answer: bytes) -> None:
     def script(request: Request) -> list[bytes]:
         return [failure("keyboard-interactive", "password")] if request.method == "none" else [answer]
 
-    scripted(target, "h1", script)
+    asking(target, "h1", script)
     target.write_config()
     done = target.run("pyrelay", "-F", target.config, "h1/h2", env=askpass(target, "echo x"))
     assert done.returncode == 1
@@ -641,7 +624,7 @@ def test_messages_that_cannot_be_read(target: Lab, answer: bytes) -> None:
 
 
 def test_a_server_that_never_answers(target: Lab) -> None:
-    scripted(target, "h1", lambda _: [])
+    asking(target, "h1", lambda _: [])
     done = target.pyrelay("-w", "1", "h1/h2")
     assert done.stderr == "pyrelay: hop 1 of 1 (h1): no answer within 1 seconds (login)\n"
 
@@ -654,7 +637,7 @@ def test_no_secret_is_told_at_any_verbosity(target: Lab) -> None:
             return [SUCCESS]
         return [failure("keyboard-interactive", "password")]
 
-    scripted(target, "h1", script)
+    asking(target, "h1", script)
     target.options = ["-vvvv"]
     with ssh(target, "h1/h2", "echo $SERVER") as terminal:
         for _ in range(3):

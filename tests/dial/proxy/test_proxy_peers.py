@@ -8,18 +8,15 @@ import re
 import subprocess
 import threading
 from collections.abc import Iterator
-from pathlib import Path
-from typing import IO
 
 import proxies
 import pytest
+from blocks import MEBIBYTE, send
 from lab import Lab
-from peers import LOOPBACK, need
+from peers import LOOPBACK
 from proxies import RealProxy
 from terminal import Terminal
-
-MEBIBYTE = 1 << 20
-SIZE = 100  # MiB
+from traced import RESOLVER, traced
 
 
 @pytest.fixture
@@ -71,20 +68,6 @@ def test_the_proxy_takes_the_place_of_what_the_first_hop_has_of_its_own(h3: Lab,
     assert len(h3["h1"].connections) == 1
 
 
-def blocks() -> Iterator[bytes]:
-    """Blocks of which no two are alike, so that none can be lost, doubled or swapped unseen."""
-    body = os.urandom(MEBIBYTE - 8)
-    for number in range(SIZE):
-        yield number.to_bytes(8) + body
-
-
-def send(stream: IO[bytes], digest: hashlib._Hash) -> None:
-    with stream:
-        for block in blocks():
-            digest.update(block)
-            stream.write(block)
-
-
 @pytest.mark.parametrize("proxy", ["microsocks", "dante", "ssh -D", "tinyproxy"], indirect=True)
 def test_100_mb_both_ways_at_once(h3: Lab, proxy: RealProxy) -> None:
     client = h3.start("ssh", "-F", h3.config, "h3", "cat", stdin=subprocess.PIPE)
@@ -101,28 +84,6 @@ def test_100_mb_both_ways_at_once(h3: Lab, proxy: RealProxy) -> None:
 
 
 # Nothing is looked up here
-
-
-def traced(lab: Lab, *argv: str | Path, env: dict[str, str] | None = None) -> tuple[set[str], str]:
-    """Run pyrelay under strace: the addresses that it and its children connect or send to, and all else it does."""
-    trace = lab.top / "trace"
-    strace = [need("strace"), "-f", "-qq", "-o", str(trace), "-e", "trace=connect,sendto,sendmsg,sendmmsg,openat,open"]
-    # stdin stays open: not every proxy knows a half-close.
-    process = lab.start(*strace, lab.program, "-F", lab.config, *argv, env=env, stdin=subprocess.PIPE)
-    assert process.stdin
-    assert process.stdout
-    said = process.stdout.readline()
-    assert said.startswith(b"SSH-2.0-"), process.communicate()
-    process.communicate()
-    text = trace.read_text()
-    calls = [line for line in text.splitlines() if re.search(r" (connect|send\w+)\(", line)]
-    found = {f"{port} {address}" for port, address in re.findall(r'port=htons\((\d+)\).*?"([^"]+)"', "\n".join(calls))}
-    assert len([line for line in calls if "AF_INET" in line]) == len(re.findall(r"port=htons", "\n".join(calls)))
-    return found, text
-
-
-# What a resolver reads, and the sockets of those that look names up for others.
-RESOLVER = re.compile(r"/etc/(resolv\.conf|hosts|host\.conf|gai\.conf)|/systemd/resolve|avahi|/nscd/socket.*hosts")
 
 
 @every

@@ -1,6 +1,6 @@
 """The soak: real ssh through two hops for hours, with every party stopped and killed on the way.
 
-`make soak`, or python tests/soak.py [--seconds N] [--seed N]. Two hours, by default, are 5,000
+`make soak`, or python tests/beds/soak.py [--seconds N] [--seed N]. Two hours, by default, are 5,000
 connections in a row, 200 at a time, 20 GB through one, and for what is left of them sessions in
 which a random party is stopped for a while, or killed. Less time is less of each.
 

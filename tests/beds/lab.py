@@ -28,7 +28,8 @@ from typing import Any
 from peers import SYSTEM_PATH, Scripted, closed_port, missing, need
 from sshd import Server, with_password
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
+LACKS = "Ciphers chacha20-poly1305@openssh.com"  # paramiko does
 CHAINS = "*/* *+*"  # the `Host` patterns of a chain
 # Accounts of every Linux system whose shell runs nothing: sshd lets them log in, and forward. No test makes an account.
 NO_SHELL = ("daemon", "bin", "nobody")
@@ -280,6 +281,13 @@ class Lab:
         for pid in self.processes():
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
+
+
+def chain_with(lab: Lab, *names: str) -> Lab:
+    """h1, h2 and h3, of which those named offer only a cipher that paramiko lacks."""
+    for name in ("h1", "h2", "h3"):
+        lab.server(name, extra=LACKS if name in names else "")
+    return lab
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

@@ -12,7 +12,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from lab import Lab
+from lab import LACKS, Lab, chain_with
 from strangers import Asyncssh, Dropbear
 from terminal import Terminal
 
@@ -22,19 +22,11 @@ from relay.dial.engine import objection
 ROUTE = "h1/h2/h3"
 SIZE = 16 << 20  # bytes
 SLOW = 2 << 20  # for servers that are slow
-LACKS = "Ciphers chacha20-poly1305@openssh.com"  # paramiko does
 
 
 @pytest.fixture
 def chain(lab: Lab) -> Lab:
     lab.servers("h1", "h2", "h3")
-    return lab
-
-
-def chain_with(lab: Lab, *names: str) -> Lab:
-    """h1, h2 and h3, of which those named offer only a cipher that paramiko lacks."""
-    for name in ("h1", "h2", "h3"):
-        lab.server(name, extra=LACKS if name in names else "")
     return lab
 
 

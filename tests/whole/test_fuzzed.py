@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 from fuzzed import TARGETS
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from lab import ROOT
 
-SEEDS = Path(__file__).resolve().parent.parent / "fuzz" / "seeds"
+SEEDS = ROOT / "fuzz" / "seeds"
 
 
 @st.composite

@@ -15,14 +15,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from blocks import send
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from lab import Lab
+from desk import blocks as readme
+from desk import parts, table
+from lab import ROOT, Lab
 from nameserver import NameServer
 from peers import LOOPBACK, need, until
-from test_proxy_peers import RESOLVER, send, traced
-from test_readme import blocks as readme
-from test_readme import parts, table
 from tornet import Network
+from traced import RESOLVER, traced
 
 from relay.dial.proxy.handshake import EXTENDED, SOCKS5_REPLIES
 
@@ -305,7 +306,7 @@ def test_the_readmes_line_for_tor(bed: Bed, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_the_manual_has_the_same_recipe() -> None:
-    page = (Path(__file__).parent.parent / "man" / "pyrelay.1").read_text()
+    page = (ROOT / "man" / "pyrelay.1").read_text()
     words = ("HiddenServiceDir", "HiddenServicePort", "descriptor:", "ADDRESS:", "ClientOnionAuthDir", "SocksPort")
     for start in words:
         assert f"\n{filled(start)}\n" in page.replace("\n.Dl ", "\n")

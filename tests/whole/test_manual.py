@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import re
 import subprocess
-from pathlib import Path
 
 import pytest
+from lab import ROOT
 from peers import need
 
 from relay import errors
 from relay.spec.options import FLAGS, GROUPS, Flag, usage
 from relay.spec.route import MAX_NAME, MAX_ROUTE, POSSIBLE_DELIMITERS, RouteError, parse
 
-PAGE = Path(__file__).resolve().parent.parent / "man" / "pyrelay.1"
+PAGE = ROOT / "man" / "pyrelay.1"
 
 
 def source(section: str) -> list[str]:

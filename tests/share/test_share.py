@@ -19,11 +19,10 @@ import pytest
 from contract import MIB, SOON, Command, Ends, Meanwhile, StreamContract, digest, fill, noise, repeated
 from hypothesis import given
 from hypothesis import strategies as st
-from lab import ROOT, SCRIPT, Lab
+from lab import LACKS, ROOT, SCRIPT, Lab, chain_with
+from login_server import asking, passwords
 from peers import LOOPBACK, Listener, missing, until
 from terminal import Terminal
-from test_engine import LACKS, chain_with
-from test_login_asked import passwords, scripted
 
 from relay import __version__
 from relay.share.wire import BadMessage, Ended, Wire, pack, unpack
@@ -432,7 +431,7 @@ def test_a_person_is_asked_where_the_relay_is(lab: Lab) -> None:
     lab.servers("h0", "h2")
     lab.options += AGAIN
     assert lab.ssh("h0/h2", "echo $SERVER").stdout == "h2\n"  # without a terminal: the holder is there before it
-    server = scripted(lab, "h1", passwords("secret"))
+    server = asking(lab, "h1", passwords("secret"))
     with Terminal(lab, "ssh", "-F", lab.write_config(), "h1/h2", "echo $SERVER") as terminal:
         terminal.answer("@h1's password: ", "secret")
         terminal.expect("h2\n")
@@ -446,7 +445,7 @@ def test_nobody_waits_for_a_person_who_has_left(lab: Lab) -> None:
     """The first of two is asked, and gives up; the other is asked then."""
     lab.server("h2")
     lab.options += AGAIN
-    server = scripted(lab, "h1", passwords("secret"))
+    server = asking(lab, "h1", passwords("secret"))
     with Terminal(lab, "ssh", "-F", lab.write_config(), "h1/h2", "echo $SERVER") as first:
         first.expect("@h1's password: ")
         with Terminal(lab, "ssh", "-F", lab.write_config(), "-v", "h1/h2", "echo $SERVER") as second:

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 import pytest
 from lab import Lab
 from peers import LOOPBACK, need
+from scripted_proxy import BANNER, BOUND, Line, Peer
 from terminal import Terminal
-from test_proxy_scripted import BANNER, BOUND, Line, Peer
 
 from relay.run.status import ERASE
 

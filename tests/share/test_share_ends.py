@@ -15,9 +15,9 @@ from pathlib import Path
 import pytest
 from contract import MIB, SOON, Ends, Meanwhile, digest, fill, noise
 from lab import Lab
+from login_server import asking, passwords
 from peers import LOOPBACK, Listener, until
 from terminal import Terminal
-from test_login_asked import passwords, scripted
 from test_share import AGAIN, command, control, holders, logins, program, relay, under_way
 
 
@@ -276,7 +276,7 @@ def test_a_failure_for_want_of_a_person_is_nobody_elses(lab: Lab) -> None:
     lab.servers("h0", "h2")
     lab.options += AGAIN
     gate = lab.top / "gate"
-    server = scripted(lab, "h1", passwords("secret"))
+    server = asking(lab, "h1", passwords("secret"))
     line = Line(lab, server.port, gate=gate)
     lab.host("h1", Port=line.port)
     lab.know("h1", line.port, [server.host_key])

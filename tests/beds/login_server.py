@@ -144,6 +144,22 @@ def scripted(lab: Lab, name: str, script: Script, *greeting: bytes, ident: str =
     return server
 
 
+def asking(lab: Lab, name: str, script: Script, *greeting: bytes, keys: str = "no") -> LoginServer:
+    """A hop whose login follows a script, and which is offered no keys unless the test is about them."""
+    return scripted(lab, name, script, *greeting, BatchMode="no", PubkeyAuthentication=keys)
+
+
+def passwords(right: str, methods: tuple[str, ...] = ("password",)) -> Script:
+    """A server that takes one password."""
+
+    def script(request: Request) -> list[bytes]:
+        if request.method == "password" and request.password() == (right,):
+            return [SUCCESS]
+        return [failure(*methods)]
+
+    return script
+
+
 class _Transport(paramiko.Transport):  # type: ignore[misc]  # paramiko has no types
     """paramiko's, which would refuse the channel."""
 
