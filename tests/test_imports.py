@@ -6,9 +6,11 @@ import socket
 import subprocess
 import sys
 import threading
+from pathlib import Path
 
 import proxies
 import pytest
+from contract import SOON
 from lab import Lab
 from peers import LOOPBACK, until
 
@@ -104,6 +106,30 @@ def test_plain_relay(port: int) -> None:
 def test_plain_relay_to_a_name(port: int) -> None:
     """The resolver must not bring the idna codec."""
     assert imported("-4", "localhost", str(port)) - RAW == set()
+
+
+# Runs pyrelay, whose import of our SSH client waits for a byte on stdin.
+SLOW = """
+import builtins, os
+def slowly(name, *rest, find=builtins.__import__):
+    if name == "relay.ssh.session":
+        os.read(0, 1)
+    return find(name, *rest)
+builtins.__import__ = slowly
+from relay.cli import main
+main()
+"""
+
+
+def test_a_hop_is_connected_to_before_our_client_has_been_imported(tmp_path: Path) -> None:
+    config = tmp_path / "config"
+    with socket.create_server((LOOPBACK, 0)) as listener:
+        listener.settimeout(SOON)
+        config.write_text(f"Host h1\nHostName {LOOPBACK}\nPort {listener.getsockname()[1]}\n")
+        argv = [sys.executable, "-c", SLOW, "-F", str(config), "h1/h2"]
+        with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as program:
+            listener.accept()[0].close()
+            assert program.communicate(b"\n" * 9, SOON)[1].startswith(b"pyrelay: hop 1 of 1 (h1): the connection was")
 
 
 CONFIG = {"relay.config", "relay.config.lookup", "relay.config.settings"}

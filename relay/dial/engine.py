@@ -104,9 +104,10 @@ class Engines:
         return self._carried
 
     def _by_paramiko(self, settings: HopSettings, reach: Reach, before: Hop | None, following: HopSettings) -> Hop:
+        stream, address = reach()  # first: while the connection is made, our client is still being imported
+
         from relay.ssh.session import Client, Session  # ssh does without paramiko
 
-        stream, address = reach()
         if self._client is None:
             self._client = Client(self._progress, self._prompt, self._children)
         outer = before if isinstance(before, Session) else None

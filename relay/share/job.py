@@ -344,10 +344,6 @@ class Job:
             self._entering = self._stream = None
 
     def _make_session(self, hop: SharedHop, settings: HopSettings) -> Session:
-        from relay.ssh.session import Client, Session  # the loop can begin before that is imported
-
-        if self._client is None:
-            self._client = Client(self._progress, self._prompt, self._login_children)
         if hop.outer is None:
             stream: Stream
             stream, address = first_leg(settings, self._options, self._progress, self._prompt, hop.children)
@@ -356,6 +352,11 @@ class Job:
         if type(stream) is _socket.socket:
             stream = socket.socket(fileno=stream.detach())  # which paramiko can close
         self._stream = stream
+
+        from relay.ssh.session import Client, Session  # the connection can be made before that is imported
+
+        if self._client is None:
+            self._client = Client(self._progress, self._prompt, self._login_children)
         session = Session(self._client, stream, settings, hop.outer.session if hop.outer else None, address)
         session.place = f"shared hop ({hop.name})"  # which number it has depends on the route
         self._adopt(session)
