@@ -1,11 +1,16 @@
-"""The README's table: python -m bench.readme FILE prints it from the figures that the bench has kept (--json FILE)."""
+"""The documents' tables and picture, from the figures that the bench has kept (--json FILE).
+
+python -m bench.readme FILE writes the table of docs/speed.md, the rows of it that the README has, and the picture.
+"""
 
 from __future__ import annotations
 
 import json
 import sys
+from pathlib import Path
 from typing import Any
 
+from bench import picture
 from bench.measure import CPU, MEMORY, THROUGHPUT, TIME
 
 FIRST = "time to the first byte of the target's banner"
@@ -14,7 +19,7 @@ DEFAULT, SAME = "throughput, default ciphers", "throughput, AES-128-GCM for ever
 SESSION = "600 MB under a real ssh, start included"
 UNITS = {TIME: "ms", THROUGHPUT: "MB/s", CPU: "s", MEMORY: "MB"}
 
-# What the README shows of all rows: a label, and the group and the beginning of the title, and the figure.
+# What docs/speed.md shows of all rows: a label, and the group and the beginning of the title, and the figure.
 SHOWN = (
     ("first byte, plain TCP: `nc`", f"{FIRST}, 0 ms of round trip", "plain TCP", TIME),
     ("first byte, SOCKS5: `nc -X 5`", f"{FIRST}, 0 ms of round trip", "SOCKS5", TIME),
@@ -45,10 +50,23 @@ SHOWN = (
     ("peak memory, 2 hops: `ssh -J`", DEFAULT, "2 hops, from", MEMORY),
 )
 
+# What the README shows of those.
+FEW = (
+    "first byte, plain TCP: `nc`",
+    "first byte, 1 hop: `ssh -W`",
+    "first byte, 2 hops: `ssh -J`",
+    "the same 100 ms away, 2 hops: `ssh -J`",
+    "1 hop, from the network: `ssh -W`",
+    "600 MB from the target by `ssh`, 2 hops: `ssh -J`",
+)
+ROOT = Path(__file__).resolve().parent.parent
+README, SPEED, PICTURE = ROOT / "README.md", ROOT / "docs/speed.md", ROOT / "docs/speed.svg"
+HEADING = ["| what: beside what | pyrelay | the other | ratio (range) |", "|---|---|---|---|"]
+
 
 def table(rows: list[dict[str, Any]]) -> str:
     """The table, in Markdown. Raises LookupError when a row is missing."""
-    lines = ["| what: beside what | pyrelay | the other | ratio (range) |", "|---|---|---|---|"]
+    lines = [*HEADING]
     for label, group, title, name in SHOWN:
         found = [row for row in rows if row["group"] == group and row["title"].startswith(title)]
         if not found:
@@ -60,6 +78,24 @@ def table(rows: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
+def few(lines: list[str]) -> list[str]:
+    """The lines of the table that the README has."""
+    return [*HEADING, *(next(line for line in lines if line.startswith(f"| {label} |")) for label in FEW)]
+
+
+def shown(text: str) -> list[str]:
+    """The lines of the table in a document. Raises ValueError when there is none."""
+    return text[text.index(HEADING[0]) :].partition("\n\n")[0].splitlines()
+
+
+def write(lines: list[str]) -> None:
+    """Put the table into the documents, and draw the picture."""
+    for path, new in ((SPEED, lines), (README, few(lines))):
+        text = path.read_text(encoding="utf-8")
+        path.write_text(text.replace("\n".join(shown(text)), "\n".join(new)), encoding="utf-8")
+    PICTURE.write_text(picture.draw(lines), encoding="utf-8")
+
+
 if __name__ == "__main__":
     with open(sys.argv[1], encoding="utf-8") as file:
-        print(table(json.load(file)["rows"]))
+        write(table(json.load(file)["rows"]).splitlines())
