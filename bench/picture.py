@@ -57,7 +57,7 @@ def draw(lines: list[str]) -> str:
         parts.append(_text(16, y - 10, heading, TEXT, "bold 15px"))
         for row in (row for row in rows if row.unit == unit):
             label = re.sub("^the same 100 ms away", "first byte, 100 ms away", row.label)
-            parts.append(_text(LABEL - 12, y + 19, label, TEXT, "13px", "end"))
+            parts.append(_text(LABEL - 12, y + 19, label, TEXT, "13px", anchor="end"))
             for place, (length, name, figure, colour) in enumerate(
                 zip(row.lengths, ("pyrelay", row.peer), (row.ours, row.theirs), (OURS, THEIRS), strict=True)
             ):
@@ -74,6 +74,6 @@ def draw(lines: list[str]) -> str:
     return "\n".join([head, f'<rect width="{WIDTH}" height="{y}" fill="#ffffff"/>', *parts, "</svg>", ""])
 
 
-def _text(x: int, y: int, text: str, colour: str, font: str, anchor: str = "start") -> str:
+def _text(x: int, y: int, text: str, colour: str, font: str, *, anchor: str = "start") -> str:
     face = f"font:{font} system-ui,sans-serif"
     return f'<text x="{x}" y="{y}" text-anchor="{anchor}" fill="{colour}" style="{face}">{escape(text)}</text>'

@@ -1,4 +1,4 @@
-"""What the README says, taken from its text, and a lab on which it is run.
+"""What the README and docs/ say, taken from their text, and a lab on which it is run.
 
 h1, h2, h3 are servers of the lab, and ssh, scp, sftp and pyrelay are told to
 use the lab's ssh_config; two kinds of words are replaced, since a test
@@ -16,19 +16,21 @@ import subprocess
 from lab import CHAINS, ROOT, Lab
 from peers import need
 
-README = (ROOT / "README.md").read_text()
+README, RECIPES, ONION, SPEED = "README.md", "docs/recipes.md", "docs/onion.md", "docs/speed.md"
+DOCUMENTS = {str(path.relative_to(ROOT)): path.read_text() for path in (ROOT / README, *(ROOT / "docs").glob("*.md"))}
 
 
-def blocks(heading: str) -> list[str]:
-    """The indented blocks of a section."""
-    section = README.split(f"\n## {heading}\n")[1].split("\n## ")[0]
+def blocks(heading: str, document: str = README) -> list[str]:
+    """The indented blocks of a section, or of a whole document when the heading is its title."""
+    section = f"\n{DOCUMENTS[document]}".split(f"# {heading}\n")[1].split("\n## ")[0]
     found = re.findall(r"(?:^    .*\n|^\n(?=    ))+", section, re.MULTILINE)
     return ["\n".join(line[4:] for line in text.strip("\n").splitlines()) for text in found]
 
 
-def table(first: str) -> list[list[str]]:
+def table(first: str, document: str = RECIPES) -> list[list[str]]:
     """The rows of the table whose heading begins with this cell, its heading first; cells are split at bare bars."""
-    lines = README[README.index(f"\n| {first} |") + 1 :].split("\n\n")[0].splitlines()
+    text = DOCUMENTS[document]
+    lines = text[text.index(f"\n| {first} |") + 1 :].split("\n\n")[0].splitlines()
     rows = [[cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]] for line in lines]
     assert set("".join(rows[1])) == {"-"}
     return [rows[0], *rows[2:]]
@@ -89,11 +91,15 @@ class Desk:
 
 
 def reaches(desk: Desk, command: str) -> None:
-    """Run a command of the README and see that it talks to h3."""
+    """Run a command of the documents and see that it talks to h3."""
     before = len(desk.lab["h3"].connections)
     if command.startswith("ssh "):
         ran = desk.run(f"{command} 'echo $SERVER'")
         assert ran.stdout == "h3\n", ran.stderr
+    elif command.startswith("scp "):
+        (desk.lab.home / "file").write_text("from here")
+        ran = desk.run(command)
+        assert ran.returncode == 0, ran.stderr
     elif command.startswith("sftp "):
         ran = desk.run(command, stdin="pwd\n")
         assert "Remote working directory" in ran.stdout, ran.stderr

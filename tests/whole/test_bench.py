@@ -17,7 +17,7 @@ import pytest
 from lab import ROOT
 from peers import LOOPBACK, SYSTEM_PATH, close_listener, free_ports, need, until
 
-from bench import readme
+from bench import picture, readme
 from bench.__main__ import SMOKE
 from bench.compare import Compared, Goal, compare
 from bench.measure import CPU, MEMORY, OVER, THROUGHPUT, TIME
@@ -111,15 +111,31 @@ def test_no_goal() -> None:
     assert compare([1], [2]).reached == ""
 
 
-def test_every_row_of_the_readme_is_one_of_the_bench() -> None:
+def test_every_row_of_the_documents_is_one_of_the_bench() -> None:
     figure = compare([20.0], [10.0])._asdict()
     figures = dict.fromkeys((TIME, THROUGHPUT, CPU, MEMORY), figure)
     found = [{"group": row.group, "title": row.title, "figures": figures} for row in rows(Scale(), is_root=IS_ROOT)]
     made = readme.table(found).splitlines()
-    shown = (ROOT / "README.md").read_text()
-    assert [line.split(" | ")[0] for line in made] == [
-        line.split(" | ")[0] for line in shown[shown.index(made[0]) :].splitlines()[: len(made)]
-    ]
+    shown = readme.shown(readme.SPEED.read_text())
+    assert [line.split(" | ")[0] for line in made] == [line.split(" | ")[0] for line in shown]
+
+
+def test_the_readme_and_the_picture_have_the_figures_of_the_table() -> None:
+    shown = readme.shown(readme.SPEED.read_text())
+    assert readme.shown(readme.README.read_text()) == readme.few(shown)
+    assert readme.PICTURE.read_text() == picture.draw(shown)
+
+
+def test_new_figures_go_into_all_of_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("README", "SPEED", "PICTURE"):
+        copy = tmp_path / name
+        copy.write_text(getattr(readme, name).read_text())
+        monkeypatch.setattr(readme, name, copy)
+    lines = [line.replace(" 0.", " 7.") for line in readme.shown(readme.SPEED.read_text())]
+    readme.write(lines)
+    assert readme.shown(readme.SPEED.read_text()) == lines
+    assert readme.shown(readme.README.read_text()) == readme.few(lines)
+    assert readme.PICTURE.read_text() == picture.draw(lines)
 
 
 # The delay line

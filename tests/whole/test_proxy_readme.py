@@ -1,4 +1,4 @@
-"""What the README says of proxies is run, the old line and the new one."""
+"""What docs/recipes.md says of proxies is run, the old line and the new one."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ PORTS = {"1080": "microsocks", "3128": "tinyproxy"}
 
 @pytest.fixture
 def desk(lab: Lab) -> Iterator[tuple[Desk, dict[str, RealProxy]]]:
-    """The desk, and the proxies by the port that the README has for them."""
+    """The desk, and the proxies by the port that the document has for them."""
     with ExitStack() as ends:
         found = {}
         for port, name in PORTS.items():

@@ -1,6 +1,6 @@
-"""What the README says is run: its block of ssh_config, its commands, each client's spellings, each recipe.
+"""What the README and docs/ say is run: blocks of ssh_config, commands, each client's spellings, each recipe.
 
-The lines are read from the README itself; desk.py says how they are run.
+The lines are read from the documents themselves; desk.py says how they are run.
 """
 
 from __future__ import annotations
@@ -9,7 +9,8 @@ import re
 import subprocess
 
 import pytest
-from desk import README, Desk, blocks, code, parts, reaches, table
+from desk import DOCUMENTS, README, Desk, blocks, code, parts, reaches, table
+from desk import RECIPES as RECIPES_PAGE
 from lab import CHAINS, ROOT, Lab
 from peers import need
 
@@ -23,18 +24,39 @@ def test_the_block_and_the_commands(desk: Desk) -> None:
     block, *commands = [text for text in blocks("Use") if text.startswith(("Host", "ssh"))]
     assert block.splitlines()[0] == f"Host {CHAINS}"
     desk.configure(block.splitlines())
-    first, second = commands[0].splitlines()
+    first, *others = commands[0].splitlines()
     reaches(desk, first)
     assert desk.logins() == {"h1": [desk.other], "h2": [desk.lab.user], "h3": [desk.lab.user]}
-    reaches(desk, second)
-    assert desk.logins() == {"h1": [desk.other], "h2": [desk.lab.user], "h3": [desk.lab.user]}
+    for other in others:
+        reaches(desk, other)
+        assert desk.logins() == {"h1": [desk.other], "h2": [desk.lab.user], "h3": [desk.lab.user]}
+
+
+def test_what_the_box_says_of_users(desk: Desk) -> None:
+    for wrong, right in re.findall(r"`(ssh u1@\S+)`.*`(ssh -l u3 [^`]+)`", DOCUMENTS[README]):
+        desk.run(f"{wrong} true")
+        assert "h1" not in desk.logins()
+        reaches(desk, right)
+        assert set(desk.logins()) == {"h1", "h3"}
+        break
+    else:
+        pytest.fail("the box is gone")
 
 
 def test_the_error_in_the_readme_is_the_one_that_is_printed(desk: Desk) -> None:
-    shown = next(text for text in blocks("Use") if text.startswith("pyrelay: "))
+    shown = next(text for text in blocks("When it fails") if text.startswith("pyrelay: "))
     port = desk.lab.closed("h2")
     assert shown.replace("2022", str(port)) in desk.run(f"ssh u1%h1+h2:{port}+h3 true").stderr
     assert desk.logins() == {"h1": [desk.other]}
+
+
+def test_the_block_that_shares(desk: Desk) -> None:
+    (block,) = blocks("Many connections through one bastion")
+    desk.configure(block.splitlines())
+    for _ in range(2):
+        reaches(desk, "ssh h1/h3")
+    assert desk.logins() == {"h1": [desk.other], "h3": [desk.lab.user] * 2}
+    assert desk.run("pyrelay -O exit").returncode == 0
 
 
 RECIPES = table("recipe")[1:]
@@ -81,7 +103,11 @@ def test_the_old_recipe_takes_the_same_way(desk: Desk, recipe: str, now: str, th
 
 
 def test_the_line_for_batch_mode(desk: Desk) -> None:
-    lines = [span for span in re.findall(r"`([^`\n]*)`", README) if span.startswith("ProxyCommand") and "-o" in span]
+    lines = [
+        span
+        for span in re.findall(r"`([^`\n]*)`", DOCUMENTS[RECIPES_PAGE])
+        if span.startswith("ProxyCommand") and " -o " in span
+    ]
     assert len(lines) == 1
     desk.configure(lines)
     reaches(desk, "ssh h1/h3")
@@ -118,8 +144,21 @@ def test_the_makefile_has_the_targets(line: str) -> None:
 
 
 def test_the_ways_to_install_are_there() -> None:
-    ways = [text for text in blocks("Use") if "install" in text]
-    assert ways == ["pipx install .", "sudo make install"]
+    ways = {code(row[2])[0] for row in table("for", README)[1:]}
+    assert ways == {"pipx install .", "sudo make install"}
     done = subprocess.run([need("make"), "-n", "install"], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0
     assert (ROOT / "pyproject.toml").is_file()
+
+
+@pytest.mark.parametrize("name", DOCUMENTS)
+def test_every_link_leads_somewhere(name: str) -> None:
+    for target in re.findall(r"\]\(([^)#]+)", DOCUMENTS[name]):
+        assert "://" in target or (ROOT / name).parent.joinpath(target).is_file(), target
+
+
+def test_every_test_that_is_named_is_there() -> None:
+    sources = "".join(path.read_text() for path in (ROOT / "tests").rglob("*.py"))
+    there = set(re.findall(r"^def (test_\w+)", sources, re.MULTILINE))
+    for name, text in DOCUMENTS.items():
+        assert set(re.findall(r"`(test_\w+)`", text)) <= there, name

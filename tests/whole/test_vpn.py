@@ -25,7 +25,7 @@ with socket.create_server(("{FAR}", 7)) as listener:
 
 
 def test_a_tunnel_through_a_chain(lab: Lab) -> None:
-    """What the recipe of the README does, with the client in one namespace and the target in another."""
+    """What the line of docs/recipes.md does, with the client in one namespace and the target in another."""
     if os.geteuid() != 0 or not os.path.exists("/dev/net/tun"):
         missing("a tunnel needs root and /dev/net/tun")
     in_namespace(lambda: through_a_tunnel(lab))

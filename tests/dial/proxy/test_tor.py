@@ -1,4 +1,4 @@
-"""Tor: a real network on loopback, an onion service in front of a real sshd, and the README's recipe for both ends."""
+"""Tor: a real network on loopback, an onion service in front of a real sshd, and the recipe of docs/onion.md."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from pathlib import Path
 import pytest
 from blocks import send
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from desk import ONION, parts, table
 from desk import blocks as readme
-from desk import parts, table
 from lab import ROOT, Lab
 from nameserver import NameServer
 from peers import LOOPBACK, need, until
@@ -41,7 +41,7 @@ class Bed:
         self.names = names
         self.key = key
         self.onion = net["plain"].onion
-        block = next(text for text in readme("Proxies and Tor") if text.startswith("Host *.onion"))
+        block = next(text for text in readme("ssh as an onion service", ONION) if text.startswith("Host *.onion"))
         lab.head = block.replace("pyrelay", f"pyrelay -F {lab.config}")
         with lab.known_hosts.open("a") as file:
             file.writelines(f"{self.onion},{net['guarded'].onion} {key}\n" for key in lab["h1"].host_keys)
@@ -76,18 +76,23 @@ class Bed:
 
 
 def new_key() -> dict[str, str]:
-    """A key for client authorization, made as the README says."""
+    """A key for client authorization, made as docs/onion.md says."""
     with tempfile.TemporaryDirectory() as top:
         need("openssl")
-        commands = next(text for text in readme("Proxies and Tor") if text.startswith("openssl"))
+        commands = next(text for text in readme("ssh as an onion service", ONION) if text.startswith("openssl"))
         done = subprocess.run(["/bin/sh", "-ec", commands], cwd=top, capture_output=True, text=True, check=True)
     public, secret = done.stdout.splitlines()
     return {"PUBLIC": public, "SECRET": secret}
 
 
 def filled(start: str, **words: str) -> str:
-    """A line of the README that begins so, with words of it replaced."""
-    (line,) = [line for text in readme("Proxies and Tor") for line in text.splitlines() if line.startswith(start)]
+    """A line of docs/onion.md that begins so, with words of it replaced."""
+    (line,) = [
+        line
+        for text in readme("ssh as an onion service", ONION)
+        for line in text.splitlines()
+        if line.startswith(start)
+    ]
     for word, value in words.items():
         line = re.sub(rf"\b{word}\b", value, line)
     return line
@@ -268,7 +273,7 @@ def test_100_mb_both_ways_at_once(bed: Bed) -> None:
 
 
 def test_the_torrc_of_the_recipe_is_that_of_the_network(bed: Bed) -> None:
-    """What the tests above have used is what the README says, but for directories and ports."""
+    """What the tests above have used is what docs/onion.md says, but for directories and ports."""
     for start, node, mine in (
         ("HiddenServiceDir", bed.net["guarded"], f"HiddenServiceDir {bed.net['guarded'].directory}"),
         ("HiddenServicePort", bed.net["guarded"], f"HiddenServicePort 22 {LOOPBACK}:{bed.lab['h1'].port}"),
