@@ -7,11 +7,15 @@ import signal
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import hypothesis
 import pytest
 from lab import Lab
 from sshd import privilege_separation
+
+if TYPE_CHECKING:
+    from pair import Pair
 
 # A shell that starts the tests in its background has them ignore SIGINT, and so all that they start would, too.
 for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGTERM):
@@ -43,3 +47,27 @@ def lab(_sshd_can_start: None) -> Iterator[Lab]:
             made.stop()
     finally:
         shutil.rmtree(top)
+
+
+@pytest.fixture
+def target(lab: Lab) -> Lab:
+    """A lab with a target h2, which takes a key."""
+    lab.server("h2")
+    return lab
+
+
+@pytest.fixture
+def shared(lab: Lab) -> Lab:
+    """A lab with three servers, and relays that share their hops."""
+    lab.servers("h1", "h2", "h3")
+    lab.options += ("--share", "10m")
+    return lab
+
+
+@pytest.fixture
+def pair() -> Iterator[Pair]:
+    """Our client and a server, both in this process."""
+    from pair import Pair  # paramiko takes a while, and few tests want it
+
+    with Pair() as made:
+        yield made

@@ -172,3 +172,11 @@ def _states(pid: int) -> list[str]:
         ]
     except FileNotFoundError:
         return []
+
+
+def askpass(lab: Lab, body: str) -> dict[str, str]:
+    """An askpass program that notes its question; the environment that names it."""
+    program = lab.top / "askpass"
+    program.write_text(f'#!/bin/sh\nprintf "%s\\n" "$1" >>{lab.top}/asked\n{body}\n')
+    program.chmod(0o755)
+    return {"SSH_ASKPASS": str(program), "SSH_ASKPASS_REQUIRE": "force"}

@@ -17,15 +17,8 @@ from contract import MIB, SOON, Ends, Meanwhile, digest, fill, noise
 from lab import Lab
 from login_server import asking, passwords
 from peers import LOOPBACK, Listener, until
+from shared import AGAIN, command, control, holders, logins, program, relay, under_way
 from terminal import Terminal
-from test_share import AGAIN, command, control, holders, logins, program, relay, under_way
-
-
-@pytest.fixture
-def shared(lab: Lab) -> Lab:
-    lab.servers("h1", "h2", "h3")
-    lab.options += AGAIN
-    return lab
 
 
 def echoes(ends: Ends) -> None:

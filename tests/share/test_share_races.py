@@ -18,7 +18,7 @@ import pytest
 from contract import SOON
 from lab import Lab
 from peers import LOOPBACK, Listener, free_ports, need, until
-from test_share import control, holder, holders
+from shared import control, holder, holders
 
 PARALLEL = 8  # relays at once
 SECONDS = 12.0  # that the random test goes on

@@ -254,3 +254,20 @@ def test_any_words_are_options_or_a_usage_error(words: list[str]) -> None:
         assert all(len(line) < 240 for line in str(error).split("\n"))
     else:
         assert options.action or options.destination in words
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("10m", 600),
+        ("90", 90),
+        ("1h30m", 5400),
+        ("2W", 1_209_600),
+        ("1h30", 3630),
+        ("yes", float("inf")),
+        ("0", float("inf")),
+        ("no", None),
+    ],
+)
+def test_how_long_hops_are_shared(text: str, seconds: float | None) -> None:
+    assert parse(["--share", text, "h1/h2"]).share == seconds

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,27 +11,18 @@ from login_server import (
     SUCCESS,
     Request,
     asking,
-    banner,
     change_request,
-    disconnect,
     failure,
     passwords,
     questions,
 )
-from peers import need, until
-from terminal import PATIENCE, Terminal, ssh
+from terminal import ssh
 
 from relay.ssh.pubkey import string
 
 if TYPE_CHECKING:
     from lab import Lab
-
-
-@pytest.fixture
-def target(lab: Lab) -> Lab:
-    """A lab with a target h2."""
-    lab.server("h2")
-    return lab
+from terminal import askpass
 
 
 def test_password(target: Lab) -> None:
@@ -269,13 +258,6 @@ def test_a_key_that_was_ignored_is_told_of_once(target: Lab) -> None:
     assert done.stderr.count("permissions 0644") == 1
 
 
-@pytest.mark.parametrize("level", ["QUIET", "ERROR"])
-def test_a_banner_that_is_not_wanted(target: Lab, level: str) -> None:
-    asking(target, "h1", lambda _: [SUCCESS], banner(b"welcome\n"))
-    target.host("h1", LogLevel=level)
-    assert target.ssh("h1/h2", "true").stderr == ""
-
-
 # Passphrases
 
 
@@ -360,289 +342,3 @@ def test_no_passphrase_is_given(target: Lab, locked: Path) -> None:
         terminal.answer("@h1): ", "")
         terminal.expect("hint: ED25519 SHA256:")
         terminal.expect(f"{locked}: no passphrase: none was given\n")
-
-
-# Ends
-
-
-@pytest.mark.parametrize(
-    ("key", "number"), [("\x03", signal.SIGINT), ("\x1c", signal.SIGQUIT)], ids=["Ctrl-C", "Ctrl-\\"]
-)
-def test_a_key_that_ends_all_at_a_prompt(target: Lab, key: str, number: signal.Signals) -> None:
-    server = asking(target, "h1", passwords("secret"))
-    with ssh(target, "h1/h2") as terminal:
-        terminal.expect("@h1's password: ")
-        assert not terminal.echo
-        terminal.type(f"sec{key}")
-        assert terminal.wait() in {255, -number}
-        terminal.wait_for_all()
-        assert terminal.echo
-    assert server.requests == ["none"]
-
-
-@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGTERM, signal.SIGQUIT])
-def test_a_signal_at_a_prompt(target: Lab, number: signal.Signals) -> None:
-    asking(target, "h1", passwords("secret"))
-    with ssh(target, "h1/h2") as terminal:
-        terminal.expect("@h1's password: ")
-        terminal.signal_all(number)
-        terminal.wait()
-        terminal.wait_for_all()
-        assert terminal.echo
-
-
-def test_ssh_is_killed_at_a_prompt(target: Lab) -> None:
-    asking(target, "h1", passwords("secret"))
-    with ssh(target, "h1/h2") as terminal:
-        terminal.expect("@h1's password: ")
-        os.kill(terminal.pid, signal.SIGKILL)
-        terminal.wait_for_all()
-        assert terminal.echo
-
-
-def test_end_of_file_at_a_prompt(target: Lab) -> None:
-    server = asking(target, "h1", passwords("secret"))
-    with ssh(target, "h1/h2") as terminal:
-        terminal.expect("@h1's password: ")
-        terminal.type("\x04")
-        terminal.expect("pyrelay: hop 1 of 1 (h1): the question was not answered\n")
-        terminal.wait()
-        assert terminal.echo
-    assert server.requests == ["none"]
-
-
-def test_the_terminal_is_closed_at_a_prompt(target: Lab) -> None:
-    asking(target, "h1", passwords("secret"))
-    with ssh(target, "h1/h2") as terminal:
-        terminal.expect("@h1's password: ")
-        terminal.hang_up()
-        terminal.wait_for_all()
-
-
-def test_ctrl_z_at_a_prompt(target: Lab) -> None:
-    """The shell gets a terminal with echo on; `bg` asks nothing, `fg` puts the question again, with echo off."""
-    asking(target, "h1", passwords("secret"))
-    target.write_config()
-    # With -b the shell says at once what it learns of its job, which alone tells that it knows.
-    with Terminal(target, need("bash"), "--norc", "--noediting", "-i", "-b", env={"PS1": "$ "}) as terminal:
-        terminal.type(f"ssh -F {target.config} h1/h2 'echo $SERVER'\n")
-        terminal.expect("@h1's password: ")
-        terminal.type("\x1a")
-        terminal.expect("Stopped")
-        terminal.expect("$ ")
-        terminal.wait_for_stop()  # a read that is about to be stopped may still take a line, were it typed that fast
-        assert terminal.echo
-        terminal.type("bg\n")
-        # The read goes on, from the background now, and SIGTTIN stops the job again.
-        # A shell that does not know it yet gives a running job the terminal, and no SIGCONT.
-        terminal.expect("Stopped")
-        terminal.wait_for_stop()
-        assert terminal.shown.count("password: ") == 1
-        assert terminal.echo
-        terminal.type("fg\n")
-        terminal.expect("pyrelay: ")
-        terminal.answer("@h1's password: ", "secret")
-        terminal.expect("h2\n")
-        terminal.expect("$ ")
-        terminal.type("exit\n")
-        terminal.wait()
-        assert "secret" not in terminal.shown
-
-
-def test_nobody_is_asked_from_the_background(target: Lab) -> None:
-    server = asking(target, "h1", passwords("secret"))
-    target.write_config()
-    with Terminal(target, need("bash"), "--norc", "--noediting", "-i", env={"PS1": "$ "}) as terminal:
-        terminal.type(f"ssh -F {target.config} h1/h2 & wait\n")
-        terminal.expect("nobody was asked for a password: nobody can be asked from the background of a terminal\n")
-    assert server.requests == ["none"]
-
-
-def test_a_master_outlives_the_terminal_that_it_was_started_on(target: Lab) -> None:
-    asking(target, "h1", passwords("secret"))
-    path = target.top / "master"
-    master = ("-o", "ControlMaster=yes", "-o", "ControlPersist=yes", "-o", f"ControlPath={path}")
-    with ssh(target, *master, "h1/h2", "echo $SERVER") as terminal:
-        terminal.answer("password: ", "secret")
-        terminal.ends_well("h2\n")
-    assert target.ssh("-o", f"ControlPath={path}", "h1/h2", "echo again").stdout == "again\n"
-    target.ssh("-o", f"ControlPath={path}", "-O", "exit", "h1/h2")
-
-
-# Nobody to ask, and askpass
-
-
-def test_batch_mode(target: Lab) -> None:
-    server = asking(target, "h1", passwords("secret", ("password", "keyboard-interactive")))
-    target.host("h1", BatchMode="yes")
-    with ssh(target, "h1/h2") as terminal:
-        terminal.expect("the server takes password,keyboard-interactive; offered: nothing; ")
-        terminal.expect("nobody was asked for a password: BatchMode\n")
-        terminal.wait()
-        assert "password: \n" not in terminal.shown
-    assert server.requests == ["none"]
-
-
-def test_no_terminal(target: Lab) -> None:
-    server = asking(target, "h1", passwords("secret"))
-    done = target.pyrelay("h1/h2")
-    assert "nobody was asked for a password: there is no terminal to ask on" in done.stderr
-    assert "hint: askpass needs SSH_ASKPASS" in done.stderr
-    assert server.requests == ["none"]
-
-
-def askpass(lab: Lab, body: str) -> dict[str, str]:
-    """An askpass program that notes its question; the environment that names it."""
-    program = lab.top / "askpass"
-    program.write_text(f'#!/bin/sh\nprintf "%s\\n" "$1" >>{lab.top}/asked\n{body}\n')
-    program.chmod(0o755)
-    return {"SSH_ASKPASS": str(program), "SSH_ASKPASS_REQUIRE": "force"}
-
-
-def test_askpass(target: Lab) -> None:
-    server = asking(target, "h1", passwords("secret"))
-    target.write_config()
-    done = target.run(
-        "ssh", "-F", target.config, "h1/h2", "echo $SERVER", env=askpass(target, "echo secret; echo more")
-    )
-    assert (done.stdout, done.stderr) == ("h2\n", "")
-    assert (target.top / "asked").read_text() == f"pyrelay: {target.user}@h1's password: \n"
-    assert server.requests == ["none", "password"]
-
-
-def test_askpass_goes_before_the_terminal_where_it_shall(target: Lab) -> None:
-    asking(target, "h1", passwords("secret"))
-    env = {**askpass(target, "echo secret"), "SSH_ASKPASS_REQUIRE": "prefer", "DISPLAY": ":0"}
-    with ssh(target, "h1/h2", "echo $SERVER", env=env) as terminal:
-        terminal.ends_well("h2\n")
-        assert "password" not in terminal.shown
-
-
-def test_askpass_is_cancelled(target: Lab) -> None:
-    server = asking(target, "h1", passwords("secret"))
-    target.write_config()
-    done = target.run("pyrelay", "-F", target.config, "h1/h2", env=askpass(target, "exit 1"))
-    assert done.stderr == "pyrelay: hop 1 of 1 (h1): the question was cancelled\n"
-    assert server.requests == ["none"]
-
-
-def test_askpass_cannot_be_run(target: Lab) -> None:
-    asking(target, "h1", passwords("secret"))
-    target.write_config()
-    env = {"SSH_ASKPASS": "/nowhere/askpass", "SSH_ASKPASS_REQUIRE": "force"}
-    done = target.run("pyrelay", "-F", target.config, "h1/h2", env=env)
-    assert "the askpass program /nowhere/askpass cannot be run: No such file or directory" in done.stderr
-
-
-def test_askpass_does_not_outlive_ssh(target: Lab) -> None:
-    asking(target, "h1", passwords("secret"))
-    target.write_config()
-    started = target.top / "started"
-    os.mkfifo(started)
-    client = target.start("ssh", "-F", target.config, "h1/h2", env=askpass(target, f"echo >{started}; exec sleep 100"))
-    started.read_text()
-    client.kill()
-    client.wait()
-    until(lambda: not target.processes(), "the end of all", PATIENCE)
-
-
-# What the server says
-
-
-def test_a_banner_of_a_megabyte_of_control_characters(target: Lab) -> None:
-    noise = bytes(range(1, 32)) + b"\x7f\x9b\xc2\x9b"
-    text = b"Welcome.\n  Be \x1b[31mgood.\n" + noise * (1 << 20 >> 5)
-    pieces = [text[at : at + 200_000] for at in range(0, len(text), 200_000)]  # a packet holds 256 KiB at most
-    asking(target, "h1", passwords("secret"), *map(banner, pieces))
-    with ssh(target, "h1/h2", "echo $SERVER") as terminal:
-        terminal.answer("password: ", "secret")
-        terminal.ends_well("h2\n")
-        head = "pyrelay: hop 1 of 1 (h1): "
-        assert f"{head}the server says:\n{head}  Welcome.\n{head}    Be [31mgood.\n" in terminal.shown
-        assert all(c.isprintable() for c in terminal.shown.replace("\n", "").replace("\r", ""))
-        assert len(terminal.shown) < 20_000
-
-
-@pytest.mark.parametrize(("size", "words"), [(200_000, "the server says:"), (1_000_000, "closed the connection")])
-def test_a_banner_of_a_real_server(lab: Lab, size: int, words: str) -> None:
-    """Of a whole megabyte sshd itself cannot make a packet, and hangs up."""
-    text = lab.top / "banner"
-    text.write_bytes(b"Be good.\n" + b"\x1b\x9b[31m" * (size // 6))
-    lab.server("h1", extra=f"Banner {text}")
-    ran = lab.pyrelay("h1/127.0.0.1:1")
-    assert ran.returncode == 1
-    assert words in ran.stderr
-    assert all(c.isprintable() for c in ran.stderr.replace("\n", ""))
-
-
-def test_a_banner_of_a_megabyte_in_one_packet(target: Lab) -> None:
-    """More than a packet may have: ssh ends the connection, too (PACKET_MAX_SIZE in packet.c)."""
-    asking(target, "h1", passwords("secret"), banner(b"\x1b" * (1 << 20)))
-    done = target.pyrelay("h1/h2")
-    assert done.stderr.startswith("pyrelay: hop 1 of 1 (h1): the connection was lost: a packet of 1")
-
-
-def test_banners_are_silenced(target: Lab) -> None:
-    asking(target, "h1", passwords("secret"), banner(b"Welcome.\n"))
-    target.options = ["-q"]
-    with ssh(target, "h1/h2", "echo $SERVER") as terminal:
-        terminal.answer("password: ", "secret")
-        terminal.ends_well("h2\n")
-        assert "Welcome" not in terminal.shown
-
-
-def test_the_server_says_why_it_disconnects(target: Lab) -> None:
-    asking(target, "h1", lambda _: [disconnect("the gate \x1b[1mis closed")])
-    done = target.pyrelay("h1/h2")
-    assert "the server ended the login as " in done.stderr
-    assert "the gate [1mis closed" in done.stderr
-
-
-def test_answers_to_nothing(target: Lab) -> None:
-    """What nobody asked for is not kept for ever."""
-    server = asking(target, "h1", lambda _: [failure("password")] * 100)
-    with ssh(target, "h1/h2") as terminal:
-        terminal.expect("password: ")
-        until(lambda: server.deserted, "the end of the connection", PATIENCE)  # else it could be an answer to that
-        terminal.type("secret\n")
-        terminal.expect("the connection was lost: the server answers what it was not asked; ")
-
-
-@pytest.mark.parametrize(
-    "answer", [b"\x33", b"\x33\x00\x00\xff\xffx", questions(*[("x", False)] * 65), change_request("")[:4], b"\x3c"]
-)
-def test_messages_that_cannot_be_read(target: Lab, answer: bytes) -> None:
-    def script(request: Request) -> list[bytes]:
-        return [failure("keyboard-interactive", "password")] if request.method == "none" else [answer]
-
-    asking(target, "h1", script)
-    target.write_config()
-    done = target.run("pyrelay", "-F", target.config, "h1/h2", env=askpass(target, "echo x"))
-    assert done.returncode == 1
-    assert done.stderr.startswith("pyrelay: hop 1 of 1 (h1): ")
-    assert "internal error" not in done.stderr
-
-
-def test_a_server_that_never_answers(target: Lab) -> None:
-    asking(target, "h1", lambda _: [])
-    done = target.pyrelay("-w", "1", "h1/h2")
-    assert done.stderr == "pyrelay: hop 1 of 1 (h1): no answer within 1 seconds (login)\n"
-
-
-def test_no_secret_is_told_at_any_verbosity(target: Lab) -> None:
-    def script(request: Request) -> list[bytes]:
-        if request.method == "keyboard-interactive":
-            return [questions(("Code: ", False))]
-        if request.method == "password" and request.password() == ("hunter2",):
-            return [SUCCESS]
-        return [failure("keyboard-interactive", "password")]
-
-    asking(target, "h1", script)
-    target.options = ["-vvvv"]
-    with ssh(target, "h1/h2", "echo $SERVER") as terminal:
-        for _ in range(3):
-            terminal.answer("Code: ", "tr0ub4dor")
-        terminal.answer("password: ", "hunter2")
-        terminal.ends_well("h2\n")
-        assert "hunter2" not in terminal.shown
-        assert "tr0ub4dor" not in terminal.shown

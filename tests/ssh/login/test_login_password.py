@@ -13,13 +13,6 @@ if TYPE_CHECKING:
     from lab import Lab
 
 
-@pytest.fixture
-def target(lab: Lab) -> Lab:
-    """A lab with a target h2, which takes a key."""
-    lab.server("h2")
-    return lab
-
-
 def requests(log: str) -> list[str]:
     """The methods that clients asked for; a key is one, however it is bound to the host."""
     return re.findall(r"^debug1: userauth-request for .* method ([a-z]+(?:-interactive)?)", log, re.MULTILINE)

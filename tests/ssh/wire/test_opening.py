@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Iterator
 
 import paramiko
 import pytest
@@ -13,12 +12,6 @@ from pair import Pair
 from relay.run.progress import Progress
 from relay.ssh.wire.opening import Opening, Refused
 from relay.ssh.wire.transport import Transport
-
-
-@pytest.fixture
-def pair() -> Iterator[Pair]:
-    with Pair() as both:
-        yield both
 
 
 def ended(_: bytes) -> None:

@@ -1,0 +1,212 @@
+"""Where relays find the process that holds the shared hops, and which one they trust."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from contract import SOON
+from lab import Lab
+from peers import missing, until
+from shared import AGAIN, STOPPED, control, holder, holders, logins, program
+
+from relay import __version__
+from relay.share.wire import Wire, unpack
+
+
+def test_where_the_socket_is(shared: Lab) -> None:
+    assert shared.ssh("h1/h3", "echo $SERVER").stdout == "h3\n"
+    directory = shared.home / ".ssh" / "pyrelay"
+    assert stat.S_IMODE(directory.stat().st_mode) == 0o700
+    assert stat.S_IMODE((directory / f"{__version__}.sock").stat().st_mode) == 0o600
+
+
+def test_a_directory_that_others_may_enter_is_refused(shared: Lab) -> None:
+    directory = shared.home / ".ssh" / "pyrelay"
+    directory.mkdir(parents=True)
+    directory.chmod(0o755)
+    done = shared.pyrelay("h1/h3")
+    assert done.returncode == 1
+    assert (
+        done.stderr
+        == f"pyrelay: --share: {directory} must be a directory that is yours alone\nhint: chmod 700 {directory}\n"
+    )
+
+
+def test_a_long_name_of_the_directory(shared: Lab) -> None:
+    runtime = shared.top / ("x" * 90) / ("y" * 90)
+    runtime.mkdir(parents=True)
+    environment = shared.environment(XDG_RUNTIME_DIR=str(runtime))
+    for _ in range(2):
+        done = shared.run("ssh", "-F", shared.write_config(), "h1/h3", "echo $SERVER; pwd", env=environment)
+        assert done.stdout.startswith("h3\n")
+    assert logins(shared)[0] == 1
+    assert (runtime / "pyrelay" / f"{__version__}.sock").is_socket()
+
+
+def need_another_user() -> None:
+    if os.geteuid() != 0:
+        missing("only root can be somebody else")
+
+
+def test_the_runtime_directory_of_another_user_is_not_used(shared: Lab) -> None:
+    """`su` keeps the name of it in the environment."""
+    need_another_user()
+    runtime = shared.top / "runtime"
+    runtime.mkdir(0o700)
+    os.chown(runtime, 65534, -1)
+    done = shared.run(
+        "ssh", "-F", shared.write_config(), "h1/h3", "echo $SERVER", env={"XDG_RUNTIME_DIR": str(runtime)}
+    )
+    assert (done.stdout, done.stderr) == ("h3\n", "")
+    assert (shared.home / ".ssh" / "pyrelay" / f"{__version__}.sock").is_socket()
+    assert not list(runtime.iterdir())
+
+
+def test_no_place_for_the_directory(shared: Lab) -> None:
+    (shared.top / "file").touch()
+    done = shared.run(shared.program, "-O", "list", env={"HOME": str(shared.top / "file")})
+    assert done.returncode == 1
+    assert done.stderr == f"pyrelay: --share: {shared.top}/file/.ssh/pyrelay: not a directory\n"
+
+
+def test_another_user_is_refused(shared: Lab) -> None:
+    need_another_user()
+    assert shared.ssh("h1/h3", "echo $SERVER").stdout == "h3\n"
+    directory = shared.home / ".ssh" / "pyrelay"
+    for each in (directory, directory.parent, shared.home):
+        each.chmod(0o755)
+    (directory / f"{__version__}.sock").chmod(0o666)
+    script = (
+        "import socket, sys, os; os.setuid(65534); s = socket.socket(socket.AF_UNIX);"
+        "s.connect(sys.argv[1]); print(s.recv(100))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(directory / f"{__version__}.sock")],
+        capture_output=True,
+        check=True,
+        text=True,
+    )
+    assert done.stdout == "b''\n"
+
+
+def test_a_holder_of_another_user_is_refused(shared: Lab) -> None:
+    need_another_user()
+    directory = shared.home / ".ssh" / "pyrelay"
+    directory.mkdir(parents=True, mode=0o700)
+    script = (
+        "import os, socket, sys; s = socket.socket(socket.AF_UNIX); s.bind(sys.argv[1]);"
+        "os.seteuid(65534); s.listen(); print('listens', flush=True); sys.stdin.read()"
+    )
+    other = shared.start(*(sys.executable, "-c", script, str(directory / f"{__version__}.sock")), stdin=subprocess.PIPE)
+    assert other.stdout
+    assert other.stdout.readline() == b"listens\n"
+    done = shared.pyrelay("h1/h3")
+    assert (done.returncode, done.stderr) == (1, f"pyrelay: --share: who listens in {directory} is another user\n")
+    assert logins(shared) == [0, 0, 0]
+
+
+def test_a_holder_that_is_stopped_is_not_waited_for_for_ever(shared: Lab) -> None:
+    assert shared.ssh("h1/h3", "echo $SERVER").stdout == "h3\n"
+    program(shared, "from relay.share import place", "place.SILENCE = 0.5")
+    os.kill(holder(shared), signal.SIGSTOP)
+    for arguments in (("h1/h3",), ("-O", "check")):
+        done = shared.pyrelay(*arguments)
+        assert done.returncode == 1
+        assert done.stderr == STOPPED
+
+
+def test_a_holder_that_is_stopped_is_not_waited_for_after_the_deadline(shared: Lab) -> None:
+    assert shared.ssh("h1/h3", "echo $SERVER").stdout == "h3\n"
+    os.kill(holder(shared), signal.SIGSTOP)
+    shared.head = 'Match host h1 exec "sleep 100"'
+    done = shared.pyrelay("-w", "1", "h1/h3", stdin=None)
+    assert (done.returncode, done.stderr) == (1, STOPPED)
+    until(lambda: len(shared.processes()) == 1, "only the holder to be left")
+
+
+def test_nor_is_one_that_is_about_to_end(shared: Lab) -> None:
+    assert shared.ssh("h1/h3", "echo $SERVER").stdout == "h3\n"
+    (shared.home / ".ssh" / "pyrelay" / f"{__version__}.sock").unlink()
+    program(shared, "from relay.share import place", "place.PATIENCE = 600.0")
+    assert shared.pyrelay("-w", "1", "h1/h3").stderr == STOPPED
+
+
+def test_nor_when_ssh_has_gone(shared: Lab) -> None:
+    assert shared.ssh("h1/h3", "echo $SERVER").stdout == "h3\n"
+    (stopped,) = shared.processes()
+    os.kill(stopped, signal.SIGSTOP)
+    ssh = shared.start("ssh", "-F", shared.write_config(), "h1/h2", "true")
+    until(lambda: len(shared.processes()) == 3, "ssh, its relay, and the holder")
+    ssh.kill()
+    ssh.wait()
+    until(lambda: list(shared.processes()) == [stopped], "the relay to end")
+
+
+def test_the_first_word_is_said_before_all_else(shared: Lab) -> None:
+    """A relay calls before it has read its options, and starts over where nobody welcomes it."""
+    directory = shared.home / ".ssh" / "pyrelay"
+    directory.mkdir(parents=True, mode=0o700)
+    name = directory / f"{__version__}.sock"
+    program(shared, "import sys", "sys.modules['relay.spec.options'] = None")
+    with socket.socket(socket.AF_UNIX) as ending:
+        ending.bind(str(name))
+        ending.listen()
+        config = shared.write_config()
+        argv = ["-F", str(config), *AGAIN, "h1/h3"]
+        run = shared.start(shared.program, *argv, cwd=shared.top)
+        ending.settimeout(SOON)
+        caller, _ = ending.accept()
+    with caller:
+        kind, fields = Wire(caller).receive()
+    assert (kind, unpack(fields[0])) == ("call", [word.encode() for word in argv])
+    assert f"HOME={shared.home}".encode() in unpack(fields[1])
+    assert fields[2] == bytes(shared.top)
+    assert b"relay.spec.options" in run.communicate(timeout=SOON)[1]
+
+    program(shared)
+    assert shared.ssh("h1/h3", "echo $SERVER").stdout == "h3\n"
+
+
+def test_who_only_calls_closes_no_hop(shared: Lab) -> None:
+    """It has held what was opened for it ahead, and has not come to say for how long."""
+    for _ in range(2):
+        assert shared.ssh("h1/h3", "echo $SERVER").stdout == "h3\n"
+    program(shared, "import sys", "sys.modules['relay.dial.dial'] = None")
+    assert shared.ssh("h1/h3", "echo $SERVER").returncode == 255
+    until(lambda: ", 0 relays, " in control(shared, "list"), "end of what was called for")
+    program(shared)
+    assert shared.ssh("h1/h3", "echo $SERVER").stdout == "h3\n"
+    assert logins(shared)[0] == 1
+
+
+def test_a_directory_that_was_removed(shared: Lab, tmp_path: Path) -> None:
+    """ssh does not mind where it is."""
+    here = tmp_path / "here"
+    here.mkdir()
+    config = shared.write_config()
+    script = 'rmdir "$PWD" && exec ssh -F "$1" h1/h3 "echo \\$SERVER"'
+    for _ in range(2):
+        here.mkdir(exist_ok=True)
+        done = shared.start("sh", "-c", script, "sh", config, cwd=here)
+        assert done.communicate(timeout=SOON)[0] == b"h3\n"
+
+
+@pytest.mark.parametrize("before", ["a stale socket", "a file", "nothing"])
+def test_what_is_left_over_is_replaced(shared: Lab, before: str) -> None:
+    directory = shared.home / ".ssh" / "pyrelay"
+    directory.mkdir(parents=True, mode=0o700)
+    name = directory / f"{__version__}.sock"
+    if before == "a stale socket":
+        with socket.socket(socket.AF_UNIX) as stale:
+            stale.bind(str(name))
+    elif before == "a file":
+        name.touch()
+    assert shared.ssh("h1/h3", "echo $SERVER").stdout == "h3\n"
+    assert len(holders(shared)) == 1

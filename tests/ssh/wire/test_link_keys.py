@@ -1,0 +1,172 @@
+"""Key exchanges on a link that one thread moves: either side begins one, or never ends it."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import struct
+import threading
+from collections.abc import Callable
+from types import SimpleNamespace
+
+import paramiko
+import pytest
+from contract import SOON, Meanwhile, digest, noise
+from flow_ends import MIB, data_message, give, read_all, receive, take, wait_for
+from pair import WINDOW, Pair
+from paramiko import common
+from peers import until
+
+from relay.errors import RelayError
+from relay.ssh.wire import transport
+from relay.ssh.wire.channel import ChannelStream
+from relay.ssh.wire.gcm import Sealer
+
+
+def changed(pair: Pair, keys: set[object]) -> bool:
+    """Whether a key exchange that began with these keys is over for the client."""
+    packetizer = pair.client.packetizer
+    return pair.client.clear_to_send.is_set() and keys.isdisjoint({packetizer.sealer, packetizer.opener})
+
+
+def test_a_rekey_by_either_side(pair: Pair) -> None:
+    near, far = pair.open()
+    flow = pair.attach(near)
+    packetizer = pair.client.packetizer
+    data = noise(100_000)
+    for side in (pair.client, pair.server, pair.client):
+        keys = {packetizer.sealer, packetizer.opener}
+        with Meanwhile(side.renegotiate_keys):
+            pair.drive(functools.partial(changed, pair, keys))
+        with Meanwhile(functools.partial(far.sendall, data)):
+            assert receive(pair, flow, len(data)) == data
+        give(pair, flow, data)
+        assert read_all(far, len(data)) == data
+
+
+def test_nothing_is_sent_while_keys_change(pair: Pair) -> None:
+    """RFC 4253 section 7.1; what was to be sent about a channel goes out afterwards."""
+    near, far = pair.open()
+    flow = pair.attach(near)
+    with Meanwhile(lambda: far.sendall(bytes(WINDOW // 2))):
+        wait_for(pair, flow, WINDOW // 2)
+    pair.client._send_kex_init()
+    sealer = pair.client.packetizer.sealer
+    packets = sealer.packets
+    assert flow.room() == 0
+    take(flow)
+    flow.end()
+    assert sealer.packets == packets
+    pair.drive(lambda: flow.link.clear)
+    assert pair.client.packetizer.sealer.packets == 2
+    assert far.recv(1) == b""
+
+
+def test_a_key_is_replaced_when_it_has_done_enough(pair: Pair) -> None:
+    near, far = pair.open()
+    flow = pair.attach(near)
+    pair.client.packetizer.REKEY_BYTES = 4 * MIB
+    sealers: list[Sealer] = []
+    data = noise(20 * MIB)
+    got: list[bytes] = []
+    with Meanwhile(lambda: got.append(read_all(far, len(data)))):
+        for at in range(0, len(data), MIB):
+            give(pair, flow, data[at : at + MIB])
+            if pair.client.packetizer.sealer not in sealers:
+                sealers.append(pair.client.packetizer.sealer)
+        pair.drive(lambda: got)
+    assert digest(got[0]) == digest(data)
+    assert len(sealers) >= 4
+    assert all(sealer.bytes < 4.5 * MIB for sealer in sealers)
+
+
+def test_a_server_that_does_not_heed_a_request_for_new_keys(pair: Pair) -> None:
+    near, _ = pair.open()
+    flow = pair.attach(near)
+    pair.server._handler_table[common.MSG_KEXINIT] = lambda message: None
+    packetizer = pair.client.packetizer
+    packetizer.REKEY_PACKETS = packetizer.REKEY_PACKETS_OVERFLOW_MAX = 20
+
+    def send() -> None:
+        with contextlib.suppress(OSError, EOFError):  # the link ends meanwhile
+            for _ in range(100):
+                pair.say(data_message(flow, b"x"))
+
+    with Meanwhile(send):
+        pair.drive(lambda: flow.error)
+    assert "does not heed" in str(flow.error)
+
+
+def slow_to_change_keys(pair: Pair, before: Callable[[], object]) -> list[int]:
+    """Have the server do something before it answers our KEXINIT; return the list of what it hears from then on."""
+    heard: list[int] = []
+    packetizer = pair.server.packetizer
+    read, answer = packetizer.read_message, pair.server._handler_table[common.MSG_KEXINIT]
+
+    def listen() -> tuple[int, paramiko.Message]:
+        kind, message = read()
+        heard.append(kind)
+        return kind, message
+
+    def late(message: paramiko.Message) -> None:
+        before()
+        answer(message)
+
+    packetizer.read_message = listen
+    pair.server._handler_table[common.MSG_KEXINIT] = late
+    return heard
+
+
+@pytest.mark.parametrize("linked", [False, True])
+@pytest.mark.parametrize(
+    ("question", "answer"),
+    [
+        (lambda number: struct.pack(">BI", common.MSG_CHANNEL_CLOSE, number), common.MSG_CHANNEL_CLOSE),
+        (lambda number: struct.pack(">BII", 98, number, 9) + b"something\x01", common.MSG_CHANNEL_FAILURE),
+        (lambda number: struct.pack(">BI", 80, 9) + b"something\x01", common.MSG_REQUEST_FAILURE),
+    ],
+    ids=["close", "request", "global request"],
+)
+def test_what_the_server_asks_before_it_hears_of_a_key_exchange(pair: Pair, question, answer, linked: bool) -> None:  # type: ignore[no-untyped-def]
+    """It is answered once that is over, and holds up neither that nor what moves the data."""
+    if linked:
+        pair.attach(pair.open()[0])
+    near, _ = pair.open()
+    heard = slow_to_change_keys(pair, lambda: pair.say(question(near.chanid)))
+    pair.client.packetizer._trigger_rekey()
+    if linked:
+        pair.drive(lambda: answer in heard)
+    else:
+        until(lambda: answer in heard, "answer", SOON)
+    assert common.MSG_NEWKEYS in heard[: heard.index(answer)]
+
+
+def test_a_key_exchange_that_takes_long() -> None:
+    """Longer than paramiko lets any message wait for it."""
+    with Pair("aes128-ctr") as pair:
+        near, far = pair.open()
+        pair.client.clear_to_send_timeout = 0.0
+        goes_on = threading.Event()
+        slow_to_change_keys(pair, lambda: goes_on.wait(SOON))
+        down = noise(WINDOW)
+        far.sendall(down)
+        pair.client.packetizer._trigger_rekey()
+        until(lambda: not pair.client.clear_to_send.is_set(), "key exchange", SOON)
+        assert read_all(near, len(down)) == down
+        with Meanwhile(lambda: near.sendall(b"up")):
+            goes_on.set()
+            assert read_all(far, 2) == b"up"
+        far.sendall(down)  # for which the window has been refilled
+        assert read_all(near, len(down)) == down
+
+
+def test_a_key_exchange_that_never_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(transport, "HELD_MOST", 0)
+    with Pair("aes128-ctr") as pair:
+        near, _ = pair.open()
+        pair.server._handler_table[common.MSG_KEXINIT] = lambda message: None
+        pair.client._send_kex_init()
+        session = SimpleNamespace(transport=pair.client, lost=lambda error: RelayError(str(error)))
+        stream = ChannelStream(near, session)  # type: ignore[arg-type]
+        with pytest.raises(RelayError, match="the server does not finish a key exchange"):
+            stream.sendall(b"data")

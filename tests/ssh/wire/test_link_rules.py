@@ -1,0 +1,350 @@
+"""What a server may say on a link, what it may not, and messages that are neither."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import struct
+import threading
+
+import pytest
+from contract import SOON, Meanwhile
+from flow_ends import data_message, read_all, receive, take
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from pair import WINDOW, Pair
+from paramiko import common
+from peers import until
+
+from relay.ssh.wire import link
+from relay.ssh.wire.flow import STDERR_MOST
+from relay.ssh.wire.gcm import BadPacket
+from relay.ssh.wire.opening import Opening
+from relay.ssh.wire.packets import Packetizer
+
+# What no server may do
+
+
+def corrupt(pair: Pair, payload: bytes = b"\x02abc", at: int = -1) -> bytes:
+    packet = bytearray(pair.server.packetizer.sealer.packet(payload))
+    packet[at] ^= 1
+    return bytes(packet)
+
+
+def sealed(pair: Pair, plain: bytes) -> bytes:
+    packet = bytearray(len(plain) + 20)
+    pair.server.packetizer.sealer.seal(memoryview(plain), memoryview(packet))
+    return bytes(packet)
+
+
+@pytest.mark.parametrize("depth", [0, 1])
+@pytest.mark.parametrize(
+    ("packet", "complaint"),
+    [
+        (lambda pair, flow: struct.pack(">I", 2**31), "a packet of 2147483648 bytes"),
+        (lambda pair, flow: struct.pack(">I", 12), "a packet of 12 bytes"),
+        (lambda pair, flow: corrupt(pair), "a packet was changed on its way"),
+        (lambda pair, flow: corrupt(pair, data_message(flow, b"evil"), 8), "a packet was changed on its way"),
+        (lambda pair, flow: sealed(pair, b"\x02" + bytes(15)), "a packet of 16 bytes with 2 bytes of padding"),
+        (lambda pair, flow: sealed(pair, b"\xff" + bytes(31)), "a packet of 32 bytes with 255 bytes of padding"),
+    ],
+    ids=["oversize", "undersize", "tag", "data", "little padding", "much padding"],
+)
+def test_bad_packets(pair: Pair, packet, complaint: str, depth: int) -> None:  # type: ignore[no-untyped-def]
+    near, far = pair.open()
+    with Pair(stream=near, far=far) as second:
+        near, far = second.open()
+        flow = second.attach(near)
+        far.sendall(b"good")
+        assert receive(second, flow, 4) == b"good"
+        evil = (pair, second)[depth]
+        evil.raw(packet(evil, evil.client.packetizer.link.flows[0]))
+        second.drive(lambda: flow.error)
+        assert isinstance(flow.error, BadPacket)
+        assert str(flow.error) == complaint
+        assert not len(flow.received)
+        assert flow.closed
+
+
+@pytest.mark.parametrize(
+    ("payload", "complaint"),
+    [
+        (lambda flow: data_message(flow, bytes(WINDOW + 1))[:200_000], "data of another length than it says"),
+        (lambda flow: data_message(flow, b"abc") + b"d", "data of another length than it says"),
+        (lambda flow: data_message(flow, b"abc")[:-1], "data of another length than it says"),
+        (lambda flow: struct.pack(">BI", 94, flow.number), "data of another length than it says"),
+        (lambda flow: struct.pack(">BI", 93, flow.number), "a message that ends too soon"),
+        (lambda flow: struct.pack(">BII", 93, flow.number, 2**32 - 1), "a window of more than 2^32 - 1 bytes"),
+        (lambda flow: struct.pack(">BII", 98, flow.number, 2**31), "a message that ends too soon"),
+        (lambda flow: b"\x61", "a message that ends too soon"),
+    ],
+    ids=["length", "more", "less", "data", "adjust", "window", "request", "close"],
+)
+def test_bad_messages(pair: Pair, payload, complaint: str) -> None:  # type: ignore[no-untyped-def]
+    near, _ = pair.open()
+    flow = pair.attach(near)
+    pair.say(payload(flow))
+    pair.drive(lambda: flow.error)
+    assert (type(flow.error), str(flow.error)) == (BadPacket, complaint)
+    assert not len(flow.received)
+
+
+def test_more_than_the_window(pair: Pair) -> None:
+    near, _ = pair.open()
+    flow = pair.attach(near)
+
+    def send() -> None:
+        for _ in range(WINDOW // 32768):
+            pair.say(data_message(flow, bytes(32768)))
+        pair.say(data_message(flow, b"x"))
+
+    with Meanwhile(send):
+        pair.drive(lambda: flow.error)
+    assert str(flow.error) == "1 bytes of data where the window has room for 0"
+    assert len(flow.received) == WINDOW
+
+
+def test_more_stderr_than_the_window(pair: Pair) -> None:
+    """As long as nobody has attached the channel, too."""
+    near, _far = pair.open()
+    for _ in range(WINDOW // 32768):
+        pair.say(struct.pack(">BIII", 95, near.chanid, 1, 32768) + bytes(32768))
+    pair.say(struct.pack(">BIII", 95, near.chanid, 1, 1) + b"x")
+    until(lambda: not pair.client.is_active(), "end of the link", SOON)
+    assert str(pair.client.saved_exception) == "1 bytes of data where the window has room for 0"
+    assert len(near.in_stderr_buffer) == WINDOW
+
+
+@pytest.mark.parametrize("status_due", [0.0, 1.0])
+def test_stderr_that_nobody_reads(pair: Pair, status_due: float) -> None:
+    """It holds up nothing, and is not kept, but for the beginning of a command's."""
+    near, far = pair.open()
+    far.sendall_stderr(b"early")
+    until(lambda: len(near.in_stderr_buffer) == 5, "stderr", SOON)
+    flow = pair.attach(near)
+    flow.status_due = status_due
+
+    def send() -> None:
+        far.sendall_stderr(bytes(2 * WINDOW))
+        far.sendall(b"data")
+
+    with Meanwhile(send):
+        assert receive(pair, flow, 4) == b"data"
+    assert len(near.in_stderr_buffer) == (STDERR_MOST if status_due else 5)
+
+
+def test_data_after_the_end(pair: Pair) -> None:
+    near, _ = pair.open()
+    flow = pair.attach(near)
+    pair.say(struct.pack(">BI", common.MSG_CHANNEL_EOF, flow.number))
+    pair.say(data_message(flow, b"more"))
+    pair.drive(lambda: flow.error)
+    assert not len(flow.received)
+
+
+def test_fewer_extensions_than_it_says(pair: Pair) -> None:
+    pair.say(b"\x07\x00\x00\x00\x01\x00\x00\x00\x01n\x00\x00\x00\x01v")
+    pair.say(b"\x07\xff\xff\xff\xff")
+    until(lambda: not pair.client.is_active(), "end of the link", SOON)
+    assert str(pair.client.saved_exception) == "an EXT_INFO that cannot be read"
+    assert pair.client.server_extensions == {"n": b"v"}
+
+
+# What every server may do
+
+
+def test_lines_before_the_ident() -> None:
+    """In any encoding, and at any time before that of the first one is up."""
+    near, far = socket.socketpair()
+    with near, far:
+        packetizer = Packetizer(near)
+        far.sendall(b"Zugriff nur f\xfcr Befugte\r\n")
+        assert packetizer.readline(SOON) == "Zugriff nur f\ufffdr Befugte"
+        later = threading.Timer(0.3, far.sendall, [b"SSH-2.0-x\r\nSSH-2.0-\xfc\r\n"])
+        later.start()
+        assert packetizer.readline(0.0) == "SSH-2.0-x"
+        with pytest.raises(UnicodeDecodeError):
+            packetizer.readline(0.0)
+        later.join()
+
+
+def test_messages_between(pair: Pair) -> None:
+    """Nothing of it disturbs the data, and what wants an answer gets one."""
+    near, far = pair.open()
+    flow = pair.attach(near)
+    flow.status_due = 1.0
+    asked = threading.Event()
+    pair.server._channel_handler_table = {
+        **pair.server._channel_handler_table,
+        common.MSG_CHANNEL_FAILURE: lambda channel, message: asked.set(),
+    }
+    request = b"keepalive@openssh.com"
+    for payload in (
+        b"\x02" + bytes(4),  # IGNORE
+        b"\x04\x00" + bytes(8),  # DEBUG
+        struct.pack(">BI", common.MSG_GLOBAL_REQUEST, 9) + b"something\x00",
+        struct.pack(">BII", 98, flow.number, len(request)) + request + b"\x01",
+        struct.pack(">BIII", 95, flow.number, 1, 6) + b"stderr",
+        struct.pack(">BI", 94, 77) + struct.pack(">I", 3) + b"dead",
+    )[:-1]:
+        pair.say(payload)
+    far.sendall(b"data")
+    assert receive(pair, flow, 4) == b"data"
+    pair.drive(lambda: not pair.connection.sending)
+    assert asked.wait(SOON)
+    assert near.recv_stderr(100) == b"stderr"
+
+
+def test_messages_out_of_place(pair: Pair) -> None:
+    """Those of the set-up, and unknown ones: they change nothing, and are answered."""
+    near, far = pair.open()
+    flow = pair.attach(near)
+    answered: list[int] = []
+    unimplemented = 3
+    pair.server._handler_table[unimplemented] = lambda message: answered.append(message.get_int())
+    kinds = [5, 6, 8, 22, 50, 51, 52, 53, 60, 79, 83, 101, 192, 255]
+    for kind in kinds:
+        pair.say(bytes([kind]) + bytes(20))
+    pair.say(b"\x07\xff\xff\xff\xff")  # EXT_INFO with 2^32 - 1 extensions
+    far.sendall(b"data")
+    assert receive(pair, flow, 4) == b"data"
+    pair.drive(lambda: len(answered) == len(kinds))
+    assert answered == list(range(answered[0], answered[0] + len(kinds)))
+
+
+@pytest.mark.parametrize("depth", [0, 1])
+def test_a_server_that_asks_and_does_not_read(pair: Pair, depth: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(link, "OUTPUT_MOST", 200_000)
+    near, far = pair.open()
+    with Pair(stream=near, far=far) as second:
+        near, far = second.open()
+        flow = second.attach(near)
+        evil = (pair, second)[depth]
+        evil.server.packetizer.park()
+        question = b"?" * 200
+        payload = struct.pack(">BI", common.MSG_GLOBAL_REQUEST, len(question)) + question + b"\x01"
+        stopped = threading.Event()
+
+        def ask() -> None:
+            with contextlib.suppress(OSError, EOFError):  # the link ends meanwhile
+                while True:
+                    evil.say(payload)
+            stopped.set()
+
+        with Meanwhile(ask):
+            # Not only until the error: the first link outlives the second, and is read, or it would hold up who asks.
+            second.drive(stopped.is_set)
+        assert str(flow.error) == "the server reads nothing"
+
+
+def test_a_server_that_asks_and_does_not_finish_a_key_exchange(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(link, "HELD_MOST", 500)
+    near, _ = pair.open()
+    flow = pair.attach(near)
+    pair.server._handler_table[common.MSG_KEXINIT] = lambda message: None
+    pair.client._send_kex_init()
+    request = b"keepalive@openssh.com"
+    payload = struct.pack(">BII", common.MSG_CHANNEL_REQUEST, flow.number, len(request)) + request + b"\x01"
+
+    def ask() -> None:
+        with contextlib.suppress(OSError, EOFError):  # the link ends meanwhile
+            while True:
+                pair.say(payload)
+
+    with Meanwhile(ask):
+        pair.drive(lambda: flow.error)
+    assert str(flow.error) == "the server does not finish a key exchange"
+
+
+def test_a_refusal_of_what_was_not_asked_for(pair: Pair) -> None:
+    """It is not kept, and an open channel stays open."""
+    near, far = pair.open()
+    for number in (near.chanid, 77):
+        pair.say(struct.pack(">BIIII", common.MSG_CHANNEL_OPEN_FAILURE, number, 1, 0, 0))
+    far.sendall(b"data")
+    assert read_all(near, 4) == b"data"
+
+
+def test_a_refusal_after_all(pair: Pair) -> None:
+    """The first answer counts."""
+    opening = Opening(pair.client, "direct-tcpip", "there", 22)
+    far = pair.server.accept(SOON)
+    near = opening.wait(SOON)
+    pair.say(struct.pack(">BIIII", common.MSG_CHANNEL_OPEN_FAILURE, near.chanid, 1, 0, 0))
+    far.sendall(b"data")
+    assert read_all(near, 4) == b"data"
+    assert opening.wait(SOON) is near
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_a_channel_that_is_not_wanted_any_more(pair: Pair, when: str) -> None:
+    """It is closed, when it opens after it was dropped, and when it was open by then."""
+    let = threading.Event()
+    if when == "after":
+        let.set()
+    pair.server.server_object.check_channel_direct_tcpip_request = lambda *_: int(not let.wait(SOON))
+    opening = Opening(pair.client, "direct-tcpip", "there", 22)
+    if when == "after":
+        opening.wait(SOON)
+    opening.drop()
+    let.set()
+    far = pair.server.accept(SOON)
+    assert far.recv(1) == b""
+    until(lambda: far.closed, "the far end's close", SOON)
+    near, far = pair.open()  # and does no harm to others
+    far.sendall(b"data")
+    assert read_all(near, 4) == b"data"
+    assert pair.client.openings == {}
+
+
+def test_a_flood_for_the_transport(pair: Pair) -> None:
+    """Messages that its thread sees to are not piled up for it."""
+    near, far = pair.open()
+    flow = pair.attach(near)
+    payload = struct.pack(">BI", common.MSG_GLOBAL_REQUEST, 9) + b"something\x01"
+
+    def send() -> None:
+        for _ in range(2000):
+            pair.say(payload)
+        far.sendall(b"data")
+
+    most = 0
+    with Meanwhile(send):
+        while not len(flow.received):
+            pair.connection.receive()
+            pair.connection.flush()
+            most = max(most, len(pair.client.packetizer._inbox))
+    assert most <= 65
+    assert flow.error is None
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=40)
+@given(
+    payloads=st.lists(
+        st.one_of(
+            st.binary(min_size=1, max_size=60),
+            st.tuples(st.integers(90, 100), st.integers(0, 2), st.binary(max_size=40)).map(
+                lambda parts: struct.pack(">BI", *parts[:2]) + parts[2]
+            ),
+        ),
+        min_size=1,
+        max_size=5,
+    )
+)
+def test_any_messages(payloads: list[bytes]) -> None:
+    """Whatever who has the keys may say: the link goes on, or ends with an error; no other exception, no hang."""
+    with Pair() as pair:
+        near, _ = pair.open()
+        flow = pair.attach(near)
+        for payload in payloads:
+            try:
+                pair.say(payload)
+            except OSError:
+                break  # the link has ended by then
+        end = os.urandom(16)
+        try:
+            pair.say(data_message(flow, end))
+        except OSError:
+            pass
+        pair.drive(lambda: flow.error or flow.over or take(flow).endswith(end))
