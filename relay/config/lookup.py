@@ -67,11 +67,14 @@ class Defaults:
         self._asked = self._asked or self._children.ask(["ssh", "-G", "-T", "-N", "-F", "none", "--", "default"])
 
     def __call__(self) -> Settings:
-        """The settings."""
+        """The settings. Raises RelayError."""
         if self._values is None:
             self.begin()
             assert self._asked is not None  # noqa: S101  (for the type checker)
-            self._values = parse(self._asked.communicate()[0])
+            out, err = self._asked.communicate()
+            if self._asked.returncode != 0:
+                raise RelayError(f"ssh's own defaults: {'; '.join(_said(err)) or 'ssh -G failed'}")
+            self._values = parse(out)
         return self._values
 
 
@@ -107,7 +110,7 @@ class Lookup:
         found = []
         warned: set[str] = set()
         for query, child, (out, err) in zip(self._queries, self._asked, answers, strict=True):
-            said = [printable(line) for line in err.decode(errors="replace").splitlines() if line.strip()]
+            said = _said(err)
             if child.returncode != 0:
                 raise RelayError(f"ssh_config of {query.element}: {'; '.join(said) or 'ssh -G failed'}")
             for line in said:
@@ -117,6 +120,11 @@ class Lookup:
             settings = HopSettings(query.element.host, parse(out), self._defaults, query.words())
             found.append(checked(settings, login=query.is_hop))
         return [*found, *self._known]
+
+
+def _said(err: bytes) -> list[str]:
+    """What ssh has said on stderr, line by line."""
+    return [printable(line) for line in err.decode(errors="replace").splitlines() if line.strip()]
 
 
 def look_up(route: Route, options: Options, children: Children) -> Lookup:

@@ -17,12 +17,12 @@ from binascii import Error as NotBase64
 from binascii import a2b_base64, b2a_base64
 from time import sleep
 
-from relay.errors import printable
+from relay.errors import RelayError, printable, words
 from relay.ssh.pubkey import BadKey, PublicKey, Unsupported, read_key
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
 CA = "@cert-authority"
 REVOKED = "@revoked"
@@ -216,12 +216,35 @@ def with_port(host: str, port: int) -> str:
     return host if port == SSH_PORT else f"[{host}]:{port}"
 
 
-def read(path: str) -> bytes:
-    """A file's bytes; none when there is no such file or it cannot be read, which OpenSSH takes alike."""
+def read_files(own: Sequence[str], system: Sequence[str], note: Callable[[str], object]) -> list[tuple[str, bytes]]:
+    """The bytes of the user's own and of the system's files, each with its name; b"" where there is no such file.
+
+    A file that cannot be read may hold the very key that tells a changed key
+    from a new one. ssh takes it for an empty file (hostfile.c, load_hostkeys);
+    here the hop is refused. The system's file is an exception where the user may
+    not read it: as for ssh it then says nothing, and `note` is told so.
+    Raises RelayError.
+    """
+    files = []
+    for path in (*own, *system):
+        try:
+            files.append((path, _read(path)))
+        except OSError as error:
+            if not isinstance(error, PermissionError) or path in own:
+                raise RelayError(
+                    f"{path} cannot be read: {words(error)}",
+                    hint="without it nobody can tell whether a key has changed",
+                ) from error
+            note(f"{path} says nothing: {words(error)}")
+    return files
+
+
+def _read(path: str | int) -> bytes:
+    """The bytes of a file, by its name or descriptor; b"" when there is no such file. Raises OSError."""
     try:
-        with open(path, "rb") as file:
+        with open(path, "rb", closefd=isinstance(path, str)) as file:
             return file.read()
-    except OSError:
+    except (FileNotFoundError, NotADirectoryError):
         return b""
 
 
@@ -249,7 +272,7 @@ def append(path: str, host: str, key: PublicKey, *, hashed: bool) -> None:
     fd = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOCTTY, 0o600)
     try:
         _lock(fd)
-        before = read(path) if stat.S_ISREG(os.fstat(fd).st_mode) else b""
+        before = _read(fd) if stat.S_ISREG(os.fstat(fd).st_mode) else b""
         entries, _ = lookup(before, host.lower(), path)
         if any(not entry.marker and entry.key.is_same(key) for entry in entries):
             return

@@ -7,6 +7,7 @@ paramiko, no subprocess, one `ssh -G`, no network.
 from __future__ import annotations
 
 import os
+import sys
 
 from relay.config.lookup import Query, no_ssh
 from relay.config.settings import HopSettings
@@ -18,6 +19,8 @@ from relay.ssh.trust import known_hosts
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from relay.spec.options import Options
     from relay.spec.route import Element
 
@@ -28,7 +31,7 @@ def lines(options: Options) -> bytes:
     That name is options.destination: the route, or "[route]:port" when ssh
     was given another port than 22. Nothing when no key is known, or when the
     name is no route (then it is none of our targets). Raises RelayError when
-    ssh_config cannot be read.
+    ssh_config or one of the files cannot be read.
     """
     host, port = split(options.destination)
     try:
@@ -36,10 +39,15 @@ def lines(options: Options) -> bytes:
     except RouteError:
         return b""
     settings = _ask_ssh(target, options)
+
+    def note(text: str) -> None:
+        if options.verbosity >= 1:
+            sys.stderr.write(f"pyrelay: {text}\n")
+
     asked = os.fsencode(options.destination)
     return b"".join(
         b" ".join((line.marker.encode(), asked, line.key_text()) if line.marker else (asked, line.key_text())) + b"\n"
-        for line in _known(settings)
+        for line in _known(settings, note)
     )
 
 
@@ -60,13 +68,12 @@ def split(name: str) -> tuple[str, int]:
     return inner[1:], int(port)
 
 
-def _known(settings: HopSettings) -> list[known_hosts.Line]:
+def _known(settings: HopSettings, note: Callable[[str], object]) -> list[known_hosts.Line]:
     """The good lines for a host. A key that is known without a port counts where none is known with it, as for ssh."""
     host = settings.hostname.lower()
     alias = settings.get("hostkeyalias")
-    files = [
-        known_hosts.read(path) for path in settings.paths("userknownhostsfile") + settings.paths("globalknownhostsfile")
-    ]
+    own, system = settings.paths("userknownhostsfile"), settings.paths("globalknownhostsfile")
+    files = [data for _, data in known_hosts.read_files(own, system, note)]
     if alias or settings.port == known_hosts.SSH_PORT:
         return _matching(files, alias or host)
     found = _matching(files, known_hosts.with_port(host, settings.port))

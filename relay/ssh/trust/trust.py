@@ -38,7 +38,7 @@ class Trust:
 
     address: the hop's own, when it is reached by TCP and not through another
     hop or a ProxyCommand. jumps: the hops before it, as ssh's -J has them.
-    Raises RelayError when a KnownHostsCommand fails.
+    Raises RelayError when one of the files cannot be read.
     """
 
     def __init__(
@@ -64,9 +64,8 @@ class Trust:
         # Where a key without a port may be written down; ssh then takes it for every port.
         self._any_port = self._host if self._name != self._host else ""
         self._user_files = settings.paths("userknownhostsfile")
-        self._files = [  # with their bytes
-            (path, known_hosts.read(path)) for path in (*self._user_files, *settings.paths("globalknownhostsfile"))
-        ]
+        system_files = settings.paths("globalknownhostsfile")
+        self._files = known_hosts.read_files(self._user_files, system_files, lambda text: progress.note(1, text))
         self._keys = HostKeys(self._look_up(self._name))
 
     def algorithms(self, offered: Sequence[str] = ALGORITHMS) -> list[str]:

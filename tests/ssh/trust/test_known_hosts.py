@@ -230,7 +230,7 @@ def test_dev_null_takes_it_and_stays_what_it_is() -> None:
     known_hosts.append(os.devnull, "h1", OURS, hashed=True)
     after = os.stat(os.devnull)
     assert (after.st_ino, after.st_rdev, after.st_mode) == (before.st_ino, before.st_rdev, before.st_mode)
-    assert known_hosts.read(os.devnull) == b""
+    assert known_hosts.read_files([os.devnull], [], print) == [(os.devnull, b"")]
 
 
 def test_a_full_disk_is_an_error() -> None:

@@ -159,3 +159,14 @@ def test_it_imports_next_to_nothing() -> None:
     heavy = {"asyncio", "collections", "enum", "hashlib", "paramiko", "re", "socket", "subprocess", "typing"}
     assert not heavy & set(loaded.split())
     assert "relay.ssh.trust.target_key" in loaded.split()
+
+
+def test_a_file_that_cannot_be_read_is_not_an_empty_one(chain: Lab) -> None:
+    """ssh ends where its KnownHostsCommand fails: a changed key is not learned as a new one."""
+    chain.host("h3", UserKnownHostsFile=chain.top)
+    done = chain.pyrelay("--known-hosts", "h1/h3")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith(f"pyrelay: {chain.top} cannot be read: is a directory\n")
+    done = chain.ssh("-o", "StrictHostKeyChecking=accept-new", "h1/h3", "true")
+    assert done.returncode == 255
+    assert "KnownHostsCommand failed" in done.stderr
