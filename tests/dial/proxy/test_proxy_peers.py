@@ -13,7 +13,7 @@ import proxies
 import pytest
 from blocks import MEBIBYTE, send
 from lab import Lab
-from peers import LOOPBACK
+from peers import LOOPBACK, need
 from proxies import RealProxy
 from terminal import Terminal
 from traced import RESOLVER, traced
