@@ -171,7 +171,7 @@ class Holder:
         except BaseException:
             stream.close()
             raise
-        from relay.ssh.wire.connection import can_take_over
+        from relay.ssh.wire.takeover import can_take_over
 
         if can_take_over(stream.channel.transport):
             self.loop.call_soon_threadsafe(self._begin, job, stream, stdio, wire, detached == b"1")
@@ -194,7 +194,7 @@ class Holder:
 
     def _adopt(self, session: Session) -> None:
         """Have the loop drive a session's connection. Called by the thread that has logged in."""
-        from relay.ssh.wire.connection import can_take_over, take_over
+        from relay.ssh.wire.takeover import can_take_over, take_over
 
         if not can_take_over(session.transport):
             return
@@ -229,7 +229,7 @@ class Holder:
             self.hops.let_go(job.held, job.linger)
             self._look_round()
             return
-        carrier = self._carrier(flow.link.connection)
+        carrier = self._carrier(flow.connection)
 
         def over(served: Served) -> None:
             del self.relays[served]

@@ -18,7 +18,7 @@ from relay.ssh.login.keyring import Keyring
 from relay.ssh.trust.trust import Trust
 from relay.ssh.wire import paramiko
 from relay.ssh.wire.channel import ChannelStream
-from relay.ssh.wire.opening import Opening, Refused
+from relay.ssh.wire.opening import Refused
 from relay.ssh.wire.transport import Disconnected, Transport
 from relay.ssh.wire.userauth import LinkLost
 
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from relay.run.children import Children
     from relay.run.progress import Progress
     from relay.run.prompt import Prompt
+    from relay.ssh.wire.opening import Opening
 
 OPEN_FAILED_ADMINISTRATIVELY_PROHIBITED = 1  # RFC 4254 section 5.1
 # What a server means that gives no text with its refusal (the same section).
@@ -117,7 +118,7 @@ class Session:
             self._progress.stage("login")
             ask = None
             if following is not None and self._may_ask_on_the_way():
-                ask = partial(Opening, self.transport, "direct-tcpip", *following)
+                ask = partial(self.transport.ask, "direct-tcpip", *following)
             return login(self.transport, self._settings, self._progress, client.prompt, client.keyring, ask=ask)
         except RelayError as error:
             # An outer session that has failed took this one with it, and says why.
@@ -163,7 +164,7 @@ class Session:
             if opening is not None and opening.to != (host, port):
                 opening.drop()
                 opening = None
-            opening = opening or Opening(self.transport, "direct-tcpip", host, port)
+            opening = opening or self.transport.ask("direct-tcpip", host, port)
             channel = opening.wait(limit)
         except Refused as error:
             if error.reason == OPEN_FAILED_ADMINISTRATIVELY_PROHIBITED:
@@ -180,14 +181,15 @@ class Session:
         except (paramiko.SSHException, OSError, EOFError) as error:
             # What ended the transport says more than what fails once it has ended.
             raise self.lost(self.transport.saved_exception or error) from error
-        return ChannelStream(channel, self)
+        return ChannelStream(channel, self.lost)
 
     def _cross(self, host: str, port: int, template: str, progress: Progress, *, limit: float | None) -> ChannelStream:
         """The same without forwarding, by a command on the hop."""
         from relay.ssh import netcat  # few hops need it
 
         progress.note(1, "it denies forwarding: crossing it by a netcat there", place=self.place)
-        return netcat.cross(self, host, port, template, progress, limit=limit)
+        hop = netcat.Hop(self.transport, self.place, self.lost)
+        return netcat.cross(hop, (host, port), template, progress, limit=limit)
 
     def lost(self, error: BaseException | None = None) -> RelayError:
         """Why the link is lost, told of the outermost session that has failed: the others fell with it."""
