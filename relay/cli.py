@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from relay.spec.route import Route
 
 STDIN, STDOUT, STDERR = 0, 1, 2
+BY_HAND = """\
+this is what ssh runs as its ProxyCommand: it carries bytes between here and the server's SSH port
+hint: to log in, type ssh {}, with what `pyrelay --ssh-config` prints in ~/.ssh/config; Ctrl-C ends this"""
 
 
 def main() -> NoReturn:
@@ -71,10 +74,14 @@ def run(argv: Sequence[str]) -> int:
             return 0
         return relay(chosen, parent, argv, called)
     except RelayError as error:
-        _report(error, verbosity)
+        _say(f"{error}\n")
         return error.exit_code
     except Exception as error:  # (a fault of our own must reach the user as one line)
-        _report(RelayError(f"internal error: {type(error).__name__}: {error}", hint="-vv shows where"), verbosity)
+        if verbosity >= 2:
+            import traceback  # only here
+
+            _say(plain("".join(traceback.format_exception(error))))
+        _say(f"{RelayError(f'internal error: {type(error).__name__}: {error}', hint='-vv shows where')}\n")
         return EXIT_FAULT
 
 
@@ -87,6 +94,7 @@ def relay(chosen: Options, parent: int, argv: Sequence[str], called: Wire | None
     if chosen.jump:
         way = route.behind(route.parse_jump(chosen.jump), way)
     progress = Progress(chosen.deadline, chosen.verbosity)
+    _greet(chosen, progress)
     helper = None
     if chosen.fdpass:
         from relay.run import fdpass
@@ -145,6 +153,12 @@ def relay(chosen: Options, parent: int, argv: Sequence[str], called: Wire | None
         end()
 
 
+def _greet(chosen: Options, progress: Progress) -> None:
+    """Say what this is to a person who has started it by hand."""
+    if os.isatty(STDIN) and os.isatty(STDOUT):
+        progress.note(0, BY_HAND.format(chosen.destination))
+
+
 def _call_holder(argv: Sequence[str]) -> Wire | None:
     """Who shares its hops says so before all else: while we find out what we are to do, the channel is opened."""
     if not any(word.startswith("--share") for word in argv):
@@ -184,13 +198,9 @@ def _share(
     return None
 
 
-def _report(error: RelayError, verbosity: int) -> None:
-    """The message of an error, for a person; its traceback under -vv."""
+def _say(text: str) -> None:
+    """Text for a person; a stderr that is closed is no reason to fail."""
     try:
-        if verbosity >= 2:
-            import traceback  # only here
-
-            sys.stderr.write(plain("".join(traceback.format_exception(error.__cause__ or error))))
-        sys.stderr.write(f"{error}\n")
+        sys.stderr.write(text)
     except (OSError, ValueError, AttributeError):
-        pass  # stderr is closed: nobody reads it
+        pass

@@ -156,7 +156,7 @@ def test_relay_by_socks(lab: Lab, port: int) -> None:
     assert found & {"asyncio", "cryptography", "importlib.metadata", "paramiko", "ssl", "subprocess", "typing"} == set()
 
 
-@pytest.mark.parametrize("arguments", [["--no-such"], ["h1++h3"]])
+@pytest.mark.parametrize("arguments", [["-w"], ["h1++h3"]])
 def test_usage_error(arguments: list[str]) -> None:
     assert imported(*arguments, status=2) - USAGE == set()
 
