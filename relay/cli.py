@@ -62,7 +62,9 @@ def run(argv: Sequence[str]) -> int:
         if chosen.action == "version":
             sys.stdout.write(f"pyrelay {__version__}\n")
             return 0
-        if chosen.action == "known-hosts":
+        if chosen.action == "ssh-config":
+            return _ssh_config(chosen, argv)
+        if chosen.known_hosts is not None:
             from relay.ssh.trust import target_key  # the relay has no use for it
 
             sys.stdout.buffer.write(target_key.lines(chosen))
@@ -151,6 +153,16 @@ def relay(chosen: Options, parent: int, argv: Sequence[str], called: Wire | None
         return EXIT_FAILED
     finally:
         end()
+
+
+def _ssh_config(chosen: Options, argv: Sequence[str]) -> int:
+    """Print the block for ssh_config, and say on stderr what would keep it from doing its work."""
+    from relay.config import block  # once in a lifetime
+
+    sys.stdout.write(block.text(block.program(), block.version(), block.options(argv)))
+    for obstacle in block.obstacles(chosen.config):
+        _say(f"pyrelay: {obstacle}\n")
+    return 0
 
 
 def _greet(chosen: Options, progress: Progress) -> None:

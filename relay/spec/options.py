@@ -47,7 +47,7 @@ WIDTH = 80  # columns of usage and help
 
 
 class Options(Value):
-    """What the command line says. `action` is what to do instead of connecting: "help", "version" or "known-hosts"."""
+    """What the command line says. `action` is what to do instead of connecting: "help", "version" or "ssh-config"."""
 
     action: str = ""
     destination: str = ""  # HOST, as it was typed
@@ -60,6 +60,7 @@ class Options(Value):
     netcat: tuple[str, ...] = ()  # hops that a netcat may cross; "" is all of them
     netcat_command: str = ""
     share: float | None = None  # seconds that shared hops are kept after their last relay; None: they are not shared
+    known_hosts: str | None = None  # print the target's keys instead: under this name, "" for HOST's own
     control: str = ""  # what is to be done to the shared hops: "list", "check", "stop" or "exit"
     engine: str = "auto"  # or "paramiko" or "ssh"
     family: int = 0  # AF_INET, AF_INET6, or 0 for both
@@ -270,10 +271,17 @@ SPELLING = (
 INSTEAD = (
     Flag(
         "--known-hosts",
+        "[=NAME]",
+        "known_hosts",
+        _last,
+        "Print the known host keys of HOST's target, under NAME, for ssh's KnownHostsCommand.",
+    ),
+    Flag(
+        "--ssh-config",
         "",
         "action",
-        lambda _now, _text: "known-hosts",
-        "Print the known host keys of HOST's target, for ssh's KnownHostsCommand.",
+        lambda _now, _text: "ssh-config",
+        "Print a block for ~/.ssh/config, with the other options in its ProxyCommand.",
     ),
     Flag("-O", "COMMAND", "control", _control, "Tell of the shared hops, or end them: list, check, stop or exit."),
 )
@@ -293,6 +301,7 @@ GROUPS = {
 }
 FLAGS = tuple(flag for flags in GROUPS.values() for flag in flags)
 _ALONE = frozenset({"--help", "--version", "-O"})  # want no HOST
+_INSTEAD = ("-O", "--ssh-config")  # with a line of their own in the usage
 _BY_NAME = {name: flag for flag in FLAGS for name in (flag.name, flag.short) if name}
 
 
@@ -320,6 +329,10 @@ def parse(argv: Sequence[str]) -> Options:
             raise
         if flag.name in _ALONE:
             return Options(**given)
+    if given.get("action") == "ssh-config":
+        if words:
+            raise _usage_error(f"one word too many: {printable(words[0], 40)}")
+        return Options(**_proxy(_delimiters(given)))
     return Options(**_proxy(_delimiters(given)), **_positional(words))
 
 
@@ -327,7 +340,7 @@ def usage() -> str:
     """The usage in a few lines, without a final new-line."""
     switches = "".join(flag.name[1:] for flag in FLAGS if not flag.value and len(flag.name) == 2)
     parts = [f"[-{switches}]"]
-    parts += [f"[{flag.form}]" for flag in FLAGS if flag.name not in _ALONE and (flag.value or len(flag.name) > 2)]
+    parts += [f"[{flag.form}]" for flag in FLAGS if _in_line(flag) and (flag.value or len(flag.name) > 2)]
     parts += ["HOST [PORT]"]
     start = "usage: pyrelay"
     lines = [start]
@@ -335,8 +348,13 @@ def usage() -> str:
         if len(lines[-1]) + 1 + len(part) > WIDTH:
             lines.append(" " * len(start))
         lines[-1] += f" {part}"
-    others = [flag.form for flag in FLAGS if flag.name in _ALONE and flag.value]
+    others = [_BY_NAME[name].form for name in _INSTEAD]
     return "\n".join([*lines, *(f"       pyrelay {form}" for form in others)])
+
+
+def _in_line(flag: Flag) -> bool:
+    """Whether it stands in the usage's first line."""
+    return flag.name not in _ALONE and flag.name not in _INSTEAD
 
 
 def help_text() -> str:
