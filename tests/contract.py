@@ -104,7 +104,9 @@ class Ends:
         self.far.close()
 
     def overfill(self) -> tuple[bytes, bytes]:
-        """The target has said its last, and most of what stdin has said is on the way to it: all, and what it has read.
+        """The target ends its side while most of what stdin was given is still on the way.
+
+        Returns all that stdin was given, and what the target has read of it.
 
         Nothing of it is unread at stdin, whose end the relay then sees at once.
         """
@@ -117,7 +119,7 @@ class Ends:
         begin = b""
         while unread(stdin):
             begin += self.far_receive(64 * 1024)
-            select.select([], [], [], 0.01)  # the room goes back through hops: nothing here tells when it has come
+            select.select([], [], [], 0.01)  # windows are refilled through the hops, and no event here says when
         return sent, begin
 
     # The relay
@@ -168,7 +170,7 @@ def fill(fd: int, data: bytes) -> int:
     written = 0
     while poll.poll(QUIET_MS):
         try:
-            # From where the last write ended: the reader knows what comes next.
+            # On from where the last write ended: the reader knows what comes next.
             at = written % len(data)
             written += os.write(fd, data[at : at + 64 * 1024])
         except BlockingIOError:

@@ -201,7 +201,7 @@ SHARED = {
 
 
 def test_shared_hops(lab: Lab, port: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Who asks another process for a hop imports nothing that it would need to log in, nor subprocess."""
+    """A relay that asks another process for its hops imports nothing for logins, and no subprocess."""
     lab.server("h1")
     lab.write_config()
     for name, value in lab.environment().items():

@@ -57,7 +57,7 @@ class ScriptedAgent:
         threading.Thread(target=self._answer, args=(connection,), daemon=True).start()
 
     def _answer(self, connection: socket.socket) -> None:
-        with connection, connection.makefile("rb") as file, suppress(OSError):  # who was asking may leave
+        with connection, connection.makefile("rb") as file, suppress(OSError):  # the client may leave
             while head := file.read(4):
                 answer = self._script(file.read(int.from_bytes(head, "big")))
                 if isinstance(answer, bytes):

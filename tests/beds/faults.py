@@ -182,7 +182,7 @@ class Peer:
         self._listener.stop()
         for connection in self._connections:
             with suppress(OSError):
-                connection.shutdown(socket.SHUT_RDWR)  # which wakes who waits for it
+                connection.shutdown(socket.SHUT_RDWR)  # which wakes the thread that waits for it
         for thread in self._threads:
             thread.join()
 

@@ -1,4 +1,4 @@
-"""What any bytes may come to in what reads them: a value that keeps its rules, or an error of our own; nothing else.
+"""The parsers that are given any bytes: each returns a value that keeps its rules, or raises an error of our own.
 
 Each is given bytes by fuzz/ for minutes, by test_fuzzed.py for a moment.
 """

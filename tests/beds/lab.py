@@ -266,7 +266,7 @@ class Lab:
         return found
 
     def remaining(self, seconds: float) -> dict[int, str]:
-        """Wait until none of `processes` is left, at most so long; return those that are."""
+        """Wait until no process of the lab is left, at most so many seconds; return those that are left."""
         deadline = time.monotonic() + seconds
         while (found := self.processes()) and (left := deadline - time.monotonic()) > 0:
             with suppress(ProcessLookupError):

@@ -50,7 +50,7 @@ def relay(lab: Lab, route: str = "h1", *options: str) -> Ends:
 
 
 def under_way(ends: Ends) -> Ends:
-    """The same, once the holder moves its bytes."""
+    """Wait until the holder moves a relay's bytes; return the relay."""
     ends.far.sendall(b"x")
     assert ends.receive(1) == b"x"
     return ends

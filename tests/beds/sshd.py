@@ -127,7 +127,7 @@ class Server:
         return "".join(connection.log() for connection in list(self.connections))
 
     def whole_log(self) -> str:
-        """The same, once all clients have left."""
+        """`log`, once all clients have left."""
         for connection in self.connections:
             connection.process.wait(PATIENCE)
         return self.log()

@@ -31,7 +31,7 @@ def chain(lab: Lab) -> Lab:
 
 
 def client(lab: Lab, name: str, connection: int = -1) -> str:
-    """What a server was spoken to by, in one of its connections."""
+    """Which client a server has seen in one of its connections."""
     found = re.search("remote software version (.*)", lab[name].connections[connection].log())
     assert found
     return "ssh" if found[1].startswith("OpenSSH") else found[1]
@@ -63,7 +63,7 @@ def test_each_engine_carries_every_byte(chain: Lab, engine: str) -> None:
 def test_hops_that_offer_only_what_paramiko_lacks(lab: Lab, hops: tuple[str, ...]) -> None:
     transfer(chain_with(lab, *hops))
     for name in ("h1", "h2"):
-        # Once ssh carries a hop, the next one is not tried first: that could mean another login to this one.
+        # Once ssh carries a hop, our client does not try the next one: a second try could need another login here.
         assert client(lab, name) == ("ssh" if "h1" in hops or name in hops else "pyrelay")
         assert lab[name].logins() == [lab.user]
 
@@ -80,7 +80,7 @@ def test_only_the_one_hop_and_each_login_once(lab: Lab) -> None:
 
 
 def test_half_close(lab: Lab) -> None:
-    """The end of stdin arrives, and what the target says after it comes back."""
+    """The target sees the end of stdin, and what it says after that comes back."""
     chain_with(lab, "h1")
     done = lab.pyrelay("h1/h3", stdin="no SSH\n")
     assert "Invalid SSH identification string" in done.stdout
@@ -153,7 +153,7 @@ def test_its_options_are_those_of_the_others(lab: Lab) -> None:
     assert lab["h1"].logins() == [lab.user]
 
 
-# Why
+# Reasons
 
 
 def test_v_says_which_engine_carries_which_hop_and_why(lab: Lab) -> None:
@@ -243,7 +243,7 @@ def test_what_settings_say_against_paramiko(values: dict[str, str], why: str) ->
 
 
 def security_key(path: Path) -> None:
-    """The files of a security key as ssh-keygen leaves them, as far as they can be told without one."""
+    """The files of a security key as ssh-keygen writes them, as far as they can be made without such a key."""
     path.write_text("-----BEGIN OPENSSH PRIVATE KEY-----\n")
     path.chmod(0o600)
     Path(f"{path}.pub").write_text(
@@ -290,7 +290,7 @@ def test_what_ssh_says_is_shown_and_the_hop_is_named(lab: Lab) -> None:
 
 @pytest.mark.parametrize("netcat", [False, True])
 def test_a_hop_that_it_carries_and_that_denies_forwarding(lab: Lab, netcat: bool) -> None:
-    """What the client has said by then lies unread, and the socket of the ssh that ends is reset."""
+    """What the client has sent by then is unread, so the end of that ssh resets its socket."""
     lab.server("h1", extra=f"{LACKS}\nAllowTcpForwarding no")
     lab.server("h3")
     lab.options += ["--netcat"] * netcat
@@ -365,7 +365,7 @@ def test_a_server_that_is_silent_to_ssh_is_given_up_at_the_deadline(lab: Lab) ->
     assert lab.remaining(10) == {}
 
 
-# Who asks
+# Which program asks
 
 
 def locked(lab: Lab, name: str) -> Path:

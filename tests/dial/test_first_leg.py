@@ -88,7 +88,7 @@ def test_its_proxycommand_fails(hops: Lab, use_fdpass: str, cause: str, share: t
 
 
 def test_its_proxycommand_is_not_blamed_for_what_comes_later(hops: Lab) -> None:
-    """Its failure is then our own hanging up."""
+    """Its failure is then only the effect of our hanging up."""
     hops.host("h1", ProxyCommand="sh -c 'nc %h %p; exit 3'", HostKeyAlias="unknown")
     done = hops.pyrelay("h1/h3")
     assert done.stderr.startswith("pyrelay: hop 1 of 1 (h1): no host key is known for unknown, ")

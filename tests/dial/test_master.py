@@ -1,4 +1,4 @@
-"""A ControlMaster that lives is used for the first hop; and masters that are none."""
+"""A ControlMaster that is running is used for the first hop; what only looks like a master is not."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def chain(lab: Lab, path: Path) -> Lab:
 
 
 def others(lab: Lab, *masters: subprocess.Popen[bytes]) -> dict[int, str]:
-    """The lab's processes but these."""
+    """The lab's processes, without these."""
     mine = {process.pid for process in masters}
     return {pid: command for pid, command in lab.processes().items() if pid not in mine}
 
@@ -326,7 +326,7 @@ def test_a_full_queue_is_waited_for(tmp_path_factory: pytest.TempPathFactory, mo
         naps = []
 
         def nap(seconds: float) -> None:
-            """What is done instead of sleeping: the queue moves on."""
+            """In place of sleeping: the queue moves on."""
             naps.append(seconds)
             listener.accept()[0].close()
 
@@ -347,7 +347,7 @@ def test_a_full_queue_is_waited_for(tmp_path_factory: pytest.TempPathFactory, mo
 
 @pytest.mark.parametrize("denied", ["AllowTcpForwarding no", "PermitOpen none", ""])
 def test_the_hop_does_not_forward(lab: Lab, path: Path, denied: str) -> None:
-    """Whatever the reason, a master does not pass it on."""
+    """A master does not say why a hop refuses a channel."""
     lab.server("h1", extra=denied)
     start_master(lab, "h1", path)
     port = lab.closed("h3")
@@ -417,7 +417,7 @@ def test_the_time_of_who_is_asked_does_not_count(lab: Lab, path: Path) -> None:
 
 
 def test_its_own_connection_is_dead(lab: Lab, path: Path) -> None:
-    """The laptop has slept: the master greets, and never gets an answer."""
+    """After a laptop has slept: the master greets us, and gets no answer from its server any more."""
     speaker(lab, path, HELLO)
     progress = Progress(0.2)
     hop = MasterHop(HopSettings("h1", {}), meet(str(path), SOON), progress)
@@ -495,7 +495,7 @@ def through(lab: Lab, *hops: str) -> Command:
 
 
 class TestMaster(StreamContract):
-    tells_reset = False  # as with any channel
+    tells_reset = False  # sshd closes the channel, and says no more
     outlasts_far_end = False
 
     @pytest.fixture

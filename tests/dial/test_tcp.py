@@ -165,7 +165,7 @@ def test_the_same_address_twice_is_one(name: Name, closed: Address, progress: Pr
         tcp.connect(name(closed, closed), 0, progress)
 
 
-# What went wrong
+# Messages
 
 
 def test_refused(closed: Address, progress: Progress) -> None:
@@ -266,12 +266,14 @@ def test_source_of_another_family(good: Address, progress: Progress) -> None:
 
 def test_source_of_another_machine(good: Address, progress: Progress) -> None:
     with pytest.raises(RelayError) as caught:
-        tcp.connect(*good, progress, tcp.Terms(source="192.0.2.77"))  # (RFC 5737: nobody's)
+        tcp.connect(
+            *good, progress, tcp.Terms(source="192.0.2.77")
+        )  # an address of the documentation (RFC 5737): no host has it
     assert caught.value.cause.lower().startswith("cannot connect from 192.0.2.77: cannot assign")
 
 
 def test_zone() -> None:
-    """An address of a link: the zone reaches the kernel, and the person."""
+    """A link-local address: its zone reaches the kernel, and stands in messages."""
     number, name = socket.if_nameindex()[0]
     [(_, where)] = tcp._look_up(f"fe80::1%{name}", 22, 0)
     assert where[3:] == (number,)

@@ -54,7 +54,7 @@ class TestWithoutGcm(StreamContract):
 
 
 class TestWithoutGcmInside(StreamContract):
-    """One hop that cannot be served the fast way makes it the threads' business for all."""
+    """One hop without AES-GCM, and threads move the bytes of all hops."""
 
     tells_reset = False
 
@@ -66,7 +66,7 @@ class TestWithoutGcmInside(StreamContract):
 
 
 def test_a_connection_that_is_lost_after_the_channel_has_ended() -> None:
-    """While what came before still waits for stdout: a closed socket would wake the relay again and again."""
+    """The last bytes still wait for stdout: a closed socket in the poll would wake the relay again and again."""
     with Pair() as pair, open(os.devnull, "r+b") as null:
         near, far = pair.open()
         flow = pair.attach(near)
@@ -143,11 +143,11 @@ def test_rekeying_under_load(lab: Lab, hops: tuple[str, ...], ways: tuple[str, .
         assert lab[hop].log().count("SSH2_MSG_NEWKEYS received") > AMOUNT // LIMIT
 
 
-# How fast
+# Speed
 
 
 def gathered(pace: Pace, clock: float, moved: int, speed: float, steps: int = 100) -> tuple[list[bool], float, int]:
-    """What it says at that speed (bytes a second), with a look every millisecond; clock and bytes after that."""
+    """What `gathers` says at that speed (bytes a second), asked each millisecond; then the clock and the bytes."""
     said = []
     for _ in range(steps):
         clock += 0.001
@@ -164,14 +164,14 @@ def test_a_fast_transfer_is_let_gather_and_nothing_else() -> None:
     assert fast[50:] == [True] * 50
     within = int(GLANCE * 1000) + 1
     after, clock, moved = gathered(pace, clock, moved, FAST * 0.1)
-    assert not any(after[2 * within :])  # what was fast counts for one more look, at the most
+    assert not any(after[2 * within :])  # at most one more answer counts what was fast before
     faster, clock, moved = gathered(pace, clock, moved, ENOUGH * 1000)
     assert not any(faster)  # there is as much already
     idle = pace.gathers(moved, clock + 3600)
     assert not idle
 
 
-# Servers that no real one is
+# Servers that break the rules
 
 
 class Evil:
@@ -241,7 +241,7 @@ DISCONNECT = struct.pack(">BII", 1, 11, 16) + b"closing \x1b[31mnow" + struct.pa
     ids=["oversize", "tag", "padding", "disconnect"],
 )
 def test_a_server_that_breaks_the_rules(lab: Lab, evil, complaint: str) -> None:  # type: ignore[no-untyped-def]
-    """What was good is delivered, nothing after it is; the reason is told."""
+    """What was good is delivered, nothing after it; the message says why."""
 
     def act(transport: paramiko.Transport, channel: paramiko.Channel) -> None:
         assert channel.recv(100) == b"hello"  # so that all is set up

@@ -150,7 +150,7 @@ def test_one_socket_that_is_closed_after_the_last_words(
 
 
 def test_a_socket_each(start: Callable[..., Ends], pair: tuple[socket.socket, socket.socket]) -> None:
-    """What node and others give a child process: the close of its stdin is no more than the end of the data."""
+    """A socket pair for stdin, as node gives its children: its close means the end of data, and nothing else."""
     ours, theirs = pair
     ends = start(stdin=theirs)
     theirs.close()
@@ -197,7 +197,7 @@ def test_stdout_without_room(start: Callable[..., Ends]) -> None:
 
 @pytest.fixture
 def terminal() -> Iterator[tuple[int, int]]:
-    """A terminal: the side of the person, the side of the programs."""
+    """A terminal: the person's side, and the programs' side."""
     person, program = pty.openpty()
     mode = termios.tcgetattr(program)
     mode[3] &= ~termios.ECHO
@@ -283,7 +283,7 @@ def test_pipes_are_widened_and_never_narrowed(start: Callable[..., Ends]) -> Non
     assert sizes[1] == MIB
 
 
-# Whose child it is
+# The parent leaves
 
 # Starts a relay with its own stdin and stdout, says its process id on stderr, and leaves when it is told to.
 PARENT = """
@@ -332,7 +332,7 @@ def test_parent_leaves_later(family: Family) -> None:
     ends.far.sendall(b"banner")
     assert ends.receive(6) == b"banner"
     family.parent_leaves()
-    # Twice the time between two looks at the parent, in which nothing must happen.
+    # Nothing may happen for twice the time between two looks at the parent.
     ends.far.settimeout(2 * pump.CHECK_PARENT)
     with pytest.raises(TimeoutError):
         ends.far.recv(1)
@@ -415,7 +415,7 @@ def test_300_mb_under_ssh(lab: Lab, big_file: Path, prelude: str) -> None:
     ("closed", "delivered"), [("<&-", b"answer"), (">&-", b""), ("<&- >&-", b""), ("2>&-", b"answer")]
 )
 def test_a_standard_stream_that_is_closed_is_as_empty_as_dev_null(closed: str, delivered: bytes) -> None:
-    """It is not the connection, which would have its number."""
+    """A closed descriptor's number would go to the connection."""
     script = f'exec "$@" {closed}'
     ends = Ends(lambda port: ["sh", "-c", script, "sh", *tcp(port)])
     if "<" not in closed:

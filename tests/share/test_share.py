@@ -69,14 +69,14 @@ def test_a_first_hop_that_ssh_must_carry_is_not_shared(shared: Lab) -> None:
 
 
 def lending(lab: Lab) -> Lab:
-    """Servers of which the second is for ssh, as only the key exchange shows."""
+    """Three servers; the second one needs ssh, as only the key exchange shows."""
     chain_with(lab, "h2").options += AGAIN
     return lab
 
 
 @pytest.mark.parametrize("known", [True, False])
 def test_those_before_a_hop_that_ssh_must_carry_are_shared(lab: Lab, known: bool) -> None:
-    """Whether ssh_config says so, or only the key exchange shows it."""
+    """Whether ssh_config says that it needs ssh, or only the key exchange shows it."""
     lending(lab)
     if known:
         keyword, cipher = LACKS.split()
@@ -104,7 +104,7 @@ def test_a_hop_that_ssh_carries_is_none_of_the_shared_ones(lab: Lab) -> None:
 
 def test_what_reaches_a_hop_that_ssh_carries_says_why_it_has_failed(lab: Lab) -> None:
     lending(lab).server("h0", extra="AllowTcpForwarding no")
-    # The first netcat is for our own key exchange, which finds that the hop is for ssh.
+    # The first netcat carries our own key exchange, which shows that the hop needs ssh.
     line = "test -e $HOME/ran && { echo why >&2; exit 3; }; touch $HOME/ran; exec nc -N %h %p"
     said = lab.pyrelay(*AGAIN, "--netcat-command", line, "h0/h2/h3").stderr
     assert "pyrelay: shared hop (h0): why\n" in said
@@ -115,7 +115,7 @@ def test_what_reaches_a_hop_that_ssh_carries_says_why_it_has_failed(lab: Lab) ->
 
 
 def test_a_person_is_asked_where_the_relay_is(lab: Lab) -> None:
-    """The second factor is typed once, on the terminal of who comes first, whoever started the holder."""
+    """The second factor is typed once, on the terminal of the first relay that needs it."""
     lab.servers("h0", "h2")
     lab.options += AGAIN
     assert lab.ssh("h0/h2", "echo $SERVER").stdout == "h2\n"  # without a terminal: the holder is there before it
@@ -147,7 +147,7 @@ def test_nobody_waits_for_a_person_who_has_left(lab: Lab) -> None:
 
 
 def test_nobody_waits_for_a_login_that_was_given_up(shared: Lab) -> None:
-    """The server says nothing for ever; it is asked again by whoever comes, as if he were the first."""
+    """The server never answers; the next relay starts a login of its own."""
     silent = shared.silent("mute")
     first = shared.start(shared.program, "-F", shared.write_config(), *AGAIN, "mute/h3")
     assert silent.reached.wait(SOON)
@@ -161,7 +161,7 @@ def test_nobody_waits_for_a_login_that_was_given_up(shared: Lab) -> None:
 
 @pytest.mark.parametrize("route", ["mute/h3", "h1/mute/h3"])
 def test_who_is_killed_while_it_waits_leaves_nothing(shared: Lab, route: str) -> None:
-    """The hops that it held are given back, and closed in their time."""
+    """It holds its hops no longer, and they are closed when their time is up."""
     shared.options[-1] = "1"
     silent = shared.silent("mute")
     process = shared.start(shared.program, "-F", shared.write_config(), *shared.options, route)

@@ -1,4 +1,4 @@
-"""Shared relays and hops that end, stop, or hold each other up: what is one's own matter is no other's."""
+"""Shared relays and hops that end or stop: what happens to one relay does not harm another one."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def echoes(ends: Ends) -> None:
 
 
 class Line:
-    """A way to a port of loopback: at so many bytes a second towards it, or not before there is a file `gate`.
+    """A forwarder to a port of loopback: at `rate` bytes a second towards it, or only once there is a file `gate`.
 
     The lab ends it.
     """
@@ -79,13 +79,13 @@ class Line:
 
 @pytest.mark.parametrize("how", ["orderly", "a short time", "stop"])
 def test_the_last_bytes_for_a_slow_target_outlive_the_hop(shared: Lab, how: str) -> None:
-    """The hop is closed as soon as nobody is on it: who still has bytes with its server is on it."""
+    """The hop is closed when no relay is on it; a relay whose bytes the hop has not taken yet is on it."""
     ends = under_way(relay(shared, "h1", *(("--share", "1") if how == "a short time" else ())))
     sent, begin = ends.overfill()
     if how == "stop":
         control(shared, "stop")
     ends.end()
-    with pytest.raises(subprocess.TimeoutExpired):  # it has not ended, nor will it until the target has it all
+    with pytest.raises(subprocess.TimeoutExpired):  # it ends only when the target has all bytes
         ends.process.wait(2.5)
     assert digest(begin + ends.far_receive()) == digest(sent)
     assert ends.status() == 0
@@ -93,7 +93,7 @@ def test_the_last_bytes_for_a_slow_target_outlive_the_hop(shared: Lab, how: str)
 
 
 def test_one_upload_on_a_slow_line_holds_up_nobody(shared: Lab) -> None:
-    """Its bytes fill whatever room there is; the others have their turn all the same."""
+    """Its bytes fill all buffers; the others still get their turns."""
     program(
         shared,
         "import socket, relay.ssh.wire.connection as connection",
@@ -143,11 +143,11 @@ def test_a_link_that_is_lost_after_the_end_of_the_target_is_told(shared: Lab) ->
     ends.close()
 
 
-# Who goes on, and who does not
+# Which relays go on
 
 
 def test_a_terminal_is_not_lent(shared: Lab) -> None:
-    """A holder would read it while the relay is stopped, and what is typed then is the shell's."""
+    """A holder would read the terminal while the relay is stopped, and take what is typed for the shell."""
     near, far = os.openpty()
     ends = under_way(Ends(command(shared), env=shared.environment(), stdin=far, start_new_session=True))
     os.write(near, b"hello\n")
@@ -196,7 +196,7 @@ def test_a_relay_without_gcm_outlives_the_one_that_started_the_holder(lab: Lab) 
 
 
 def test_what_is_given_up_keeps_nobody_waiting(shared: Lab) -> None:
-    """A relay that was logging in is killed, and what its login has for a connection does not close."""
+    """A relay is killed while it logs in over a connection that does not close."""
     closing = shared.top / "closing"
     program(
         shared,
@@ -218,7 +218,7 @@ def test_what_is_given_up_keeps_nobody_waiting(shared: Lab) -> None:
 
 
 def test_a_directory_that_was_removed(shared: Lab) -> None:
-    """As the system removes XDG_RUNTIME_DIR at a logout: the old holder's end is not the new one's."""
+    """A logout removes XDG_RUNTIME_DIR: when the old holder ends, it leaves the new one's files alone."""
     shared.options[-1] = "2"
     assert shared.ssh("h1/h3", "echo $SERVER").stdout == "h3\n"
     (old,) = holders(shared)
@@ -231,7 +231,7 @@ def test_a_directory_that_was_removed(shared: Lab) -> None:
 
 
 def test_a_hop_that_dies_of_each_channel_is_not_logged_in_to_for_ever(shared: Lab) -> None:
-    """One that was there before may have been dead; a new one is not tried again."""
+    """A login is tried again only on a hop that was there before, and may have been dead."""
     program(
         shared,
         "from relay.ssh.session import Session",
@@ -246,7 +246,7 @@ def test_a_hop_that_dies_of_each_channel_is_not_logged_in_to_for_ever(shared: La
 
 
 def test_a_stop_while_somebody_logs_in(shared: Lab) -> None:
-    """He gets there; the hops that he makes are his alone, and end with him."""
+    """That relay gets there; the hops that it makes serve it alone, and end with it."""
     gate = shared.top / "gate"
     line = Line(shared, shared["h1"].port, gate=gate)
     shared.know("h1", line.port, shared["h1"].host_keys)
@@ -262,7 +262,7 @@ def test_a_stop_while_somebody_logs_in(shared: Lab) -> None:
     until(lambda: pid not in shared.processes(), "end of the holder", SOON)
 
 
-# What is one relay's own
+# What belongs to one relay
 
 
 def test_a_failure_for_want_of_a_person_is_nobody_elses(lab: Lab) -> None:
@@ -301,7 +301,7 @@ def test_the_deadline_of_another(lab: Lab) -> None:
 
 
 def test_the_words_of_a_netcat_reach_the_relay_that_it_is_for(lab: Lab) -> None:
-    """Also when it was started before that relay had said where to."""
+    """Also where the holder opened it ahead, before that relay had said where it goes."""
     lab.server("h1", extra="AllowTcpForwarding no")
     lab.options += AGAIN
     works = lab.top / "works"

@@ -14,7 +14,7 @@ from lab import Lab
 from peers import until
 from shared import AGAIN, CLOSED, control, holder, holders, logins, program, relay, under_way
 
-# Who ends what
+# What ends what
 
 
 def test_a_relay_that_is_killed_closes_its_channel(shared: Lab) -> None:
@@ -61,7 +61,7 @@ def test_a_hop_that_dies_is_told_to_its_relays_and_made_anew(shared: Lab) -> Non
 @pytest.mark.parametrize("quiet", ["0.0", "60.0"])  # asked for a sign of life each time, or when it does not answer
 @pytest.mark.parametrize("dead", ["h1", "h2"])
 def test_a_hop_that_is_dead_without_a_word_is_made_anew(shared: Lab, dead: str, quiet: str) -> None:
-    """Who was on it gets the reason when ServerAlive notices; who comes next has a new one at the first try."""
+    """Relays on it get the reason when ServerAlive notices; the next relay gets a new hop at its first try."""
     program(shared, "from relay.share import hops", f"hops.QUIET = {quiet}")
     shared.host(dead, ServerAliveInterval="1", ServerAliveCountMax="8")
     ends = under_way(relay(shared, "h1/h2"))

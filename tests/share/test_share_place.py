@@ -56,7 +56,7 @@ def need_another_user() -> None:
 
 
 def test_the_runtime_directory_of_another_user_is_not_used(shared: Lab) -> None:
-    """`su` keeps the name of it in the environment."""
+    """`su` leaves XDG_RUNTIME_DIR of the other user in the environment."""
     need_another_user()
     runtime = shared.top / "runtime"
     runtime.mkdir(0o700)
@@ -150,7 +150,7 @@ def test_nor_when_ssh_has_gone(shared: Lab) -> None:
 
 
 def test_the_first_word_is_said_before_all_else(shared: Lab) -> None:
-    """A relay calls before it has read its options, and starts over where nobody welcomes it."""
+    """A relay calls the holder before it has read its options; if nobody answers, it starts over."""
     directory = shared.home / ".ssh" / "pyrelay"
     directory.mkdir(parents=True, mode=0o700)
     name = directory / f"{__version__}.sock"
@@ -175,7 +175,7 @@ def test_the_first_word_is_said_before_all_else(shared: Lab) -> None:
 
 
 def test_who_only_calls_closes_no_hop(shared: Lab) -> None:
-    """It has held what was opened for it ahead, and has not come to say for how long."""
+    """The request held what was opened ahead for it, and ended before it said how long hops shall stay."""
     for _ in range(2):
         assert shared.ssh("h1/h3", "echo $SERVER").stdout == "h3\n"
     program(shared, "import sys", "sys.modules['relay.dial.dial'] = None")
@@ -187,7 +187,7 @@ def test_who_only_calls_closes_no_hop(shared: Lab) -> None:
 
 
 def test_a_directory_that_was_removed(shared: Lab, tmp_path: Path) -> None:
-    """ssh does not mind where it is."""
+    """ssh works in a directory that is gone; so do we."""
     here = tmp_path / "here"
     here.mkdir()
     config = shared.write_config()

@@ -35,7 +35,7 @@ DATA = pattern(SIZE)
 
 
 class Echo:
-    """A port that gives back whatever it is told, to as many as come."""
+    """A port that sends back whatever it gets, on any number of connections."""
 
     def __init__(self) -> None:
         self._listener = Listener(lambda sock: threading.Thread(target=self._serve, args=(sock,), daemon=True).start())
@@ -158,7 +158,7 @@ def test_anything_at_any_moment(shared: Lab, echo: int) -> None:
         thread.start()
     while time.monotonic() < end:
         what = chance.choice(["stop", "exit", "kill", "nothing", "nothing"])
-        time.sleep(chance.uniform(0, 1.5))  # at any moment is what is tested: to wait for an event would choose one
+        time.sleep(chance.uniform(0, 1.5))  # any moment is what is tested: waiting for an event would choose one
         if what != "nothing":
             relays.disturb(what)
     for thread in threads:
@@ -172,7 +172,7 @@ def test_anything_at_any_moment(shared: Lab, echo: int) -> None:
 
 
 def descriptors_and_threads(lab: Lab) -> tuple[int, int]:
-    """What the holder has, once no relay is left."""
+    """What the holder has open, once no relay is left."""
     until(lambda: control(lab, "list").count(" 0 relays") == 2, "end of the relays")
     process = Path(f"/proc/{holder(lab)}")
     return len(os.listdir(process / "fd")), len(os.listdir(process / "task"))
@@ -220,7 +220,7 @@ def test_the_holder_stays_as_it_is(shared: Lab) -> None:
 
 
 def test_a_bastion_that_dies_under_ten_relays(shared: Lab, echo: int) -> None:
-    """Each is told why, none hangs, and the next relay is through a new one."""
+    """Each relay says why, none hangs, and the next one goes by a new holder."""
     running = [start(shared, "h1", echo) for _ in range(10)]
     for process in running:
         assert process.stdin

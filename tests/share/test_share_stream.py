@@ -1,4 +1,4 @@
-"""A relay of shared hops is a stream like any other, and holds up no other one."""
+"""A relay by shared hops: the contract of streams; one that stops does not hold up another one."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from shared import AGAIN, command, logins, program, relay
 
 
 class TestShared(StreamContract):
-    """A relay of shared hops is a stream like any other."""
+    """By AES-GCM, in the holder's one thread."""
 
     tells_reset = False  # sshd closes the channel, and says no more
     held_up = 32 * MIB
@@ -57,7 +57,7 @@ def test_a_reader_that_stops_holds_up_nobody_else(shared: Lab) -> None:
 
 
 def test_who_was_held_up_was_not_silent(shared: Lab) -> None:
-    """The target has said its last, and takes no more for a while: what stdin still has is not taken for nothing."""
+    """The target has said its last, and takes no more for a while: stdin still has bytes, so ssh has not gone."""
     program(shared, "from relay.share import served", "served.LINGER = 0.0")
     ends = relay(shared, "h1/h2")
     data = noise(MIB)
@@ -71,7 +71,7 @@ def test_who_was_held_up_was_not_silent(shared: Lab) -> None:
 
 
 def test_files_and_devices_for_stdin_and_stdout(shared: Lab) -> None:
-    """What no loop can wait for: it is always ready."""
+    """Files and devices are always ready: no loop can wait for them."""
     words, heard = shared.top / "words", shared.top / "heard"
     data = noise(5 * MIB)
     words.write_bytes(data)
@@ -93,7 +93,7 @@ def test_files_and_devices_for_stdin_and_stdout(shared: Lab) -> None:
 
 
 def test_a_netcat_that_dies_is_told_and_holds_up_nobody(lab: Lab) -> None:
-    """Nobody waits for a status that it does not have: the thread that would is the one that serves all."""
+    """Nothing waits for its exit status, which never comes: the waiting thread would be the one that serves all."""
     lab.server("h1", extra="AllowTcpForwarding no")
     lab.server("h2")
     program(lab, "from relay.ssh import netcat", "netcat._LAST_WORDS = 600.0")

@@ -51,7 +51,7 @@ def test_the_end_of_the_socket() -> None:
 
 
 def test_who_is_told_all_may_leave_at_once() -> None:
-    """A relay of a target that is quick hands its stdin over, and all is done before it knows."""
+    """A relay hands its stdin over, and a quick target ends all before sendmsg has returned."""
 
     class Quick(socket.socket):
         def sendmsg(self, *message: Any) -> int:
@@ -65,7 +65,7 @@ def test_who_is_told_all_may_leave_at_once() -> None:
 
 
 def test_a_message_that_is_cut_off_is_the_last() -> None:
-    """A relay that is stopped holds nobody up, and gets no half of a message with another one after it."""
+    """A stopped relay does not hold up the holder, and no message follows one that was cut off."""
     near, far = socket.socketpair()
     with near, far:
         near.setblocking(False)

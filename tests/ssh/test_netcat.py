@@ -71,7 +71,7 @@ class Echo:
         self.stop = listener.stop
 
     def _serve(self, connection: socket.socket) -> None:
-        with connection, suppress(OSError):  # who tells may leave
+        with connection, suppress(OSError):  # the sender may leave
             heard = b""
             while len(heard) != self._until and (data := connection.recv(4096)):
                 heard += data
@@ -278,7 +278,7 @@ def test_what_stands_before_an_ident_in_its_line_is_no_reason_to_wait(lab: Lab) 
 
 
 def test_a_shared_hop_that_runs_no_more_commands_is_no_hop_for_all(lab: Lab) -> None:
-    """Who comes last has a hop of its own, as with a ControlMaster."""
+    """The relay that finds no room makes a hop of its own, as ssh does with a ControlMaster."""
     lab.server("h1", extra="AllowTcpForwarding no\nMaxSessions 1")
     lab.servers("h2", "h3")
     lab.options += ["--share", "10m", "--netcat"]

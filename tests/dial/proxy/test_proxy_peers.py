@@ -83,13 +83,13 @@ def test_100_mb_both_ways_at_once(h3: Lab, proxy: RealProxy) -> None:
     assert received.digest() == sent.digest()
 
 
-# Nothing is looked up here
+# The name is looked up by the proxy, not here
 
 
 @every
 @pytest.mark.parametrize("words", ["localhost", "h1/localhost", "--engine=ssh h1/localhost"])
 def test_no_look_up_and_no_packet_but_to_the_proxy(h3: Lab, proxy: RealProxy, words: str) -> None:
-    """Nor is what ssh_config says of connecting to a hop said of the proxy: it would not be found at ::1."""
+    """Settings of a hop do not apply to the proxy: with AddressFamily inet6 it would not be found."""
     h3.server("h1", HostName="localhost", HostKeyAlias="h1", VerifyHostKeyDNS="yes", AddressFamily="inet6")
     with h3.known_hosts.open("a") as file:
         file.writelines(f"h1 {key}\n" for key in h3["h1"].host_keys)
@@ -99,7 +99,7 @@ def test_no_look_up_and_no_packet_but_to_the_proxy(h3: Lab, proxy: RealProxy, wo
 
 
 def test_a_direct_connection_does_look_it_up(h3: Lab) -> None:
-    """Else the test above would prove nothing."""
+    """The strace of the test above would show a look-up."""
     found, text = traced(h3, "-4", "localhost", str(h3["h3"].port))
     assert f"{h3['h3'].port} {LOOPBACK}" in found
     assert RESOLVER.search(text)
@@ -109,7 +109,7 @@ def test_a_direct_connection_does_look_it_up(h3: Lab) -> None:
 
 
 def fails(lab: Lab, *arguments: str, env: dict[str, str] | None = None) -> list[str]:
-    """Run pyrelay, which is to fail; its lines."""
+    """Run pyrelay, which has to fail; return the lines that it says."""
     ran = lab.run(lab.program, "-F", lab.config, *arguments, env=env)
     assert (ran.returncode, ran.stdout) == (1, "")
     return ran.stderr.splitlines()
@@ -200,7 +200,7 @@ def test_a_proxy_at_an_onion_name_is_not_looked_up(lab: Lab) -> None:
 
 
 def test_a_proxy_that_was_named_is_asked_for_an_onion_name(lab: Lab) -> None:
-    """It is taken at its word; one that knows no onions says so."""
+    """Whoever names such a proxy knows why; one that cannot reach onions says so."""
     started = proxies.start("microsocks", lab)
     try:
         line = fails(lab, *started.options, ONION)[0]

@@ -29,7 +29,7 @@ from relay.run.prompt import Prompt
 from relay.spec.proxy import CONNECT, SOCKS4, SOCKS5, TOR, Proxy, parse_address, parse_url
 
 ONION = "a" * 56 + ".onion"
-SECONDS = 30.0  # long enough for any machine; what passes does not come near
+SECONDS = 30.0  # more than any machine needs for what succeeds
 
 
 @pytest.fixture
@@ -71,7 +71,7 @@ def request(host: bytes, port: int = 22) -> bytes:
     return b"\x05\x01\x00\x03" + bytes((len(host),)) + host + port.to_bytes(2)
 
 
-# What is sent, and that no byte behind the handshake is lost
+# What is sent; no byte after the handshake is lost
 
 SOCKS4_NAME = b"\x04\x01\x00\x16\0\0\0\x01\0target.example\0"
 GREETING = b"\x05\x01\x00"
@@ -333,7 +333,7 @@ def test_a_proxy_at_an_ipv6_address() -> None:
 
 # Time
 
-# What is said at first, and then, drop by drop, for ever; silence where there is no drop.
+# What the proxy says at first, and what it then repeats for ever; b"" for silence.
 FOREVER = {
     "silence": (SOCKS5, b"", b""),
     "a silent SOCKS4": (SOCKS4, b"", b""),

@@ -55,7 +55,7 @@ class Bed:
         return self.lab.run("ssh", "-F", self.lab.config, *arguments, env=self.environment())
 
     def fails(self, *arguments: str, extended: bool = True) -> list[str]:
-        """Run pyrelay, which is to fail; the lines that it says."""
+        """Run pyrelay, which has to fail; return the lines that it says."""
         ran = self.lab.run(self.lab.program, "-F", self.lab.config, *arguments, env=self.environment(extended=extended))
         assert (ran.returncode, ran.stdout) == (1, "")
         return ran.stderr.splitlines()
@@ -128,7 +128,7 @@ def bed(_sshd_can_start: None) -> Iterator[Bed]:
 
 
 def streams(events: list[str], state: str) -> list[dict[str, str]]:
-    """What Tor has said of its users' streams when they came into this state."""
+    """What Tor has logged about streams that entered this state."""
     found = []
     for event in events:
         words = shlex.split(event)
@@ -150,7 +150,7 @@ def test_ssh_to_an_onion_service_by_its_name_alone(bed: Bed) -> None:
 
 
 def test_an_onion_service_as_the_first_hop(bed: Bed, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its own block's ProxyCommand, which for most people is pyrelay, is not run for it."""
+    """The ProxyCommand of its own block in ssh_config, which for most people is pyrelay, is not run for it."""
     monkeypatch.setattr(bed.lab, "head", f"Host {bed.onion}\n    ProxyCommand false\n{bed.lab.head}")
     events = bed.net.client.control("STREAM")
     ran = bed.ssh(f"{bed.onion}/h2", "echo $SERVER")
@@ -181,7 +181,7 @@ def test_an_onion_name_meets_no_resolver(bed: Bed, route: str) -> None:
 
 
 def test_tor_sees_an_address_where_one_was_given(bed: Bed) -> None:
-    """Else that it warns of none above would prove nothing."""
+    """Tor would have warned of a look-up in the tests above."""
     events = bed.net.client.control("STATUS_CLIENT")
     traced(bed.lab, "--tor", LOOPBACK, str(bed.lab["h2"].port), env=bed.environment())
     assert [event for event in events.so_far() if "DANGEROUS_SOCKS" in event]
@@ -227,7 +227,7 @@ def test_a_service_that_does_not_answer(bed: Bed) -> None:
     onion = bed.net["doomed"].onion
     bed.words(5, onion, str(NOT_THERE))  # now Tor has the descriptor, and no circuit for the right port
     bed.net["doomed"].vanish()
-    # A Tor that has had too little processor time says so (6) before it has found out why.
+    # A Tor that has had too little processor time may answer 6 before it knows the reason.
     until(lambda: f": {SOCKS5_REPLIES[6][0]}, says Tor" not in bed.fails(onion)[0], "word on the service")
     bed.words(0xF2, onion)
 

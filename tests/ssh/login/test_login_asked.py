@@ -159,7 +159,7 @@ def test_questions_that_are_never_put(target: Lab) -> None:
 
 
 def test_a_key_and_then_questions(target: Lab) -> None:
-    """AuthenticationMethods publickey,keyboard-interactive: a partial success is no login."""
+    """AuthenticationMethods publickey,keyboard-interactive: a partial success is not a login."""
 
     def script(request: Request) -> list[bytes]:
         if request.method.startswith("publickey"):
@@ -237,7 +237,7 @@ def test_who_is_asked_in_the_place_of_a_key_is_told_why(target: Lab, fault: str)
 
 @pytest.mark.parametrize("keys", [True, False])
 def test_where_no_key_is_wanted_nothing_is_said_of_those_that_were_ignored(target: Lab, keys: bool) -> None:
-    """By who takes none, or has had one that would do."""
+    """The server takes no keys, or has taken one already."""
     key = target.keygen("key")
     key.chmod(0o644)
     answers = {"publickey": failure("password", partial=True), "password": SUCCESS}

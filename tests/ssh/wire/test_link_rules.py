@@ -233,7 +233,7 @@ def test_a_server_that_asks_and_does_not_read(pair: Pair, depth: int, monkeypatc
             stopped.set()
 
         with Meanwhile(ask):
-            # Not only until the error: the first link outlives the second, and is read, or it would hold up who asks.
+            # Not only until the error: the first link outlives the second, and must be read, or `ask` would block.
             second.drive(stopped.is_set)
         assert str(flow.error) == "the server reads nothing"
 
@@ -333,7 +333,7 @@ def test_a_flood_for_the_transport(pair: Pair) -> None:
     )
 )
 def test_any_messages(payloads: list[bytes]) -> None:
-    """Whatever who has the keys may say: the link goes on, or ends with an error; no other exception, no hang."""
+    """Any messages with the right keys: the link goes on, or ends with an error; no other exception, no hang."""
     with Pair() as pair:
         near, _ = pair.open()
         flow = pair.attach(near)
