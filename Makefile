@@ -11,7 +11,7 @@ VENV = .venv/bin
 
 # The programs that tests talk to, as Debian calls their packages.
 PEERS = busybox dante-server dropbear-bin fish git iproute2 mandoc microsocks ncat netcat-openbsd netcat-traditional \
-	openssh-client openssh-server openssl procps rsync strace tcsh tinyproxy tor zsh
+	openssh-client openssh-server openssl procps rsync strace tcsh tinyproxy tor torsocks zsh
 
 .PHONY: help demo test check bench soak fuzz install uninstall lock peers
 

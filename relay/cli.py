@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from relay.spec.route import Route
 
 STDIN, STDOUT, STDERR = 0, 1, 2
+BY_HAND = """\
+this is what ssh runs as its ProxyCommand: it carries bytes between here and the server's SSH port
+hint: to log in, type ssh {}, with what `pyrelay --ssh-config` prints in ~/.ssh/config; Ctrl-C ends this"""
 
 
 def main() -> NoReturn:
@@ -59,7 +62,9 @@ def run(argv: Sequence[str]) -> int:
         if chosen.action == "version":
             sys.stdout.write(f"pyrelay {__version__}\n")
             return 0
-        if chosen.action == "known-hosts":
+        if chosen.action == "ssh-config":
+            return _ssh_config(chosen, argv)
+        if chosen.known_hosts is not None:
             from relay.ssh.trust import target_key  # the relay has no use for it
 
             sys.stdout.buffer.write(target_key.lines(chosen))
@@ -71,10 +76,14 @@ def run(argv: Sequence[str]) -> int:
             return 0
         return relay(chosen, parent, argv, called)
     except RelayError as error:
-        _report(error, verbosity)
+        _say(f"{error}\n")
         return error.exit_code
     except Exception as error:  # (a fault of our own must reach the user as one line)
-        _report(RelayError(f"internal error: {type(error).__name__}: {error}", hint="-vv shows where"), verbosity)
+        if verbosity >= 2:
+            import traceback  # only here
+
+            _say(plain("".join(traceback.format_exception(error))))
+        _say(f"{RelayError(f'internal error: {type(error).__name__}: {error}', hint='-vv shows where')}\n")
         return EXIT_FAULT
 
 
@@ -87,6 +96,7 @@ def relay(chosen: Options, parent: int, argv: Sequence[str], called: Wire | None
     if chosen.jump:
         way = route.behind(route.parse_jump(chosen.jump), way)
     progress = Progress(chosen.deadline, chosen.verbosity)
+    _greet(chosen, progress)
     helper = None
     if chosen.fdpass:
         from relay.run import fdpass
@@ -114,10 +124,8 @@ def relay(chosen: Options, parent: int, argv: Sequence[str], called: Wire | None
     from relay.dial import dial
     from relay.pump import pump
     from relay.run.prompt import Prompt
-    from relay.run.run import Run
 
     prompt = Prompt(progress, children, batch=chosen.batch)
-    around = Run(chosen, progress, prompt, children)
 
     def clean_up() -> None:
         prompt.restore()
@@ -128,7 +136,7 @@ def relay(chosen: Options, parent: int, argv: Sequence[str], called: Wire | None
     prompt.survive_stops()
     try:
         stream = guard.watch(
-            lambda: dial.dial(way, around, lookup=lookup, share=share),
+            lambda: dial.dial(way, chosen, progress, prompt, children, lookup=lookup, share=share),
             progress,
             STDIN,
             STDOUT,
@@ -145,6 +153,22 @@ def relay(chosen: Options, parent: int, argv: Sequence[str], called: Wire | None
         return EXIT_FAILED
     finally:
         end()
+
+
+def _ssh_config(chosen: Options, argv: Sequence[str]) -> int:
+    """Print the block for ssh_config, and say on stderr what would keep it from doing its work."""
+    from relay.config import block  # once in a lifetime
+
+    sys.stdout.write(block.text(block.program(), block.version(), block.options(argv)))
+    for obstacle in block.obstacles(chosen.config):
+        _say(f"pyrelay: {obstacle}\n")
+    return 0
+
+
+def _greet(chosen: Options, progress: Progress) -> None:
+    """Say what this is to a person who has started it by hand."""
+    if os.isatty(STDIN) and os.isatty(STDOUT):
+        progress.note(0, BY_HAND.format(chosen.destination))
 
 
 def _call_holder(argv: Sequence[str]) -> Wire | None:
@@ -186,13 +210,9 @@ def _share(
     return None
 
 
-def _report(error: RelayError, verbosity: int) -> None:
-    """The message of an error, for a person; its traceback under -vv."""
+def _say(text: str) -> None:
+    """Text for a person; a stderr that is closed is no reason to fail."""
     try:
-        if verbosity >= 2:
-            import traceback  # only here
-
-            sys.stderr.write(plain("".join(traceback.format_exception(error.__cause__ or error))))
-        sys.stderr.write(f"{error}\n")
+        sys.stderr.write(text)
     except (OSError, ValueError, AttributeError):
-        pass  # stderr is closed: nobody reads it
+        pass

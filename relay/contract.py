@@ -99,10 +99,13 @@ class Flow(Protocol):
     still say how it has ended.
     """
 
-    received: Received
     closed: bool
     error: BaseException | None
     status_due: float
+
+    @property
+    def received(self) -> Received:
+        """See above."""
 
     @property
     def connection(self) -> Connection:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import signal
 import tempfile
+from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,6 +26,21 @@ for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGTERM):
 # How long an example takes says nothing on a shared machine.
 hypothesis.settings.register_profile("pyrelay", deadline=None)
 hypothesis.settings.load_profile("pyrelay")
+
+SLOWEST = 10  # files whose time is printed at the end
+spent: defaultdict[str, float] = defaultdict(float)  # seconds of each test file, with its fixtures
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    spent[report.location[0]] += report.duration
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """The slowest files, where more than one has run: `make test` shows where its time goes."""
+    if len(spent) > 1:
+        terminalreporter.section(f"the slowest of {len(spent)} files")
+        for file, seconds in sorted(spent.items(), key=lambda item: -item[1])[:SLOWEST]:
+            terminalreporter.line(f"{seconds:7.1f} s  {file}")
 
 
 @pytest.fixture(scope="session")

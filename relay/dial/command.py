@@ -84,6 +84,11 @@ class CommandStream(ChildSocket):
 
     def check(self) -> None:
         """Raise RelayError when the program has failed before it said anything. For who has found its end."""
-        if not self._said_something and (status := self.status()):
-            how = f"with status {status}" if status > 0 else f"by signal {-status}"
-            raise RelayError(f"its ProxyCommand ended {how}")
+        if self._said_something or (status := self.status()) is None:
+            return
+        if status == 0:
+            raise RelayError(
+                "its ProxyCommand ended with status 0 and said nothing",
+                hint="run it by hand: what it connected to has closed, or it connects to nothing",
+            )
+        raise RelayError(f"its ProxyCommand ended {f'with status {status}' if status > 0 else f'by signal {-status}'}")

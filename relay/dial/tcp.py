@@ -167,6 +167,8 @@ def _no_address(host: str, family: int, error: Exception) -> RelayError:
     if error.errno not in _NO_NAME:
         return RelayError(f"{name}: {words(error)}")
     hint = "" if host.isascii() else "the DNS knows an international name by its xn-- form"
+    if host.isascii() and host.islower() and "." not in host:  # an alias, most likely
+        hint = "ssh hands names over in lower case; where ssh_config has this one with capitals, write %n for %h"
     if family:
         return RelayError(f"no such host: {name}, or it has no {_FAMILY[family]} address", hint=hint)
     return RelayError(f"no such host: {name}", hint=hint)

@@ -38,7 +38,7 @@ class ChannelRelay(Relay):
         super().__init__(_Out(stdin, net, flow), _Back(net, stdout, flow), parent, self.check_end)
         self.channel = stream
         self.flow = flow
-        self.connection = flow.link.connection
+        self.connection = flow.connection
         self.wake_fd = self.connection.wake_fd
         self._pace = Pace()
         for end in (stdin, stdout):
@@ -155,7 +155,7 @@ class _Net(End):
     """The network's end."""
 
     def __init__(self, flow: Flow) -> None:
-        self.fd = flow.link.connection.fd
+        self.fd = flow.connection.fd
         self.flow = flow
 
     def end(self) -> None:

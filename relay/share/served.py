@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from asyncio import AbstractEventLoop, TimerHandle
     from collections.abc import Callable
 
+    from relay import contract
     from relay.share.wire import Wire
     from relay.ssh.wire.channel import ChannelStream
     from relay.ssh.wire.connection import Connection
@@ -38,7 +39,7 @@ class Carrier:
 
     def __init__(self, connection: Connection, loop: AbstractEventLoop) -> None:
         self.connection = connection
-        self.relays: dict[Flow, Served] = {}
+        self.relays: dict[contract.Flow, Served] = {}
         self.held_up: dict[Served, None] = {}
         self.loop = loop
         self._fd, self._wake_fd = connection.fd, connection.wake_fd

@@ -47,7 +47,7 @@ WIDTH = 80  # columns of usage and help
 
 
 class Options(Value):
-    """What the command line says. `action` is what to do instead of connecting: "help", "version" or "known-hosts"."""
+    """What the command line says. `action` is what to do instead of connecting: "help", "version" or "ssh-config"."""
 
     action: str = ""
     destination: str = ""  # HOST, as it was typed
@@ -60,6 +60,7 @@ class Options(Value):
     netcat: tuple[str, ...] = ()  # hops that a netcat may cross; "" is all of them
     netcat_command: str = ""
     share: float | None = None  # seconds that shared hops are kept after their last relay; None: they are not shared
+    known_hosts: str | None = None  # print the target's keys instead: under this name, "" for HOST's own
     control: str = ""  # what is to be done to the shared hops: "list", "check", "stop" or "exit"
     engine: str = "auto"  # or "paramiko" or "ssh"
     family: int = 0  # AF_INET, AF_INET6, or 0 for both
@@ -95,7 +96,7 @@ class Options(Value):
 class Flag(Value):
     """One option.
 
-    name: "-F" or "--help".
+    name: "-F" or "--help". short: a letter that means the same, "-h", or "".
     value: the word that stands for its value in help and manual, or "" when it takes none;
     "[=HOP]" when it may be left out, and is the text "" then.
     field: the attribute of Options that it sets.
@@ -104,15 +105,18 @@ class Flag(Value):
     words: what it does, in the words of --help and the manual.
     """
 
-    __slots__ = ("field", "name", "take", "value", "words")
+    __slots__ = ("field", "name", "short", "take", "value", "words")
     name: str
+    short: str
     value: str
     field: str
     take: Callable[[Any, str], object]
     words: str
 
-    def __init__(self, name: str, value: str, field: str, take: Callable[[Any, str], object], words: str) -> None:
-        self._set(name=name, value=value, field=field, take=take, words=words)
+    def __init__(
+        self, name: str, value: str, field: str, take: Callable[[Any, str], object], words: str, *, short: str = ""
+    ) -> None:
+        self._set(name=name, short=short, value=value, field=field, take=take, words=words)
 
     @property
     def is_optional(self) -> bool:
@@ -122,7 +126,8 @@ class Flag(Value):
     @property
     def form(self) -> str:
         """As it is typed: "-F FILE"."""
-        return self.name + self.value if self.is_optional else f"{self.name} {self.value}".rstrip()
+        name = f"{self.short}, {self.name}" if self.short else self.name
+        return name + self.value if self.is_optional else f"{name} {self.value}".rstrip()
 
 
 def _last(_now: object, text: str) -> str:
@@ -266,18 +271,25 @@ SPELLING = (
 INSTEAD = (
     Flag(
         "--known-hosts",
+        "[=NAME]",
+        "known_hosts",
+        _last,
+        "Print the known host keys of HOST's target, under NAME, for ssh's KnownHostsCommand.",
+    ),
+    Flag(
+        "--ssh-config",
         "",
         "action",
-        lambda _now, _text: "known-hosts",
-        "Print the known host keys of HOST's target, for ssh's KnownHostsCommand.",
+        lambda _now, _text: "ssh-config",
+        "Print a block for ~/.ssh/config, with the other options in its ProxyCommand.",
     ),
     Flag("-O", "COMMAND", "control", _control, "Tell of the shared hops, or end them: list, check, stop or exit."),
 )
 MESSAGES = (
     Flag("-q", "", "verbosity", lambda _now, _text: -1, "Say nothing but errors."),
     Flag("-v", "", "verbosity", _louder, "Say each stage with its time; twice for more."),
-    Flag("--help", "", "action", lambda _now, _text: "help", "Print this help."),
-    Flag("--version", "", "action", lambda _now, _text: "version", "Print the version."),
+    Flag("--help", "", "action", lambda _now, _text: "help", "Print this help.", short="-h"),
+    Flag("--version", "", "action", lambda _now, _text: "version", "Print the version.", short="-V"),
 )
 GROUPS = {
     "Hops": HOPS,
@@ -289,7 +301,8 @@ GROUPS = {
 }
 FLAGS = tuple(flag for flags in GROUPS.values() for flag in flags)
 _ALONE = frozenset({"--help", "--version", "-O"})  # want no HOST
-_BY_NAME = {flag.name: flag for flag in FLAGS}
+_INSTEAD = ("-O", "--ssh-config")  # with a line of their own in the usage
+_BY_NAME = {name: flag for flag in FLAGS for name in (flag.name, flag.short) if name}
 
 
 def parse(argv: Sequence[str]) -> Options:
@@ -298,8 +311,8 @@ def parse(argv: Sequence[str]) -> Options:
     Options may stand before and after HOST, "--" ends them; short ones cluster and
     take their value from the same word or the next ("-vv", "-w3", "-w 3"), long ones
     after "=" or from the next. Where an option that holds one value is given twice,
-    the last counts. Raises UsageError; its text has the usage when the shape of the
-    command line is wrong, not when a value is.
+    the last counts. Raises UsageError; its text has the usage when a word is missing
+    or one too many, not when an option or a value is wrong.
     """
     given: dict[str, Any] = {}
     words: list[str] = []
@@ -316,6 +329,10 @@ def parse(argv: Sequence[str]) -> Options:
             raise
         if flag.name in _ALONE:
             return Options(**given)
+    if given.get("action") == "ssh-config":
+        if words:
+            raise _usage_error(f"one word too many: {printable(words[0], 40)}")
+        return Options(**_proxy(_delimiters(given)))
     return Options(**_proxy(_delimiters(given)), **_positional(words))
 
 
@@ -323,7 +340,7 @@ def usage() -> str:
     """The usage in a few lines, without a final new-line."""
     switches = "".join(flag.name[1:] for flag in FLAGS if not flag.value and len(flag.name) == 2)
     parts = [f"[-{switches}]"]
-    parts += [f"[{flag.form}]" for flag in FLAGS if flag.name not in _ALONE and (flag.value or len(flag.name) > 2)]
+    parts += [f"[{flag.form}]" for flag in FLAGS if _in_line(flag) and (flag.value or len(flag.name) > 2)]
     parts += ["HOST [PORT]"]
     start = "usage: pyrelay"
     lines = [start]
@@ -331,8 +348,13 @@ def usage() -> str:
         if len(lines[-1]) + 1 + len(part) > WIDTH:
             lines.append(" " * len(start))
         lines[-1] += f" {part}"
-    others = [flag.form for flag in FLAGS if flag.name in _ALONE and flag.value]
+    others = [_BY_NAME[name].form for name in _INSTEAD]
     return "\n".join([*lines, *(f"       pyrelay {form}" for form in others)])
+
+
+def _in_line(flag: Flag) -> bool:
+    """Whether it stands in the usage's first line."""
+    return flag.name not in _ALONE and flag.name not in _INSTEAD
 
 
 def help_text() -> str:
@@ -383,7 +405,19 @@ def _flag(name: str) -> Flag:
     try:
         return _BY_NAME[name]
     except KeyError:
-        raise _usage_error(f"unknown option {printable(name, 40)}") from None
+        nearest = _nearest(name)
+        cause = f"unknown option {printable(name, 40)}" + (f"; the nearest is {nearest}" if nearest else "")
+        raise UsageError(cause, hint="pyrelay --help shows all") from None
+
+
+def _nearest(name: str) -> str:
+    """The option that somebody may have meant, or ""."""
+    if len(name) == 2:
+        return name.swapcase() if name.swapcase() in _BY_NAME else ""
+    import difflib  # only for who has mistyped; it imports re
+
+    begun = [known for known in _BY_NAME if len(name) > 3 and known.startswith(name)]
+    return (begun or difflib.get_close_matches(name, _BY_NAME, 1) or [""])[0]
 
 
 def _next(flag: Flag, args: Iterator[str]) -> str:

@@ -14,12 +14,15 @@ CORP\alice@corp@proxy        SOCKS5, proxy port 1080, user CORP\alice@corp
 /run/tor/socks               SOCKS5 at that unix socket
 socks5h://proxy              the name is looked up by the proxy; socks5:// does the same here
 socks4a://a%40b@proxy:1081/  SOCKS4, proxy port 1081, user a@b
+socks://proxy                SOCKS5, as GNOME's ALL_PROXY has it
 http://proxy                 HTTP CONNECT, proxy port 3128
 
 rejected                     because
 proxy:  proxy:x  proxy:0     a port is 1 to 65535
+-x http://proxy              a URL is for --proxy
+-x unix:/path                the path alone says that it is one
 @proxy                       the user is empty
-socks://proxy  https://proxy no such scheme; TLS to a proxy is not spoken here
+ftp://proxy                  no such scheme
 http://proxy/path            a proxy has no path
 """
 
@@ -40,6 +43,7 @@ SCHEMES = {
     "socks4a": SOCKS4,
     "socks5": SOCKS5,
     "socks5h": SOCKS5,
+    "socks": SOCKS5,
     "http": CONNECT,
 }
 DEFAULT_PORTS = {SOCKS4: 1080, SOCKS5: 1080, CONNECT: 3128}
@@ -101,9 +105,21 @@ def parse_kind(text: str) -> str:
 def parse_address(text: str, kind: str = SOCKS5, user: str | None = None) -> Proxy:
     """Read what -x says; `user` is what -P says, and what stands before an "@" counts more. Raises UsageError."""
     if not text.startswith("/"):
+        _refuse_other_spellings(text)
         before, at, text = text.rpartition("@")
         user = before if at else user
     return _proxy(kind, text, user, None)
+
+
+def _refuse_other_spellings(text: str) -> None:
+    """Raise UsageError for what other programs take for a proxy's address: a URL, and unix:/path."""
+    scheme, is_url, rest = text.partition("://")
+    if is_url:
+        authority, at, place = rest.rpartition("@")
+        user = f"{authority.partition(':')[0]}@" if at else ""  # not the password: the hint is printed
+        raise UsageError("this is a URL", hint=printable(f"--proxy {scheme}://{user}{place}", 300))
+    if text.startswith("unix:"):
+        raise UsageError("'unix:' is not needed", hint=printable(f"-x {text.removeprefix('unix:')}", 300))
 
 
 def parse_url(text: str) -> Proxy:

@@ -9,17 +9,18 @@ from __future__ import annotations
 
 import re
 from threading import Thread, Timer
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from relay.errors import NoRoom, RelayError, printable
 from relay.ssh.wire import paramiko
 from relay.ssh.wire.channel import ChannelStream
-from relay.ssh.wire.opening import Opening, Refused
+from relay.ssh.wire.opening import Refused
 
 if TYPE_CHECKING:
     from relay.run.progress import Progress
-    from relay.ssh.session import Session
+    from relay.ssh.wire.channel import Lost
     from relay.ssh.wire.flow import Flow
+    from relay.ssh.wire.transport import Transport
 
 _LAST_WORDS = 2.0  # seconds that the status and stderr of a command are waited for that has said nothing else
 _STATUS = 0.2  # seconds, of one whose last byte has come: it may go on listening
@@ -79,29 +80,35 @@ def command(host: str, port: int, template: str = "") -> str:
     return re.sub("%([hp%])", lambda match: tokens[match[1]], template)
 
 
-def cross(
-    session: Session, host: str, port: int, template: str, progress: Progress, *, limit: float | None
-) -> NetcatStream:
-    """A stream to host and port that a command on the session's hop carries.
+class Hop(NamedTuple):
+    """The hop that is crossed. place: what messages call it. lost: says why the link to it has ended."""
+
+    transport: Transport
+    place: str
+    lost: Lost
+
+
+def cross(hop: Hop, to: tuple[str, int], template: str, progress: Progress, *, limit: float | None) -> NetcatStream:
+    """A stream to a host and port that a command on the hop carries.
 
     limit: as for Session.forward. Raises RelayError when the hop runs none; whether it connects is seen later.
     """
-    line = command(host, port, template)
+    line = command(*to, template)
     progress.stage("starting a netcat on the hop")
     try:
-        channel = Opening(session.transport, "session").wait(limit)
+        channel = hop.transport.ask("session").wait(limit)
         _run(channel, line, limit)
     except Refused as error:
         raise NoRoom(
             f"the server neither forwards nor runs a command: {error or 'refused'}",
             hint="MaxSessions in its sshd_config says how many it runs over one connection",
-            place=session.place,
+            place=hop.place,
         ) from error
     except (paramiko.SSHException, OSError, EOFError) as error:
-        if not session.transport.is_active():
-            raise session.lost(error) from error
-        raise RelayError("the server neither forwards nor runs a command", place=session.place) from error
-    return NetcatStream(channel, session, f"{host} port {port}", progress)
+        if not hop.transport.is_active():
+            raise hop.lost(error) from error
+        raise RelayError("the server neither forwards nor runs a command", place=hop.place) from error
+    return NetcatStream(channel, hop, "{} port {}".format(*to), progress)
 
 
 def _run(channel: paramiko.Channel, line: str, limit: float | None) -> None:
@@ -120,14 +127,14 @@ def _run(channel: paramiko.Channel, line: str, limit: float | None) -> None:
 class NetcatStream(ChannelStream):
     """The stdin and stdout of a command on a hop; what it says on stderr is told at once.
 
-    carrier: what messages call it.
+    carrier: what messages call it. peer: where it leads to.
     """
 
-    def __init__(self, channel: paramiko.Channel, session: Session, peer: str, progress: Progress) -> None:
-        super().__init__(channel, session)
+    def __init__(self, channel: paramiko.Channel, hop: Hop, peer: str, progress: Progress) -> None:
+        super().__init__(channel, hop.lost)
         self._peer = peer
-        self._place = session.place
-        self.carrier = f"the netcat on {session.place}"
+        self._place = hop.place
+        self.carrier = f"the netcat on {hop.place}"
         self._progress = progress
         self._began = False
         self._listener = Thread(target=self._listen, daemon=True)

@@ -18,8 +18,7 @@ from relay.ssh.login.keyring import Keyring
 from relay.ssh.trust.trust import Trust
 from relay.ssh.wire import paramiko
 from relay.ssh.wire.channel import ChannelStream
-from relay.ssh.wire.connection import can_take_over, take_over
-from relay.ssh.wire.opening import Opening, Refused
+from relay.ssh.wire.opening import Refused
 from relay.ssh.wire.transport import Disconnected, Transport
 from relay.ssh.wire.userauth import LinkLost
 
@@ -30,7 +29,7 @@ if TYPE_CHECKING:
     from relay.run.children import Children
     from relay.run.progress import Progress
     from relay.run.prompt import Prompt
-    from relay.ssh.wire.connection import Connection
+    from relay.ssh.wire.opening import Opening
 
 OPEN_FAILED_ADMINISTRATIVELY_PROHIBITED = 1  # RFC 4254 section 5.1
 # What a server means that gives no text with its refusal (the same section).
@@ -119,7 +118,7 @@ class Session:
             self._progress.stage("login")
             ask = None
             if following is not None and self._may_ask_on_the_way():
-                ask = partial(Opening, self.transport, "direct-tcpip", *following)
+                ask = partial(self.transport.ask, "direct-tcpip", *following)
             return login(self.transport, self._settings, self._progress, client.prompt, client.keyring, ask=ask)
         except RelayError as error:
             # An outer session that has failed took this one with it, and says why.
@@ -140,37 +139,6 @@ class Session:
         """
         is_openssh: bool = self.transport.remote_version.startswith("SSH-2.0-OpenSSH_")
         return is_openssh and self.transport.local_compression == "none"
-
-    @property
-    def alive(self) -> bool:
-        """As Hop has it."""
-        return bool(self.transport.is_active())
-
-    def quiet_for(self) -> float:
-        """As Hop has it."""
-        return self.transport.quiet_for()
-
-    def probe(self, seconds: float) -> bool:
-        """As Hop has it."""
-        return self.transport.probe(seconds)
-
-    def park(self) -> None:
-        """As Hop has it."""
-        if can_take_over(self.transport):
-            self.transport.packetizer.park()
-
-    def take_over(self) -> Connection | None:
-        """As Hop has it."""
-        link = take_over(self.transport)
-        return link.connection if link is not None else None
-
-    def close(self) -> None:
-        """As Hop has it; for whoever drives its connection, if that has been taken over."""
-        link = self.transport.packetizer.link
-        if link is not None:
-            link.fail(EOFError())
-        else:
-            self.transport.close()
 
     def jumps(self) -> str:
         """The hops up to this one, as ssh's -J has them."""
@@ -196,7 +164,7 @@ class Session:
             if opening is not None and opening.to != (host, port):
                 opening.drop()
                 opening = None
-            opening = opening or Opening(self.transport, "direct-tcpip", host, port)
+            opening = opening or self.transport.ask("direct-tcpip", host, port)
             channel = opening.wait(limit)
         except Refused as error:
             if error.reason == OPEN_FAILED_ADMINISTRATIVELY_PROHIBITED:
@@ -213,14 +181,15 @@ class Session:
         except (paramiko.SSHException, OSError, EOFError) as error:
             # What ended the transport says more than what fails once it has ended.
             raise self.lost(self.transport.saved_exception or error) from error
-        return ChannelStream(channel, self)
+        return ChannelStream(channel, self.lost)
 
     def _cross(self, host: str, port: int, template: str, progress: Progress, *, limit: float | None) -> ChannelStream:
         """The same without forwarding, by a command on the hop."""
         from relay.ssh import netcat  # few hops need it
 
         progress.note(1, "it denies forwarding: crossing it by a netcat there", place=self.place)
-        return netcat.cross(self, host, port, template, progress, limit=limit)
+        hop = netcat.Hop(self.transport, self.place, self.lost)
+        return netcat.cross(hop, (host, port), template, progress, limit=limit)
 
     def lost(self, error: BaseException | None = None) -> RelayError:
         """Why the link is lost, told of the outermost session that has failed: the others fell with it."""

@@ -19,10 +19,10 @@ import paramiko
 from contract import SOON, Meanwhile
 
 from relay.run.progress import Progress
-from relay.ssh.wire.connection import Connection, attach
+from relay.ssh.wire.connection import Connection
 from relay.ssh.wire.flow import Flow
-from relay.ssh.wire.opening import Opening
 from relay.ssh.wire.packets import Packetizer
+from relay.ssh.wire.takeover import attach
 from relay.ssh.wire.transport import Transport
 
 GCM = "aes128-gcm@openssh.com"
@@ -82,7 +82,7 @@ class Pair:
         opened: list[paramiko.Channel] = []
 
         def open_channel() -> None:
-            opened.append(Opening(self.client, "direct-tcpip", "there", 22).wait(SOON))
+            opened.append(self.client.ask("direct-tcpip", "there", 22).wait(SOON))
 
         with Meanwhile(open_channel):
             if self.flows:

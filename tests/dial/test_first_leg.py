@@ -87,6 +87,16 @@ def test_its_proxycommand_fails(hops: Lab, use_fdpass: str, cause: str, share: t
     assert done.stderr == f"pyrelay: hop 1 of 1 (h1): {cause}\n"
 
 
+def test_its_proxycommand_ends_in_good_order_and_has_said_nothing(hops: Lab) -> None:
+    hops.host("h1", ProxyCommand="true")
+    done = hops.pyrelay("h1/h3")
+    assert done.returncode == 1
+    assert done.stderr.splitlines() == [
+        "pyrelay: hop 1 of 1 (h1): its ProxyCommand ended with status 0 and said nothing",
+        "hint: run it by hand: what it connected to has closed, or it connects to nothing",
+    ]
+
+
 def test_its_proxycommand_is_not_blamed_for_what_comes_later(hops: Lab) -> None:
     """Its failure is then only the effect of our hanging up."""
     hops.host("h1", ProxyCommand="sh -c 'nc %h %p; exit 3'", HostKeyAlias="unknown")

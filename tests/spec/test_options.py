@@ -75,6 +75,8 @@ def test_every_option_of_the_table() -> None:
         # help and version end the reading where they stand
         ("--help", Options(action="help")),
         ("--version --bogus", Options(action="version")),
+        ("-h", Options(action="help")),
+        ("-vV", Options(action="version", verbosity=1)),
     ],
 )
 def test_shapes(line: str, expected: Options | None) -> None:
@@ -114,11 +116,6 @@ def test_settings_in_ssh_configs_two_spellings(text: str, expected: str) -> None
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("-z h", "pyrelay: unknown option -z"),
-        ("-vz h", "pyrelay: unknown option -z"),
-        ("--bogus=x h", "pyrelay: unknown option --bogus"),
-        ("--hop h", "pyrelay: unknown option --hop"),
-        ("-\x1b[31m h", "pyrelay: unknown option -"),
         ("h -l", "pyrelay: -l needs a value, USER"),
         ("h --hop-delimiter", "pyrelay: --hop-delimiter needs a value, CHARS"),
         ("--help=x", "pyrelay: --help takes no value"),
@@ -131,6 +128,27 @@ def test_a_wrong_shape_is_answered_with_the_usage(line: str, message: str) -> No
     with pytest.raises(UsageError) as caught:
         parse(line.split(" ") if line else [])
     assert str(caught.value) == f"{message}\n{usage()}"
+    assert caught.value.exit_code == 2
+
+
+@pytest.mark.parametrize(
+    ("line", "cause"),
+    [
+        ("-z h", "unknown option -z"),
+        ("-vz h", "unknown option -z"),
+        ("-f h", "unknown option -f; the nearest is -F"),
+        ("--bogus=x h", "unknown option --bogus"),
+        ("--hop h", "unknown option --hop; the nearest is --hop-delimiter"),
+        ("--shared=1m h", "unknown option --shared; the nearest is --share"),
+        ("--tro h", "unknown option --tro; the nearest is --tor"),
+        ("--known-host h", "unknown option --known-host; the nearest is --known-hosts"),
+        ("-\x1b[31m h", "unknown option -"),
+    ],
+)
+def test_an_unknown_option_is_answered_in_two_lines(line: str, cause: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        parse(line.split(" "))
+    assert str(caught.value) == f"pyrelay: {cause}\nhint: pyrelay --help shows all"
     assert caught.value.exit_code == 2
 
 
@@ -225,7 +243,7 @@ def test_usage_and_help_have_every_option_and_fit_a_terminal() -> None:
         if flag.value:
             assert f"[{flag.form}]" in usage() or f" pyrelay {flag.form}" in usage()
     assert usage().startswith("usage: pyrelay [-46qv] ")
-    assert usage().endswith("HOST [PORT]\n       pyrelay -O COMMAND")
+    assert usage().endswith("HOST [PORT]\n       pyrelay -O COMMAND\n       pyrelay --ssh-config")
     assert shown.startswith(usage())
     assert "    Host */* *+*\n        ProxyCommand pyrelay %h %p\n" in shown
 

@@ -29,6 +29,7 @@ URLS = [
     ("SOCKS5H://alice:s%3Acret%40@[::1]:1", Proxy(SOCKS5, "::1", 1, user="alice", password="s:cret@")),
     ("socks5h:///run/tor/socks", Proxy(SOCKS5, path="/run/tor/socks")),
     ("socks4a://a%40b@proxy:1081/", Proxy(SOCKS4, "proxy", 1081, user="a@b")),
+    ("socks://proxy", Proxy(SOCKS5, "proxy", 1080)),
     ("socks4://proxy", Proxy(SOCKS4, "proxy", 1080)),
     ("http://alice@corp@proxy", Proxy(CONNECT, "proxy", 3128, user="alice@corp")),
     ("http://alice:@proxy", Proxy(CONNECT, "proxy", 3128, user="alice", password="")),
@@ -62,6 +63,8 @@ def test_urls(text: str, proxy: Proxy) -> None:
         ("a/b", "'/' cannot stand in a proxy's host"),
         ("/" + "x" * 104, "less than 104 bytes"),
         ("x" * 256 + "@proxy", "at most 255 bytes"),
+        ("http://proxy:3128", "this is a URL"),
+        ("unix:/run/proxy", "'unix:' is not needed"),
     ],
 )
 def test_what_is_no_address(text: str, cause: str) -> None:
@@ -75,7 +78,7 @@ def test_what_is_no_address(text: str, cause: str) -> None:
     [
         ("proxy:1080", "a proxy's URL begins with SCHEME://"),
         ("https://proxy", "'https' is no scheme of a proxy"),
-        ("socks://proxy", "'socks' is no scheme of a proxy"),
+        ("ftp://proxy", "'ftp' is no scheme of a proxy"),
         ("http://proxy/path", "a proxy's URL ends after the port"),
         ("http://", "the host is empty"),
         ("http://a%3Ab:x@proxy", "cannot hold ':'"),
@@ -89,6 +92,21 @@ def test_what_is_no_url(text: str, cause: str) -> None:
     with pytest.raises(UsageError) as caught:
         parse_url(text)
     assert cause in caught.value.cause
+
+
+@pytest.mark.parametrize(
+    ("text", "hint"),
+    [
+        ("http://proxy:3128", "--proxy http://proxy:3128"),
+        ("socks5://alice@proxy", "--proxy socks5://alice@proxy"),
+        ("socks5://alice:hunter2@proxy", "--proxy socks5://alice@proxy"),
+        ("unix:/run/proxy", "-x /run/proxy"),
+    ],
+)
+def test_the_hint_for_what_other_programs_write(text: str, hint: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        parse_address(text)
+    assert caught.value.hint == hint
 
 
 @given(st.text(st.characters(), max_size=300))

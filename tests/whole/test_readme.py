@@ -5,6 +5,7 @@ The lines are read from the documents themselves; desk.py says how they are run.
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 
@@ -30,6 +31,26 @@ def test_the_block_and_the_commands(desk: Desk) -> None:
     for other in others:
         reaches(desk, other)
         assert desk.logins() == {"h1": [desk.other], "h2": [desk.lab.user], "h3": [desk.lab.user]}
+
+
+def test_the_block_that_is_printed(desk: Desk) -> None:
+    (line,) = [text for text in blocks("Use") if text.startswith("pyrelay --ssh-config")]
+    command, file = line.split(" > ")
+    assert file == "~/.ssh/pyrelay.conf"
+    desk.lab.head = "Include pyrelay.conf"
+    printed = desk.run(command).stdout
+    assert f"`Include {file.removeprefix('~/.ssh/')}` as the first line of ~/.ssh/config" in printed
+    desk.lab.head = printed.replace(str(desk.lab.program), "pyrelay").replace("KnownHostsCommand", "#")
+    reaches(desk, "ssh h1/h2/h3")
+
+
+def test_the_block_for_the_key_that_is_known(desk: Desk) -> None:
+    (block,) = [text for text in blocks("If you use something else now", RECIPES_PAGE) if "KnownHostsCommand" in text]
+    known = desk.lab.known_hosts.read_text()
+    desk.lab.known_hosts.write_text(known.replace(",*/h3,*+h3 ", " "))
+    program = desk.path.split(os.pathsep)[0] + "/pyrelay"  # told of the lab's ssh_config
+    desk.configure(block.replace("/usr/local/bin/pyrelay", program).splitlines())
+    reaches(desk, "ssh h1/h2/h3")
 
 
 def test_what_the_box_says_of_users(desk: Desk) -> None:

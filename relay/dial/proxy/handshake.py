@@ -6,7 +6,9 @@ and names as names, exact reads. What it has wrong (1.7.1, its last) is mended h
 - it connects by itself, to one IPv4 address: it is given our connection;
 - its time-out is for each read: it reads and writes through our Wire;
 - a length byte of 128 and more goes out as UTF-8, two bytes: `_Writer` mends the message;
-- Tor's codes are "Unknown error" to it, its errors wrap each other: the reply itself is read.
+- Tor's codes are "Unknown error" to it, its errors wrap each other: the reply itself is read;
+- it refuses what servers get wrong in bytes that say nothing: the version before the status of a
+  password (05 for 01: tinyproxy, microsocks), and before SOCKS4's reply (04 for 00). `_Reader` mends those.
 
 RFC 1928 (SOCKS5), RFC 1929 (user and password); SOCKS4 and 4a have no RFC, but a text of
 NEC's each. Tor's own codes: its socks-extensions.txt and proposal 304.
@@ -18,6 +20,7 @@ from socket import SOCK_STREAM
 
 import socks
 
+from relay.dial.proxy.wire import NoMethod
 from relay.errors import RelayError
 from relay.spec.proxy import HINT_REFUSED, HINT_WANTED, SOCKS4, SOCKS5, TOR
 from relay.spec.route import is_onion
@@ -72,12 +75,13 @@ VAGUE_REPLIES = {
     0x04: ("host unreachable", EXTENDED),
 }
 # The first byte of a proxy's first message.
-VERSIONS = {SOCKS4: b"\0", SOCKS5: b"\x05"}
+VERSIONS = {SOCKS4: (b"\0", b"\x04"), SOCKS5: (b"\x05",)}
 # What an answer that is no SOCKS may begin with, and what that is.
 STRANGERS = (
     (b"HTTP/", "answers as an HTTP proxy does", "-X connect"),
     (b"SSH-", "answers as an SSH server does", "a proxy's port is meant; ssh hops are written h1/h2"),
     (b"\0\x5b", "answers as a SOCKS4 proxy does", "-X 4a"),
+    (b"\x04\x5b", "answers as a SOCKS4 proxy does", "-X 4a"),
     (b"\x05", "answers as a SOCKS5 proxy does", "-X 5"),
 )
 
@@ -103,6 +107,8 @@ def negotiate(wire: Wire, host: str, port: int, user: str | None, password: str 
     except socks.SOCKS5AuthError as error:
         raise _not_authenticated(wire, handshake.reply, user) from error
     except socks.ProxyError as error:
+        if handshake.reply == b"\x05\x01":  # which nobody has offered
+            raise _wants(wire, 1, user) from error
         raise wire.fault(f"sends what is no {_protocol(wire)}: {handshake.reply.hex(' ')}") from error
     finally:
         handshake.detach()
@@ -143,19 +149,23 @@ class _Reader:
 
     def __init__(self, handshake: _Handshake) -> None:
         self._handshake = handshake
-        self._first = True
+        self._number = 0  # of the messages that have been read
 
     def read(self, size: int) -> bytes:
         """Exactly `size` bytes; a closed connection and a stranger's answer raise our own errors."""
         wire = self._handshake.wire
         data = wire.receive(1)
-        if self._first:
-            if data != VERSIONS[_protocol(wire)]:
+        self._number += 1
+        if self._number == 1:
+            if data not in VERSIONS[_protocol(wire)]:
                 raise _stranger(wire, data)
             wire.answered()
-            self._first = False
         while len(data) < size:
             data += wire.receive(size - len(data))
+        if self._number == 1 and wire.proxy.kind == SOCKS4:
+            data = b"\0" + data[1:]
+        elif self._number == 2 and size == 2:  # the status of a password: a reply has three bytes
+            data = b"\1" + data[1:]
         self._handshake.reply = data
         return data
 
@@ -211,9 +221,32 @@ def _not_authenticated(wire: Wire, reply: bytes, user: str | None) -> RelayError
     """The error for a choice of method (RFC 1928 section 3) or a status (RFC 1929 section 2) that ends it."""
     if reply[0] == 1:
         return RelayError(f"{wire.proxy} does not accept the password of {user}", hint=HINT_REFUSED)
+    if reply[1] == 2:
+        return _wants(wire, 2, user)
     if user is None:
+        return NoMethod(f"{wire.proxy} wants a login", hint=HINT_WANTED)
+    return NoMethod(f"{wire.proxy} wants another authentication than user and password")
+
+
+def find_method(wire: Wire, user: str | None) -> RelayError:
+    """The error for a proxy that has refused with NoMethod, from a connection on which it is only asked for its method.
+
+    (A method that is offered must be gone through with, so the first connection does not offer what we cannot do.)
+    """
+    wire.send(b"\x05\x02\x01\x02")
+    answer = wire.receive(1)
+    if answer != b"\x05":
+        raise _stranger(wire, answer)
+    return _wants(wire, wire.receive(1)[0], user)
+
+
+def _wants(wire: Wire, method: int, user: str | None) -> RelayError:
+    """The error for a method (RFC 1928 section 3) that a proxy has chosen and we have not offered."""
+    if method == 1:
+        return RelayError(f"{wire.proxy} wants GSS-API (Kerberos)")
+    if method == 2 and user is None:
         return RelayError(f"{wire.proxy} wants a user and a password", hint=HINT_WANTED)
-    return RelayError(f"{wire.proxy} wants another authentication than user and password")
+    return RelayError(f"{wire.proxy} wants an authentication that pyrelay does not have")
 
 
 def _stranger(wire: Wire, begins: bytes) -> RelayError:

@@ -7,31 +7,43 @@ already. Headers are read line by line, each taken off the wire exactly.
 from __future__ import annotations
 
 from relay.errors import RelayError, printable
-from relay.spec.proxy import HINT_REFUSED, HINT_WANTED
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from relay.dial.proxy.wire import Wire
 
 HEADERS = 200  # lines; a proxy that sends more means no good
-# Status: hint. The reason is the proxy's own.
-HINTS = {
-    400: "it may be no proxy for CONNECT",
-    403: "many proxies allow port 443 only",
-    405: "it is no proxy for CONNECT",
-    501: "it is no proxy for CONNECT",
-}
+
+
+class Head:
+    """The head of a response: its status, its reason (clean), and its fields by their names in lower case."""
+
+    def __init__(self, status: int, reason: str) -> None:
+        self.status = status
+        self.reason = reason
+        self.fields: list[tuple[str, str]] = []
+
+    def all(self, name: str) -> list[str]:
+        """The values of all lines with this name, in their order."""
+        return [value for each, value in self.fields if each == name]
+
+    def value(self, name: str) -> str:
+        """The first of them, or ""."""
+        return next(iter(self.all(name)), "")
 
 
 def negotiate(wire: Wire, host: str, port: int, user: str | None, password: str | None) -> None:
     """Ask the proxy to connect to host. Raises RelayError."""
     wire.send(_request(host, port, user, password))
-    status, reason, schemes = _response(wire)
-    while 100 <= status < 200:  # an interim response may come at any time (RFC 9110 section 15.2)
-        status, reason, schemes = _response(wire)
+    head = _response(wire)
+    while 100 <= head.status < 200:  # an interim response may come at any time (RFC 9110 section 15.2)
+        head = _response(wire)
     # Any 2xx is the tunnel, whatever its headers say of a body.
-    if not 200 <= status < 300:
-        raise _refused(wire, status, reason, schemes, user)
+    if not 200 <= head.status < 300:
+        from relay.dial.proxy.causes import refusal  # only a refusal has any
+
+        said, hint = refusal(head, user=user is not None)
+        raise RelayError(f"{wire.proxy} refuses: {said}", hint=hint)
 
 
 def _request(host: str, port: int, user: str | None, password: str | None) -> bytes:
@@ -49,31 +61,19 @@ def _request(host: str, port: int, user: str | None, password: str | None) -> by
     return "\r\n".join([*lines, "", ""]).encode()
 
 
-def _response(wire: Wire) -> tuple[int, str, list[str]]:
-    """Read one response's head: its status, its reason, and the schemes of authentication it wants (lower case)."""
+def _response(wire: Wire) -> Head:
+    """Read one response's head."""
     first = wire.line()
     version, _, rest = first.decode("utf-8", "replace").partition(" ")
     status, _, reason = rest.strip().partition(" ")
     if not (version.upper().startswith("HTTP/") and len(status) == 3 and status.isascii() and status.isdigit()):
         raise wire.fault(f"does not speak HTTP: it answers {printable(repr(first)[2:-1], 40)}", hint="-X 5 or -X 4a")
     wire.answered()
-    schemes: list[str] = []
+    head = Head(int(status), printable(reason, 100))
     for _ in range(HEADERS):
         line = wire.line()
         if not line:
-            return int(status), printable(reason, 100), schemes
+            return head
         name, _, value = line.decode("utf-8", "replace").partition(":")
-        if name.strip().lower() == "proxy-authenticate":
-            schemes.append(value.split(maxsplit=1)[0].lower() if value.strip() else "")
+        head.fields.append((name.strip().lower(), value.strip()))
     raise wire.fault("sends headers without an end")
-
-
-def _refused(wire: Wire, status: int, reason: str, schemes: list[str], user: str | None) -> RelayError:
-    """The error for a status that is no tunnel."""
-    hint = HINTS.get(status, "")
-    if status in {401, 407}:  # 407 is what RFC 9110 has for proxies; tinyproxy answers a wrong password by 401
-        hint = HINT_WANTED if user is None else HINT_REFUSED
-        if schemes and "basic" not in schemes:
-            hint = f"it wants {printable(', '.join(schemes), 60)}; pyrelay has Basic only"
-    said = f"{status} {reason}".rstrip()
-    return RelayError(f"{wire.proxy} refuses: {said}", hint=hint)

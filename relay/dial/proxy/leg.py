@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from relay.dial import tcp
-from relay.dial.proxy.wire import NoAnswer, Wire
+from relay.dial.proxy.wire import NoAnswer, NoMethod, Wire
 from relay.errors import RelayError, printable
 from relay.spec.proxy import CONNECT, SOCKS4, TOR, VARIABLE, check_field
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from relay.spec.proxy import Proxy
 
 TOR_ANSWER = 5.0  # seconds for the first two bytes of a Tor on this machine, where there is another place to look
+HINT_TORSOCKS = "torsocks lets nothing connect to this machine: call ssh without it, for pyrelay goes to Tor by itself"
 
 
 def connect(
@@ -37,20 +38,33 @@ def connect(
         raise RelayError(f"an address with a zone means nothing to {proxy}")
     user, password = _credentials(proxy, host, port, progress, prompt)
 
+    def wire(place: Proxy, first: float | None = None) -> Wire:
+        """A connection to the proxy itself."""
+        sock = _reach(place, progress, terms, prompt.environ)
+        return Wire(sock, place, host, progress, seconds=terms.timeout, first=first)
+
     def through(place: Proxy, first: float | None = None) -> socket:
         """The whole way by one place."""
-        sock = _reach(place, progress, terms)
-        progress.stage(f"waiting for {place} to reach {host} port {port}")
         try:
-            wire = Wire(sock, place, host, progress, seconds=terms.timeout, first=first)
-            _negotiator(place)(wire, host, port, user, password)
-            sock.settimeout(None)
-        except BaseException:
-            sock.close()
-            raise
-        return sock
+            with wire(place, first) as line:
+                progress.stage(f"waiting for {place} to reach {host} port {port}")
+                _negotiator(place)(line, host, port, user, password)
+                return line.leave()
+        except NoMethod as error:
+            raise _explained(error, wire, place, user) from error
 
     return _through_tor(through, prompt.environ) if proxy.kind == TOR and not proxy.address else through(proxy)
+
+
+def _explained(error: NoMethod, wire: Callable[[Proxy], Wire], place: Proxy, user: str | None) -> RelayError:
+    """The same error, or one that says what the proxy wants, as far as another connection can tell."""
+    from relay.dial.proxy.handshake import find_method  # it has been imported
+
+    try:
+        with wire(place) as line:
+            return find_method(line, user)
+    except RelayError:
+        return error
 
 
 def _through_tor(through: Callable[[Proxy, float | None], socket], environ: Mapping[str, str]) -> socket:
@@ -58,26 +72,30 @@ def _through_tor(through: Callable[[Proxy, float | None], socket], environ: Mapp
     from relay.dial.proxy.tor import HOST_VARIABLE, PORT_VARIABLE, places
 
     causes = []
+    hint = ""
     candidates = places(environ)
     for place in candidates:
         try:
             return through(place, None if place is candidates[-1] else TOR_ANSWER)
         except NoAnswer as error:
             causes.append(error.cause)
-    raise RelayError(
-        f"no Tor: {'; '.join(causes)}",
-        hint=f"start tor, or say where it listens: {HOST_VARIABLE} and {PORT_VARIABLE}, or -x HOST:PORT",
-    )
+            hint = hint or error.hint
+    if hint != HINT_TORSOCKS:
+        hint = f"start tor, or say where it listens: {HOST_VARIABLE} and {PORT_VARIABLE}, -x HOST:PORT or -x PATH"
+    raise RelayError(f"no Tor: {'; '.join(causes)}", hint=hint)
 
 
-def _reach(proxy: Proxy, progress: Progress, terms: tcp.Terms) -> socket:
+def _reach(proxy: Proxy, progress: Progress, terms: tcp.Terms, environ: Mapping[str, str]) -> socket:
     """A connection to the proxy itself. Raises NoAnswer."""
     try:
         if proxy.path:
             return tcp.connect_unix(proxy.path, progress)
         return tcp.connect(proxy.host, proxy.port, progress, terms)
     except RelayError as error:
-        raise NoAnswer(f"{proxy}: {error.cause}", hint=error.hint) from error
+        hint = error.hint
+        if "operation not permitted" in error.cause and "torsocks" in environ.get("LD_PRELOAD", ""):
+            hint = HINT_TORSOCKS
+        raise NoAnswer(f"{proxy}: {error.cause}", hint=hint) from error
 
 
 def _negotiator(proxy: Proxy) -> Callable[[Wire, str, int, str | None, str | None], None]:

@@ -19,12 +19,15 @@ if TYPE_CHECKING:
 
 HOST = "127.0.0.1"
 PORTS = (9050, 9150)  # tor itself, and the one that Tor Browser brings
-HOST_VARIABLE, PORT_VARIABLE = "TOR_SOCKS_HOST", "TOR_SOCKS_PORT"  # Tor Browser's own
+HOST_VARIABLE, PORT_VARIABLE = "TOR_SOCKS_HOST", "TOR_SOCKS_PORT"  # Tor Browser's own,
+PATH_VARIABLE = "TOR_SOCKS_IPC_PATH"  # and its own for a unix socket, which it prefers
 FIELD = 255  # bytes; see RFC 1929
 
 
 def places(environ: Mapping[str, str]) -> list[Proxy]:
     """Where to look for Tor, in this order. Raises UsageError when the environment names a place that is none."""
+    if path := environ.get(PATH_VARIABLE):
+        return [Proxy(TOR, path=path)]
     host, port = environ.get(HOST_VARIABLE), environ.get(PORT_VARIABLE)
     if not host and not port:
         return [Proxy(TOR, HOST, port) for port in PORTS]

@@ -18,7 +18,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from _socket import socket
     from collections.abc import Callable
-    from typing import TypeVar
+    from typing import Self, TypeVar
 
     from relay.run.progress import Progress
     from relay.spec.proxy import Proxy
@@ -34,11 +34,16 @@ class NoAnswer(RelayError):
     """What is there does not speak the protocol that it was asked in, or does not speak at all."""
 
 
+class NoMethod(RelayError):
+    """A SOCKS5 proxy takes none of the ways to log in that it was offered, and does not say which it would take."""
+
+
 class Wire:
     """A connected socket to `proxy`, which is asked to reach `wanted`.
 
     seconds: how long the whole handshake may take; first: how long its first
-    answer may. None is as long as progress has left.
+    answer may. None is as long as progress has left. A context manager: closes
+    the socket, unless it has left it to somebody else.
     """
 
     def __init__(
@@ -59,6 +64,20 @@ class Wire:
         self._seconds = seconds
         self._first = first
         self._answered = False
+        self._left_behind = False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if not self._left_behind:
+            self.socket.close()
+
+    def leave(self) -> socket:
+        """The handshake is over: the connection, for whoever uses it from now on."""
+        self._left_behind = True
+        self.socket.settimeout(None)
+        return self.socket
 
     def answered(self) -> None:
         """The proxy has said a first thing that makes sense: it is there, and faults are its own from now on."""

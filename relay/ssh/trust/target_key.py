@@ -28,12 +28,14 @@ if TYPE_CHECKING:
 def lines(options: Options) -> bytes:
     """What the user's files hold for the target of a route, as lines for the name that ssh asks for.
 
-    That name is options.destination: the route, or "[route]:port" when ssh
-    was given another port than 22. Nothing when no key is known, or when the
-    name is no route (then it is none of our targets). Raises RelayError when
+    That name is options.known_hosts, and the route stands beside it, as it was
+    typed (ssh hands the name over in lower case). Else it is
+    options.destination: the route, or "[route]:port" when ssh was given
+    another port than 22. Nothing when no key is known, or when the name is
+    not a route (then it is none of our targets). Raises RelayError when
     ssh_config or one of the files cannot be read.
     """
-    host, port = split(options.destination)
+    host, port = (options.destination, options.port) if options.known_hosts else split(options.destination)
     try:
         target = parse(host, port, options.delimiters).target
     except RouteError:
@@ -44,7 +46,7 @@ def lines(options: Options) -> bytes:
         if options.verbosity >= 1:
             sys.stderr.write(f"pyrelay: {text}\n")
 
-    asked = os.fsencode(options.destination)
+    asked = os.fsencode(options.known_hosts or options.destination)
     return b"".join(
         b" ".join((line.marker.encode(), asked, line.key_text()) if line.marker else (asked, line.key_text())) + b"\n"
         for line in _known(settings, note)

@@ -6,31 +6,38 @@ from typing import TYPE_CHECKING
 
 import paramiko
 
-from relay.ssh.wire.connection import attach
+from relay.ssh.wire.takeover import attach
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import TypeAlias
+
     from relay.errors import RelayError
-    from relay.ssh.session import Session
     from relay.ssh.wire.flow import Flow
+
+    Lost: TypeAlias = Callable[[BaseException | None], RelayError]  # says why a link has ended, if by this error
 
 _LOST = (paramiko.SSHException, EOFError)  # what paramiko raises when a message cannot be sent any more
 
 
 class ChannelStream:
-    """Two-way bytes with half-close over one direct-tcpip channel."""
+    """Two-way bytes with half-close over one direct-tcpip channel.
 
-    def __init__(self, channel: paramiko.Channel, session: Session) -> None:
+    lost: says why its link has ended.
+    """
+
+    def __init__(self, channel: paramiko.Channel, lost: Lost) -> None:
         self.channel = channel
-        self._session = session
+        self._lost = lost
 
     def recv(self, size: int) -> bytes:
         """At most size bytes; b"" at the far side's end. Raises RelayError when the link is lost."""
         try:
             data: bytes = self.channel.recv(size)
         except _LOST as error:  # the refill of the window could not be sent
-            raise self._session.lost(self._session.transport.saved_exception or error) from error
-        if not data and not self.channel.eof_received and not self._session.transport.is_active():
-            raise self._session.lost()
+            raise self._lost(self.channel.transport.saved_exception or error) from error
+        if not data and not self.channel.eof_received and not self.channel.transport.is_active():
+            raise self.lost()
         return data
 
     def sendall(self, data: bytes) -> None:
@@ -38,11 +45,11 @@ class ChannelStream:
         try:
             self.channel.sendall(data)
         except OSError as error:
-            if self._session.transport.is_active():
+            if self.channel.transport.is_active():
                 raise BrokenPipeError("the channel is closed") from error
-            raise self._session.lost() from error
+            raise self.lost() from error
         except _LOST as error:
-            raise self._session.lost(self._session.transport.saved_exception or error) from error
+            raise self._lost(self.channel.transport.saved_exception or error) from error
 
     def shutdown_write(self) -> None:
         """No more will be sent; the far side may still send."""
@@ -67,8 +74,8 @@ class ChannelStream:
 
     def lost(self) -> RelayError:
         """Why the link has ended."""
-        return self._session.lost()
+        return self._lost(None)
 
     def loss(self, flow: Flow) -> RelayError | None:
         """Why an attached stream has ended, when that was no orderly end."""
-        return self._session.lost(flow.error) if flow.error is not None else None
+        return self._lost(flow.error) if flow.error is not None else None

@@ -14,19 +14,30 @@ import threading
 from typing import TYPE_CHECKING
 from weakref import WeakValueDictionary
 
-import paramiko
-
 from relay.ssh.wire.buffer import Buffer
-from relay.ssh.wire.flow import Slots
-from relay.ssh.wire.link import Link
+from relay.ssh.wire.gcm import Slots
 from relay.ssh.wire.reader import Waker
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from typing import Protocol
 
-    from relay.ssh.wire.flow import Flow
-    from relay.ssh.wire.packets import Packetizer
+    from relay.contract import Flow
     from relay.ssh.wire.reader import Reader
+
+    class Link(Protocol):
+        """What a connection asks of a link that is carried over it (link.py)."""
+
+        source: Buffer
+
+        def take(self) -> None:
+            """Open every packet that has come whole, and see to it."""
+
+        def fail(self, error: BaseException) -> None:
+            """The link is lost, and with it all that it carries."""
+
+        def look_round(self) -> None:
+            """See whether another thread has given the link's transport up."""
+
 
 READ_SIZE = 256 * 1024  # bytes of the socket at once
 SMALL_READ = 16 * 1024  # bytes; fewer are not part of a transfer, and to be acknowledged at once
@@ -104,8 +115,7 @@ class Connection:
         self.waker.clear()
         self.flush()
         for link in self.links[:]:
-            if link.packetizer.closed:
-                link.fail(link.packetizer.lost or link.transport.saved_exception or EOFError())
+            link.look_round()
 
     def slots(self, size: int) -> Slots:
         """Where data that is to be sent in packets of size bytes is read to."""
@@ -117,80 +127,3 @@ class Connection:
     def close(self) -> None:
         """Close the connection."""
         self.socket.close()
-
-
-def attach(channel: paramiko.Channel) -> Flow | None:
-    """Take over the moving of a channel's data, which whoever calls Connection.receive does from then on.
-
-    Only that thread may attach more channels to the connection. None when
-    `take_over` is.
-    """
-    link = take_over(channel.transport)
-    if link is None:
-        return None
-    link.packetizer.settle()  # what has come about the channel is with the channel
-    return link.flow(channel)
-
-
-def take_over(transport: paramiko.Transport) -> Link | None:
-    """Take over the moving of all data from a transport and from those that carry it, where that is not done yet.
-
-    None, and nothing changed, when one of them cannot hand its work over
-    (Packetizer.can_park); None, too, when it has ended.
-    """
-    chain, carriers = _chain(transport)
-    packetizers: list[Packetizer] = [each.packetizer for each in chain]
-    reader = packetizers[-1].reader
-    if reader is None or not can_take_over(transport):
-        return None
-    for packetizer in packetizers:
-        # From the innermost: the outer ones still work, so what it is about to send, and waits for, gets through.
-        packetizer.park()
-    if any(packetizer.closed for packetizer in packetizers):
-        _end_what_is_carried(packetizers)
-        return None
-    outermost: Link = packetizers[-1].link or Link(Connection(reader), chain[-1], None)
-    link = outermost
-    for each, carrier in zip(reversed(chain[:-1]), reversed(carriers), strict=True):
-        link = each.packetizer.link or Link(link.connection, each, link.flow(carrier))
-    for each in chain:
-        each.sock = GivenUp()
-    outermost.take()  # what had come before; it brings the inner ones theirs
-    for packetizer in reversed(packetizers[:-1]):
-        if packetizer.link is not None and packetizer.link.carrier is not None:
-            packetizer.link.carrier.catch_up()
-    return link if link.error is None else None
-
-
-def _end_what_is_carried(packetizers: Sequence[Packetizer]) -> None:
-    """A transport that is parked does not see that the one that carries it has ended. The innermost comes first."""
-    ended = False
-    for packetizer in reversed(packetizers):
-        if ended and not packetizer.closed:
-            packetizer.give_up(EOFError())
-        ended = ended or packetizer.closed
-
-
-def can_take_over(transport: paramiko.Transport) -> bool:
-    """Whether it, and all that carry it, can hand their work over (Packetizer.can_park)."""
-    packetizers = [each.packetizer for each in _chain(transport)[0]]
-    return packetizers[-1].reader is not None and all(packetizer.can_park for packetizer in packetizers)
-
-
-def _chain(transport: paramiko.Transport) -> tuple[list[paramiko.Transport], list[paramiko.Channel]]:
-    """A transport and those that carry it, the innermost first, and the channels by which they do."""
-    chain = [transport]
-    carriers: list[paramiko.Channel] = []
-    while isinstance(stream := chain[-1].packetizer.stream, paramiko.Channel):
-        carriers.append(stream)
-        chain.append(stream.transport)
-    return chain, carriers
-
-
-class GivenUp:
-    """What a transport has for a socket once its Link has taken that over: closing it is the Link's business."""
-
-    _closed = True  # paramiko's Transport.stop_thread asks for this
-
-    def close(self) -> None:
-        """Do nothing."""

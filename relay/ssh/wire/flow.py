@@ -22,18 +22,56 @@ from paramiko.common import (
 )
 
 from relay.ssh.wire.buffer import Buffer
-from relay.ssh.wire.gcm import BLOCK, MIN_PADDING, OVERHEAD, UINT32, BadPacket, padding_for
+from relay.ssh.wire.gcm import BLOCK, MIN_PADDING, OVERHEAD, PLAIN, SLOTS, UINT32, BadPacket, padding_for
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import Protocol
 
     import paramiko
 
-    from relay.ssh.wire.link import Link
+    from relay.ssh.wire.connection import Connection
+    from relay.ssh.wire.gcm import Sealer
+
+    class Link(Protocol):
+        """What a flow asks of the link whose channel it is, and of the one that it carries (link.py)."""
+
+        source: Buffer
+        flows: dict[int, Flow]
+
+        @property
+        def connection(self) -> Connection:
+            """What is read and written."""
+
+        @property
+        def carrier(self) -> Flow | None:
+            """The flow that carries the link."""
+
+        @property
+        def clear(self) -> bool:
+            """Whether data may be sent."""
+
+        @property
+        def sealer(self) -> Sealer:
+            """What makes packets now."""
+
+        def send(self, payload: bytes) -> None:
+            """Send a message, whatever the state of a key exchange."""
+
+        def post(self, payload: bytes) -> None:
+            """Send a message when no key exchange is under way."""
+
+        def check_limits(self) -> None:
+            """Ask for a new key when it is time."""
+
+        def take(self) -> None:
+            """Open every packet that has come whole, and see to it."""
+
+        def fail(self, error: BaseException) -> None:
+            """The link is lost, and with it all that it carries."""
 
     Read = Callable[[list[memoryview]], int]  # as os.readv: how many bytes were read, 0 at the end
 
-SLOTS = 8  # packets that one read fills
 MAX_DATA = 32768  # bytes of a packet, however many more the server takes: memory for SLOTS of them is held
 MAX_WINDOW = 2**32 - 1  # bytes; RFC 4254 section 5.2
 STDERR_MOST = 64 * 1024  # bytes of a command's stderr that wait for who listens; what is more is not for a person
@@ -41,7 +79,6 @@ REFILLS = 8  # messages by which a whole window is refilled
 GROWTH = 64  # bytes; more than a packet is larger on the outer link than on the inner one
 
 CHANNEL_AND_SIZE = Struct(">II")
-PLAIN = Struct(">BBII")  # a packet from its padding_length to its data: that, the message's type, channel, size
 MESSAGE = Struct(">BI")  # type, channel
 MESSAGE_AND_SIZE = Struct(">BII")
 
@@ -106,6 +143,11 @@ class Flow:
         self._undelivered -= len(link.source)  # paramiko takes these to be delivered; the link will say so again
         link.source.put(self.received.waiting())
         self.received = link.source
+
+    @property
+    def connection(self) -> Connection:
+        """What is to be driven."""
+        return self.link.connection
 
     @property
     def over(self) -> bool:
@@ -308,21 +350,3 @@ class Flow:
         while link is not None:
             link.check_limits()
             link = link.carrier.link if link.carrier else None
-
-
-class Slots:
-    """Memory for packets that are read into: each has its data after a place for PLAIN, and padding after it.
-
-    size: bytes of data in each. stride: from one to the next.
-    """
-
-    def __init__(self, size: int) -> None:
-        self.size = size
-        self.stride = PLAIN.size + size + 2 * BLOCK
-        self.plain = memoryview(bytearray(SLOTS * self.stride))
-        self._views = [self.plain[at + PLAIN.size :][:size] for at in range(0, len(self.plain), self.stride)]
-
-    def views(self, room: int) -> list[memoryview]:
-        """Where so many bytes of data go."""
-        full, rest = divmod(room, self.size)
-        return [*self._views[:full], self._views[full][:rest]] if rest else self._views[:full]

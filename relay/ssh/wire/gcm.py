@@ -32,6 +32,8 @@ MIN_PADDING = 4
 MAX_LENGTH = 256 * 1024  # bytes; what OpenSSH takes, too (packet.c, PACKET_MAX_SIZE)
 
 UINT32 = Struct(">I")
+PLAIN = Struct(">BBII")  # a packet from its padding_length to its data: that, the message's type, channel, size
+SLOTS = 8  # packets that one read fills
 _LOW_64_BITS = (1 << 64) - 1
 
 
@@ -126,3 +128,21 @@ class Opener(_Nonces):
 def padding_for(payload: int) -> int:
     """How many bytes of padding a payload of so many bytes needs."""
     return MIN_PADDING + -(1 + payload + MIN_PADDING) % BLOCK
+
+
+class Slots:
+    """Memory for packets that are read into: each has its data after a place for PLAIN, and padding after it.
+
+    size: bytes of data in each. stride: from one to the next.
+    """
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self.stride = PLAIN.size + size + 2 * BLOCK
+        self.plain = memoryview(bytearray(SLOTS * self.stride))
+        self._views = [self.plain[at + PLAIN.size :][:size] for at in range(0, len(self.plain), self.stride)]
+
+    def views(self, room: int) -> list[memoryview]:
+        """Where so many bytes of data go."""
+        full, rest = divmod(room, self.size)
+        return [*self._views[:full], self._views[full][:rest]] if rest else self._views[:full]

@@ -138,9 +138,8 @@ class Link:
         self.packetizer.hand(payload)
         if kind <= TRANSPORT_LAYER:
             self.packetizer.settle()
-            if self.packetizer.closed:
-                self.fail(self.packetizer.lost or self.transport.saved_exception or EOFError())
-            else:
+            self.look_round()
+            if self.error is None:
                 self._resume()
 
     # Outwards
@@ -205,6 +204,15 @@ class Link:
             self.fail(error)
 
     # The end
+
+    def wake(self) -> None:
+        """Make the thread that polls the connection look round."""
+        self.connection.waker.wake()
+
+    def look_round(self) -> None:
+        """See whether another thread has given the transport up."""
+        if self.packetizer.closed:
+            self.fail(self.packetizer.lost or self.transport.saved_exception or EOFError())
 
     def fail(self, error: BaseException) -> None:
         """The link is lost, and with it all that it carries."""

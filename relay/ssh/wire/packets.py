@@ -26,8 +26,25 @@ from relay.ssh.wire.reader import Reader
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import Protocol
 
-    from relay.ssh.wire.link import Link
+    class Link(Protocol):
+        """What reads and writes instead of a Packetizer (link.py).
+
+        heard: when something has come last (seconds since the epoch).
+        """
+
+        heard: float
+
+        def send(self, payload: bytes) -> None:
+            """Send a message, whatever the state of a key exchange."""
+
+        def post(self, payload: bytes) -> None:
+            """Send a message when no key exchange is under way."""
+
+        def wake(self) -> None:
+            """Make the thread that polls look round."""
+
 
 READ_SIZE = 64 * 1024  # bytes asked for at once
 LINE_MOST = 8192  # bytes of a line before the ident, as in OpenSSH (kex.c, kex_exchange_identification)
@@ -338,7 +355,7 @@ class Packetizer(paramiko.packet.Packetizer):
         with self._turn:
             self._turn.notify_all()
         if self.link is not None:
-            self.link.connection.waker.wake()
+            self.link.wake()
         elif self.reader is not None:
             self.reader.wake()
 

@@ -17,6 +17,7 @@ from paramiko.common import (
     MSG_CHANNEL_DATA,
     MSG_CHANNEL_EXTENDED_DATA,
     cMSG_CHANNEL_DATA,
+    cMSG_CHANNEL_OPEN,
     cMSG_GLOBAL_REQUEST,
     cMSG_IGNORE,
     cMSG_REQUEST_FAILURE,
@@ -26,17 +27,18 @@ from relay.errors import printable
 from relay.ssh.pubkey import BadKey, Reader
 from relay.ssh.trust.hostkeys import ALGORITHMS, check_proof
 from relay.ssh.wire.link import HELD_MOST
+from relay.ssh.wire.opening import Opening, Refused
 from relay.ssh.wire.packets import Packetizer
 
 if TYPE_CHECKING:
     from paramiko.message import Message
 
     from relay.run.progress import Progress
-    from relay.ssh.wire.opening import Opening
 
 # paramiko has time-outs of its own for each step; the deadline of the whole set-up takes their place.
 _NEVER = 86_400.0
 _LOOK_ROUND = 0.1  # seconds between two looks whether the transport still lives
+_ORIGIN = ("127.0.0.1", 65535)  # where a channel's connection is said to come from
 
 
 class DeadLink(paramiko.SSHException):
@@ -130,7 +132,47 @@ class Transport(paramiko.Transport):
         self._held: list[Message] = []  # what waits for the end of a key exchange
         self._answered = threading.Event()  # a keepalive has been
         self._over = threading.Event()
-        self.openings: dict[int, Opening] = {}  # those that the server has not answered, by the channels' numbers
+        self._openings: dict[int, Opening] = {}  # those that the server has not answered, by the channels' numbers
+
+    def ask(self, kind: str, host: str = "", port: int = 0) -> Opening:
+        """Ask for a "session", or for "direct-tcpip" to a host that the server looks up (RFC 4254 section 7.2).
+
+        Raises SSHException, OSError and EOFError when that cannot be sent.
+        """
+        message = paramiko.Message()
+        message.add_byte(cMSG_CHANNEL_OPEN)
+        message.add_string(kind)
+        with self.lock:
+            if self._over.is_set():
+                raise self._end()
+            number = self._next_channel()
+            channel = paramiko.Channel(number)
+            window, packet = self._sanitize_window_size(None), self._sanitize_packet_size(None)
+            channel._set_transport(self)
+            channel._set_window(window, packet)
+            self._channels.put(number, channel)
+            self.channels_seen[number] = True
+            opening = self._openings[number] = Opening(channel, (host, port))
+        for value in (number, window, packet):
+            message.add_int(value)
+        if kind == "direct-tcpip":
+            for name, value in ((host, port), _ORIGIN):
+                message.add_string(name)
+                message.add_int(value)
+        self._send_user_message(message)
+        return opening
+
+    def _end(self) -> BaseException:
+        """What ended the transport."""
+        return self.saved_exception or self.packetizer.lost or EOFError()
+
+    def _fail_openings(self) -> None:
+        """Nobody answers them any more."""
+        with self.lock:
+            self._over.set()
+            openings, self._openings = list(self._openings.values()), {}
+        for opening in openings:
+            opening.failed(self._end())
 
     def carry_acknowledgements(self) -> None:
         """Send a few bytes to be ignored (RFC 4253 section 11.2), for the acknowledgements that they carry.
@@ -160,9 +202,11 @@ class Transport(paramiko.Transport):
 
     def _parse_channel_open_success(self, m: Message) -> None:
         """Its answer to CHANNEL_OPEN holds back the first bytes of what the channel leads to."""
-        opening = self.openings.pop(m.get_int(), None)
+        opening = self._openings.pop(m.get_int(), None)
         if opening is not None:
-            opening.opened(m.get_int(), m.get_int(), m.get_int())
+            opening.channel._set_remote_channel(m.get_int(), m.get_int(), m.get_int())
+            if not opening.opened():
+                opening.channel.close()
         self.carry_acknowledgements()
 
     def _send_user_message(self, data: Message) -> None:
@@ -245,14 +289,14 @@ class Transport(paramiko.Transport):
         try:
             super().run()
         finally:
-            self._over.set()
+            self._fail_openings()
             self.packetizer.complete_handshake()  # the time-out of the key exchange is a thread, too
 
     def stop_thread(self) -> None:
         """The end of the transport, and of what looks after it. (paramiko asks for what only Python's sockets have.)"""
-        self._over.set()
         self.active = False
         self.packetizer.close()
+        self._fail_openings()
 
     def close(self) -> None:
         """The same for one that was never started, which paramiko leaves alone."""
@@ -331,6 +375,7 @@ class Transport(paramiko.Transport):
     def _parse_channel_open_failure(self, m: Message) -> None:
         """Keep the server's text, which paramiko only logs."""
         number, reason, text = m.get_int(), m.get_int(), m.get_string()
-        opening = self.openings.pop(number, None)
+        opening = self._openings.pop(number, None)
         if opening is not None:
-            opening.refused(reason, printable(text.decode(errors="replace")))
+            self._channels.delete(number)
+            opening.failed(Refused(reason, printable(text.decode(errors="replace"))))

@@ -13,7 +13,7 @@ import proxies
 import pytest
 from blocks import MEBIBYTE, send
 from lab import Lab
-from peers import LOOPBACK
+from peers import LOOPBACK, need
 from proxies import RealProxy
 from terminal import Terminal
 from traced import RESOLVER, traced
@@ -193,6 +193,15 @@ def test_nor_for_one_that_ssh_config_gives_a_name(lab: Lab) -> None:
     lab.write_config()
     assert "RFC 7686" in fails(lab, "h1/hidden/h3")[0]
     assert lab["h1"].connections == []
+
+
+def test_torsocks_around_ssh_is_told(lab: Lab) -> None:
+    """It lets nothing connect to this machine, where Tor is."""
+    lab.host("*.onion", HostName="%h", ProxyCommand="pyrelay %h %p")
+    ran = lab.run(need("torsocks"), "ssh", "-F", lab.config, ONION)
+    lines = [line for line in ran.stderr.splitlines() if line.startswith(("pyrelay: ", "hint: "))]
+    assert re.search(r": no Tor: .*operation not permitted", lines[0])
+    assert lines[1].startswith("hint: torsocks lets nothing connect to this machine: call ssh without it")
 
 
 def test_a_proxy_at_an_onion_name_is_not_looked_up(lab: Lab) -> None:

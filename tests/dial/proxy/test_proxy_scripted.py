@@ -78,6 +78,7 @@ GREETING = b"\x05\x01\x00"
 HTTP = b"CONNECT target.example:22 HTTP/1.1\r\nHost: target.example:22\r\n\r\n"
 EXCHANGES = {
     "socks4a": (SOCKS4, [(SOCKS4_NAME, b"\0\x5a\0\0\0\0\0\0")]),
+    "socks4a that says 4": (SOCKS4, [(SOCKS4_NAME, b"\4\x5a\0\0\0\0\0\0")]),
     "socks5": (SOCKS5, [(GREETING, b"\x05\x00"), (request(b"target.example"), b"\x05\0\0" + BOUND)]),
     "socks5 bound to a name": (
         SOCKS5,
@@ -235,11 +236,13 @@ def test_every_code_has_words_of_its_own() -> None:
 @pytest.mark.parametrize(
     ("user", "answer", "cause"),
     [
-        (None, b"\x05\xff", "wants a user and a password"),
-        ("alice", b"\x05\xff", "wants another authentication"),
+        (None, b"\x05\xff", "wants an authentication that pyrelay does not have"),
+        ("alice", b"\x05\xff", "wants an authentication that pyrelay does not have"),
+        (None, b"\x05\x01", "wants GSS-API (Kerberos)"),
+        (None, b"\x05\x02", "wants a user and a password"),
         ("alice", b"\x05\x02\x01\x01", "does not accept the password of alice"),
-        ("alice", b"\x05\x02\x05\x00", "sends what is no SOCKS5: 05 00"),
-        (None, b"\x05\x01", "sends what is no SOCKS5: 05 01"),
+        ("alice", b"\x05\x02\x05\x01", "does not accept the password of alice"),
+        (None, b"\x05\x03", "sends what is no SOCKS5: 05 03"),
         (None, b"\x05\x00\x04\x00\x00", "sends what is no SOCKS5: 04 00 00"),
         (None, b"\x05\x00\x05\x00\x00\x07", "sends what is no SOCKS5: 07"),
         (None, b"", "closed the connection"),
@@ -249,6 +252,7 @@ def test_every_code_has_words_of_its_own() -> None:
         (None, b"HTTP/1.0 400 Bad Request\r\n\r\n", "answers as an HTTP proxy does"),
         (None, BANNER, "answers as an SSH server does"),
         (None, b"\0\x5b\0\0\0\0\0\0", "answers as a SOCKS4 proxy does"),
+        (None, b"\x04\x5b\0\0\0\0\0\0", "answers as a SOCKS4 proxy does"),
     ],
 )
 def test_what_socks5_does_not_say(peer: Callable[..., Peer], user: str | None, answer: bytes, cause: str) -> None:
@@ -266,10 +270,10 @@ def test_what_socks5_does_not_say(peer: Callable[..., Peer], user: str | None, a
     [
         (b"HTTP/1.1 407 Who?\r\nProxy-Authenticate: basic realm=x\r\n\r\n", "refuses: 407 Who?", "give the user by -P"),
         (b"HTTP/1.1 407 \r\nProxy-Authenticate: NTLM\r\nproxy-authenticate:Negotiate x\r\n\r\n", "refuses: 407",
-         "it wants ntlm, negotiate; pyrelay has Basic only"),
+         "it wants ntlm, negotiate; pyrelay has no NTLM; cntlm and px"),
         (b"HTTP/1.1 403 Not\x1b[31m \xc3\xbcber\xff here\r\n\r\n", "refuses: 403 Not [31m \u00fcber\ufffd here", "443"),
         (b"HTTP/1.0 501 Tor is not an HTTP Proxy\r\n\r\n", "refuses: 501 Tor is not an HTTP Proxy", "no proxy"),
-        (b"HTTP/1.1 302 Found\r\nLocation: http://x/\r\n\r\n", "refuses: 302 Found", ""),
+        (b"HTTP/1.1 302 Found\r\nLocation: http://x/\r\n\r\n", "refuses: 302 Found: it points to http://x/", "browser"),
         (b"HTTP/1.1 504 " + b"x" * 500 + b"\r\n\r\n", "refuses: 504 xxxx", ""),
         (b"", "closed the connection", "-X 5"),
         (b"HTTP/1.1 200 OK\r\nVia", "closed the connection", "ssh -D"),
@@ -390,6 +394,55 @@ class Person(Prompt):
         return self.answer
 
 
+def test_the_status_of_a_password_is_its_second_byte(peer: Callable[..., Peer]) -> None:
+    """Some say the version of SOCKS5 before it, not that of the login."""
+
+    def script(line: Line) -> None:
+        line.hear(4)
+        line.say(b"\x05\x02")
+        line.hear(1)
+        line.hear_field()
+        line.hear_field()
+        line.say(b"\x05\x00")
+        line.hear(len(request(b"target.example")))
+        line.say(b"\x05\0\0" + BOUND + BANNER)
+        line.last()
+
+    assert ask(Proxy(SOCKS5, LOOPBACK, peer(script).port, user="alice", password="x")) == BANNER
+
+
+@pytest.mark.parametrize(
+    ("user", "method", "cause", "hint"),
+    [
+        (None, 1, "wants GSS-API (Kerberos)", ""),
+        ("alice", 1, "wants GSS-API (Kerberos)", ""),
+        (None, 2, "wants a user and a password", "-P"),
+        ("alice", 0xFF, "wants an authentication that pyrelay does not have", ""),
+        (None, None, "wants a login", "-P"),
+    ],
+)
+def test_a_proxy_that_takes_no_method_is_asked_which_it_would_take(
+    peer: Callable[..., Peer], user: str | None, method: int | None, cause: str, hint: str
+) -> None:
+    """The answer FF says nothing of that. Another connection offers GSS-API, too, and goes no further."""
+
+    def script(line: Line) -> None:
+        line.hear(1)
+        methods = line.hear_field()
+        if 1 not in methods:
+            line.say(b"\x05\xff")
+        elif method is not None:
+            line.say(bytes((5, method)))
+        line.last()
+
+    scripted = peer(script)
+    proxy = Proxy(SOCKS5, LOOPBACK, scripted.port, user=user, password=None if user is None else "x")
+    error = fails(proxy)
+    assert error.cause == f"{proxy} {cause}"
+    assert hint in error.hint and bool(hint) == bool(error.hint)
+    assert bytes(scripted.heard[1]) == b"\x05\x02\x01\x02"
+
+
 def test_the_password_comes_from_the_environment(peer: Callable[..., Peer], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYRELAY_PROXY_PASSWORD", "from here")
     proxy = peer(socks5)
@@ -448,6 +501,7 @@ def tor_ports(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Callable[[int, 
     """Set the two ports where Tor is looked for; and two that refuse."""
     monkeypatch.delenv(tor.HOST_VARIABLE, raising=False)
     monkeypatch.delenv(tor.PORT_VARIABLE, raising=False)
+    monkeypatch.delenv(tor.PATH_VARIABLE, raising=False)
     with closed_port() as first, closed_port() as second:
         yield lambda *ports: monkeypatch.setattr(tor, "PORTS", ports), first, second
 
@@ -533,6 +587,9 @@ def test_the_environment_says_where_tor_is(
     set_ports(port, closed[0])
     monkeypatch.setenv(tor.HOST_VARIABLE, LOOPBACK)
     assert ask(Proxy(TOR), ONION) == BANNER
+    monkeypatch.setenv(tor.PATH_VARIABLE, "/nonexistent/tor")  # which goes before the two
+    assert "no Tor: Tor at /nonexistent/tor: no such file" in fails(Proxy(TOR), ONION).cause
+    monkeypatch.delenv(tor.PATH_VARIABLE)
     monkeypatch.setenv(tor.HOST_VARIABLE, "a b")
     error = fails(Proxy(TOR), ONION)
     assert (error.place, error.cause) == ("$TOR_SOCKS_HOST and $TOR_SOCKS_PORT", "a host cannot hold a space")

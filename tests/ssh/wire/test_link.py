@@ -18,8 +18,8 @@ from paramiko import common
 from peers import until
 
 from relay.ssh.wire import transport
-from relay.ssh.wire.connection import attach
-from relay.ssh.wire.flow import SLOTS
+from relay.ssh.wire.gcm import SLOTS
+from relay.ssh.wire.takeover import attach
 
 # Data
 
@@ -105,7 +105,7 @@ def test_a_channel_within_a_channel_within_a_channel(pair: Pair) -> None:
             near, far = third.open()
             far.sendall(b"early")
             flow = third.attach(near)
-            assert [link.transport for link in third.connection.links] == [pair.client, second.client, third.client]
+            assert third.connection.links == [each.client.packetizer.link for each in (pair, second, third)]
             assert receive(third, flow, 5) == b"early"
             up, down = noise(4 * WINDOW + 1, 1), noise(4 * WINDOW + 1, 2)
             got: list[bytes] = []

@@ -7,7 +7,6 @@ import functools
 import struct
 import threading
 from collections.abc import Callable
-from types import SimpleNamespace
 
 import paramiko
 import pytest
@@ -166,7 +165,6 @@ def test_a_key_exchange_that_never_ends(monkeypatch: pytest.MonkeyPatch) -> None
         near, _ = pair.open()
         pair.server._handler_table[common.MSG_KEXINIT] = lambda message: None
         pair.client._send_kex_init()
-        session = SimpleNamespace(transport=pair.client, lost=lambda error: RelayError(str(error)))
-        stream = ChannelStream(near, session)  # type: ignore[arg-type]
+        stream = ChannelStream(near, lambda error: RelayError(str(error)))
         with pytest.raises(RelayError, match="the server does not finish a key exchange"):
             stream.sendall(b"data")

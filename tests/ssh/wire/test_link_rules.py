@@ -20,7 +20,6 @@ from peers import until
 from relay.ssh.wire import link
 from relay.ssh.wire.flow import STDERR_MOST
 from relay.ssh.wire.gcm import BadPacket
-from relay.ssh.wire.opening import Opening
 from relay.ssh.wire.packets import Packetizer
 
 # What no server may do
@@ -268,7 +267,7 @@ def test_a_refusal_of_what_was_not_asked_for(pair: Pair) -> None:
 
 def test_a_refusal_after_all(pair: Pair) -> None:
     """The first answer counts."""
-    opening = Opening(pair.client, "direct-tcpip", "there", 22)
+    opening = pair.client.ask("direct-tcpip", "there", 22)
     far = pair.server.accept(SOON)
     near = opening.wait(SOON)
     pair.say(struct.pack(">BIIII", common.MSG_CHANNEL_OPEN_FAILURE, near.chanid, 1, 0, 0))
@@ -284,7 +283,7 @@ def test_a_channel_that_is_not_wanted_any_more(pair: Pair, when: str) -> None:
     if when == "after":
         let.set()
     pair.server.server_object.check_channel_direct_tcpip_request = lambda *_: int(not let.wait(SOON))
-    opening = Opening(pair.client, "direct-tcpip", "there", 22)
+    opening = pair.client.ask("direct-tcpip", "there", 22)
     if when == "after":
         opening.wait(SOON)
     opening.drop()
@@ -295,7 +294,7 @@ def test_a_channel_that_is_not_wanted_any_more(pair: Pair, when: str) -> None:
     near, far = pair.open()  # and does no harm to others
     far.sendall(b"data")
     assert read_all(near, 4) == b"data"
-    assert pair.client.openings == {}
+    assert pair.client._openings == {}
 
 
 def test_a_flood_for_the_transport(pair: Pair) -> None:

@@ -21,7 +21,7 @@ def ended(_: bytes) -> None:
 
 def ask(pair: Pair) -> tuple[Opening, paramiko.Channel]:
     """A channel that has been opened, and the server's end of it."""
-    opening = Opening(pair.client, "direct-tcpip", "there", 22)
+    opening = pair.client.ask("direct-tcpip", "there", 22)
     far = pair.server.accept(SOON)
     assert far is not None
     opening.wait(SOON)
@@ -51,11 +51,11 @@ def test_what_was_opened_can_be_dropped_though_nothing_can_be_sent_any_more(
 
 def test_what_was_not_opened_has_the_refusal_or_the_transports_error(pair: Pair) -> None:
     with pytest.raises(Refused):
-        Opening(pair.client, "session").wait(SOON)
+        pair.client.ask("session").wait(SOON)
     pair.near.shutdown(socket.SHUT_RDWR)
     pair.client.join(SOON)
     with pytest.raises(EOFError):
-        Opening(pair.client, "direct-tcpip", "there", 22).wait(SOON)
+        pair.client.ask("direct-tcpip", "there", 22).wait(SOON)
 
 
 def test_an_acknowledgement_that_cannot_be_sent_is_no_matter(monkeypatch: pytest.MonkeyPatch) -> None:

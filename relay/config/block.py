@@ -1,0 +1,179 @@
+"""The block of ssh_config that `--ssh-config` prints, and what stands in its way in the user's own.
+
+It is made for the ssh that is installed, and for this program where it is
+installed. It is printed: no file is written.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+import tempfile
+
+from relay.config.lookup import no_ssh
+from relay.config.settings import parse
+from relay.errors import RelayError, printable
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+FILE = "pyrelay.conf"  # beside ~/.ssh/config
+HOW = f"# pyrelay --ssh-config > ~/.ssh/{FILE}, and `Include {FILE}` as the first line of ~/.ssh/config"
+CONFIG = "~/.ssh/config"
+SAMPLE = "h1/h2"  # a route that only the block for chains is meant for
+TYPED = (8, 1)  # the first OpenSSH that knows %n in a ProxyCommand; an older one ends at it
+ASKS = (8, 5)  # the first one with KnownHostsCommand
+_OURS = ("--ssh-config",)
+_FOR_KEYS = ("-F", "-o")  # of our options, those that bear on --known-hosts
+
+
+def text(program: str, version: tuple[int, int], options: Sequence[str] = ()) -> str:
+    """The block.
+
+    program: an absolute path. version: of the installed ssh. options: of ours,
+    to stand in the ProxyCommand.
+    """
+    command = " ".join(_quoted(word) for word in (program, *options))
+    # Where the pattern has matched the typed name, that is the route, capitals and all; ssh hands %h over in lower
+    # case. In quotes, since a shell may take brackets for a pattern.
+    name = "'%n'" if version >= TYPED else "%h"
+    lines = [HOW, "Host */* *+*", f"    ProxyCommand {command} {name} %p"]
+    if version >= ASKS:
+        asks = " ".join(_quoted(word) for word in (program, *_for_keys(options)))
+        lines.append(f"    KnownHostsCommand {asks} --known-hosts=%H %n %p")
+    lines += [
+        "Host *.onion*",
+        f"    ProxyCommand {command} {name} %p",
+        "    VerifyHostKeyDNS no",
+        "    CanonicalizeHostname no",
+    ]
+    return "\n".join([*lines, ""])
+
+
+def _quoted(word: str) -> str:
+    """A word for a shell, and for ssh, which takes a % for a token."""
+    return shlex.quote(word).replace("%", "%%")
+
+
+def _for_keys(options: Sequence[str]) -> list[str]:
+    """Those of our options that bear on --known-hosts."""
+    found: list[str] = []
+    rest = iter(options)
+    for word in rest:
+        if word in _FOR_KEYS:
+            found += [word, next(rest, "")]
+        elif word[:2] in _FOR_KEYS:
+            found.append(word)
+    return found
+
+
+def options(argv: Sequence[str]) -> list[str]:
+    """The options that were given beside --ssh-config."""
+    return [word for word in argv if word not in _OURS]
+
+
+def program() -> str:
+    """The absolute path by which ssh can run this program. Raises RelayError."""
+    started = os.path.abspath(sys.argv[0])
+    if os.access(started, os.X_OK) and not started.endswith(".py"):
+        return started
+    found = shutil.which("pyrelay")
+    if found is None:
+        raise RelayError(
+            "there is no program called pyrelay in PATH, and ssh has to run one",
+            hint="install it, by `pipx install .` for instance",
+        )
+    return os.path.abspath(found)
+
+
+def version() -> tuple[int, int]:
+    """The version of the ssh in PATH, (0, 0) for one that is not OpenSSH. Raises RelayError when there is none."""
+    try:
+        said = subprocess.run(["ssh", "-V"], capture_output=True, text=True, errors="replace", check=False)
+    except OSError as error:
+        raise no_ssh(error, "hop") from None
+    return number(said.stderr + said.stdout)
+
+
+def number(said: str) -> tuple[int, int]:
+    """What `ssh -V` says as a number: "OpenSSH_9.2p1 Debian-2, OpenSSL 3.0" is (9, 2)."""
+    _, found, rest = said.partition("OpenSSH_")
+    parts = rest.replace("p", ".").replace(" ", ".").replace(",", ".").split(".")[:2]
+    if not found or len(parts) < 2 or not all(part.isdecimal() for part in parts):
+        return 0, 0
+    return int(parts[0]), int(parts[1])
+
+
+def obstacles(config: str | None) -> Iterator[str]:
+    """What in the user's ssh_config keeps the block from doing its work, each in a line.
+
+    config: the file that is read in the place of ~/.ssh/config.
+    """
+    path = os.path.expanduser(config or CONFIG)
+    shown = config or CONFIG
+    try:
+        with open(path, encoding="utf-8", errors="surrogateescape") as file:
+            before, included = _before_include(file.read().splitlines())
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        yield f"{shown} cannot be read: {error.strerror}"
+        return
+    wins = f"its first value wins, so `Include {FILE}` must be the first line of {shown}"
+    if included and before:
+        settings, said = _ask(before)
+        if settings is None:
+            yield f"ssh cannot read {shown}: {said}"
+            return
+        for key, name in (("proxycommand", "ProxyCommand"), ("proxyjump", "ProxyJump")):
+            if settings.get(key, ["none"]) != ["none"]:
+                yield f"a block before the Include gives {SAMPLE} a {name} of its own; {wins}"
+        if any(line.split()[:1] and line.split()[0].lower() in {"host", "match"} for line in before):
+            yield f"the Include stands in a Host or Match block, and counts only for what that matches; {wins}"
+    yield from _whole(path, shown)
+
+
+def _whole(path: str, shown: str) -> Iterator[str]:
+    """What bears on a route wherever it stands, since the block does not set it."""
+    settings, said = _ask_file(path)
+    if settings is None:
+        yield f"ssh cannot read {shown}: {said}"
+        return
+    if SAMPLE in settings.get("controlpath", [""])[0]:
+        yield f"{shown} gives {SAMPLE} a ControlPath with its name in it, which is not a file name: use %C for %h or %n"
+    if settings.get("proxyusefdpass", ["no"])[0] in {"yes", "true"}:
+        yield f"{shown} says ProxyUseFdpass yes for {SAMPLE}: then give --fdpass, too: pyrelay --fdpass --ssh-config"
+
+
+def _before_include(lines: list[str]) -> tuple[list[str], bool]:
+    """The lines of a file before the one that includes ours, comments left out; whether there is one."""
+    before: list[str] = []
+    for line in lines:
+        words = line.strip().replace("=", " ", 1).split()
+        if not words or words[0].startswith("#"):
+            continue
+        if words[0].lower() == "include" and any(os.path.basename(word.strip('"')) == FILE for word in words[1:]):
+            return before, True
+        before.append(line)
+    return before, False
+
+
+def _ask(lines: list[str]) -> tuple[Mapping[str, Sequence[str]] | None, str]:
+    """What lines of ssh_config give a route, or None and what ssh says of them."""
+    with tempfile.NamedTemporaryFile("w", encoding="utf-8", errors="surrogateescape", suffix=".conf") as file:
+        file.write("\n".join([*lines, ""]))
+        file.flush()
+        return _ask_file(file.name)
+
+
+def _ask_file(path: str) -> tuple[Mapping[str, Sequence[str]] | None, str]:
+    """The same for a file."""
+    argv = ["ssh", "-G", "-T", "-o", "CanonicalizeHostname=no", "-F", path, "--", SAMPLE]
+    done = subprocess.run(argv, capture_output=True, stdin=subprocess.DEVNULL, check=False)
+    if done.returncode != 0:
+        return None, printable(done.stderr.decode(errors="replace").replace(path, CONFIG))
+    return parse(done.stdout), ""

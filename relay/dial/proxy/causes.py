@@ -1,0 +1,108 @@
+"""Why an HTTP proxy has refused, in words: what its status means, and the fields in which it says more. Pure."""
+
+from __future__ import annotations
+
+from os import strerror
+
+from relay.dial.proxy.auth import challenges
+from relay.errors import printable
+from relay.spec.proxy import HINT_REFUSED, HINT_WANTED
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from relay.dial.proxy.http import Head
+
+# Status: hint. The reason is the proxy's own.
+HINTS = {
+    400: "it may be no proxy for CONNECT",
+    403: "many proxies allow port 443 only, and some only programs that they know by their User-Agent",
+    405: "it is no proxy for CONNECT",
+    501: "it is no proxy for CONNECT",
+}
+HINT_NTLM = "pyrelay has no NTLM; cntlm and px are proxies for this machine that do"
+KNOWN = ("basic",)
+# X-Squid-Error: words, the ones of squid's pages of errors.
+SQUID = {
+    "ERR_ACCESS_DENIED": "its rules do not allow it",
+    "ERR_CACHE_ACCESS_DENIED": "it wants a login",
+    "ERR_CANNOT_FORWARD": "it has no way to forward",
+    "ERR_CONNECT_FAIL": "it cannot connect",
+    "ERR_DNS_FAIL": "it cannot find the host",
+    "ERR_SECURE_CONNECT_FAIL": "it cannot connect by TLS",
+    "ERR_TOO_BIG": "the request is too big for it",
+    "ERR_UNSUP_REQ": "it does not know the request",
+}
+
+
+def refusal(head: Head, *, user: bool) -> tuple[str, str]:
+    """What a response that is no tunnel says, and what to try. user: whether it was told one."""
+    said = f"{head.status} {head.reason}".rstrip()
+    more = [words for words in (_squid(head.value("x-squid-error")), _proxy_status(head.all("proxy-status"))) if words]
+    hint = HINTS.get(head.status, "")
+    if head.status in {401, 407}:  # 407 is what RFC 9110 has for proxies; tinyproxy answers a wrong password by 401
+        hint = _login_hint(head.all("proxy-authenticate"), user=user)
+    location = head.value("location")
+    if location and (300 <= head.status < 400 or head.status == 511):
+        more.append(f"it points to {printable(location, 200)}")
+        hint = "open that address in a browser: the network may want you to log in there first"
+    elif head.status == 511:  # RFC 6585 section 6
+        hint = "open any page in a browser: the network wants you to log in first"
+    return ": ".join([said, "; ".join(more)] if more else [said]), hint
+
+
+def _login_hint(lines: Sequence[str], *, user: bool) -> str:
+    """What to try where a login is wanted."""
+    schemes = list(dict.fromkeys(challenge.scheme for challenge in challenges(lines)))
+    if not schemes or set(KNOWN) & set(schemes):
+        return HINT_REFUSED if user else HINT_WANTED
+    wanted = f"it wants {printable(', '.join(schemes), 60)}"
+    return f"{wanted}; {HINT_NTLM}" if "ntlm" in schemes else f"{wanted}; pyrelay has {', '.join(KNOWN)}"
+
+
+def _squid(field: str) -> str:
+    """What squid says: a name of its own, and the system's number of an error ("ERR_CONNECT_FAIL 111")."""
+    name, _, number = field.strip().partition(" ")
+    if not name:
+        return ""
+    words = SQUID.get(name, "")
+    if number.isdigit() and 0 < int(number[:4]) < 200:  # the proxy's system may count otherwise, but seldom does
+        reason = strerror(int(number[:4])).lower()
+        words = f"{words}: {reason}" if words else reason
+    said = printable(f"{name} {number}".rstrip(), 60)
+    return f"{words} ({said})" if words else said
+
+
+def _proxy_status(lines: Sequence[str]) -> str:
+    """What the proxy nearest to the target says of an error (RFC 9209): its type, in words, and its details.
+
+    The field is a list of structured items (RFC 8941), of which the last one was added by the proxy nearest to us, and
+    the first one by the proxy that failed.
+    """
+    for member in _split(", ".join(lines), ","):
+        name, *parameters = _split(member, ";")
+        told = {key.strip().lower(): value.strip() for key, _, value in (each.partition("=") for each in parameters)}
+        if error := told.get("error", ""):
+            details = _unquoted(told.get("details", ""))
+            words = " ".join(error.split("_")) + (f": {details}" if details else "")
+            return printable(f"{words}, says {_unquoted(name.strip())}", 160)
+    return ""
+
+
+def _split(text: str, at: str) -> list[str]:
+    """A text in the parts between separators that stand in no quotes."""
+    parts, quoted, escaped = [""], False, False
+    for letter in text:
+        if letter == at and not quoted:
+            parts.append("")
+            continue
+        quoted ^= letter == '"' and not escaped
+        escaped = quoted and letter == "\\" and not escaped
+        parts[-1] += letter
+    return parts
+
+
+def _unquoted(text: str) -> str:
+    """A structured string without its quotes; a token as it is."""
+    return text[1:].removesuffix('"').replace('\\"', '"').replace("\\\\", "\\") if text.startswith('"') else text

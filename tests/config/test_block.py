@@ -1,0 +1,218 @@
+"""`pyrelay --ssh-config`: the block that it prints, by the real ssh, and what it says is in the way."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+from lab import Lab
+from peers import SYSTEM_PATH, need
+
+from relay.config import block
+from relay.errors import UsageError
+from relay.spec.options import parse
+
+OLD, MIDDLE, NEW = (8, 0), (8, 4), (9, 2)
+
+
+def printed(lab: Lab, *options: str) -> str:
+    done = lab.run(lab.program, *options, "--ssh-config")
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.fixture
+def installed(lab: Lab) -> Lab:
+    """The lab as after the two commands of the README: the block in a file of its own, included first."""
+    file = lab.top / block.FILE
+    file.write_text(printed(lab, "-F", str(lab.config)))
+    lab.head = f"Include {file}"
+    return lab
+
+
+def test_its_first_line_says_what_to_do_with_it() -> None:
+    first, *rest = block.text("/bin/pyrelay", NEW).splitlines()
+    assert first.startswith("# pyrelay --ssh-config > ~/.ssh/pyrelay.conf")
+    assert "`Include pyrelay.conf` as the first line of ~/.ssh/config" in first
+    assert rest[0] == "Host */* *+*"
+
+
+@pytest.mark.parametrize(
+    ("version", "name", "asks"),
+    [(OLD, "%h", False), (MIDDLE, "'%n'", False), (NEW, "'%n'", True), ((0, 0), "%h", False)],
+)
+def test_it_has_what_the_installed_ssh_takes(version: tuple[int, int], name: str, asks: bool) -> None:
+    text = block.text("/usr/bin/pyrelay", version)
+    assert text.count(f"    ProxyCommand /usr/bin/pyrelay {name} %p\n") == 2
+    assert ("KnownHostsCommand" in text) is asks
+
+
+@pytest.mark.parametrize(
+    ("said", "number"),
+    [
+        ("OpenSSH_9.2p1 Debian-2+deb12u10, OpenSSL 3.0.19 27 Jan 2026", (9, 2)),
+        ("OpenSSH_10.0p2, OpenSSL", (10, 0)),
+        ("OpenSSH_8.0p1, OpenSSL 1.1.1k  FIPS 25 Mar 2021", (8, 0)),
+        ("OpenSSH_for_Windows_9.5p1", (0, 0)),
+        ("Dropbear", (0, 0)),
+        ("", (0, 0)),
+    ],
+)
+def test_the_version_of_ssh(said: str, number: tuple[int, int]) -> None:
+    assert block.number(said) == number
+
+
+def test_options_beside_it_go_into_the_command() -> None:
+    words = ["--share", "10m", "-F", "/a b/c%d", "-oUser=x", "--ssh-config"]
+    assert parse(words).action == "ssh-config"
+    text = block.text("/opt/a b/pyrelay", NEW, block.options(words))
+    assert "    ProxyCommand '/opt/a b/pyrelay' --share 10m -F '/a b/c%%d' -oUser=x '%n' %p\n" in text
+    assert "    KnownHostsCommand '/opt/a b/pyrelay' -F '/a b/c%%d' -oUser=x --known-hosts=%H %n %p\n" in text
+
+
+def test_a_path_with_white_space_and_a_percent_sign(lab: Lab) -> None:
+    lab.servers("h1", "h2")
+    odd = lab.top / "a b%c"
+    odd.mkdir()
+    program = odd / "pyrelay"
+    program.symlink_to(lab.program.resolve())
+    done = lab.run(program, "-F", lab.config, "--ssh-config")
+    lab.head = done.stdout
+    assert lab.ssh("h1/h2", "echo $SERVER").stdout == "h2\n"
+
+
+@pytest.mark.parametrize("name", ["h1/h3", "h1+h2/h3", "[h1]+[h3]", "h1/h3:{h3}"])
+def test_ssh_goes_through_a_chain_and_trusts_what_it_trusts_without(installed: Lab, name: str) -> None:
+    for server in installed.servers("h1", "h2", "h3"):
+        text = installed.known_hosts.read_text()
+        installed.known_hosts.write_text(text.replace(f",*/{server.name},*+{server.name} ", " "))
+    done = installed.ssh("--", name.format(h3=installed["h3"].port), "echo $SERVER")
+    assert (done.stdout, done.stderr) == ("h3\n", "")
+
+
+@pytest.mark.parametrize("others", [{}, {"ProxyJump": "h1"}])
+def test_before_what_stands_in_ssh_config_already(installed: Lab, others: dict[str, str]) -> None:
+    """README's own example of a file that has `Host *` and a ProxyJump."""
+    installed.servers("h1", "h2", "h3")
+    installed.host("h1", ProxyJump="none")
+    installed.host("**", **others)  # ("*" is the lab's own block, further down)
+    assert installed.ssh("h1/h3", "echo $SERVER").stdout == "h3\n"
+    assert len(installed["h1"].logins()) == 1
+    assert installed.ssh("h2/h3", "echo $SERVER").stdout == "h3\n"
+    assert len(installed["h1"].logins()) == 1 + len(others)  # h2 is reached as ssh_config says
+
+
+def test_names_with_capitals(installed: Lab) -> None:
+    """ssh hands %h over in lower case; the block takes the name as it was typed."""
+    gate, web = installed.servers("Bastion-EU", "Web01")
+    text = installed.known_hosts.read_text()
+    installed.known_hosts.write_text(text.replace(",*/Web01,*+Web01 ", " "))
+    done = installed.ssh("Bastion-EU/Web01", "echo $SERVER")
+    assert (done.stdout, done.stderr) == ("Web01\n", "")
+    assert gate.logins() == web.logins() == [installed.user]
+
+
+def test_the_port_that_ssh_was_given(installed: Lab) -> None:
+    """Its key is looked up with that port, and printed under the name that ssh has for it."""
+    installed.servers("h1", "h3")
+    port = installed["h3"].port
+    installed.host("h3", Port=1)
+    text = installed.known_hosts.read_text()
+    installed.known_hosts.write_text(text.replace(",*/h3,*+h3 ", " "))
+    done = installed.ssh("-p", str(port), "h1/h3", "echo $SERVER")
+    assert (done.stdout, done.stderr) == ("h3\n", "")
+
+
+def test_a_name_without_capitals_that_is_not_found_has_the_hint(lab: Lab) -> None:
+    lab.server("Bastion-EU")
+    lab.server("h3")
+    done = lab.ssh("Bastion-EU/h3", "true")
+    assert "pyrelay: hop 1 of 1 (bastion-eu): no such host: bastion-eu\n" in done.stderr
+    assert "hint: ssh hands names over in lower case; " in done.stderr
+    assert "hint:" not in lab.ssh("nowhere.example/h3", "true").stderr
+
+
+def test_an_alias_keeps_its_own_line(installed: Lab) -> None:
+    installed.servers("h1", "h3")
+    program = f"pyrelay -F {installed.config}"
+    installed.host("web", HostName="h1+h3", HostKeyAlias="[127.0.0.1]:0", ProxyCommand=f"{program} %h %p")
+    installed.host("web", StrictHostKeyChecking="accept-new")
+    assert installed.ssh("web", "echo $SERVER").stdout == "h3\n"
+
+
+# What is in the way
+
+
+def said(tmp_path: Path, text: str) -> list[str]:
+    config = tmp_path / "config"
+    config.write_text(text)
+    return list(block.obstacles(str(config)))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "Include pyrelay.conf\nHost *\n    ProxyJump gate\n",
+        "# mine\n\ninclude = ~/.ssh/pyrelay.conf\nHost *+*\n    ProxyCommand other\n",
+        "Host *\n    ProxyJump gate\n",  # no Include yet: the first line says where it goes
+        "Host gate\n    HostName gate.example\n",
+        "ControlPath ~/%C\nInclude pyrelay.conf\n",
+    ],
+)
+def test_nothing_is_in_the_way(tmp_path: Path, text: str) -> None:
+    need("ssh")
+    assert said(tmp_path, text) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("Host *\n    ProxyJump gate\nInclude pyrelay.conf\n", "gives h1/h2 a ProxyJump of its own"),
+        ("ProxyCommand nc %h %p\nInclude pyrelay.conf\n", "gives h1/h2 a ProxyCommand of its own"),
+        ("Host gate\n    HostName x\nInclude pyrelay.conf\n", "stands in a Host or Match block"),
+        ("ControlPath ~/.ssh/%r@%h\n", "a ControlPath with its name in it"),
+        ("ProxyUseFdpass yes\n", "ProxyUseFdpass yes for h1/h2"),
+        ("NoSuchKeyword yes\n", "Bad configuration option"),
+        ("Host *\n    NoSuchKeyword yes\nInclude pyrelay.conf\n", "Bad configuration option"),
+    ],
+)
+def test_what_is_in_the_way(tmp_path: Path, text: str, words: str) -> None:
+    need("ssh")
+    found = said(tmp_path, text)
+    assert len([line for line in found if words in line]) == 1, found
+
+
+def test_no_config_and_one_that_cannot_be_read(tmp_path: Path) -> None:
+    assert list(block.obstacles(str(tmp_path / "none"))) == []
+    (line,) = block.obstacles(str(tmp_path))
+    assert line.endswith("cannot be read: Is a directory")
+
+
+def test_it_is_said_on_stderr_and_the_block_printed_all_the_same(lab: Lab) -> None:
+    (lab.top / "mine").write_text("Host *\n    ProxyJump gate\nInclude pyrelay.conf\n")
+    done = lab.run(lab.program, "-F", lab.top / "mine", "--ssh-config")
+    assert done.returncode == 0
+    assert done.stdout.startswith("# pyrelay --ssh-config")
+    assert "pyrelay: a block before the Include gives h1/h2 a ProxyJump of its own" in done.stderr
+    assert str(lab.program) in done.stdout
+
+
+def test_without_ssh(lab: Lab) -> None:
+    done = lab.run(lab.program.resolve(), "--ssh-config", env={"PATH": str(lab.home)})
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("pyrelay: ssh is not in PATH")
+
+
+def test_as_a_module_it_names_the_program_in_path(lab: Lab) -> None:
+    done = lab.run(sys.executable, "-m", "relay", "--ssh-config")
+    assert f"ProxyCommand {lab.program} " in done.stdout
+    done = lab.run(sys.executable, "-m", "relay", "--ssh-config", env={"PATH": SYSTEM_PATH})
+    if done.returncode:
+        assert done.stderr.startswith("pyrelay: there is no program called pyrelay in PATH")
+
+
+def test_a_host_beside_it_is_refused() -> None:
+    with pytest.raises(UsageError, match="one word too many: h1"):
+        parse(["--ssh-config", "h1"])
