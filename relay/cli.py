@@ -124,8 +124,10 @@ def relay(chosen: Options, parent: int, argv: Sequence[str], called: Wire | None
     from relay.dial import dial
     from relay.pump import pump
     from relay.run.prompt import Prompt
+    from relay.run.run import Run
 
     prompt = Prompt(progress, children, batch=chosen.batch)
+    around = Run(chosen, progress, prompt, children)
 
     def clean_up() -> None:
         prompt.restore()
@@ -136,7 +138,7 @@ def relay(chosen: Options, parent: int, argv: Sequence[str], called: Wire | None
     prompt.survive_stops()
     try:
         stream = guard.watch(
-            lambda: dial.dial(way, chosen, progress, prompt, children, lookup=lookup, share=share),
+            lambda: dial.dial(way, around, lookup=lookup, share=share),
             progress,
             STDIN,
             STDOUT,

@@ -42,6 +42,7 @@ RAW = {
     "relay.spec.options",
     "relay.run.progress",
     "relay.run.prompt",
+    "relay.run.run",
     "relay.pump",
     "relay.pump.pump",
     "relay.spec.route",
@@ -133,7 +134,8 @@ def test_a_hop_is_connected_to_before_our_client_has_been_imported(tmp_path: Pat
 
 
 CONFIG = {"relay.config", "relay.config.lookup", "relay.config.settings"}
-PROXIED = {"relay.dial.proxy", "relay.spec.proxy", "relay.dial.proxy.leg", "relay.dial.proxy.wire"}
+PLAN = {"relay.dial.first", "relay.dial.plan"}
+PROXIED = {*PLAN, "relay.dial.proxy", "relay.spec.proxy", "relay.dial.proxy.leg", "relay.dial.proxy.wire"}
 
 
 def test_relay_by_http_connect(lab: Lab, port: int) -> None:
@@ -177,7 +179,7 @@ def test_a_hop_by_its_master(lab: Lab, port: int) -> None:
     until(path.exists, "master")
     found = imported("-F", str(lab.config), f"h1/{LOOPBACK}:{port}")
     ours = {name for name in found if name.startswith("relay")}
-    assert ours - RAW == {
+    assert ours - RAW == PLAN | {
         "relay.config",
         "relay.config.lookup",
         "relay.config.settings",
@@ -189,6 +191,7 @@ def test_a_hop_by_its_master(lab: Lab, port: int) -> None:
 
 SHARED = {
     *CONFIG,
+    *PLAN,
     "relay.share",
     "relay.share.call",
     "relay.share.client",

@@ -34,6 +34,7 @@ from _socket import AF_UNIX, SCM_RIGHTS, SOCK_STREAM, SOL_SOCKET
 from time import monotonic, sleep
 
 from relay.errors import RelayError, printable, words
+from relay.spec.route import DEFAULT_PORT, Element
 from relay.value import Value
 
 TYPE_CHECKING = False
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from relay.config.settings import HopSettings
-    from relay.run.progress import Progress
+    from relay.contract import Progress
 
 VERSION = 4
 HELLO = 0x00000001
@@ -132,20 +133,16 @@ class Silent(NoMaster):
 
 
 class Control:
-    """A connection to the control socket of a master that lives: greetings have been exchanged."""
+    """A connection to the control socket of a master (`meet` makes one)."""
 
-    def __init__(self, path: str, seconds: float) -> None:
-        """Connect and greet. seconds: for all of it. Raises NoMaster; nothing has been asked for then."""
+    def __init__(self, path: str) -> None:
         self.path = path
-        self._end = monotonic() + seconds
+        self._end = float("inf")
         self._socket = _socket.socket(AF_UNIX, SOCK_STREAM)
-        try:
-            self._greet()
-        except BaseException:
-            self.close()
-            raise
 
-    def _greet(self) -> None:
+    def greet(self, seconds: float) -> None:
+        """Connect, and exchange greetings, within so many seconds. Raises NoMaster; nothing has been asked for then."""
+        self.wait(seconds)
         try:
             self._connect()
             if _owner(self._socket, self.path) not in {os.geteuid(), 0}:
@@ -210,6 +207,17 @@ class Control:
         self._socket.close()
 
 
+def meet(path: str, seconds: float) -> Control:
+    """A connection to a master that lives: greetings have been exchanged within so many seconds. Raises NoMaster."""
+    control = Control(path)
+    try:
+        control.greet(seconds)
+    except BaseException:
+        control.close()
+        raise
+    return control
+
+
 def _owner(sock: _socket.socket, path: str) -> int:
     """The user who listens there (unix(7), SO_PEERCRED), or where the system does not say that, whose file it is."""
     if not hasattr(_socket, "SO_PEERCRED"):
@@ -228,7 +236,7 @@ def find(settings: HopSettings, progress: Progress) -> Control | None:
         progress.note(1, f"no master at {printable(path)}: ssh -G has not expanded it")
         return None
     try:
-        control = Control(path, progress.left(_GREETING))
+        control = meet(path, progress.left(_GREETING))
     except NoMaster as error:
         progress.note(1, f"no master at {printable(path)}: {error}")
         return None
@@ -247,13 +255,49 @@ class MasterHop:
         self._settings = settings
         self._path = control.path
         self._greeted: Control | None = control
-        progress.note(1, f"using the master of {settings.name} at {printable(control.path)}")
 
-    def forward(self, host: str, port: int, progress: Progress, netcat: str | None = None) -> MasterStream:  # noqa: ARG002
-        """A stream from the hop to host and port, a new one each time. Raises RelayError.
+    @property
+    def alive(self) -> bool:
+        """As Hop has it: each stream asks the master anew."""
+        return True
 
-        netcat does not count: a master does not tell why a hop would not forward.
-        """
+    def jumps(self) -> str:
+        """As Hop has it: the first hop alone."""
+        port = self._settings.port
+        return str(Element(self._settings.user, self._settings.name, port if port != DEFAULT_PORT else None))
+
+    def quiet_for(self) -> float:
+        """As Hop has it: the master does not tell."""
+        return float("inf")
+
+    def probe(self, seconds: float) -> bool:
+        """As Hop has it: whether the master greets. (Its own ServerAliveInterval says whether the hop lives.)"""
+        try:
+            meet(self._path, seconds).close()
+        except Silent:
+            return True  # busy
+        except NoMaster:
+            return False
+        return True
+
+    def park(self) -> None:
+        """As Hop has it: there are no threads."""
+
+    def take_over(self) -> None:
+        """As Hop has it: the master drives its own connection."""
+
+    def close(self) -> None:
+        """As Hop has it: the master is the user's, and stays."""
+
+    def forward(
+        self,
+        host: str,
+        port: int,
+        progress: Progress,
+        netcat: str | None = None,  # noqa: ARG002  (a master does not tell why a hop would not forward)
+        limit: float | None = None,  # noqa: ARG002  (the deadline ends the wait for the master)
+    ) -> MasterStream:
+        """A stream from the hop to host and port, a new one each time. Raises RelayError."""
         progress.stage(
             f"waiting for the master of {self._settings.name} to connect",
             hint=f"the connection of a master may be dead: ssh -O exit {self._settings.name} ends it",
@@ -280,7 +324,7 @@ class MasterHop:
         if control is not None:
             return control
         try:
-            return Control(self._path, progress.left(_GREETING))
+            return meet(self._path, progress.left(_GREETING))
         except NoMaster as error:
             raise self.gone() from error
 
@@ -345,7 +389,7 @@ class MasterStream(_socket.socket):
         masters then end themselves with their last stream.)
         """
         try:
-            Control(self._control.path, _GREETING).close()
+            meet(self._control.path, _GREETING).close()
         except Silent:
             pass  # busy
         except NoMaster as error:

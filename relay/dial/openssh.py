@@ -26,9 +26,9 @@ if TYPE_CHECKING:
     from typing import Any, Self
 
     from relay.config.settings import HopSettings
+    from relay.contract import Progress
     from relay.dial.engine import Reach
-    from relay.run.children import Children
-    from relay.run.progress import Progress
+    from relay.run.run import Run
 
 # ssh keeps no descriptor of ours but 0, 1 and 2, so what it runs as its ProxyCommand fetches the stream at a socket of
 # ours. It hands on the control message as it came: the number in it is that of the descriptor that came with it.
@@ -48,13 +48,43 @@ class OpensshHop:
     reach: makes a stream to it.
     """
 
-    def __init__(self, settings: HopSettings, reach: Reach, progress: Progress, children: Children) -> None:
-        self.place = progress.place
+    def __init__(self, settings: HopSettings, reach: Reach, run: Run) -> None:
+        self.place = run.progress.place
         self._settings = settings
         self._reach = reach
-        self._children = children
+        self._children = run.children
 
-    def forward(self, host: str, port: int, progress: Progress, netcat: str | None = None) -> SshStream:
+    alive = True  # each stream is a login of its own
+
+    def jumps(self) -> str:
+        """As Hop has it: the login is ssh's, and so is what its messages call the way to it."""
+        return ""
+
+    def quiet_for(self) -> float:
+        """As Hop has it: it is not known before it forwards."""
+        return float("inf")
+
+    def probe(self, seconds: float) -> bool:  # noqa: ARG002  (there is nothing to ask before it forwards)
+        """As Hop has it."""
+        return True
+
+    def park(self) -> None:
+        """As Hop has it: it has no threads."""
+
+    def take_over(self) -> None:
+        """As Hop has it: ssh drives its own connection."""
+
+    def close(self) -> None:
+        """As Hop has it: its streams are programs, which end with the run."""
+
+    def forward(
+        self,
+        host: str,
+        port: int,
+        progress: Progress,
+        netcat: str | None = None,
+        limit: float | None = None,  # noqa: ARG002  (the run's deadline ends ssh)
+    ) -> SshStream:
         """A stream from the hop to host and port; ssh has logged in then, and is about to ask the hop for it.
 
         netcat counts for a hint only: ssh does not tell us why a hop would not

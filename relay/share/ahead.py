@@ -16,8 +16,9 @@ from relay.run.progress import Progress
 from relay.share.hops import ANSWER
 
 if TYPE_CHECKING:
+    from typing import Any as Stream  # CONTRACT
+
     from relay.share.hops import SharedHop
-    from relay.ssh.wire.channel import ChannelStream
 
 
 WORDS_MOST = 100  # lines that are kept
@@ -31,14 +32,14 @@ class Ahead:
         self.to = (host, port)
         self._netcat = netcat
         self._words = _Words()
-        self._stream: ChannelStream | None = None
+        self._stream: Stream | None = None
         self._error: RelayError | None = None
         self._lock = threading.Lock()
         self._done = threading.Event()
         self._dropped = False
         threading.Thread(target=self._open, daemon=True).start()
 
-    def take(self, progress: Progress) -> ChannelStream | None:
+    def take(self, progress: Progress) -> Stream | None:
         """The channel, once it is there; None when the hop is dead. Raises RelayError."""
         self._words.go_to(progress)
         progress.stage("waiting for the hop to connect")

@@ -16,9 +16,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from typing import NoReturn
 
-    from relay.config.settings import HopSettings
+    from relay.dial.plan import Names
     from relay.run.progress import Progress
     from relay.run.prompt import Notice, Prompt
+    from relay.run.run import Run
     from relay.share.wire import Wire
     from relay.spec.options import Options
 
@@ -60,25 +61,23 @@ class Share:
         """Want nothing of it."""
         self._wire.close()
 
-    def ask(
-        self, places: Sequence[str], found: Sequence[HopSettings], progress: Progress, prompt: Prompt
-    ) -> SharedStream:
-        """The stream through the hops, to the last of `found`, or the first that is for ssh.
+    def ask(self, names: Names, places: Sequence[str], run: Run) -> SharedStream:
+        """The stream through the hops, to the last of the names, or the first that is for ssh.
 
         Raises RelayError, Unserved when it cannot be shared.
 
         places: what messages call the names of the route.
         """
-        names = [
-            pack((name, settings.name, settings.lines(), pack(settings.words)))
-            for name, settings in zip(places, found, strict=True)
+        packed = [
+            pack((place, settings.name, settings.lines(), pack(settings.words)))
+            for place, settings in zip(places, names.found, strict=True)
         ]
         try:
-            self._wire.send("route", str(self._linger), *names)
-            leads_to, unserved = _Conversation(self._wire, progress, prompt).run()
+            self._wire.send("route", str(self._linger), int(names.master), *packed)
+            leads_to, unserved = _Conversation(self._wire, run.progress, run.prompt).run()
         except (Ended, BadMessage) as error:
             raise _holder_gone() from error
-        return SharedStream(self._wire, progress, leads_to, unserved, detached=self._detached)
+        return SharedStream(self._wire, run.progress, leads_to, unserved, detached=self._detached)
 
 
 def _find_or_start(path: str, wait_on: Callable[[], bool]) -> Wire:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 import uvloop
 
 from relay.errors import RelayError, Unserved
-from relay.share import control, place
+from relay.share import place
 from relay.share.hops import Hops
 from relay.share.job import Job
 from relay.share.served import Carrier, Served, has_hung_up, serve_by_threads, tell_end
@@ -28,10 +28,10 @@ if TYPE_CHECKING:
     import _socket
     from asyncio import TimerHandle
     from collections.abc import Sequence
+    from typing import Any as Hop  # CONTRACT
     from typing import NoReturn
 
     from relay.share.hops import SharedHop
-    from relay.ssh.session import Session
     from relay.ssh.wire.channel import ChannelStream
     from relay.ssh.wire.connection import Connection
 
@@ -61,6 +61,7 @@ class Holder:
         self._lock = lock
         self._path = path
         self._carriers: dict[Connection, Carrier] = {}
+        self._driven: dict[Hop, Carrier] = {}
         self._requests: set[Wire] = set()  # that a thread sees to; it moves the bytes of some relays, too
         self._jobs: dict[Job, Wire] = {}  # under way
         self._looking: TimerHandle | None = None
@@ -117,7 +118,7 @@ class Holder:
             if kind == "call":
                 handed = self._open(wire, fields)
             else:
-                control.answer(self, wire, kind)
+                _answer(self, wire, kind)
         except (Ended, BadMessage):
             pass
         finally:
@@ -192,20 +193,17 @@ class Holder:
 
     # Data; all of what follows is the loop's
 
-    def _adopt(self, session: Session) -> None:
-        """Have the loop drive a session's connection. Called by the thread that has logged in."""
-        from relay.ssh.wire.takeover import can_take_over, take_over
-
-        if not can_take_over(session.transport):
-            return
-        session.transport.packetizer.park()  # here, where waiting holds nobody up
+    def _adopt(self, session: Hop) -> None:
+        """Have the loop drive a hop's connection, if it has one. Called by the thread that has logged in."""
+        session.park()  # here, where waiting holds nobody up
         done = threading.Event()
 
         def adopt() -> None:
             try:
-                link = take_over(session.transport)
-                if link is not None:
-                    self._carrier(link.connection).settle()
+                connection = session.take_over()
+                if connection is not None:
+                    self._driven[session] = self._carrier(connection)
+                    self._driven[session].settle()
             finally:
                 done.set()
 
@@ -260,13 +258,12 @@ class Holder:
             self._end()
 
     def _close(self, hop: SharedHop) -> None:
-        link = hop.session.transport.packetizer.link if hop.session is not None else None
-        if link is not None:
-            link.fail(EOFError())
-            if link.connection in self._carriers:
-                self._carriers[link.connection].settle()
+        carrier = self._driven.pop(hop.session, None) if hop.session is not None else None
+        if hop.session is not None and carrier is not None:
+            hop.session.close()
+            carrier.settle()
         # The rest may take a second, and the others do not wait for it.
-        ending = threading.Thread(target=_close_what_waits, args=(hop,))
+        ending = threading.Thread(target=_close_what_waits, args=(hop, carrier is None))
         ending.start()
         self._ending = [*(each for each in self._ending if each.is_alive()), ending]
 
@@ -312,8 +309,37 @@ class Holder:
         self.loop.stop()
 
 
-def _close_what_waits(hop: SharedHop) -> None:
-    """Close what is not the loop's: a connection that threads drive, and programs that carry one."""
-    if hop.session is not None and hop.session.transport.packetizer.link is None:
-        hop.session.transport.close()
+def _close_what_waits(hop: SharedHop, is_ours: bool) -> None:
+    """Close what is not the loop's: the programs that carry a hop, and its connection where that is_ours."""
+    if hop.session is not None and is_ours:
+        hop.session.close()
     hop.children.end()
+
+
+def _answer(holder: Holder, wire: Wire, name: str) -> None:
+    """Do what -O asks for."""
+    if name == "list":
+        wire.send("lines", *_listing(holder))
+    elif name == "check":
+        wire.send("lines", f"Master running (pid={os.getpid()})")
+    elif name == "stop":
+        holder.stop()
+        wire.send("lines", "Stop listening request sent.")
+    elif name == "exit":
+        holder.stop()  # whoever comes once it is said finds a new one
+        wire.send("lines", "Exit request sent.")
+        holder.exit()
+
+
+def _listing(holder: Holder) -> list[str]:
+    """A line for each hop: the way to it, since when, relays on it, bytes."""
+    lines = []
+    now = dict(holder.relays)
+    for hop in holder.hops.all():
+        moved = hop.moved + sum(served.moved for served, hops in now.items() if hop in hops)
+        way = "/".join(each.name for each in hop.path)
+        since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(hop.since))
+        state = f"since {since}" if hop.session is not None else "logging in"
+        relays = "1 relay" if hop.relays == 1 else f"{hop.relays} relays"
+        lines.append(f"{way}: {state}, {relays}, {moved} bytes")
+    return lines

@@ -17,12 +17,12 @@ from relay.errors import RelayError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from typing import Any as Hop  # CONTRACT
+    from typing import Any as Stream  # CONTRACT
 
     from relay.config.settings import HopSettings
     from relay.run.children import Children
     from relay.run.progress import Progress
-    from relay.ssh.session import Session
-    from relay.ssh.wire.channel import ChannelStream
 
 QUIET = 10.0  # seconds without a packet, after which a hop is asked for a sign of life before it is used
 ANSWER = 5.0  # seconds that it has for that
@@ -52,7 +52,7 @@ class SharedHop:
         self.name = name
         self.outer = outer
         self.children = children
-        self.session: Session | None = None
+        self.session: Hop | None = None
         self.since = time.time()
         self.relays = 0
         self.moved = 0
@@ -72,11 +72,21 @@ class SharedHop:
     @property
     def alive(self) -> bool:
         """Whether channels can be opened on it."""
-        return self.session is not None and self.session.transport.is_active()
+        return self.session is not None and self.session.alive
+
+    @property
+    def place(self) -> str:
+        """What messages call it: which number it has depends on the route."""
+        return f"shared hop ({self.name})"
+
+    @property
+    def jumps(self) -> str:
+        """The hops up to this one, as ssh's -J has them."""
+        return self.session.jumps() if self.session is not None else ""
 
     def enter(
-        self, login: Callable[[], Session], progress: Progress, since: float, is_own: Callable[[RelayError], bool]
-    ) -> Session:
+        self, login: Callable[[], Hop], progress: Progress, since: float, is_own: Callable[[RelayError], bool]
+    ) -> Hop:
         """The session; who comes first logs in, and the others wait for that, at most until their deadline.
 
         since: when this request was made (monotonic): it fails with a login
@@ -113,8 +123,8 @@ class SharedHop:
 
     def forward(
         self, host: str, port: int, progress: Progress, netcat: str | None, limit: float | None = None
-    ) -> ChannelStream:
-        """A channel from it, as Session.forward has it. Raises RelayError."""
+    ) -> Stream:
+        """A channel from it, as Hop.forward has it. Raises RelayError."""
         if self.session is None:
             raise Abandoned("the hop before was left")
         stream = self.session.forward(host, port, progress, netcat, limit)
@@ -135,9 +145,8 @@ class SharedHop:
         """
         if self.session is None:
             return True
-        transport = self.session.transport
         quiet = QUIET if quiet is None else quiet
-        return transport.is_active() and (transport.quiet_for() < quiet or transport.probe(ANSWER))
+        return bool(self.session.alive and (self.session.quiet_for() < quiet or self.session.probe(ANSWER)))
 
 
 class Hops:

@@ -1,8 +1,7 @@
 """One request of a relay, in a thread of its own: the hops are entered, and a channel is opened.
 
-It is the dialing of relay/dial/dial.py, leg by leg, in another process than the
-one that has the terminal: what a person must be told or asked goes to the
-relay, and comes back from there. Nothing of an answer is kept.
+It is the dialing of relay/dial/dial.py, by the same plan and the same fold, in another process than the one that has
+the terminal (remote.py). Where that enters a hop, this one holds a hop that many relays share.
 """
 
 from __future__ import annotations
@@ -16,117 +15,36 @@ from typing import TYPE_CHECKING
 
 from relay.config.lookup import Defaults
 from relay.config.settings import HopSettings, parse
-from relay.dial.dial import first_leg
-from relay.dial.engine import objection
+from relay.dial.dial import entered
+from relay.dial.first import first_leg
+from relay.dial.plan import MASTER, SSH, Plan, plan
 from relay.errors import NoRoom, RelayError, TimedOut, Unserved
 from relay.run.children import Children
-from relay.run.progress import Progress
-from relay.run.prompt import Cancelled, NobodyToAsk, Notice, Prompt
-from relay.run.status import StatusLine
+from relay.run.run import Run
 from relay.share.ahead import Ahead
 from relay.share.hops import Abandoned, SharedHop, Stuck, digest, key
-from relay.share.wire import BadMessage, Ended, text, unpack
+from relay.share.remote import RemoteProgress, RemotePrompt
+from relay.share.wire import BadMessage, text, unpack
 from relay.spec import options
 from relay.spec.proxy import VARIABLE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from typing import Any as Hop  # CONTRACT
+    from typing import Any as Stream  # CONTRACT
 
-    from relay.dial.engine import Stream
+    from relay.dial.engine import Reach
+    from relay.dial.plan import Leg
     from relay.share.hops import Hops
     from relay.share.wire import Wire
     from relay.spec.options import Options
-    from relay.ssh.session import Client, Session
-    from relay.ssh.wire.channel import ChannelStream
+    from relay.ssh.session import Client
 
 # What else decides who and where a hop is, of the environment.
 MATTERS = ("HOME", "SSH_AUTH_SOCK", "TOR_SOCKS_HOST", "TOR_SOCKS_IPC_PATH", "TOR_SOCKS_PORT")
 GRACE = 5.0  # seconds after a relay's deadline, when it has ended itself, that its channel is still waited for
 # What differs from terminal to terminal, and decides nothing.
 PASSING = ("COLUMNS", "LINES", "OLDPWD", "PWD", "SHLVL", "SSH_TTY", "TERM", "WINDOWID", "_")
-
-
-class RemoteProgress(Progress):
-    """Progress whose words reach the relay that asked."""
-
-    def __init__(self, seconds: float, verbosity: int, wire: Wire) -> None:
-        super().__init__(seconds, verbosity)
-        self.status = _RemoteStatus(wire)
-        self._wire = wire
-
-    def stage(self, doing: str, *, hint: str = "") -> None:
-        """A stage begins; the relay is told, whose deadline may pass in it."""
-        super().stage(doing, hint=hint)
-        _say(self._wire, "stage", self.place, doing, hint)
-
-    def tell(self, text: str, *, place: str = "") -> None:
-        """A line for the relay's stderr."""
-        _say(self._wire, "say", place or self.place, text)
-
-
-class _RemoteStatus(StatusLine):
-    """The relay's status line."""
-
-    def __init__(self, wire: Wire) -> None:
-        super().__init__()
-        self._wire = wire
-
-    def show(self, text: str) -> None:
-        """Show it there."""
-        _say(self._wire, "status", text)
-
-    def erase(self) -> None:
-        """The relay erases it itself when it says something."""
-
-    def close(self) -> None:
-        """And when all is done."""
-
-
-class RemotePrompt(Prompt):
-    """Asks where the relay is: its terminal, or its askpass. unanswered: whether a question has had no answer there."""
-
-    def __init__(self, progress: Progress, children: Children, wire: Wire) -> None:
-        super().__init__(progress, children)
-        self._wire = wire
-        self.unanswered = False
-
-    def ask(self, question: str, *, echo: bool = False) -> str:
-        """The answer of who sits there. Raises NobodyToAsk, Cancelled and Abandoned."""
-        self._progress.pause()
-        try:
-            kind, fields = self._call("ask", question, int(echo), int(self.batch))
-        finally:
-            self._progress.resume()
-        if kind == "answer":
-            return text(fields[0])
-        cause, hint = map(text, fields)
-        self.unanswered = True
-        raise (Cancelled if kind == "cancelled" else NobodyToAsk)(cause, hint=hint)
-
-    def tell(self, text: str) -> bool:
-        """Say something that a person must know; true when a terminal there shows it."""
-        return self._call("tell", text, int(self.batch)) == ("told", [b"1"])
-
-    def notify(self, text: str) -> Notice:
-        """Say what a person must do now."""
-        seen = self._call("notify", text, int(self.batch)) == ("told", [b"1"])
-        return _RemoteNotice(seen, self._wire)
-
-    def _call(self, *message: str | int) -> tuple[str, list[bytes]]:
-        try:
-            self._wire.send(*message)  # type: ignore[arg-type]
-            return self._wire.receive()
-        except (Ended, BadMessage) as error:
-            raise Abandoned("the relay that asked has gone") from error
-
-
-class _RemoteNotice(Notice):
-    def __init__(self, seen: bool, wire: Wire) -> None:
-        super().__init__(seen)
-        self._wire = wire
-
-    def end(self) -> None:
-        _say(self._wire, "noticed")
 
 
 class Job:
@@ -138,7 +56,7 @@ class Job:
     for ssh, and unserved says why.
     """
 
-    def __init__(self, wire: Wire, fields: Sequence[bytes], hops: Hops, adopt: Callable[[Session], None]) -> None:
+    def __init__(self, wire: Wire, fields: Sequence[bytes], hops: Hops, adopt: Callable[[Hop], None]) -> None:
         """A relay has said how it was called. Raises ValueError when that is nonsense."""
         argv, environ, directory = fields
         self._began = time.monotonic()
@@ -160,6 +78,9 @@ class Job:
         self._gone = False  # the relay has
         self._found: list[HopSettings] = []
         self._places: list[str] = []
+        self._master = False
+        self._keys: list[str] = []
+        self._plan = Plan((), self._options.engine)
         self._ahead: Ahead | None = None
         same = sorted(f"{name}={value}" for name, value in self._environ.items() if name not in PASSING)
         self._call = digest([*map(text, unpack(argv)), "", *same, self._directory])
@@ -169,8 +90,9 @@ class Job:
 
     def read(self, fields: Sequence[bytes]) -> None:
         """It has said what that means. Raises ValueError when that is nonsense."""
-        linger, *names = fields
+        linger, master, *names = fields
         self.linger = float(linger)
+        self._master = master == b"1"
         environ_kept = {name: value for name, value in self._environ.items() if name != VARIABLE}
         defaults = Defaults(self._children())
         for name in names:
@@ -187,8 +109,10 @@ class Job:
                 )
             )
         self.leads_to = len(self._found) - 1
+        if not self.leads_to:
+            raise BadMessage("a route without hops")
 
-    def open(self) -> ChannelStream:
+    def open(self) -> Stream:
         """The channel. Raises RelayError."""
         try:
             return self._open()
@@ -206,14 +130,12 @@ class Job:
             self._ahead.drop()
         self._hops.let_go(self.held, self.linger)
 
-    def _open(self) -> ChannelStream:
-        keys = self._keys()
-        if not keys:
-            raise BadMessage("a route without hops")
-        if (stream := self._take_ahead(keys)) is not None:
+    def _open(self) -> Stream:
+        self._keys = self._hop_keys()
+        if (stream := self._take_ahead()) is not None:
             return stream
         for _ in range(2):  # a hop that was there before may be no more
-            hop = self._enter_all(keys)
+            hop = self._enter_all()
             to = self._found[self.leads_to]
             ahead = Ahead(hop, to.hostname, to.port, self._options.netcat_for(hop.name))
             if (stream := self._take(ahead)) is not None:
@@ -222,35 +144,36 @@ class Job:
                 return stream
         raise RelayError("the hop does not answer any more")
 
-    def _enter_all(self, keys: list[str]) -> SharedHop:
+    def _enter_all(self) -> SharedHop:
         """The last hop of the way, or the last one before a hop that is for ssh; raises Unserved if that is the first.
 
-        Those that were held before, for a channel that was none, are let go of then.
+        Those that were held before, for a channel that could not be opened, are let go of then.
         """
         before, self.held = self.held, []
-        self.leads_to, self.unserved = len(keys), ""
-        hop: SharedHop | None = None
+        self.leads_to, self.unserved = 0, ""
+        run = Run(self._options, self._progress, self._prompt, self._login_children)
+        self._plan = plan(
+            self._places,
+            self._found,
+            self._options,
+            master=self._master,
+            is_held=lambda number: self._hops.has(self._keys[number]),
+        )
         try:
-            for number, name in enumerate(keys):
-                settings = self._found[number]
-                self._progress.at(self._places[number])
-                self._prompt.batch = settings.yes("batchmode")
-                try:
-                    self._check_engine(name, settings)
-                    hop = self._enter(name, settings, hop)
-                except Unserved as error:
-                    if hop is None or self._options.engine != "auto":
-                        raise
-                    self.leads_to, self.unserved = number, error.cause
-                    for failed in self.held[number:]:
-                        self._leave(failed)
-                    break
+            for hop in entered(self._plan, self._reach_first, self._enter, run, limit=self._limit):
+                last = hop
+                self.leads_to += 1
+        except Unserved as error:
+            if not self.leads_to or self._options.engine != "auto":
+                raise
+            self.unserved = error.cause
+            for failed in self.held[self.leads_to :]:
+                self._leave(failed)
         finally:
             self._hops.let_go(before, self.linger)
-        assert hop is not None  # noqa: S101  (for the type checker)
-        return hop
+        return last
 
-    def _take(self, ahead: Ahead) -> ChannelStream | None:
+    def _take(self, ahead: Ahead) -> Stream | None:
         """The channel; None when its hop is dead, and retired now."""
         self._progress.at(self._places[self.leads_to])
         stream = ahead.take(self._progress)
@@ -259,13 +182,13 @@ class Job:
             self._hops.retire_dead(ahead.hop)
         return stream
 
-    def _take_ahead(self, keys: list[str]) -> ChannelStream | None:
+    def _take_ahead(self) -> Stream | None:
         """The channel that was opened ahead, when it is the right one."""
         ahead, self._ahead = self._ahead, None
         if ahead is None:
             return None
         target = self._found[-1]
-        if ahead.hop.key != keys[-1] or ahead.to != (target.hostname, target.port):
+        if ahead.hop.key != self._keys[-1] or ahead.to != (target.hostname, target.port):
             ahead.drop()
             return None
         return self._take(ahead)
@@ -294,18 +217,17 @@ class Job:
         elif stream is not None:
             stream.close()
 
-    def _check_engine(self, name: str, settings: HopSettings) -> None:
-        """Raise Unserved when a hop is for ssh, as far as that is known before it is connected to."""
-        if self._options.engine == "auto" and not self._hops.has(name) and (reason := objection(settings)):
-            raise Unserved(reason)
-
-    def _enter(self, name: str, settings: HopSettings, outer: SharedHop | None) -> SharedHop:
-        """A hop, which may be there already. One that has died meanwhile is made anew."""
+    def _enter(self, leg: Leg, reach: Reach, outer: SharedHop | None, _following: Leg) -> SharedHop:
+        """A hop, which may be there already. One that has died meanwhile is made anew. Raises RelayError."""
+        assert leg.entered is not None  # noqa: S101  (for the type checker: it is a hop's)
+        if leg.entered.kind == SSH:
+            raise Unserved(leg.entered.why)
+        name = self._keys[len(outer.path) if outer is not None else 0]
         while True:
-            hop = self._hold(name, settings, outer)
+            hop = self._hold(name, leg.settings, outer)
             if hop.session is None or (hop.alive and hop.responds()):
                 try:
-                    hop.enter(lambda hop=hop: self._log_in(hop, settings), self._progress, self._began, self._is_own)  # type: ignore[misc]
+                    hop.enter(lambda hop=hop: self._log_in(hop, leg, reach), self._progress, self._began, self._is_own)  # type: ignore[misc]
                 except Stuck:
                     pass
                 else:
@@ -329,13 +251,19 @@ class Job:
         self.held.remove(hop)
         self._hops.let_go([hop], 0)
 
-    def _log_in(self, hop: SharedHop, settings: HopSettings) -> Session:
-        """A session of a hop, which the loop drives from now on. Raises RelayError, Abandoned if the relay has gone."""
+    def _log_in(self, hop: SharedHop, leg: Leg, reach: Reach) -> Hop:
+        """A hop that is logged in to, which the loop drives from now on.
+
+        Raises RelayError: Abandoned, if the relay that asked has gone.
+        """
         self._entering = hop
         try:
             if self._gone:
                 raise Abandoned("the relay that asked has gone")
-            return self._make_session(hop, settings)
+            session = self._meet(leg) if self._is_master(leg) else self._make_session(hop, leg, reach)
+            session.place = hop.place
+            self._adopt(session)
+            return session
         except RelayError as error:
             if self._gone:  # this login was cut off: the error is no one else's
                 raise Abandoned(error.cause) from error
@@ -343,12 +271,20 @@ class Job:
         finally:
             self._entering = self._stream = None
 
-    def _make_session(self, hop: SharedHop, settings: HopSettings) -> Session:
-        if hop.outer is None:
-            stream: Stream
-            stream, address = first_leg(settings, self._options, self._progress, self._prompt, hop.children)
-        else:
-            stream, address = self._forward(hop.outer, settings), ""
+    def _is_master(self, leg: Leg) -> bool:
+        return leg.entered is not None and leg.entered.kind == MASTER
+
+    def _meet(self, leg: Leg) -> Hop:
+        """The first hop by its ControlMaster. Raises Unserved when that has ended meanwhile: its relay dials it."""
+        from relay.dial.master import MasterHop, find  # few have one
+
+        control = find(leg.settings, self._progress)
+        if control is None:
+            raise Unserved("the ControlMaster of the first hop has ended")
+        return MasterHop(leg.settings, control, self._progress)
+
+    def _make_session(self, hop: SharedHop, leg: Leg, reach: Reach) -> Hop:
+        stream, address = reach()
         if type(stream) is _socket.socket:
             stream = socket.socket(fileno=stream.detach())  # which paramiko can close
         self._stream = stream
@@ -357,23 +293,27 @@ class Job:
 
         if self._client is None:
             self._client = Client(self._progress, self._prompt, self._login_children)
-        session = Session(self._client, stream, settings, hop.outer.session if hop.outer else None, address)
-        session.place = f"shared hop ({hop.name})"  # which number it has depends on the route
-        self._adopt(session)
-        return session
+        before = hop.outer.session if hop.outer is not None else None
+        outer = before if isinstance(before, Session) else None
+        return Session(self._client, stream, leg.settings, outer, address)
 
-    def _forward(self, hop: SharedHop, to: HopSettings) -> ChannelStream:
-        """A channel from a hop to what follows it."""
-        netcat = self._options.netcat_for(hop.name)
-        return hop.forward(to.hostname, to.port, self._progress, netcat, self._progress.left() + GRACE)
+    def _reach_first(self) -> tuple[Stream, str]:
+        """A stream to the first hop, which is being entered: a program that carries it ends with that hop."""
+        assert self._entering is not None  # noqa: S101  (for the type checker)
+        children = self._entering.children
+        return first_leg(self._plan.legs[0], Run(self._options, self._progress, self._prompt, children))
 
-    def _keys(self) -> list[str]:
+    def _limit(self) -> float:
+        """Seconds that a hop has to open a channel to the next one."""
+        return self._progress.left() + GRACE
+
+    def _hop_keys(self) -> list[str]:
         """What the hops are known by."""
         keys: list[str] = []
         for settings in self._found[:-1]:
             more = [f"{name}={self._environ.get(name)}" for name in MATTERS]
             if not keys:
-                more += map(repr, (self._options.proxy, self._options.family, self._options.source))
+                more += map(repr, (self._options.proxy, self._options.family, self._options.source, self._master))
                 if settings.proxy_command():
                     more += sorted(f"{name}={value}" for name, value in self._environ.items() if name not in PASSING)
             keys.append(key(settings, keys[-1] if keys else "", more))
@@ -381,11 +321,3 @@ class Job:
 
     def _children(self) -> Children:
         return Children(self._environ, self._directory, self._progress.tell)
-
-
-def _say(wire: Wire, *message: str) -> None:
-    """Say something to a relay that may have gone."""
-    try:
-        wire.send(*message)
-    except Ended:
-        pass

@@ -19,6 +19,7 @@ from relay.ssh.trust.trust import Trust
 from relay.ssh.wire import paramiko
 from relay.ssh.wire.channel import ChannelStream
 from relay.ssh.wire.opening import Refused
+from relay.ssh.wire.takeover import can_take_over, take_over
 from relay.ssh.wire.transport import Disconnected, Transport
 from relay.ssh.wire.userauth import LinkLost
 
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from relay.run.children import Children
     from relay.run.progress import Progress
     from relay.run.prompt import Prompt
+    from relay.ssh.wire.connection import Connection
     from relay.ssh.wire.opening import Opening
 
 OPEN_FAILED_ADMINISTRATIVELY_PROHIBITED = 1  # RFC 4254 section 5.1
@@ -139,6 +141,37 @@ class Session:
         """
         is_openssh: bool = self.transport.remote_version.startswith("SSH-2.0-OpenSSH_")
         return is_openssh and self.transport.local_compression == "none"
+
+    @property
+    def alive(self) -> bool:
+        """As Hop has it."""
+        return bool(self.transport.is_active())
+
+    def quiet_for(self) -> float:
+        """As Hop has it."""
+        return self.transport.quiet_for()
+
+    def probe(self, seconds: float) -> bool:
+        """As Hop has it."""
+        return self.transport.probe(seconds)
+
+    def park(self) -> None:
+        """As Hop has it."""
+        if can_take_over(self.transport):
+            self.transport.packetizer.park()
+
+    def take_over(self) -> Connection | None:
+        """As Hop has it."""
+        link = take_over(self.transport)
+        return link.connection if link is not None else None
+
+    def close(self) -> None:
+        """As Hop has it; for whoever drives its connection, if that has been taken over."""
+        link = self.transport.packetizer.link
+        if link is not None:
+            link.fail(EOFError())
+        else:
+            self.transport.close()
 
     def jumps(self) -> str:
         """The hops up to this one, as ssh's -J has them."""

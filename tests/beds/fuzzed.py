@@ -11,7 +11,7 @@ from contextlib import suppress
 
 from relay.config import lookup, settings
 from relay.dial import master
-from relay.dial.engine import objection
+from relay.dial.objection import objection
 from relay.dial.proxy import handshake, http
 from relay.dial.proxy.wire import LINE, Wire
 from relay.errors import RelayError

@@ -17,7 +17,7 @@ from strangers import Asyncssh, Dropbear
 from terminal import Terminal
 
 from relay.config.settings import HopSettings
-from relay.dial.engine import objection
+from relay.dial.objection import objection
 
 ROUTE = "h1/h2/h3"
 SIZE = 16 << 20  # bytes
@@ -159,19 +159,16 @@ def test_its_options_are_those_of_the_others(lab: Lab) -> None:
 def test_v_says_which_engine_carries_which_hop_and_why(lab: Lab) -> None:
     chain_with(lab, "h2")
     said = lab.pyrelay("-v", ROUTE).stderr
-    assert "pyrelay: hop 1 of 2 (h1): carried by paramiko\n" in said
-    assert "pyrelay: hop 2 of 2 (h2): carried by ssh (no cipher algorithm in common: we have " in said
+    assert "pyrelay: hop 1 of 2 (h1): by our own client (paramiko)\n" in said
+    assert "pyrelay: hop 2 of 2 (h2): by ssh: no cipher algorithm in common: we have " in said
     lab["h1"].configure(f"{LACKS}\n")
     said = lab.pyrelay("-v", ROUTE).stderr
-    assert (
-        "pyrelay: hop 2 of 2 (h2): carried by ssh (as the hop before, which a second try would log in to again)\n"
-        in said
-    )
+    assert "pyrelay: hop 2 of 2 (h2): by ssh: as the hop before, which a second try would log in to again\n" in said
     said = lab.pyrelay("-v", "--engine", "ssh", ROUTE).stderr
     for place in ("hop 1 of 2 (h1)", "hop 2 of 2 (h2)"):
-        assert f"pyrelay: {place}: carried by ssh (--engine ssh)\n" in said
+        assert f"pyrelay: {place}: by ssh: --engine ssh\n" in said
     said = lab.pyrelay("-v", "--engine", "paramiko", "h1/h3").stderr
-    assert "pyrelay: hop 1 of 1 (h1): carried by paramiko (--engine paramiko)\n" in said
+    assert "pyrelay: hop 1 of 1 (h1): by our own client (paramiko): --engine paramiko\n" in said
 
 
 def test_an_engine_that_was_named_is_kept_to(lab: Lab) -> None:
@@ -203,7 +200,7 @@ def test_methods_that_only_ssh_has(chain: Lab) -> None:
     chain.host("h1", GSSAPIAuthentication="yes", HostbasedAuthentication="yes")
     done = chain.pyrelay("-v", "h1/h3")
     assert done.returncode == 1
-    assert "hop 1 of 1 (h1): carried by ssh (only gssapi-with-mic and hostbased may be tried)\n" in done.stderr
+    assert "hop 1 of 1 (h1): by ssh: only gssapi-with-mic and hostbased may be tried\n" in done.stderr
     assert "Permission denied" in done.stderr
     assert done.stderr.endswith(
         "pyrelay: hop 1 of 1 (h1): ssh, which carries this hop, ended with status 255; it says why itself\n"

@@ -22,7 +22,7 @@ from peers import LOOPBACK, Listener, missing, need, until
 
 from relay.config.settings import HopSettings
 from relay.dial import master
-from relay.dial.master import Control, Garbled, MasterHop, Message, find, parse
+from relay.dial.master import Garbled, MasterHop, Message, find, meet, parse
 from relay.errors import TimedOut, printable
 from relay.run.progress import Progress
 
@@ -84,7 +84,7 @@ def test_it_saves_the_login_to_the_first_hop(chain: Lab, path: Path, route: str)
 def test_v_says_so(chain: Lab, path: Path) -> None:
     start_master(chain, "h1", path)
     done = chain.pyrelay("-v", "h1/h3")
-    assert f"pyrelay: hop 1 of 1 (h1): using the master of h1 at {path}\n" in done.stderr
+    assert f"pyrelay: hop 1 of 1 (h1): by a ControlMaster: {path}\n" in done.stderr
     assert done.stdout.startswith("SSH-2.0-")
 
 
@@ -335,7 +335,7 @@ def test_a_full_queue_is_waited_for(tmp_path_factory: pytest.TempPathFactory, mo
                 connection.sendall(HELLO)
 
         monkeypatch.setattr(master, "sleep", nap)
-        with Meanwhile(lambda: Control(path, SOON).close()):
+        with Meanwhile(lambda: meet(path, SOON).close()):
             until(lambda: bool(naps), "knock at the door")
             greet()
         waiting[0].close()
@@ -407,7 +407,7 @@ def test_the_time_of_who_is_asked_does_not_count(lab: Lab, path: Path) -> None:
 
     speaker(lab, path, HELLO, answer)
     progress = Progress(1)
-    hop = MasterHop(HopSettings("h1", {"controlmaster": ["autoask"]}), Control(str(path), SOON), progress)
+    hop = MasterHop(HopSettings("h1", {"controlmaster": ["autoask"]}), meet(str(path), SOON), progress)
     started = time.monotonic()
     with Meanwhile(lambda: hop.forward("h3", 22, progress).close()):
         until(lambda: time.monotonic() - started > 1.2, "second")
@@ -420,7 +420,7 @@ def test_its_own_connection_is_dead(lab: Lab, path: Path) -> None:
     """After a laptop has slept: the master greets us, and gets no answer from its server any more."""
     speaker(lab, path, HELLO)
     progress = Progress(0.2)
-    hop = MasterHop(HopSettings("h1", {}), Control(str(path), SOON), progress)
+    hop = MasterHop(HopSettings("h1", {}), meet(str(path), SOON), progress)
     with pytest.raises(TimedOut) as failed:
         hop.forward("h3", 22, progress)
     assert failed.value.cause == "no answer within 0.2 seconds (waiting for the master of h1 to connect)"

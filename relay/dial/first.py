@@ -1,0 +1,59 @@
+"""The first connection of a route, as the plan has it: plain TCP, a proxy, Tor, or the first hop's ProxyCommand."""
+
+from __future__ import annotations
+
+from relay.dial import tcp
+from relay.dial.plan import COMMAND, TCP
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from _socket import socket
+    from typing import Any as Stream  # CONTRACT
+
+    from relay.dial.plan import Leg
+    from relay.run.run import Run
+
+
+def connect(kind: str, host: str, port: int, run: Run, terms: tcp.Terms) -> socket:
+    """A connected socket to host and port. kind: TCP, or else it is a proxy or Tor. Raises RelayError."""
+    if kind == TCP:
+        return tcp.connect(host, port, run.progress, terms)
+    from relay.dial.proxy import leg
+    from relay.spec.proxy import TOR, Proxy
+
+    proxy = run.options.proxy or Proxy(TOR)
+    return leg.connect(proxy, host, port, run.progress, terms, prompt=run.prompt)
+
+
+def first_leg(leg: Leg, run: Run) -> tuple[Stream, str]:
+    """A stream to the first name of a route, and its address where the stream is a TCP connection to it.
+
+    Raises RelayError.
+    """
+    hop, options = leg.settings, run.options
+    if leg.reached.kind == COMMAND:
+        from relay.dial import command  # few hops have one
+
+        return command.run(hop.proxy_command(), hop, run.progress, run.children), ""
+    direct = leg.reached.kind == TCP
+    family, source, interface = 0, "", ""  # what ssh_config has of these is said of the hop, not of a proxy
+    if direct:
+        family = tcp.FAMILIES.get(hop.get("addressfamily"), 0)
+        source, interface = hop.get("bindaddress"), hop.get("bindinterface")
+    terms = tcp.Terms(
+        family=options.family or family,
+        source=options.source or source or None,
+        interface=interface or None,
+        timeout=hop.seconds("connecttimeout") or None,
+        attempts=hop.number("connectionattempts", 1),
+        keepalive=hop.yes("tcpkeepalive"),
+        service=hop.service(),
+    )
+    run.prompt.batch = hop.yes("batchmode")
+    sock = connect(leg.reached.kind, hop.hostname, hop.port, run, terms)
+    if not direct:
+        return sock, ""
+    try:
+        return sock, sock.getpeername()[0]
+    except OSError:  # reset as soon as it was connected: what reads it first will say so
+        return sock, ""

@@ -1,0 +1,95 @@
+"""Why our own client cannot serve a hop, as far as ssh_config shows it before the hop is connected to."""
+
+from __future__ import annotations
+
+import os
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from relay.config.settings import HopSettings
+
+# The methods of ssh, in its order, each with the keyword that turns it on and off (sshconnect2.c, authmethods).
+_METHODS = {
+    "gssapi-with-mic": "gssapiauthentication",
+    "hostbased": "hostbasedauthentication",
+    "publickey": "pubkeyauthentication",
+    "keyboard-interactive": "kbdinteractiveauthentication",
+    "password": "passwordauthentication",
+}
+_OURS = frozenset({"publickey", "keyboard-interactive", "password"})
+_ASKING = frozenset({"keyboard-interactive", "password"})
+_AGENT_SECONDS = 2.0
+
+
+def objection(settings: HopSettings) -> str:
+    """Why paramiko cannot serve a hop with these settings, or "" when nothing is known against it."""
+    return _no_method(settings) or _no_algorithm(settings) or _token(settings)
+
+
+def _no_method(settings: HopSettings) -> str:
+    """PreferredAuthentications, and what turns methods off, leave only methods that are ssh's alone.
+
+    That GSSAPIAuthentication is on says nothing: distributions turn it on for all hosts.
+    """
+    preferred = settings.get("preferredauthentications")
+    batch = settings.yes("batchmode")
+    left = [
+        name
+        for name in (preferred.split(",") if preferred else _METHODS)
+        if name in _METHODS and settings.get(_METHODS[name]) not in {"no", "false"} and not (batch and name in _ASKING)
+    ]
+    if not left or not _OURS.isdisjoint(left):
+        return ""
+    return f"only {' and '.join(left)} may be tried"
+
+
+def _no_algorithm(settings: HopSettings) -> str:
+    """A list of algorithms in ssh_config has none that paramiko knows."""
+    if not any(settings.chosen(key) for key in ("kexalgorithms", "ciphers", "macs", "hostkeyalgorithms")):
+        return ""
+    from relay.ssh.session import CHOICES
+    from relay.ssh.trust.hostkeys import ALGORITHMS  # only where somebody chose
+
+    for key, known in (*((key, known) for key, (_, known) in CHOICES.items()), ("hostkeyalgorithms", ALGORITHMS)):
+        wanted = settings.algorithms(key)
+        if wanted is not None and not set(wanted) & set(known):
+            return f"none of the {key} that ssh_config asks for is to be had by paramiko"
+    return ""
+
+
+def _token(settings: HopSettings) -> str:
+    """The key is in a token that only ssh can use: PKCS#11, or a security key whose handle is a file."""
+    if settings.get("pubkeyauthentication") in {"no", "false"}:
+        return ""
+    if settings.get("pkcs11provider") not in {"", "none"}:
+        return "PKCS11Provider"
+    files = [path for path in settings.paths("identityfile") if os.path.exists(path)]
+    handles = [path for path in files if _is_security_key(path)]
+    if not handles:
+        return ""
+    from relay.ssh.login.agent import Agent, AgentFailed, socket_path  # only where it matters
+    from relay.ssh.login.identities import gather
+
+    held = []
+    agent = socket_path(settings.get("identityagent"), settings.environ)
+    if agent is not None:
+        try:
+            connection = Agent(agent, _AGENT_SECONDS)
+            held = connection.keys()
+            connection.close()
+        except AgentFailed:
+            pass
+    found = gather(settings, held).identities
+    names = {identity.name for identity in found}
+    if not found or (settings.chosen("identityfile") and not names.issuperset(handles)):
+        return f"{handles[0]} is a security key"
+    return ""
+
+
+def _is_security_key(path: str) -> bool:
+    """Whether a private key file is the handle of a security key, as the public key beside it says."""
+    try:
+        with open(f"{path}.pub", "rb") as file:
+            return file.read(3) == b"sk-"
+    except OSError:
+        return False

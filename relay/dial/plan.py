@@ -1,0 +1,260 @@
+"""The plan of a route: how each name is reached, what enters each hop, and why. It connects to nothing.
+
+    reached by    TCP           the first name, as a rule
+                  PROXY, TOR    where options or a .onion name say so
+                  COMMAND       where ssh_config gives the first name a ProxyCommand
+                  HOP           every other name: the hop before it opens the stream
+    entered by    CLIENT        our own client, by paramiko: the rule
+                  SSH           what ours cannot serve, or --engine ssh: the system's ssh
+                  MASTER        the first hop, where a ControlMaster of the user's lives
+                  HELD          a hop that the holder of shared hops has been logged in to
+
+Ours is the faster client, and the rule. What can be known from ssh_config is decided here, before anything is
+connected to. What shows only at the key exchange (always before anything of a login) replaces the rest of the plan:
+`Plan.without_client`. The dialer (dial.py) and the holder of shared hops (share/job.py) do what the plan says, and -v
+prints its words.
+
+What a plan must know of the world comes in by functions: whether a master lives, whether a hop is held.
+"""
+
+from __future__ import annotations
+
+from relay.errors import RelayError, Unserved, printable
+from relay.spec.options import ENGINES
+from relay.spec.route import is_onion
+from relay.value import Value
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from relay.config.settings import HopSettings
+    from relay.spec.options import Options
+    from relay.spec.route import Element
+
+    # Looks up hops that a ProxyJump of ssh_config brings in.
+    LookUp = Callable[[Sequence[Element]], list[HopSettings]]
+
+TCP, PROXY, TOR, COMMAND, HOP = "TCP", "a proxy", "Tor", "its ProxyCommand", "the hop before"
+CLIENT, SSH, MASTER, HELD = "our own client (paramiko)", "ssh", "a ControlMaster", "the holder of shared hops"
+AUTO, PARAMIKO, OPENSSH = ENGINES
+
+
+class Choice(Value):
+    """What carries something, and why it is not the usual; "" for the usual."""
+
+    __slots__ = ("kind", "why")
+    kind: str
+    why: str
+
+    def __init__(self, kind: str, why: str = "") -> None:
+        self._set(kind=kind, why=why)
+
+    def __str__(self) -> str:
+        return f"by {self.kind}: {self.why}" if self.why else f"by {self.kind}"
+
+
+class Leg(Value):
+    """The way to one name of the route.
+
+    place: what messages call the name. settings: what ssh_config gives it. reached: what makes the stream to it.
+    entered: what logs in there; None for the target. netcat: the command that may cross it, as for Hop.forward.
+    """
+
+    __slots__ = ("entered", "netcat", "place", "reached", "settings")
+    place: str
+    settings: HopSettings
+    reached: Choice
+    entered: Choice | None
+    netcat: str | None
+
+    def __init__(
+        self, place: str, settings: HopSettings, reached: Choice, entered: Choice | None, netcat: str | None
+    ) -> None:
+        self._set(place=place, settings=settings, reached=reached, entered=entered, netcat=netcat)
+
+    def by(self, entered: Choice) -> Leg:
+        """The same, entered otherwise."""
+        return Leg(self.place, self.settings, self.reached, entered, self.netcat)
+
+
+class Plan(Value):
+    """The legs of a route in the order travelled; the last one leads to the target. engine: the one of --engine."""
+
+    __slots__ = ("engine", "legs")
+    legs: tuple[Leg, ...]
+    engine: str
+
+    def __init__(self, legs: Sequence[Leg], engine: str) -> None:
+        self._set(legs=tuple(legs), engine=engine)
+
+    @property
+    def hops(self) -> int:
+        """How many hops there are."""
+        return len(self.legs) - 1
+
+    def without_client(self, number: int, refusal: Unserved) -> Plan:
+        """The plan once our client has turned out not to do for a hop, the one of that number, counted from 0.
+
+        Raises the refusal when the user wants our client.
+        """
+        if self.engine == PARAMIKO:
+            refusal.hint = refusal.hint or "--engine auto leaves such a hop to ssh"
+            raise refusal
+        legs = [*self.legs[:number], self.legs[number].by(Choice(SSH, refusal.cause)), *self.legs[number + 1 :]]
+        return Plan(_behind_ssh(legs, number + 1), self.engine)
+
+    def rest(self, number: int) -> Plan:
+        """The plan from the leg of that number on."""
+        return Plan(self.legs[number:], self.engine)
+
+
+class Names(Value):
+    """The names of a route as they are to be travelled: those that were asked for, and what a ProxyJump adds.
+
+    master: whether the first one has a ControlMaster that lives, and so is logged in to.
+    """
+
+    __slots__ = ("elements", "found", "master")
+    elements: tuple[Element, ...]
+    found: tuple[HopSettings, ...]
+    master: bool
+
+    def __init__(self, elements: Sequence[Element], found: Sequence[HopSettings], master: bool) -> None:
+        self._set(elements=tuple(elements), found=tuple(found), master=master)
+
+    def places(self) -> list[str]:
+        """What messages call the names. Raises RelayError when one behind a hop is an onion name."""
+        count = len(self.elements) - 1
+        places = [f"hop {number} of {count} ({element})" for number, element in enumerate(self.elements[:-1], 1)]
+        places.append(f"target ({self.elements[-1]})")
+        for place, settings in zip(places[1:], self.found[1:], strict=True):
+            if is_onion(settings.hostname):
+                raise RelayError(
+                    "a hop cannot be asked for a .onion name: it would give the name to its resolver (RFC 7686)",
+                    hint=f"begin with it: {settings.hostname}/...; Tor is then found here",
+                    place=place,
+                )
+        return places
+
+
+def names(
+    elements: Sequence[Element],
+    found: Sequence[HopSettings],
+    options: Options,
+    *,
+    look_up: LookUp,
+    lives: Callable[[HopSettings], bool],
+) -> Names:
+    """The names as they are to be travelled.
+
+    The first name's own ProxyJump puts hops before it, unless options or its name say how it is reached. Where its
+    ControlMaster lives, its ProxyJump is not looked at: ssh, too, asks its own master before it connects to anything.
+
+    look_up: asks ssh_config about such hops. lives: whether the ControlMaster of a hop does; asked only where one may
+    be used. Raises RelayError.
+    """
+    came_from = {elements[0].host}
+    while not _is_proxied(elements[0].host, options):
+        if _may_use_master(found[0], options) and lives(found[0]):
+            return Names(elements, found, True)
+        if not (jump := found[0].proxy_jump()):
+            break
+        from relay.spec.route import parse_jump
+
+        before = parse_jump(jump)
+        if before[0].host in came_from:
+            raise RelayError(f"ssh_config: the ProxyJump of {found[0].name} leads back to {before[0].host}")
+        came_from.add(before[0].host)
+        found = [*look_up(before), *found]
+        elements = [*before, *elements]
+    return Names(elements, found, False)
+
+
+def plan(
+    places: Sequence[str],
+    found: Sequence[HopSettings],
+    options: Options,
+    *,
+    master: bool = False,
+    is_held: Callable[[int], bool] = lambda _: False,
+) -> Plan:
+    """What carries each leg to the places, whose settings are `found`.
+
+    master: as Names has it. is_held: whether the hop of that number, counted from 0, has been logged in to.
+    Raises RelayError for a setting that cannot be read.
+    """
+    legs: list[Leg] = []
+    for number, (place, settings) in enumerate(zip(places, found, strict=True)):
+        try:
+            reached = Choice(HOP) if number else reached_first(settings.hostname, options, settings)
+            entered = None
+            if number < len(found) - 1:
+                entered = _entered(settings, options, master=master and number == 0, held=is_held(number), legs=legs)
+        except RelayError as error:
+            raise error.at(place) from error.__cause__
+        legs.append(Leg(place, settings, reached, entered, options.netcat_for(settings.name)))
+    return Plan(legs, options.engine)
+
+
+def reached_first(host: str, options: Options, settings: HopSettings | None = None) -> Choice:
+    """What makes the first connection of a route, which is to that host: as options or name say, else ssh_config.
+
+    settings: those of the first name, None where ssh has looked it up itself.
+    """
+    name = settings.name if settings is not None else host
+    if settings is not None and not _is_proxied(name, options) and settings.proxy_command():
+        return Choice(COMMAND)
+    if options.proxy is not None:
+        from relay.spec import proxy
+
+        return Choice(TOR if options.proxy.kind == proxy.TOR else PROXY, str(options.proxy))
+    return Choice(TOR, "a .onion name") if is_onion(host) else Choice(TCP)
+
+
+def _is_proxied(host: str, options: Options) -> bool:
+    """Whether options or name say how the first host is reached, whatever ssh_config says."""
+    return options.proxy is not None or is_onion(host)
+
+
+def _may_use_master(hop: HopSettings, options: Options) -> bool:
+    """Whether a ControlMaster of a first hop may be used.
+
+    Whoever names an engine wants that one; and why a hop refuses, which --netcat must know, a master does not say.
+    """
+    return options.engine == AUTO and options.netcat_for(hop.name) is None and bool(hop.get("controlpath"))
+
+
+def _entered(settings: HopSettings, options: Options, *, master: bool, held: bool, legs: Sequence[Leg]) -> Choice:
+    """What enters a hop. legs: those before it."""
+    if master:
+        return Choice(MASTER, printable(settings.get("controlpath")))
+    if held:
+        return Choice(HELD)
+    if options.engine == OPENSSH:
+        return Choice(SSH, "--engine ssh")
+    if options.engine == PARAMIKO:
+        return Choice(CLIENT, "--engine paramiko")
+    if legs and _is_by_ssh(legs[-1]):
+        return _AFTER_SSH
+    from relay.dial.objection import objection  # a raw relay has no use for it
+
+    reason = objection(settings)
+    return Choice(SSH, reason) if reason else Choice(CLIENT)
+
+
+# If the key exchange showed that our client cannot, the hop before would have to be entered once more: another ssh,
+# another login there, and whatever that asks of a person.
+_AFTER_SSH = Choice(SSH, "as the hop before, which a second try would log in to again")
+
+
+def _is_by_ssh(leg: Leg) -> bool:
+    return leg.entered is not None and leg.entered.kind == SSH
+
+
+def _behind_ssh(legs: Sequence[Leg], number: int) -> list[Leg]:
+    """The legs, with the hops from that number on left to ssh, as the one before them is."""
+    return [
+        leg if at < number or leg.entered is None or _is_by_ssh(leg) else leg.by(_AFTER_SSH)
+        for at, leg in enumerate(legs)
+    ]
