@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from typing import NoReturn
 
     from relay.config.lookup import Lookup
-    from relay.run.children import Children
     from relay.run.progress import Progress
+    from relay.run.run import Run
     from relay.share.client import Share
     from relay.share.wire import Wire
     from relay.spec.options import Options
@@ -119,15 +119,15 @@ def relay(chosen: Options, parent: int, argv: Sequence[str], called: Wire | None
     def wait_on() -> bool:
         return progress.remaining() > 0 and not guard.has_left(STDOUT, parent)
 
-    share = _share(chosen, way, argv, called, progress, children=children, wait_on=wait_on)
-
-    from relay.dial import dial
-    from relay.pump import pump
     from relay.run.prompt import Prompt
     from relay.run.run import Run
 
     prompt = Prompt(progress, children, batch=chosen.batch)
     around = Run(chosen, progress, prompt, children)
+    share = _share(around, way, argv, called, wait_on)
+
+    from relay.dial import dial
+    from relay.pump import pump
 
     def clean_up() -> None:
         prompt.restore()
@@ -182,21 +182,13 @@ def _call_holder(argv: Sequence[str]) -> Wire | None:
     return call.early(argv, os.environ)
 
 
-def _share(
-    chosen: Options,
-    way: Route,
-    argv: Sequence[str],
-    called: Wire | None,
-    progress: Progress,
-    *,
-    children: Children,
-    wait_on: Callable[[], bool],
-) -> Share | None:
-    """Who has the hops of a route, where they are to be shared; a holder that was called in vain is left alone.
+def _share(run: Run, way: Route, argv: Sequence[str], called: Wire | None, wait_on: Callable[[], bool]) -> Share | None:
+    """The holder of shared hops, where those of a route are to be shared; one that was called in vain is left alone.
 
     A terminal is not lent: the holder belongs to none, and would go on reading it when we are stopped.
-    wait_on: whether a holder that does not answer is to be waited for. children: end when it is not there.
+    wait_on: whether to go on waiting for a holder that does not answer.
     """
+    chosen = run.options
     if chosen.share is not None and way.hops and chosen.engine != "ssh":
         if not (os.isatty(STDIN) or os.isatty(STDOUT)):
             from relay.share.client import Share  # few need it
@@ -204,9 +196,9 @@ def _share(
             try:
                 return Share(argv, chosen, os.environ, called, wait_on=wait_on)
             except RelayError:
-                children.end()
+                run.children.end()
                 raise
-        progress.note(1, "not shared: a terminal is stdin or stdout")
+        run.progress.note(1, "not shared: a terminal is stdin or stdout")
     if called is not None:
         called.close()
     return None

@@ -18,8 +18,12 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from _socket import socket
     from collections.abc import Callable
+    from typing import Any, TypeAlias
 
     from relay.errors import RelayError, TimedOut
+
+    # Makes a stream to a hop, a new one each time; with the hop's own address, when the stream is TCP to it.
+    Reach: TypeAlias = Callable[[], tuple[Any, str]]  # CONTRACT
 
 
 class Progress(Protocol):

@@ -16,18 +16,38 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from typing import Any as Hop  # CONTRACT
     from typing import Any as Stream  # CONTRACT
-    from typing import TypeVar
+    from typing import Protocol, TypeVar
 
     from relay.config.lookup import Lookup
     from relay.config.settings import HopSettings
-    from relay.dial.engine import Reach
+    from relay.contract import Reach
     from relay.dial.master import Control
     from relay.dial.plan import Leg, Names, Plan
     from relay.run.run import Run
-    from relay.share.client import Share, SharedStream
     from relay.spec.route import Element, Route
 
     Entered = TypeVar("Entered", bound=Hop)
+
+    class Shared(Protocol):
+        """A stream that the holder of shared hops has (relay/share/client.py).
+
+        leads_to: the number of the name that it leads to. unserved: why that is a hop for ssh, "" for the target.
+        """
+
+        leads_to: int
+        unserved: str
+
+        def lend(self) -> Stream:
+            """The same as a stream that is its descriptor, for a program. Raises RelayError."""
+
+    class Share(Protocol):
+        """The holder of shared hops, as one relay has it."""
+
+        def ask(self, names: Names, places: Sequence[str], run: Run) -> Shared:
+            """The stream through the hops. Raises RelayError: Unserved, when they cannot be shared."""
+
+        def close(self) -> None:
+            """Want nothing of it."""
 
 
 def dial(route: Route, run: Run, *, lookup: Lookup | None = None, share: Share | None = None) -> Stream:
@@ -125,7 +145,7 @@ def _dial(legs: Plan, reach: Reach, run: Run, control: Control | None = None) ->
     return _forwarding(last, legs.legs[-2], legs.legs[-1], run, lambda: None)()[0]
 
 
-def _shared(share: Share, names: Names, places: Sequence[str], run: Run) -> SharedStream | None:
+def _shared(share: Share, names: Names, places: Sequence[str], run: Run) -> Shared | None:
     """The stream that the holder of shared hops has, or None: -v says why."""
     try:
         if names.master and len(places) == 2:

@@ -6,18 +6,13 @@ from relay.dial.plan import CLIENT, MASTER
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from typing import Any as Hop  # CONTRACT
-    from typing import Any as Stream  # CONTRACT
-    from typing import TypeAlias
 
+    from relay.contract import Reach
     from relay.dial.master import Control
     from relay.dial.plan import Leg
     from relay.run.run import Run
     from relay.ssh.session import Client
-
-    # Makes a stream to a hop, a new one each time; with the hop's own address, when the stream is TCP to it.
-    Reach: TypeAlias = Callable[[], tuple[Stream, str]]
 
 
 class Engines:

@@ -256,10 +256,7 @@ class MasterHop:
         self._path = control.path
         self._greeted: Control | None = control
 
-    @property
-    def alive(self) -> bool:
-        """As Hop has it: each stream asks the master anew."""
-        return True
+    alive = True  # as far as is known: each stream asks the master anew
 
     def jumps(self) -> str:
         """As Hop has it: the first hop alone."""

@@ -26,8 +26,7 @@ if TYPE_CHECKING:
     from typing import Any, Self
 
     from relay.config.settings import HopSettings
-    from relay.contract import Progress
-    from relay.dial.engine import Reach
+    from relay.contract import Progress, Reach
     from relay.run.run import Run
 
 # ssh keeps no descriptor of ours but 0, 1 and 2, so what it runs as its ProxyCommand fetches the stream at a socket of

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from typing import Any as Hop  # CONTRACT
     from typing import Any as Stream  # CONTRACT
 
-    from relay.dial.engine import Reach
+    from relay.contract import Reach
     from relay.dial.plan import Leg
     from relay.share.hops import Hops
     from relay.share.wire import Wire
