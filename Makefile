@@ -12,6 +12,8 @@ VENV = .venv/bin
 # The programs that tests talk to, as Debian calls their packages.
 PEERS = busybox dante-server dropbear-bin fish git iproute2 mandoc microsocks ncat netcat-openbsd netcat-traditional \
 	openssh-client openssh-server openssl procps rsync strace tcsh tinyproxy tor torsocks zsh
+# The programs that run ssh, or are an ssh: docs/recipes.md has a line for each.
+TOOLS = ansible-core borgbackup clustershell fuse3 pdsh putty-tools sshfs
 
 .PHONY: help demo test check bench soak fuzz install uninstall lock peers
 
@@ -91,4 +93,4 @@ lock: ## choose anew the versions of what development needs
 	@touch $@
 
 peers:
-	@tests/install-packages $(PEERS)
+	@tests/install-packages $(PEERS) $(TOOLS)
