@@ -18,6 +18,7 @@ from contract import SOON, Command, Meanwhile, StreamContract
 from hypothesis import given
 from hypothesis import strategies as st
 from lab import Lab
+from masters import start_master
 from peers import LOOPBACK, Listener, missing, need, until
 
 from relay.config.settings import HopSettings
@@ -33,13 +34,6 @@ REFUSED = (
 USER = 65534  # nobody
 OPENED = b"\0\0\0\x0c\x80\0\0\x06\0\0\0\x01\0\0\0\x02"
 HELLO = b"\0\0\0\x08\0\0\0\x01\0\0\0\x04"
-
-
-def start_master(lab: Lab, name: str, path: Path, *options: str, **more: str) -> subprocess.Popen[bytes]:
-    """The user's own ssh to a server, which listens at path."""
-    process = lab.start("ssh", "-F", lab.config, "-M", "-S", path, "-N", *options, name, env=more)
-    until(path.exists, "master")
-    return process
 
 
 @pytest.fixture

@@ -1,0 +1,70 @@
+"""A shared route whose first hop has a ControlMaster that lives: nobody logs in there, and the next hop is shared."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pytest
+from lab import Lab
+from masters import start_master
+from peers import until
+from shared import control, holders, logins
+
+TEN = 10
+
+
+@pytest.fixture
+def path(shared: Lab) -> Path:
+    """What the ControlPath of h1 says."""
+    found = shared.top / "master"
+    shared.host("h1", ControlPath=found)
+    shared.write_config()
+    return found
+
+
+def test_ten_at_once_make_one_login_behind_a_master(shared: Lab, path: Path) -> None:
+    start_master(shared, "h1", path)
+    config = shared.write_config()
+    running = [
+        shared.start("ssh", "-F", config, "h1/h2/h3", "echo $SERVER", stdout=subprocess.PIPE) for _ in range(TEN)
+    ]
+    assert [process.communicate(timeout=120)[0] for process in running] == [b"h3\n"] * TEN
+    assert logins(shared) == [1, 1, TEN]  # the master's own at h1
+    assert len(holders(shared)) == 1
+    assert [line.partition(":")[0] for line in control(shared, "list").splitlines()] == ["h1", "h1/h2"]
+
+
+def test_a_route_with_no_other_hop_goes_by_the_master_alone(shared: Lab, path: Path) -> None:
+    start_master(shared, "h1", path)
+    done = shared.pyrelay("-v", "h1/h3")
+    assert done.stdout.startswith("SSH-2.0-")
+    assert "not shared: the first hop has a master\n" in done.stderr
+    assert holders(shared) == []
+
+
+def test_the_hops_behind_it_end_with_the_master_and_are_made_anew(shared: Lab, path: Path) -> None:
+    master = start_master(shared, "h1", path)
+    assert shared.ssh("h1/h2/h3", "echo $SERVER").stdout == "h3\n"
+    master.terminate()
+    master.wait()
+    until(lambda: not path.exists(), "end of the master")
+    assert shared.ssh("h1/h2/h3", "echo $SERVER").stdout == "h3\n"
+    assert logins(shared) == [2, 2, 2]
+
+
+def test_a_master_that_comes_later_is_used(shared: Lab, path: Path) -> None:
+    assert shared.ssh("h1/h2/h3", "echo $SERVER").stdout == "h3\n"
+    assert logins(shared) == [1, 1, 1]
+    start_master(shared, "h1", path)
+    assert shared.ssh("h1/h2/h3", "echo $SERVER").stdout == "h3\n"
+    assert logins(shared) == [2, 2, 2]  # the master's own at h1
+
+
+def test_exit_leaves_the_master_alone(shared: Lab, path: Path) -> None:
+    master = start_master(shared, "h1", path)
+    assert shared.ssh("h1/h2/h3", "echo $SERVER").stdout == "h3\n"
+    control(shared, "exit")
+    until(lambda: not holders(shared), "end of the holder")
+    assert master.poll() is None
+    assert shared.run("ssh", "-F", shared.config, "-O", "check", "h1").returncode == 0
