@@ -10,7 +10,7 @@ MAN = $(PREFIX)/share/man/man1
 VENV = .venv/bin
 
 # The programs that tests talk to, as Debian calls their packages.
-PEERS = busybox dante-server dropbear-bin fish git iproute2 mandoc microsocks ncat netcat-openbsd netcat-traditional \
+PEERS = bash-completion busybox dante-server dropbear-bin fish git iproute2 mandoc microsocks ncat netcat-openbsd netcat-traditional \
 	openssh-client openssh-server openssl procps rsync strace tcsh tinyproxy tor torsocks zsh
 # The programs that run ssh, or are an ssh: docs/recipes.md has a line for each.
 TOOLS = ansible-core borgbackup clustershell fuse3 pdsh putty-tools sshfs

@@ -64,6 +64,8 @@ def run(argv: Sequence[str]) -> int:
             return 0
         if chosen.action == "ssh-config":
             return _ssh_config(chosen, argv)
+        if chosen.action == "names":
+            return _names(chosen)
         if chosen.known_hosts is not None:
             from relay.ssh.trust import target_key  # the relay has no use for it
 
@@ -164,6 +166,14 @@ def _ssh_config(chosen: Options, argv: Sequence[str]) -> int:
     sys.stdout.write(block.text(block.program(), block.version(), block.options(argv)))
     for obstacle in block.obstacles(chosen.config):
         _say(f"pyrelay: {obstacle}\n")
+    return 0
+
+
+def _names(chosen: Options) -> int:
+    """Print the names that a route can be made of, for completion."""
+    from relay.config.names import names  # only there
+
+    sys.stdout.write("".join(f"{name}\n" for name in names(chosen.config)))
     return 0
 
 

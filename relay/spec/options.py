@@ -47,7 +47,7 @@ WIDTH = 80  # columns of usage and help
 
 
 class Options(Value):
-    """What the command line says. `action` is what to do instead of connecting: "help", "version" or "ssh-config"."""
+    """What the command line says. `action`: "help", "version", "names" or "ssh-config", to do instead of connecting."""
 
     action: str = ""
     destination: str = ""  # HOST, as it was typed
@@ -283,6 +283,13 @@ INSTEAD = (
         lambda _now, _text: "ssh-config",
         "Print a block for ~/.ssh/config, with the other options in its ProxyCommand.",
     ),
+    Flag(
+        "--names",
+        "",
+        "action",
+        lambda _now, _text: "names",
+        "Print the names of ssh_config and known_hosts, for the completion of a route.",
+    ),
     Flag("-O", "COMMAND", "control", _control, "Tell of the shared hops, or end them: list, check, stop or exit."),
 )
 MESSAGES = (
@@ -301,7 +308,7 @@ GROUPS = {
 }
 FLAGS = tuple(flag for flags in GROUPS.values() for flag in flags)
 _ALONE = frozenset({"--help", "--version", "-O"})  # want no HOST
-_INSTEAD = ("-O", "--ssh-config")  # with a line of their own in the usage
+_INSTEAD = ("--ssh-config", "--names", "-O")  # with a line of their own in the usage
 _BY_NAME = {name: flag for flag in FLAGS for name in (flag.name, flag.short) if name}
 
 
@@ -329,7 +336,7 @@ def parse(argv: Sequence[str]) -> Options:
             raise
         if flag.name in _ALONE:
             return Options(**given)
-    if given.get("action") == "ssh-config":
+    if given.get("action") in {"names", "ssh-config"}:
         if words:
             raise _usage_error(f"one word too many: {printable(words[0], 40)}")
         return Options(**_proxy(_delimiters(given)))

@@ -243,7 +243,9 @@ def test_usage_and_help_have_every_option_and_fit_a_terminal() -> None:
         if flag.value:
             assert f"[{flag.form}]" in usage() or f" pyrelay {flag.form}" in usage()
     assert usage().startswith("usage: pyrelay [-46qv] ")
-    assert usage().endswith("HOST [PORT]\n       pyrelay -O COMMAND\n       pyrelay --ssh-config")
+    assert usage().endswith(
+        "HOST [PORT]\n       pyrelay --ssh-config\n       pyrelay --names\n       pyrelay -O COMMAND"
+    )
     assert shown.startswith(usage())
     assert "    Host */* *+*\n        ProxyCommand pyrelay %h %p\n" in shown
 
