@@ -18,12 +18,12 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from _socket import socket
     from collections.abc import Callable
-    from typing import Any, TypeAlias
+    from typing import TypeAlias
 
     from relay.errors import RelayError, TimedOut
 
     # Makes a stream to a hop, a new one each time; with the hop's own address, when the stream is TCP to it.
-    Reach: TypeAlias = Callable[[], tuple[Any, str]]  # CONTRACT
+    Reach: TypeAlias = Callable[[], tuple["Stream", str]]
 
 
 class Progress(Protocol):
@@ -167,8 +167,11 @@ class Stream(Protocol):
         None: it is this process. parent, alarm: as for pump.relay. Raises RelayError.
         """
 
-    def check(self) -> None:
-        """Raise RelayError when the stream has ended in no good order. For whoever has read its end."""
+    def check(self, *, heard: bool = True) -> None:
+        """Raise RelayError when the stream has ended in no good order. For whoever has read its end.
+
+        heard: whether anything has come before that end.
+        """
 
     def loss(self, flow: Flow) -> RelayError | None:
         """The same of a stream that is attached, as far as its flow knows; nothing is waited for but its last words."""

@@ -36,6 +36,7 @@ RAW = {
     "relay.cli",
     "relay.dial",
     "relay.dial.dial",
+    "relay.dial.stream",
     "relay.errors",
     "relay.run.guard",
     "relay.spec",

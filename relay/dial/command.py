@@ -6,6 +6,7 @@ import socket
 from time import monotonic, sleep
 from typing import TYPE_CHECKING
 
+from relay.dial.stream import SocketStream
 from relay.errors import RelayError, words
 from relay.run.children import LOOK_AGAIN
 
@@ -22,7 +23,7 @@ VIA = "PYRELAY_VIA"
 LAST_WORDS = 2.0  # seconds that the status of a program is waited for whose stream has ended
 
 
-def run(command: str, hop: HopSettings, progress: Progress, children: Children) -> socket.socket:
+def run(command: str, hop: HopSettings, progress: Progress, children: Children) -> SocketStream:
     """The hop's ProxyCommand as ssh runs it (sshconnect.c, ssh_proxy_connect): by the user's shell.
 
     With ProxyUseFdpass the socket that the command hands over is used, and
@@ -47,14 +48,14 @@ def run(command: str, hop: HopSettings, progress: Progress, children: Children) 
     child.wait()
     if not fds:
         raise RelayError("the ProxyCommand ended without handing over a connection (ProxyUseFdpass)")
-    return socket.socket(fileno=fds[0])
+    return SocketStream(socket.socket(fileno=fds[0]))
 
 
-class ChildSocket(socket.socket):
+class ChildStream(SocketStream):
     """The stdin and stdout of a program."""
 
     def __init__(self, ours: socket.socket, child: Popen[bytes]) -> None:
-        super().__init__(fileno=ours.detach())
+        super().__init__(ours)
         self._child = child
 
     def status(self) -> int | None:
@@ -71,20 +72,13 @@ class ChildSocket(socket.socket):
         return status
 
 
-class CommandStream(ChildSocket):
+class CommandStream(ChildStream):
     """Those of a ProxyCommand."""
 
-    _said_something = False
-
-    def recv(self, size: int, flags: int = 0) -> bytes:
-        """At most size bytes; b"" at the end."""
-        data = super().recv(size, flags)
-        self._said_something |= bool(data)
-        return data
-
-    def check(self) -> None:
-        """Raise RelayError when the program has failed before it said anything. For who has found its end."""
-        if self._said_something or (status := self.status()) is None:
+    def check(self, *, heard: bool = True) -> None:
+        """Raise RelayError when the program has failed, or has ended before anything was heard of it."""
+        status = self.status()
+        if status is None or (status == 0 and heard):
             return
         if status == 0:
             raise RelayError(

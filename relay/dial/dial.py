@@ -8,6 +8,7 @@ from __future__ import annotations
 from _thread import start_new_thread
 
 from relay.dial import tcp
+from relay.dial.stream import SocketStream
 from relay.errors import RelayError, Unserved
 from relay.spec.route import is_onion
 
@@ -15,12 +16,11 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from typing import Any as Hop  # CONTRACT
-    from typing import Any as Stream  # CONTRACT
     from typing import Protocol, TypeVar
 
     from relay.config.lookup import Lookup
     from relay.config.settings import HopSettings
-    from relay.contract import Reach
+    from relay.contract import Reach, Stream
     from relay.dial.master import Control
     from relay.dial.plan import Leg, Names, Plan
     from relay.run.run import Run
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     Entered = TypeVar("Entered", bound=Hop)
 
-    class Shared(Protocol):
+    class Shared(Stream, Protocol):
         """A stream that the holder of shared hops has (relay/share/client.py).
 
         leads_to: the number of the name that it leads to. unserved: why that is a hop for ssh, "" for the target.
@@ -67,11 +67,12 @@ def dial(route: Route, run: Run, *, lookup: Lookup | None = None, share: Share |
         run.progress.at(str(target))
         terms = tcp.Terms(family=run.options.family, source=run.options.source)
         if run.options.proxy is None and not is_onion(target.host):  # what needs no plan does not import one
-            return tcp.connect(target.host, target.port or 22, run.progress, terms)
+            return SocketStream(tcp.connect(target.host, target.port or 22, run.progress, terms))
         from relay.dial.first import connect
         from relay.dial.plan import reached_first
 
-        return connect(reached_first(target.host, run.options).kind, target.host, target.port or 22, run, terms)
+        kind = reached_first(target.host, run.options).kind
+        return SocketStream(connect(kind, target.host, target.port or 22, run, terms))
     except RelayError as error:
         raise error.at(run.progress.place) from error.__cause__
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from relay.dial import tcp
 from relay.dial.plan import COMMAND, TCP
+from relay.dial.stream import SocketStream
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from _socket import socket
-    from typing import Any as Stream  # CONTRACT
 
+    from relay.contract import Stream
     from relay.dial.plan import Leg
     from relay.run.run import Run
 
@@ -52,8 +53,8 @@ def first_leg(leg: Leg, run: Run) -> tuple[Stream, str]:
     run.prompt.batch = hop.yes("batchmode")
     sock = connect(leg.reached.kind, hop.hostname, hop.port, run, terms)
     if not direct:
-        return sock, ""
+        return SocketStream(sock), ""
     try:
-        return sock, sock.getpeername()[0]
+        return SocketStream(sock), sock.getpeername()[0]
     except OSError:  # reset as soon as it was connected: what reads it first will say so
-        return sock, ""
+        return SocketStream(sock), ""

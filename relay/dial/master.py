@@ -33,6 +33,7 @@ import sys
 from _socket import AF_UNIX, SCM_RIGHTS, SOCK_STREAM, SOL_SOCKET
 from time import monotonic, sleep
 
+from relay.dial.stream import SocketStream
 from relay.errors import RelayError, printable, words
 from relay.spec.route import DEFAULT_PORT, Element
 from relay.value import Value
@@ -360,7 +361,7 @@ class MasterHop:
         return RelayError(f"its master at {printable(self._path)} is gone", place=self.place)
 
 
-class MasterStream(_socket.socket):
+class MasterStream(SocketStream):
     """Two-way bytes that a master forwards: our end of the socket pair.
 
     Our end of the data is passed on by itself. The target's ends the whole
@@ -369,7 +370,7 @@ class MasterStream(_socket.socket):
     """
 
     def __init__(self, ours: _socket.socket, control: Control, gone: Callable[[], RelayError]) -> None:
-        super().__init__(fileno=ours.detach())
+        super().__init__(ours)
         self._control = control
         self._gone = gone
 
@@ -378,8 +379,8 @@ class MasterStream(_socket.socket):
         super().close()
         self._control.close()
 
-    def check(self) -> None:
-        """Raise RelayError when the stream has ended because the master has. For who has read its end.
+    def check(self, *, heard: bool = True) -> None:  # noqa: ARG002
+        """Raise RelayError when the stream has ended because the master has. For whoever has read its end.
 
         A target that has closed and a master that has died look the same here,
         so whoever is at its socket is asked. (After ssh -O stop nobody is; most

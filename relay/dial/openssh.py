@@ -9,7 +9,6 @@ one socket, which is relayed as any other.
 
 from __future__ import annotations
 
-import _socket
 import os
 import shlex
 import socket
@@ -17,16 +16,18 @@ import struct
 import sys
 from select import POLLIN, poll
 
-from relay.dial.command import ChildSocket
+from relay.dial.command import ChildStream
 from relay.errors import RelayError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from _socket import socket as _socket
+    from collections.abc import Callable
     from subprocess import Popen
-    from typing import Any, Self
+    from typing import Self
 
     from relay.config.settings import HopSettings
-    from relay.contract import Progress, Reach
+    from relay.contract import Progress, Reach, Stream
     from relay.run.run import Run
 
 # ssh keeps no descriptor of ours but 0, 1 and 2, so what it runs as its ProxyCommand fetches the stream at a socket of
@@ -100,9 +101,9 @@ class OpensshHop:
                 argv.insert(1, "-v")
             with theirs:
                 child = self._children.connect(argv, theirs)
-            stream = SshStream(ours, child, counter.under, self.place)
+            stream = SshStream(ours, child, counter.check, self.place)
             stream.is_quiet = self._settings.log_level == "quiet"
-            counter.serve(stream)
+            counter.serve(stream.descriptor)
         stream.skip_to(mark)
         if netcat is not None:
             stream.hint = "if it would not forward: --netcat has no effect on a hop that ssh carries"
@@ -135,19 +136,19 @@ def _argv(settings: HopSettings, host: str, port: int, address: str, mark: str) 
     return ["ssh", *words, "-W", target, *settings.words]
 
 
-class SshStream(ChildSocket):
+class SshStream(ChildStream):
     """The stdin and stdout of an ssh.
 
-    under: what reaches the hop that it carries. place: what messages call that hop. is_quiet: it says nothing of its
-    own. hint: what to say when it fails.
+    check_under: raises RelayError when what reaches the hop has failed. place: what messages call the hop. is_quiet:
+    LogLevel keeps it from saying why it fails. hint: what to say when it fails.
     """
 
     is_quiet = False
     hint = ""
 
-    def __init__(self, ours: socket.socket, child: Popen[bytes], under: Any, place: str) -> None:
+    def __init__(self, ours: socket.socket, child: Popen[bytes], check_under: Callable[[], None], place: str) -> None:
         super().__init__(ours, child)
-        self._under = under
+        self._check_under = check_under
         self._place = place
 
     def skip_to(self, mark: str) -> None:
@@ -160,18 +161,16 @@ class SshStream(ChildSocket):
                 raise self._failure()
             said += byte
 
-    def check(self) -> None:
-        """Raise RelayError when the stream has ended because ssh has failed. For who has read its end."""
-        if self.fileno() >= 0 and not _has_ended(self):
+    def check(self, *, heard: bool = True) -> None:  # noqa: ARG002
+        """Raise RelayError when the stream has ended because ssh has failed. For whoever has read its end."""
+        if self.descriptor.fileno() >= 0 and not _has_ended(self.descriptor):
             return
         if self.status() not in (0, None):
             raise self._failure()
 
     def _failure(self) -> RelayError:
         """Why ssh has ended; the cause may be further out."""
-        check = getattr(self._under, "check", None)
-        if check is not None:
-            check()
+        self._check_under()
         status = self.status()
         if status is not None and status < 0:
             return RelayError(f"ssh, which carries this hop, was killed by signal {-status}", place=self._place)
@@ -180,7 +179,7 @@ class SshStream(ChildSocket):
         return RelayError(f"ssh, which carries this hop, {ended}; {why}", hint=self.hint, place=self._place)
 
 
-def _has_ended(stream: socket.socket) -> bool:
+def _has_ended(stream: _socket) -> bool:
     """Whether the far side has said its last, and all of it has been read."""
     try:
         return not stream.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
@@ -191,18 +190,18 @@ def _has_ended(stream: socket.socket) -> bool:
 class _Counter:
     """Where ssh's ProxyCommand fetches the stream to the hop. A context manager: it is open for one customer.
 
-    under: the stream, or where that is no socket what serves one for it.
-    address: for _FETCH.
+    check: raises RelayError when the stream has failed. address: for _FETCH.
     """
 
-    def __init__(self, stream: Any) -> None:
-        self.under = stream
-        self._stream = stream
-        if not isinstance(stream, _socket.socket):
+    def __init__(self, stream: Stream) -> None:
+        self.check: Callable[[], None] = stream.check
+        descriptor = stream.descriptor
+        if descriptor is None:
             from relay.pump.bridge import Bridge  # threads
 
-            self.under = Bridge(stream).__enter__()
-            self._stream = self.under.socket
+            bridge = Bridge(stream).__enter__()  # type: ignore[arg-type]  # (nothing else is without a descriptor)
+            self.check, descriptor = bridge.check, bridge.socket
+        self._socket = descriptor
         self._listener = socket.socket(socket.AF_UNIX)
         self._directory = ""
         if sys.platform == "linux":  # nothing in the file system, so nothing to be left behind there
@@ -220,12 +219,12 @@ class _Counter:
 
     def __exit__(self, *_: object) -> None:
         self._listener.close()
-        os.close(self._stream.detach())  # it is ssh's now, but not what else it needs: a master's control connection
+        os.close(self._socket.detach())  # it is ssh's now, but not what else it needs: a master's control connection
         if self._directory:
             os.unlink(self.address)
             os.rmdir(self._directory)
 
-    def serve(self, ssh: socket.socket) -> None:
+    def serve(self, ssh: _socket) -> None:
         """Hand the stream over, unless ssh ends before it is fetched."""
         table = poll()
         table.register(self._listener, POLLIN)
@@ -234,8 +233,8 @@ class _Counter:
             customer, _ = self._listener.accept()
             with customer:
                 if _is_ours(customer):
-                    self._stream.setblocking(True)  # as ssh would have found it
-                    socket.send_fds(customer, [b"\0"], [self._stream.fileno()])
+                    self._socket.setblocking(True)  # as ssh would have found it
+                    socket.send_fds(customer, [b"\0"], [self._socket.fileno()])
                     return
 
 

@@ -17,8 +17,7 @@ from relay.pump.pump import Relay
 from relay.pump.way import End, ReadError, Stdio, Way, WriteError
 
 if TYPE_CHECKING:
-    from relay.ssh.wire.channel import ChannelStream
-    from relay.ssh.wire.flow import Flow
+    from relay.contract import Flow, Stream
 
 WRITE_SIZE = 256 * 1024  # bytes written at once to what is no terminal
 FAST = 100e6  # bytes a second, from which on it pays to let them gather
@@ -33,7 +32,7 @@ class ChannelRelay(Relay):
     out: _Out
     back: _Back
 
-    def __init__(self, stream: ChannelStream, flow: Flow, stdin: Stdio, stdout: Stdio, parent: int) -> None:
+    def __init__(self, stream: Stream, flow: Flow, stdin: Stdio, stdout: Stdio, parent: int) -> None:
         net = _Net(flow)
         super().__init__(_Out(stdin, net, flow), _Back(net, stdout, flow), parent, self.check_end)
         self.channel = stream

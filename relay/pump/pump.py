@@ -7,7 +7,6 @@ known here, nor where the stream came from.
 
 from __future__ import annotations
 
-import _socket
 import os
 from errno import EPIPE
 from select import POLLERR, POLLHUP, POLLIN, poll
@@ -17,10 +16,10 @@ from relay.pump.way import CarriedWay, EndError, ReadError, Stdio, Stream, Way, 
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from _socket import socket
     from collections.abc import Callable
 
-    from relay.share.client import SharedStream
-    from relay.ssh.wire.channel import ChannelStream
+    from relay import contract
 
 SIGNALS_MOST = 64  # read at once
 CHECK_PARENT = 0.5  # seconds between two looks at who the parent is
@@ -28,9 +27,7 @@ LINGER = 1.0  # seconds without a word from stdin, after which a server that has
 LAST_WORDS = 16  # moves; more than ssh can have left behind in a pipe or a socket
 
 
-def relay(
-    stream: _socket.socket | ChannelStream | SharedStream, stdin: int, stdout: int, *, parent: int, alarm: int = -1
-) -> int:
+def relay(stream: contract.Stream, stdin: int, stdout: int, *, parent: int, alarm: int = -1) -> int:
     """Relay until it is over; return the exit status.
 
     alarm: a descriptor that says that a signal has come (guard.alarm).
@@ -40,12 +37,11 @@ def relay(
 
     Raises RelayError when the link is lost, once what had arrived is delivered.
     """
-    if isinstance(stream, _socket.socket):
-        # (A socket to a program that carries the stream knows whether that has failed.)
-        return _raw(stream, stdin, stdout, parent, getattr(stream, "check", None)).run(alarm)
+    if (descriptor := stream.descriptor) is not None:
+        return _raw(descriptor, stdin, stdout, parent, stream.check).run(alarm)
 
-    if hasattr(stream, "serve"):
-        return stream.serve(stdin, stdout, parent, alarm)
+    if (status := stream.serve(stdin, stdout, parent=parent, alarm=alarm)) is not None:
+        return status
 
     from relay.pump.channels import ChannelRelay  # a raw relay has none
 
@@ -54,7 +50,7 @@ def relay(
 
     from relay.pump.bridge import Bridge  # threads: only where there is no better way
 
-    with Bridge(stream) as bridge:
+    with Bridge(stream) as bridge:  # type: ignore[arg-type]
         whole = _raw(bridge.socket, stdin, stdout, parent, bridge.check)
         status = whole.run(alarm)
         bridge.check()
@@ -62,9 +58,7 @@ def relay(
         return status
 
 
-def _raw(
-    stream: _socket.socket, stdin: int, stdout: int, parent: int, check: Callable[[], None] | None = None
-) -> Relay:
+def _raw(stream: socket, stdin: int, stdout: int, parent: int, check: Callable[[], None] | None = None) -> Relay:
     """The relay of a socket."""
     net, near, far = Stream(stream), Stdio(stdin), Stdio(stdout)
     return Relay(CarriedWay(near, net), CarriedWay(net, far), parent, check)

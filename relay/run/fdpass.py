@@ -23,6 +23,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import NoReturn
 
+    from relay.contract import Stream
+
 READY = b"\0"
 
 
@@ -42,13 +44,17 @@ def check(stdout: int) -> None:
     )
 
 
-def hand_over(stream: object, stdout: int) -> None:
+def hand_over(stream: Stream, stdout: int) -> None:
     """Give a connection to ssh, which then has it for itself. Raises RelayError when ssh does not take it."""
-    if not isinstance(stream, socket):
-        raise TypeError("the stream through a hop has no descriptor of its own")
+    if stream.descriptor is None:
+        raise TypeError("this stream is not its descriptor")
+    _give(stream.descriptor, stdout)
+
+
+def _give(connection: socket, stdout: int) -> None:
     ssh = socket(fileno=os.dup(stdout))
     try:
-        ssh.sendmsg([READY], [(SOL_SOCKET, SCM_RIGHTS, stream.fileno().to_bytes(4, sys.byteorder))])
+        ssh.sendmsg([READY], [(SOL_SOCKET, SCM_RIGHTS, connection.fileno().to_bytes(4, sys.byteorder))])
     except OSError as error:
         raise RelayError("ssh has gone") from error
     finally:
@@ -103,7 +109,7 @@ def _wait(child: int, control: socket, for_ssh: socket, stdout: int) -> NoReturn
     status = 0
     try:
         if control.recv(1) == READY:
-            hand_over(for_ssh, stdout)
+            _give(for_ssh, stdout)
         else:  # it has said why
             status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     finally:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import select
-from _socket import socket, socketpair
+from _socket import socketpair
 
+from relay.dial.stream import SocketStream
 from relay.errors import RelayError, TimedOut, Unserved
 from relay.run.prompt import Cancelled, NobodyToAsk
 from relay.share import call, place
@@ -13,9 +14,11 @@ from relay.share.wire import BadMessage, Ended, has_come, pack, text
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from _socket import socket
     from collections.abc import Callable, Mapping, Sequence
     from typing import NoReturn
 
+    from relay.contract import Flow
     from relay.dial.plan import Names
     from relay.run.progress import Progress
     from relay.run.prompt import Notice, Prompt
@@ -153,15 +156,21 @@ class SharedStream:
     hop, which is for ssh, or "" for the target. detached: this process is not to wait for its end.
     """
 
+    carrier = ""
+    descriptor = None
+
     def __init__(self, wire: Wire, progress: Progress, leads_to: int, unserved: str, *, detached: bool) -> None:
         self.leads_to = leads_to
         self.unserved = unserved
         self._detached = detached
         self._progress = progress
         self._wire = wire
+        self._lent: LentStream | None = None
 
     def lend(self) -> LentStream:
-        """The same as a socket, for a program that is to speak with the hop that it leads to. Raises RelayError."""
+        """The same as a socket, for whoever is to speak with what it leads to. Raises RelayError."""
+        if self._lent is not None:
+            return self._lent
         near, far = socketpair()
         try:
             self._wire.send("serve", 0, fds=(far.fileno(), far.fileno()))
@@ -169,9 +178,41 @@ class SharedStream:
             raise _holder_gone() from error
         finally:
             far.close()
-        return LentStream(near.detach(), self._wire, self._progress)
+        self._lent = LentStream(near, self._wire, self._progress)
+        return self._lent
 
-    def serve(self, stdin: int, stdout: int, parent: int, alarm: int = -1) -> int:
+    def recv(self, size: int, /) -> bytes:
+        """At most size bytes, waited for; b"" at the end. Raises RelayError and OSError."""
+        return self.lend().recv(size)
+
+    def sendall(self, data: bytes, /) -> None:
+        """All of data, waited for. Raises RelayError and OSError."""
+        self.lend().sendall(data)
+
+    def shutdown_write(self) -> None:
+        """Tell the far side that nothing follows."""
+        self.lend().shutdown_write()
+
+    def attach(self) -> Flow | None:
+        """None: its bytes are moved by the holder."""
+        return None
+
+    def check(self, *, heard: bool = True) -> None:
+        """Raise RelayError when the stream has ended in no good order. For whoever has read its end."""
+        if self._lent is not None:
+            self._lent.check(heard=heard)
+
+    def loss(self, _flow: Flow) -> RelayError | None:
+        """None: it is never attached."""
+        return None
+
+    def close(self) -> None:
+        """Give it up: the holder sees that nobody is here any more."""
+        if self._lent is not None:
+            self._lent.close()
+        self._wire.close()
+
+    def serve(self, stdin: int, stdout: int, *, parent: int, alarm: int) -> int:
         """Hand stdin and stdout over, and wait for the end; return the exit status. Raises RelayError.
 
         parent: the process that started this one; another one says that ssh
@@ -211,17 +252,17 @@ class SharedStream:
             _close(stdout)
 
 
-class LentStream(socket):
+class LentStream(SocketStream):
     """A socket whose other end the holder serves."""
 
-    def __init__(self, fd: int, wire: Wire, progress: Progress) -> None:
-        super().__init__(fileno=fd)
+    def __init__(self, descriptor: socket, wire: Wire, progress: Progress) -> None:
+        super().__init__(descriptor)
         self._wire = wire
         self._progress = progress
         self._over = False
 
-    def check(self) -> None:
-        """Raise RelayError when the stream has ended in no good order. For who has found its end."""
+    def check(self, *, heard: bool = True) -> None:  # noqa: ARG002
+        """Raise RelayError when the stream has ended in no good order. For whoever has read its end."""
         try:
             while not self._over and has_come(self._wire.socket.fileno(), LAST_WORDS):
                 self._over = _hear(self._wire, self._progress) == "ended"

@@ -6,10 +6,9 @@ the terminal (remote.py). Where that enters a hop, this one holds a hop that man
 
 from __future__ import annotations
 
-import _socket
-import socket
 import threading
 import time
+from _socket import SHUT_RDWR
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
@@ -211,9 +210,9 @@ class Job:
         self._hops.retire(hop)
         hop.give_up()
         self._login_children.end()
-        if isinstance(stream, socket.socket):
+        if stream is not None and stream.descriptor is not None:
             with suppress(OSError):
-                stream.shutdown(socket.SHUT_RDWR)
+                stream.descriptor.shutdown(SHUT_RDWR)  # whoever polls it closes it
         elif stream is not None:
             stream.close()
 
@@ -285,8 +284,6 @@ class Job:
 
     def _make_session(self, hop: SharedHop, leg: Leg, reach: Reach) -> Hop:
         stream, address = reach()
-        if type(stream) is _socket.socket:
-            stream = socket.socket(fileno=stream.detach())  # which paramiko can close
         self._stream = stream
 
         from relay.ssh.session import Client, Session  # the connection can be made before that is imported

@@ -21,11 +21,10 @@ if TYPE_CHECKING:
     from asyncio import AbstractEventLoop, TimerHandle
     from collections.abc import Callable
 
-    from relay import contract
+    from relay.contract import Flow
     from relay.share.wire import Wire
     from relay.ssh.wire.channel import ChannelStream
     from relay.ssh.wire.connection import Connection
-    from relay.ssh.wire.flow import Flow
 
 
 LOOK = 1.0  # seconds between two looks at whether ssh is there
@@ -39,7 +38,7 @@ class Carrier:
 
     def __init__(self, connection: Connection, loop: AbstractEventLoop) -> None:
         self.connection = connection
-        self.relays: dict[contract.Flow, Served] = {}
+        self.relays: dict[Flow, Served] = {}
         self.held_up: dict[Served, None] = {}
         self.loop = loop
         self._fd, self._wake_fd = connection.fd, connection.wake_fd

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from threading import Thread, Timer
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from relay.errors import NoRoom, RelayError, printable
 from relay.ssh.wire import paramiko
@@ -156,7 +156,7 @@ class NetcatStream(ChannelStream):
             flow.status_due = _STATUS
         return flow
 
-    def loss(self, flow: Flow) -> RelayError | None:
+    def loss(self, flow: Any) -> RelayError | None:
         """Why an attached stream has ended, when that was no orderly end.
 
         Waits for no word of the server, since whoever asks may serve others:
@@ -170,7 +170,7 @@ class NetcatStream(ChannelStream):
             return None  # we have closed the channel before it had ended
         return self._verdict()
 
-    def check(self) -> None:
+    def check(self, *, heard: bool = True) -> None:  # noqa: ARG002
         """Raise RelayError when the command has failed. For who has read the end of the stream, and nothing else."""
         if self.channel.eof_received and (failure := self.failure()):
             raise failure

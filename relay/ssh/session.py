@@ -94,7 +94,7 @@ class Session:
         trust = Trust(settings, progress, client.prompt, address=address, jumps=jumps, children=client.children)
         progress.stage("waiting for the server's ident")
         self.transport: Transport = Transport(
-            stream.channel if isinstance(stream, ChannelStream) else stream,
+            stream.channel if stream.descriptor is None else stream.descriptor,
             progress,
             outer.transport if outer is not None else None,
             direct=bool(address),
@@ -240,7 +240,7 @@ class Session:
 
     def _check_stream(self) -> None:
         """Raise RelayError when what carries the session knows why it has ended."""
-        getattr(self._stream, "check", lambda: None)()
+        self._stream.check(heard=bool(self.transport.remote_version))
 
     def _exchange_keys(self) -> None:
         """Idents and key exchange; ConnectTimeout bounds the wait for the ident. Raises RelayError."""
@@ -259,8 +259,7 @@ class Session:
                 raise self.lost(error) from error
             if limit and time.monotonic() - began >= limit:
                 raise TimedOut(f"no SSH ident within {limit:g} seconds (ConnectTimeout)") from error
-            carrier = getattr(self._stream, "carrier", "")
-            raise _no_ident(error, self.transport.packetizer.said, carrier) from error
+            raise _no_ident(error, self.transport.packetizer.said, self._stream.carrier) from error
         except Exception as error:  # what paramiko's parsers raise at bytes that are no message
             raise RelayError(f"the server's message cannot be read: {printable(str(error))}") from error
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import paramiko
 
@@ -25,6 +25,9 @@ class ChannelStream:
 
     lost: says why its link has ended.
     """
+
+    carrier = ""
+    descriptor = None
 
     def __init__(self, channel: paramiko.Channel, lost: Lost) -> None:
         self.channel = channel
@@ -72,10 +75,17 @@ class ChannelStream:
         """
         return attach(self.channel)
 
+    def serve(self, _stdin: int, _stdout: int, *, parent: int, alarm: int) -> int | None:  # noqa: ARG002
+        """None: it is this process that has the stream."""
+        return None
+
+    def check(self, *, heard: bool = True) -> None:
+        """Nothing: `recv` says when the link is lost."""
+
     def lost(self) -> RelayError:
         """Why the link has ended."""
         return self._lost(None)
 
-    def loss(self, flow: Flow) -> RelayError | None:
+    def loss(self, flow: Any) -> RelayError | None:
         """Why an attached stream has ended, when that was no orderly end."""
         return self._lost(flow.error) if flow.error is not None else None
