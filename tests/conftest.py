@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import hypothesis
+import paramiko  # noqa: F401  (all of it, for the servers here, before relay brings in what a client needs)
 import pytest
 from lab import Lab
 from sshd import privilege_separation

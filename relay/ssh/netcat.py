@@ -12,8 +12,8 @@ from threading import Thread, Timer
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from relay.errors import NoRoom, RelayError, printable
-from relay.ssh.wire import paramiko
 from relay.ssh.wire.channel import ChannelStream
+from relay.ssh.wire.library import paramiko
 from relay.ssh.wire.opening import Refused
 
 if TYPE_CHECKING:

@@ -93,6 +93,11 @@ def string(data: bytes) -> bytes:
     return len(data).to_bytes(4, "big") + data
 
 
+def mpint(number: int) -> bytes:
+    """A number that is not negative, as the inside of an mpint (RFC 4251 section 5)."""
+    return number.to_bytes(number.bit_length() // 8 + 1, "big") if number else b""
+
+
 class PublicKey:
     """A public key or a certificate of one.
 

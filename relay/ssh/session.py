@@ -16,8 +16,8 @@ from relay.spec.route import DEFAULT_PORT, Element
 from relay.ssh.login.auth import login
 from relay.ssh.login.keyring import Keyring
 from relay.ssh.trust.trust import Trust
-from relay.ssh.wire import paramiko
 from relay.ssh.wire.channel import ChannelStream
+from relay.ssh.wire.library import paramiko
 from relay.ssh.wire.opening import Refused
 from relay.ssh.wire.takeover import can_take_over, take_over
 from relay.ssh.wire.transport import Disconnected, Transport

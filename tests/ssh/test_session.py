@@ -48,7 +48,16 @@ def test_ciphers_and_macs(chain: Lab, cipher: str, mac: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "kex", ["curve25519-sha256", "curve25519-sha256@libssh.org", "ecdh-sha2-nistp521", "diffie-hellman-group14-sha256"]
+    "kex",
+    [
+        "curve25519-sha256",
+        "curve25519-sha256@libssh.org",
+        "ecdh-sha2-nistp256",
+        "ecdh-sha2-nistp521",
+        "diffie-hellman-group14-sha256",
+        "diffie-hellman-group16-sha512",
+        "diffie-hellman-group-exchange-sha256",
+    ],
 )
 def test_key_exchanges(chain: Lab, kex: str) -> None:
     chain.options += ["-o", f"KexAlgorithms={kex}"]

@@ -5,6 +5,7 @@
     hosts_command.py  a hop's own KnownHostsCommand
     known_hosts.py    the files: read, matched, appended to
     hostcert.py       host certificates
+    signature.py      a signature by a host or a CA, checked
     hostkeys.py       the algorithms, and the proof that a key is the server's own
 
 No paramiko here: `pyrelay --known-hosts` runs twice for each connection.

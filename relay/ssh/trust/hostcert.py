@@ -1,34 +1,23 @@
 """A host certificate: what it says, who signed it, and whether it is good for a host.
 
 After OpenSSH's PROTOCOL.certkeys and sshkey.c (cert_parse,
-sshkey_cert_check_host). The signature is checked by `cryptography`. Whether
-the signer is to be trusted is not decided here.
+sshkey_cert_check_host). Whether the signer is to be trusted is not decided
+here.
 """
 
 from __future__ import annotations
 
-from binascii import b2a_base64
-from hashlib import sha256
 from typing import TYPE_CHECKING
 
-from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
-from cryptography.hazmat.primitives.asymmetric import ec, padding
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
-from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
-from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
-from cryptography.hazmat.primitives.hashes import SHA1, SHA256, SHA384, SHA512, HashAlgorithm
-from cryptography.hazmat.primitives.serialization import load_ssh_public_key
-
-from relay.ssh.pubkey import BadKey, PublicKey, Reader, string
+from relay.ssh.pubkey import BadKey, PublicKey, Reader
 from relay.ssh.trust.known_hosts import match_pattern
+from relay.ssh.trust.signature import BadSignature, verify
 
 if TYPE_CHECKING:
     from collections.abc import Collection
 
 _USER, _HOST = 1, 2  # PROTOCOL.certkeys: SSH_CERT_TYPE_USER, SSH_CERT_TYPE_HOST
 _MAX_PRINCIPALS = 256  # sshkey.h, SSHKEY_CERT_MAX_PRINCIPALS
-_RSA_HASHES: dict[str, type[HashAlgorithm]] = {"ssh-rsa": SHA1, "rsa-sha2-256": SHA256, "rsa-sha2-512": SHA512}
-_EC_HASHES: dict[int, type[HashAlgorithm]] = {256: SHA256, 384: SHA384, 521: SHA512}  # RFC 5656 section 6.2.1
 
 
 class Certificate:
@@ -59,7 +48,10 @@ class Certificate:
             raise BadKey("more than a certificate")
         if self._type not in (_USER, _HOST) or len(self.principals) > _MAX_PRINCIPALS or self.issuer.is_cert:
             raise BadKey("no valid certificate")
-        self.algorithm = _verify(self.issuer, signature, signed)
+        try:
+            self.algorithm = verify(self.issuer, signature, signed)
+        except BadSignature as error:
+            raise BadKey("its signature is not its issuer's") from error
 
     def objection(self, host: str, now: float, algorithms: Collection[str]) -> str:
         """Why the certificate is not good for a host at that time, in OpenSSH's words, or "" when it is.
@@ -98,45 +90,3 @@ def _options(data: bytes) -> list[bytes]:
     if len(words) % 2:
         raise BadKey("an option without its value")
     return words[::2]
-
-
-def _verify(issuer: PublicKey, signature: bytes, data: bytes) -> str:
-    """Check a signature over data; return its algorithm. Raises BadKey."""
-    reader = Reader(signature)
-    algorithm = reader.text()
-    value = reader.string()
-    if algorithm != issuer.plain and not (issuer.plain == "ssh-rsa" and algorithm in _RSA_HASHES):
-        raise BadKey("signed by another type of key than the issuer's")
-    if algorithm.startswith("sk-"):
-        # PROTOCOL.u2f, SSH U2F signatures: what a security key signs
-        data = sha256(issuer.fields[-1]).digest() + reader.take(1) + reader.take(4) + sha256(data).digest()
-    if reader.rest():
-        raise BadKey("more than a signature")
-    try:
-        key = load_ssh_public_key(_plain_line(issuer))
-        if isinstance(key, Ed25519PublicKey):
-            key.verify(value, data)
-        elif isinstance(key, ec.EllipticCurvePublicKey):
-            numbers = Reader(value)
-            r, s = (int.from_bytes(numbers.mpint(), "big") for _ in range(2))
-            if numbers.rest():
-                raise BadKey("more than a signature")
-            key.verify(encode_dss_signature(r, s), data, ec.ECDSA(_EC_HASHES[key.key_size]()))
-        elif isinstance(key, RSAPublicKey):
-            # Leading zeros may be missing (ssh-rsa.c, openssh_RSA_verify).
-            value = value.rjust((key.key_size + 7) // 8, b"\0")
-            key.verify(value, data, padding.PKCS1v15(), _RSA_HASHES[algorithm]())
-        else:
-            raise BadKey("a type of issuer that is not known")
-    except (InvalidSignature, UnsupportedAlgorithm, ValueError) as error:
-        raise BadKey("its signature is not its issuer's") from error
-    return algorithm
-
-
-def _plain_line(key: PublicKey) -> bytes:
-    """The key as a line that cryptography reads; of a security key, the key inside."""
-    blob, name = key.blob, key.plain
-    if name.startswith("sk-"):
-        name = name.removeprefix("sk-").removesuffix("@openssh.com")
-        blob = b"".join(string(field) for field in (name.encode(), *key.fields[:-1]))
-    return name.encode() + b" " + b2a_base64(blob, newline=False)

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import paramiko
-
+from relay.ssh.wire.library import paramiko
 from relay.ssh.wire.takeover import attach
 
 if TYPE_CHECKING:

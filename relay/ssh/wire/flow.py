@@ -11,7 +11,9 @@ import os
 from struct import Struct
 from typing import TYPE_CHECKING
 
-from paramiko.common import (
+from relay.ssh.wire.buffer import Buffer
+from relay.ssh.wire.gcm import BLOCK, MIN_PADDING, OVERHEAD, PLAIN, SLOTS, UINT32, BadPacket, padding_for
+from relay.ssh.wire.numbers import (
     MSG_CHANNEL_CLOSE,
     MSG_CHANNEL_DATA,
     MSG_CHANNEL_EOF,
@@ -21,17 +23,13 @@ from paramiko.common import (
     MSG_CHANNEL_WINDOW_ADJUST,
 )
 
-from relay.ssh.wire.buffer import Buffer
-from relay.ssh.wire.gcm import BLOCK, MIN_PADDING, OVERHEAD, PLAIN, SLOTS, UINT32, BadPacket, padding_for
-
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Protocol
 
-    import paramiko
-
     from relay.ssh.wire.connection import Connection
     from relay.ssh.wire.gcm import Sealer
+    from relay.ssh.wire.library import paramiko
 
     class Link(Protocol):
         """What a flow asks of the link whose channel it is, and of the one that it carries (link.py)."""

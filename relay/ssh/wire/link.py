@@ -16,8 +16,10 @@ import struct
 import time
 from typing import TYPE_CHECKING
 
-import paramiko
-from paramiko.common import (
+from relay.ssh.wire.flow import CHANNEL_AND_SIZE, MESSAGE, Flow
+from relay.ssh.wire.gcm import UINT32, BadPacket
+from relay.ssh.wire.library import paramiko
+from relay.ssh.wire.numbers import (
     MSG_CHANNEL_DATA,
     MSG_CHANNEL_FAILURE,
     MSG_CHANNEL_OPEN,
@@ -33,9 +35,6 @@ from paramiko.common import (
     MSG_REQUEST_SUCCESS,
     MSG_UNIMPLEMENTED,
 )
-
-from relay.ssh.wire.flow import CHANNEL_AND_SIZE, MESSAGE, Flow
-from relay.ssh.wire.gcm import UINT32, BadPacket
 
 if TYPE_CHECKING:
     from relay.ssh.wire.connection import Connection

@@ -11,10 +11,10 @@ from contextlib import suppress
 from threading import Event, Lock
 from typing import TYPE_CHECKING
 
-from paramiko.ssh_exception import SSHException
+from relay.ssh.wire.library import SSHException
 
 if TYPE_CHECKING:
-    import paramiko
+    from relay.ssh.wire.library import paramiko
 
 
 class Refused(SSHException):

@@ -17,11 +17,9 @@ import time
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
-import paramiko
-from paramiko.packet import NeedRekeyException
-
 from relay.ssh.wire.buffer import Buffer
 from relay.ssh.wire.gcm import MAX_LENGTH, BadPacket, Opener, Sealer
+from relay.ssh.wire.library import NeedRekeyException, paramiko
 from relay.ssh.wire.reader import Reader
 
 if TYPE_CHECKING:

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, cast
 
-import paramiko
-
 from relay.ssh.wire.connection import Connection
+from relay.ssh.wire.library import paramiko
 from relay.ssh.wire.link import Link
 
 if TYPE_CHECKING:

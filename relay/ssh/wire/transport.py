@@ -12,8 +12,14 @@ import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, ClassVar
 
-import paramiko
-from paramiko.common import (
+from relay.errors import printable
+from relay.ssh.pubkey import BadKey, PublicKey, Reader
+from relay.ssh.trust.hostkeys import ALGORITHMS, check_proof
+from relay.ssh.trust.signature import verify
+from relay.ssh.wire.kex import EXCHANGES
+from relay.ssh.wire.library import Message, paramiko
+from relay.ssh.wire.link import HELD_MOST
+from relay.ssh.wire.numbers import (
     MSG_CHANNEL_DATA,
     MSG_CHANNEL_EXTENDED_DATA,
     cMSG_CHANNEL_DATA,
@@ -22,17 +28,10 @@ from paramiko.common import (
     cMSG_IGNORE,
     cMSG_REQUEST_FAILURE,
 )
-
-from relay.errors import printable
-from relay.ssh.pubkey import BadKey, Reader
-from relay.ssh.trust.hostkeys import ALGORITHMS, check_proof
-from relay.ssh.wire.link import HELD_MOST
 from relay.ssh.wire.opening import Opening, Refused
 from relay.ssh.wire.packets import Packetizer
 
 if TYPE_CHECKING:
-    from paramiko.message import Message
-
     from relay.run.progress import Progress
 
 # paramiko has time-outs of its own for each step; the deadline of the whole set-up takes their place.
@@ -95,21 +94,8 @@ class Transport(paramiko.Transport):
         "hmac-sha2-256",
         "hmac-sha2-512",
     )
-    # paramiko knows this key exchange by the name it had before RFC 8731.
-    _kex_info: ClassVar[dict[str, type]] = {
-        **paramiko.Transport._kex_info,
-        "curve25519-sha256": paramiko.Transport._kex_info["curve25519-sha256@libssh.org"],
-    }
-    _preferred_kex = tuple(
-        name
-        for name in (
-            "mlkem768x25519-sha256",
-            "curve25519-sha256",
-            "curve25519-sha256@libssh.org",
-            *paramiko.Transport._preferred_kex[1:],
-        )
-        if name in paramiko.Transport._kex_info or name == "curve25519-sha256"
-    )
+    _kex_info = EXCHANGES
+    _preferred_kex = tuple(EXCHANGES)
     _channel_handler_table: ClassVar[dict[int, Any]] = {
         **paramiko.Transport._channel_handler_table,
         MSG_CHANNEL_DATA: _feed,
@@ -342,13 +328,13 @@ class Transport(paramiko.Transport):
     def _verify_key(self, host_key: bytes, sig: bytes) -> None:
         """Keep the host key as it was sent; on a rekey it must be the one that was checked at first.
 
-        paramiko does not look whether key and signature are of the kind that was agreed on.
+        paramiko does not look whether key and signature are of the kind that was agreed on, and imports all kinds.
         """
         try:
             check_proof(self.host_key_type, host_key, sig)
+            verify(PublicKey(host_key), sig, self.H)
         except BadKey as error:
             raise paramiko.SSHException(str(error)) from error
-        super()._verify_key(host_key, sig)
         if self.host_key_blob and host_key != self.host_key_blob:
             raise paramiko.SSHException("the server showed another host key when it rekeyed")
         self.host_key_blob = host_key

@@ -14,8 +14,10 @@ from queue import Empty, SimpleQueue
 from threading import Event
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
-from paramiko.auth_handler import AuthHandler
-from paramiko.common import (
+from relay.errors import RelayError, printable, words
+from relay.ssh.pubkey import BadKey, Reader, string
+from relay.ssh.wire.library import Message, SSHException
+from relay.ssh.wire.numbers import (
     MSG_SERVICE_ACCEPT,
     MSG_UNIMPLEMENTED,
     MSG_USERAUTH_BANNER,
@@ -26,11 +28,6 @@ from paramiko.common import (
     cMSG_USERAUTH_INFO_RESPONSE,
     cMSG_USERAUTH_REQUEST,
 )
-from paramiko.message import Message
-from paramiko.ssh_exception import SSHException
-
-from relay.errors import RelayError, printable, words
-from relay.ssh.pubkey import BadKey, Reader, string
 from relay.ssh.wire.transport import Disconnected
 
 if TYPE_CHECKING:
@@ -86,7 +83,7 @@ class More(NamedTuple):
 Answer: TypeAlias = Success | Failure | More
 
 
-class Dialogue(AuthHandler):
+class Dialogue:
     """The login of one user over a transport whose keys have been exchanged.
 
     banner: shows a line of the server's banner; it is clean, and there are not too many.
@@ -102,7 +99,6 @@ class Dialogue(AuthHandler):
         banner: Callable[[str], None],
         ask: Callable[[], Opening] | None = None,
     ) -> None:
-        super().__init__(transport)
         self.username = user
         self._transport = transport
         self._progress = progress
@@ -172,7 +168,7 @@ class Dialogue(AuthHandler):
     # What paramiko's thread calls
 
     @property
-    def _client_handler_table(self) -> Mapping[int, Callable[[Message], None]]:
+    def _handler_table(self) -> Mapping[int, Callable[[Message], None]]:
         return {
             MSG_SERVICE_ACCEPT: self._served,
             MSG_USERAUTH_SUCCESS: self._succeeded,
@@ -201,7 +197,6 @@ class Dialogue(AuthHandler):
 
     def _succeeded(self, _: Message) -> None:
         """It holds back the answer to the CHANNEL_OPEN that came along with the request."""
-        self.authenticated = True
         self._transport._auth_trigger()  # delayed compression begins with the next message
         self._put(Success())
         self._transport.carry_acknowledgements()

@@ -1,0 +1,174 @@
+"""Key exchanges by one message each way: curve25519-sha256 (RFC 8731) and mlkem768x25519-sha256.
+
+(The second is draft-ietf-sshm-mlkem-hybrid-kex; it needs a cryptography that
+has ML-KEM.) paramiko's Transport makes one of the class that was agreed on,
+calls `start_kex`, then `parse_next` with each message that it was told to
+expect. What few servers need stands in kex_others.py, which is imported when
+such a one was agreed on. The client's side only.
+"""
+
+from __future__ import annotations
+
+from hashlib import sha256
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
+
+from relay.ssh.pubkey import BadKey, Reader, mpint, string
+from relay.ssh.wire.library import Message, SSHException
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from relay.ssh.wire.transport import Transport
+
+INIT, REPLY = 30, 31  # RFC 5656 section 4; SSH_MSG_KEX_HYBRID_INIT and _REPLY
+
+
+class Exchange:
+    """A key exchange: one public value to the server, its key, its value and its signature back.
+
+    hash_algo: of the exchange, and of the keys that come of it (paramiko's name for it).
+    """
+
+    hash_algo: ClassVar[Callable[..., Any]] = sha256
+    init, reply = INIT, REPLY
+
+    def __init__(self, transport: Transport) -> None:
+        self.transport = transport
+        self.ours = b""  # the public value that was sent
+
+    def start_kex(self) -> None:
+        """Send our public value."""
+        self.ours = self.begin()
+        self.send(self.init, string(self.ours), self.reply)
+
+    def parse_next(self, _: int, message: Message) -> None:
+        """The server's answer. Raises SSHException, also when its signature is not its own."""
+        reader = Reader(message.asbytes())
+        try:
+            self.take(reader)
+        except BadKey as error:
+            raise SSHException("a message of the key exchange that cannot be read") from error
+
+    def take(self, reader: Reader) -> None:
+        """The reply. Raises BadKey and SSHException."""
+        host_key, theirs, signature = reader.string(), self.read_value(reader), reader.string()
+        if reader.rest():
+            raise BadKey("more than a reply")
+        try:
+            secret = self.finish(theirs)
+        except ValueError as error:
+            raise SSHException("the server's public value of the key exchange is not valid") from error
+        transport = self.transport
+        idents = (transport.local_version.encode(), transport.remote_version.encode())
+        hashed = (*idents, transport.local_kex_init, transport.remote_kex_init, host_key)
+        data = b"".join(map(string, hashed)) + self.parameters() + string(self.ours) + string(theirs)
+        shared = string(secret if isinstance(secret, bytes) else mpint(secret))
+        transport._set_K_H(secret, type(self).hash_algo(data + shared).digest())
+        transport._verify_key(host_key, signature)
+        transport._activate_outbound()
+
+    def send(self, kind: int, body: bytes, expected: int) -> None:
+        """Send a message, and have the transport wait for one."""
+        self.transport._send_message(Message(bytes([kind]) + body))
+        self.transport._expect_packet(expected)
+
+    def begin(self) -> bytes:
+        """Make a key; return our public value, without its length."""
+        raise NotImplementedError
+
+    def read_value(self, reader: Reader) -> bytes:
+        """The server's public value, as the hash has it, without its length."""
+        return reader.string()
+
+    def finish(self, theirs: bytes) -> int | bytes:
+        """The shared secret: a number, or the bytes of a string. Raises ValueError when the public value is bad."""
+        raise NotImplementedError
+
+    def parameters(self) -> bytes:
+        """What the hash has between host key and public values."""
+        return b""
+
+
+class Curve25519(Exchange):
+    """curve25519-sha256, also under the name that it had before RFC 8731."""
+
+    def begin(self) -> bytes:
+        """A key for this exchange alone."""
+        self._key = X25519PrivateKey.generate()
+        return self._key.public_key().public_bytes_raw()
+
+    def finish(self, theirs: bytes) -> int | bytes:
+        """The secret as a number, its bytes in network order (section 3)."""
+        return int.from_bytes(agree(self._key, theirs), "big")
+
+
+class MlKem768X25519(Exchange):
+    """mlkem768x25519-sha256: the secrets of both, hashed, so that either one protects what is recorded today."""
+
+    _CIPHERTEXT, _POINT = 1088, 32  # bytes: FIPS 203, table 3; RFC 7748
+
+    def begin(self) -> bytes:
+        """A key of each kind."""
+        from cryptography.hazmat.primitives.asymmetric.mlkem import MLKEM768PrivateKey  # it may not have it
+
+        self._post_quantum, self._key = MLKEM768PrivateKey.generate(), X25519PrivateKey.generate()
+        return self._post_quantum.public_key().public_bytes_raw() + self._key.public_key().public_bytes_raw()
+
+    def finish(self, theirs: bytes) -> int | bytes:
+        """The hash of the two secrets, ML-KEM's first; a string, unlike all others."""
+        if len(theirs) != self._CIPHERTEXT + self._POINT:
+            raise ValueError("neither longer nor shorter")
+        secret = self._post_quantum.decapsulate(theirs[: self._CIPHERTEXT])
+        return sha256(secret + agree(self._key, theirs[self._CIPHERTEXT :])).digest()
+
+
+def agree(key: X25519PrivateKey, theirs: bytes) -> bytes:
+    """X25519 (RFC 7748 section 6.1). Raises ValueError when a point of small order makes it nothing (RFC 8731)."""
+    secret = key.exchange(X25519PublicKey.from_public_bytes(theirs))
+    if not any(secret):
+        raise ValueError("a point of small order")
+    return secret
+
+
+def has_mlkem() -> bool:
+    """Whether cryptography, and the OpenSSL that it was built with, have ML-KEM."""
+    try:
+        from cryptography.hazmat.primitives.asymmetric.mlkem import MLKEM768PrivateKey
+
+        MLKEM768PrivateKey.generate()
+    except (ImportError, UnsupportedAlgorithm):
+        return False
+    return True
+
+
+def _other(name: str) -> Callable[[Transport], Exchange]:
+    """What makes an exchange that few servers need."""
+
+    def make(transport: Transport) -> Exchange:
+        from relay.ssh.wire import kex_others
+
+        return kex_others.EXCHANGES[name](transport)
+
+    return make
+
+
+# In the order of preference; what makes an exchange of that name.
+EXCHANGES: dict[str, Callable[[Transport], Exchange]] = {
+    **({"mlkem768x25519-sha256": MlKem768X25519} if has_mlkem() else {}),
+    "curve25519-sha256": Curve25519,
+    "curve25519-sha256@libssh.org": Curve25519,
+    **{
+        name: _other(name)
+        for name in (
+            "ecdh-sha2-nistp256",
+            "ecdh-sha2-nistp384",
+            "ecdh-sha2-nistp521",
+            "diffie-hellman-group16-sha512",
+            "diffie-hellman-group-exchange-sha256",
+            "diffie-hellman-group14-sha256",
+        )
+    },
+}

@@ -1,0 +1,120 @@
+"""paramiko, as much of it as a client needs: the one door by which it is imported.
+
+Of paramiko's modules this client uses channel, message, packet, transport and
+what those stand on. The package's own `__init__` imports all others, too, and
+that is half of the start-up time. A finder of ours, asked before all others,
+gives paramiko an `__init__` that imports nothing, and in place of each module
+that transport.py names and a client never calls a small one: classes of the
+same names that say so when they are made.
+
+That is safe beside the imports of other threads: the finder knows no name but
+paramiko's, nothing is put into sys.modules by hand or taken out again, and
+whoever wants paramiko imports this module, whose lock all threads wait on. A
+module of relay/ssh/wire that imported paramiko itself might come before this
+one: Python does not wait for a parent package that another thread is importing.
+
+transport.py fails to import if it takes a name from one of these modules that
+is not listed here: paramiko's minor version is pinned, and tests/test_library.py
+compares the list with its source.
+"""
+
+from __future__ import annotations
+
+import sys
+from importlib.machinery import ModuleSpec, PathFinder
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from types import ModuleType
+
+_NAME = "paramiko"
+# By the module, the names that paramiko's transport.py and util.py import from it.
+LEFT_OUT = {
+    "auth_handler": ("AuthHandler", "AuthOnlyHandler"),  # relay/ssh/wire/userauth.py
+    "config": ("SSHConfig",),  # relay/config; it would import invoke, and that asyncio
+    "ecdsakey": ("ECDSAKey",),  # the server's signature: relay/ssh/trust/signature.py; ours: relay/ssh/login
+    "ed25519key": ("Ed25519Key",),
+    "kex_curve25519": ("KexCurve25519",),  # relay/ssh/wire/kex.py
+    "kex_ecdh_nist": ("KexNistp256", "KexNistp384", "KexNistp521"),
+    "kex_gex": ("KexGexSHA256",),
+    "kex_group14": ("KexGroup14SHA256",),
+    "kex_group16": ("KexGroup16SHA512",),
+    "kex_mlkem": ("KexMLKEM768X25519",),
+    "pkey": ("PKey",),
+    "primes": ("ModulusPack",),  # only a server has these
+    "rsakey": ("RSAKey",),
+    "server": ("ServerInterface",),
+    "sftp_client": ("SFTPClient",),
+}
+
+
+class Absent:
+    """What stands for a class of paramiko's that is left out."""
+
+    def __init__(self, *_: Any, **__: Any) -> None:
+        raise NotImplementedError(f"paramiko's {type(self).__name__} is not imported (relay/ssh/wire/library.py)")
+
+    @staticmethod
+    def is_available() -> bool:
+        """What transport.py asks of some key exchanges."""
+        return False
+
+
+class _Package:
+    """Loads paramiko's package without its `__init__`."""
+
+    def create_module(self, _: ModuleSpec) -> None:
+        """Python's own kind of module will do."""
+
+    def exec_module(self, module: ModuleType) -> None:
+        """What its modules take from the package: nothing but this, for an ident that we replace."""
+        module.__version__ = ""  # type: ignore[attr-defined]
+
+
+class _LeftOut:
+    """Loads what stands for a module that is left out."""
+
+    def create_module(self, _: ModuleSpec) -> None:
+        """Python's own kind of module will do."""
+
+    def exec_module(self, module: ModuleType) -> None:
+        """Classes of the names that are asked of it."""
+        for name in LEFT_OUT[module.__name__.partition(".")[2]]:
+            setattr(module, name, type(name, (Absent,), {}))
+
+
+class _Finder:
+    """Finds paramiko's package, and the modules of it that are left out; all others are found as ever."""
+
+    def find_spec(
+        self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        """As importlib.abc.MetaPathFinder has it."""
+        if name == _NAME:
+            real = PathFinder.find_spec(name, path, target)
+            if real is None:
+                return None
+            spec = ModuleSpec(name, _Package(), origin=real.origin, is_package=True)  # type: ignore[arg-type]
+            spec.submodule_search_locations = real.submodule_search_locations
+            return spec
+        package, _, room = name.partition(".")
+        if package == _NAME and room in LEFT_OUT:
+            return ModuleSpec(name, _LeftOut())  # type: ignore[arg-type]
+        return None
+
+
+if _NAME not in sys.modules:  # else all of it has been imported, as tests do that have servers of it
+    sys.meta_path.insert(0, _Finder())
+
+import paramiko  # noqa: E402
+from paramiko.channel import Channel  # noqa: E402
+from paramiko.message import Message  # noqa: E402
+from paramiko.packet import NeedRekeyException, Packetizer  # noqa: E402
+from paramiko.ssh_exception import IncompatiblePeer, SSHException  # noqa: E402
+from paramiko.transport import Transport  # noqa: E402
+
+__all__ = ["Channel", "IncompatiblePeer", "Message", "NeedRekeyException", "Packetizer", "SSHException", "Transport"]
+__all__ += ["paramiko"]
+for _class in (Channel, IncompatiblePeer, Message, SSHException, Transport):
+    setattr(paramiko, _class.__name__, _class)  # as the package's own `__init__` does

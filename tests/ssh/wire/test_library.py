@@ -1,0 +1,165 @@
+"""paramiko comes in by one door, as much of it as a client needs, and safely beside other threads' imports."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import paramiko
+import pytest
+
+import relay
+from relay.ssh.wire import numbers
+from relay.ssh.wire.library import LEFT_OUT
+
+THEIRS = Path(paramiko.__file__).parent
+OURS = Path(relay.__file__).parent
+
+
+def run(script: str, *arguments: str) -> str:
+    """What a fresh interpreter prints, which has the same path and has imported nothing."""
+    done = subprocess.run(
+        [sys.executable, "-IS", "-c", f"import sys; sys.path = {sys.path!r}\n{script}", *arguments],
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=100,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def left_out_of(module: str) -> set[tuple[str, str]]:
+    """What a module of paramiko imports from those that are left out, at its top."""
+    tree = ast.parse((THEIRS / f"{module}.py").read_text())
+    found = set()
+    for node in tree.body:
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("paramiko."):
+            found |= {(node.module.removeprefix("paramiko."), alias.name) for alias in node.names if node.module}
+    return {(room, name) for room, name in found if room in LEFT_OUT}
+
+
+def test_what_is_left_out_is_what_is_asked_for() -> None:
+    """No name is missing, which would fail at a user's, and none is there that nobody asks for."""
+    brought = run("import relay.ssh.session; print(*(name for name in sys.modules if name.startswith('paramiko.')))")
+    rooms = {name.removeprefix("paramiko.") for name in brought.split()} - set(LEFT_OUT)
+    assert "transport" in rooms
+    asked = set().union(*(left_out_of(room) for room in rooms))
+    assert asked == {(room, name) for room, names in LEFT_OUT.items() for name in names}
+
+
+def test_a_new_name_fails_loudly() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", "import relay.ssh.session\nfrom paramiko.pkey import PublicBlob"],
+        check=False,
+        capture_output=True,
+        text=True,
+    )
+    assert "ImportError: cannot import name 'PublicBlob' from 'paramiko.pkey'" in done.stderr
+
+
+def test_what_is_left_out_says_so() -> None:
+    script = """
+import relay.ssh.session
+from paramiko.rsakey import RSAKey
+try:
+    RSAKey()
+except NotImplementedError as error:
+    print(error)
+"""
+    assert run(script) == "paramiko's RSAKey is not imported (relay/ssh/wire/library.py)\n"
+
+
+def test_nothing_of_others_is_touched() -> None:
+    """No stand-in for a standard module, and none for one that is not there."""
+    script = """
+import relay.ssh.session
+assert "invoke" not in sys.modules and "importlib.metadata" not in sys.modules
+import importlib.metadata
+print(importlib.metadata.version("paramiko"))
+"""
+    assert run(script).startswith("5.1.")
+
+
+def test_one_door() -> None:
+    """Whoever else imports paramiko could do so before the door has been passed."""
+    for path in sorted(OURS.rglob("*.py")):
+        if path == OURS / "ssh" / "wire" / "library.py":
+            continue
+        for node in ast.walk(ast.parse(path.read_text())):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            assert not [name for name in names if name.partition(".")[0] == "paramiko"], path
+
+
+# The one thread imports our client, and stands still before a module in turn, each in a process of its own; there the
+# other thread imports something, to its end unless that waits for the first. It says at how many places that was.
+INTERLEAVED = """
+import os, threading
+
+other, every = sys.argv[1], int(sys.argv[2])
+
+class Stop:
+    def __init__(self, after):
+        self.left, self.first, self.thread, self.failed = after, threading.get_ident(), None, []
+    def find_spec(self, name, path=None, target=None):
+        if threading.get_ident() == self.first:
+            self.left -= 1
+            if self.left == 0:
+                self.thread = threading.Thread(target=self.run)
+                self.thread.start()
+                self.thread.join(0.05)
+    def run(self):
+        try:
+            module = __import__(other, fromlist=["*"])
+            if other == "importlib.metadata":
+                assert module.version("paramiko").startswith("5.1.")
+        except BaseException as error:
+            self.failed.append(error)
+
+def child(after):
+    stop = Stop(after)
+    sys.meta_path.insert(0, stop)
+    import relay.ssh.session
+    if stop.thread is None:
+        return 3
+    stop.thread.join(20)
+    import paramiko
+    ok = not stop.failed and not stop.thread.is_alive() and not hasattr(paramiko, "SSHClient")
+    if not ok:
+        print("step", after, stop.failed, stop.thread.is_alive(), file=sys.stderr)
+    return 0 if ok else 4
+
+after = 1
+while True:
+    pid = os.fork()
+    if pid == 0:
+        status = 5
+        try:
+            status = child(after)
+        finally:
+            sys.stderr.flush()
+            os._exit(status)
+    status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    if status == 3:
+        break
+    if status:
+        sys.exit(f"failed at step {after}")
+    after += every
+print(after)
+"""
+
+
+@pytest.mark.parametrize(
+    ("other", "every"), [("importlib.metadata", "5"), ("relay.ssh.session", "9"), ("relay.ssh.wire.channel", "9")]
+)
+def test_beside_the_imports_of_another_thread(other: str, every: str) -> None:
+    assert int(run(INTERLEAVED, other, every)) > 100
+
+
+def test_numbers_are_those_of_paramiko() -> None:
+    for name, value in vars(numbers).items():
+        if "MSG_" in name:
+            assert getattr(paramiko.common, name) == value
