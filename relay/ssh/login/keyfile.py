@@ -1,41 +1,28 @@
 """Identity files: every format that ssh-keygen writes, and signatures by the keys in them.
 
 The keys are `cryptography`'s: paramiko's own readers know no PKCS#8 (RFC 5958)
-and no public half without the passphrase. Which key is used, and who is asked
-for a passphrase, is decided elsewhere.
+and no public half without the passphrase. Its module serialization takes longer
+to import than all else of a login: an Ed25519 key without a passphrase, which
+most are, is read without it. Which key is used, and who is asked for a
+passphrase, is decided elsewhere.
 """
 
 from __future__ import annotations
 
 import os
-import warnings
 from binascii import Error as NotBase64
 from binascii import a2b_base64
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from cryptography.exceptions import InvalidTag, UnsupportedAlgorithm
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec, padding
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
-from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 
-from relay.ssh.pubkey import CERT_SUFFIX, BadKey, PublicKey, Reader, read_key, string
+from relay.ssh.pubkey import CERT_SUFFIX, BadKey, PublicKey, Reader, mpint, read_key, string
 
 _MAGIC = b"openssh-key-v1\0"  # OpenSSH's PROTOCOL.key
 _LARGEST = 1 << 20  # bytes of a key file; sshbuf-io.c and authfile.c have such a limit, too
 # What `cryptography` decrypts of what OpenSSH encrypts its files with.
 _CIPHERS = frozenset({"aes256-ctr", "aes256-cbc", "aes256-gcm@openssh.com"})
-_RSA_HASHES: dict[str, type[hashes.HashAlgorithm]] = {  # RFC 4253 section 6.6, RFC 8332
-    "ssh-rsa": hashes.SHA1,
-    "rsa-sha2-256": hashes.SHA256,
-    "rsa-sha2-512": hashes.SHA512,
-}
-_EC_HASHES: dict[int, type[hashes.HashAlgorithm]] = {  # RFC 5656 section 6.2.1, by the bits of the curve
-    256: hashes.SHA256,
-    384: hashes.SHA384,
-    521: hashes.SHA512,
-}
+_ED25519 = "ssh-ed25519"
 
 
 class BadFile(Exception):
@@ -47,29 +34,40 @@ class WrongPassphrase(Exception):
 
 
 class PrivateKey:
-    """A private key that signs. Raises BadFile when it is of a type that signs no login."""
+    """A private key that signs. public: its other half. key: cryptography's, of that type."""
 
-    def __init__(self, key: object) -> None:
-        if not isinstance(key, Ed25519PrivateKey | ec.EllipticCurvePrivateKey | RSAPrivateKey):
-            raise BadFile("a key of this type is not supported")
+    def __init__(self, public: PublicKey, key: Any) -> None:
+        self.public = public
         self._key = key
-        line = key.public_key().public_bytes(serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH)
-        try:
-            self.public = PublicKey(a2b_base64(line.split()[1]))
-        except BadKey as error:
-            raise BadFile(f"it cannot be used: {error}") from error
 
     def sign(self, data: bytes, algorithm: str) -> bytes:
         """The signature blob over data (RFC 4253 section 6.6); algorithm may be a certificate's."""
         name = algorithm.removesuffix(CERT_SUFFIX)
-        if isinstance(self._key, Ed25519PrivateKey):
-            value = self._key.sign(data)  # RFC 8709 section 6
-        elif isinstance(self._key, RSAPrivateKey):
-            value = self._key.sign(data, padding.PKCS1v15(), _RSA_HASHES[name]())
-        else:  # RFC 5656 section 3.1.2: two mpints
-            der = self._key.sign(data, ec.ECDSA(_EC_HASHES[self._key.curve.key_size]()))
-            value = b"".join(string(_mpint(number)) for number in decode_dss_signature(der))
+        if self.public.plain == _ED25519:
+            value: bytes = self._key.sign(data)  # RFC 8709 section 6
+        elif self.public.plain == "ssh-rsa":
+            value = self._sign_rsa(data, name)
+        else:
+            value = self._sign_ecdsa(data)
         return string(name.encode()) + string(value)
+
+    def _sign_rsa(self, data: bytes, name: str) -> bytes:
+        from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
+        from cryptography.hazmat.primitives.hashes import SHA1, SHA256, SHA512, HashAlgorithm
+
+        # RFC 4253 section 6.6, RFC 8332
+        digests: dict[str, type[HashAlgorithm]] = {"ssh-rsa": SHA1, "rsa-sha2-256": SHA256, "rsa-sha2-512": SHA512}
+        return bytes(self._key.sign(data, PKCS1v15(), digests[name]()))
+
+    def _sign_ecdsa(self, data: bytes) -> bytes:
+        from cryptography.hazmat.primitives.asymmetric.ec import ECDSA
+        from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
+        from cryptography.hazmat.primitives.hashes import SHA256, SHA384, SHA512, HashAlgorithm
+
+        # RFC 5656 section 6.2.1, by the bits of the curve
+        digests: dict[int, type[HashAlgorithm]] = {256: SHA256, 384: SHA384, 521: SHA512}
+        numbers = decode_dss_signature(self._key.sign(data, ECDSA(digests[self._key.curve.key_size]())))
+        return b"".join(string(mpint(number)) for number in numbers)  # section 3.1.2
 
 
 class PrivateFile(NamedTuple):
@@ -92,12 +90,18 @@ class PrivateFile(NamedTuple):
     def unlock(self, passphrase: bytes | None = None) -> PrivateKey:
         """The key inside; passphrase: None for a file without one. Raises WrongPassphrase and BadFile."""
         self.check()
+        if not self.encrypted and self.public is not None and (key := _ed25519(self.data, self.public)) is not None:
+            return key
+        import warnings  # see the top
+
+        from cryptography.hazmat.primitives import serialization
+
         ssh = b"-----BEGIN OPENSSH" in self.data
         load = serialization.load_ssh_private_key if ssh else serialization.load_pem_private_key
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # of a key of an old type, which is of no use anyway
-                return PrivateKey(load(self.data, passphrase))
+                return _private_key(load(self.data, passphrase))
         except UnsupportedAlgorithm as error:
             raise BadFile("a key of this type or encryption is not supported") from error
         except (ValueError, TypeError, InvalidTag) as error:
@@ -129,13 +133,19 @@ def parse_private(data: bytes) -> PrivateFile:
     return PrivateFile(data, b"ENCRYPTED" in data, None, "")
 
 
+def _openssh_body(data: bytes) -> Reader:
+    """What an OpenSSH private key file holds, behind its magic (PROTOCOL.key). Raises BadKey and NotBase64."""
+    body = data.partition(b"-----BEGIN OPENSSH PRIVATE KEY-----")[2].partition(b"-----END")[0]
+    reader = Reader(a2b_base64(body))
+    if reader.take(len(_MAGIC)) != _MAGIC:
+        raise BadKey("no magic")
+    return reader
+
+
 def _openssh_header(data: bytes) -> tuple[str, PublicKey | None]:
     """The cipher and the public key of an OpenSSH private key file (PROTOCOL.key). Raises BadFile."""
-    body = data.partition(b"-----BEGIN OPENSSH PRIVATE KEY-----")[2].partition(b"-----END")[0]
     try:
-        reader = Reader(a2b_base64(body))
-        if reader.take(len(_MAGIC)) != _MAGIC:
-            raise BadKey("no magic")
+        reader = _openssh_body(data)
         cipher = reader.text()
         reader.string()  # the key derivation
         reader.string()  # and its options
@@ -148,6 +158,46 @@ def _openssh_header(data: bytes) -> tuple[str, PublicKey | None]:
         return cipher, PublicKey(blob)
     except BadKey:
         return cipher, None
+
+
+def _ed25519(data: bytes, public: PublicKey) -> PrivateKey | None:
+    """The Ed25519 key of an OpenSSH file without a passphrase; None for another, or one that is odd in any way."""
+    if public.plain != _ED25519 or public.is_cert:
+        return None
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+    try:
+        reader = _openssh_body(data)
+        header = (reader.string(), reader.string(), reader.string(), reader.number(), reader.string())
+        section = Reader(reader.string())
+        same = section.number() == section.number()  # the check numbers
+        kind, point, pair = section.string(), section.string(), section.string()
+        section.string()  # the comment
+        padding = section.rest()
+        key = Ed25519PrivateKey.from_private_bytes(pair[:32])
+    except (BadKey, NotBase64, ValueError):
+        return None
+    blob = string(kind) + string(point)
+    whole = header == (b"none", b"none", b"", 1, public.blob) and blob == public.blob and same
+    right = pair[32:] == point == key.public_key().public_bytes_raw()
+    end = not reader.rest() and padding == bytes(range(1, 9))[: len(padding)]
+    return PrivateKey(public, key) if whole and right and end else None
+
+
+def _private_key(key: object) -> PrivateKey:
+    """A key of cryptography's. Raises BadFile when it is of a type that signs no login."""
+    from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+    from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
+    from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+    if not isinstance(key, Ed25519PrivateKey | EllipticCurvePrivateKey | RSAPrivateKey):
+        raise BadFile("a key of this type is not supported")
+    line = key.public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH)
+    try:
+        return PrivateKey(PublicKey(a2b_base64(line.split()[1])), key)
+    except BadKey as error:
+        raise BadFile(f"it cannot be used: {error}") from error
 
 
 def read_public(path: str) -> PublicKey | None:
@@ -166,8 +216,3 @@ def read_public(path: str) -> PublicKey | None:
         except BadKey:
             continue
     return None
-
-
-def _mpint(number: int) -> bytes:
-    """A positive number as the inside of an mpint (RFC 4251 section 5)."""
-    return number.to_bytes(number.bit_length() // 8 + 1, "big") if number else b""

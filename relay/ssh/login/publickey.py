@@ -8,7 +8,6 @@ refuse. A key that costs nothing signs at once, which saves a round trip.
 from __future__ import annotations
 
 from collections import deque
-from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
 from relay.errors import RelayError
@@ -16,6 +15,7 @@ from relay.ssh.login.agent import Agent, AgentFailed, socket_path
 from relay.ssh.login.identities import gather
 from relay.ssh.login.keyfile import BadFile
 from relay.ssh.pubkey import CERT_SUFFIX, BadKey, string
+from relay.ssh.trust.known_hosts import match_pattern
 from relay.ssh.wire.userauth import More, who
 
 if TYPE_CHECKING:
@@ -238,12 +238,17 @@ def signature_algorithms(key_type: str, accepted: Sequence[str] | None, taken: S
     accepted at all, and else SHA-2 is worth a try.
     """
     if not key_type.startswith("ssh-rsa"):
-        return [key_type] if accepted is None or any(fnmatchcase(key_type, pattern) for pattern in accepted) else []
+        return [key_type] if accepted is None or any(_matches(key_type, pattern) for pattern in accepted) else []
     suffix = CERT_SUFFIX if key_type.endswith(CERT_SUFFIX) else ""
     mine = [name + suffix for name in _RSA_SHA2]
     if accepted is not None:
         candidates = [*mine, key_type]
-        mine = [name for pattern in accepted for name in candidates if fnmatchcase(name, pattern)]
+        mine = [name for pattern in accepted for name in candidates if _matches(name, pattern)]
     if taken is None:
         return sorted(dict.fromkeys(mine), key=lambda name: name != key_type)
     return [name for name in dict.fromkeys(mine) if name.removesuffix(CERT_SUFFIX) in taken]
+
+
+def _matches(name: str, pattern: str) -> bool:
+    """Whether a pattern of a list of algorithms allows one (match.c, match_pattern_list)."""
+    return match_pattern(name.encode(), pattern.encode())

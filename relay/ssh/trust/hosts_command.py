@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from typing import TYPE_CHECKING
 
 from relay.errors import RelayError, printable
@@ -99,6 +98,8 @@ def is_revoked(path: str, key: PublicKey, issuer: PublicKey | None, children: Ch
 
 
 def _krl_revokes(path: str, key: PublicKey, children: Children) -> bool:
+    import tempfile  # few have such a list
+
     with tempfile.NamedTemporaryFile() as file:
         file.write(key.text.encode() + b"\n")
         file.flush()

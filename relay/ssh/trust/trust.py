@@ -10,7 +10,6 @@ has proved that the server holds the key.
 from __future__ import annotations
 
 import time
-from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
 from relay.errors import RelayError
@@ -231,6 +230,8 @@ class Trust:
             self._remember(name, key, f"the {key.short} host key for IP address '{name}'")
 
     def _is_local(self) -> bool:
+        from ipaddress import ip_address  # few hops have a setting that asks this
+
         return bool(self._address) and ip_address(self._address.partition("%")[0]).is_loopback
 
     def _is_local_and_exempt(self) -> bool:
