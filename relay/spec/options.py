@@ -24,7 +24,7 @@ from relay.value import Value
 
 TYPE_CHECKING = False  # typing costs start-up time; type checkers know this name
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
     from typing import Any
 
     from relay.spec.proxy import Proxy
@@ -149,16 +149,18 @@ def _hop(now: tuple[str, ...], text: str) -> tuple[str, ...]:
     return (*now, text)
 
 
-def _engine(_now: object, text: str) -> str:
-    if text not in ENGINES:
-        raise UsageError(f"'{printable(text, 40)}' is none of {', '.join(ENGINES)}")
+def _one_of(words: Iterable[str], text: str) -> str:
+    if text not in words:
+        raise UsageError(f"'{printable(text, 40)}' is none of {', '.join(words)}")
     return text
+
+
+def _engine(_now: object, text: str) -> str:
+    return _one_of(ENGINES, text)
 
 
 def _control(_now: object, text: str) -> str:
-    if text not in CONTROLS:
-        raise UsageError(f"'{printable(text, 40)}' is none of {', '.join(CONTROLS)}")
-    return text
+    return _one_of(CONTROLS, text)
 
 
 def _time(_now: object, text: str) -> float | None:
@@ -224,6 +226,32 @@ def _proxy_kind(_now: object, text: str) -> str:
     return parse_kind(text)
 
 
+def _proxy_auth(_now: object, text: str) -> str:
+    from relay.spec.proxy import METHODS
+
+    return _one_of(METHODS, text)
+
+
+def _proxy_protection(_now: object, text: str) -> str:
+    from relay.spec.proxy import PROTECTIONS
+
+    return _one_of(PROTECTIONS, text)
+
+
+def _proxy_header(now: tuple[str, ...] | None, text: str) -> tuple[str, ...]:
+    from relay.spec.proxy import check_header
+
+    check_header(text)
+    return (*(now or ()), text)
+
+
+def _proxy_service(_now: object, text: str) -> str:
+    from relay.spec.proxy import check_service
+
+    check_service(text)
+    return text
+
+
 def _louder(now: int, _text: str) -> int:
     return max(now, 0) + 1
 
@@ -259,10 +287,50 @@ PROXY = (
     Flag("-x", "PROXY", "proxy_address", _last, "Begin at a proxy, [USER@]HOST[:PORT] or a unix socket's /PATH."),
     Flag("-P", "USER", "proxy_user", _last, "The user that the proxy is to know."),
     Flag(
-        "--proxy", "URL", "proxy_url", _last, "Begin at a proxy: socks5h://, socks4a:// or http://[USER@]HOST[:PORT]."
+        "--proxy",
+        "URL",
+        "proxy_url",
+        _last,
+        "Begin at a proxy: socks5h://, socks4a://, http:// or https://[USER@]HOST[:PORT].",
+    ),
+    Flag(
+        "--proxy-auth",
+        "METHOD",
+        "proxy_auth",
+        _proxy_auth,
+        "Log in to the proxy by negotiate, digest, basic or gssapi, and by nothing else.",
+    ),
+    Flag(
+        "--proxy-header",
+        "HEADER",
+        "proxy_headers",
+        _proxy_header,
+        "Add 'NAME: VALUE' to what an HTTP proxy is asked, or the lines of @FILE; may be given more than once.",
+    ),
+    Flag(
+        "--proxy-cacert",
+        "FILE",
+        "proxy_cacert",
+        _last,
+        "Believe the certificates in FILE about an https:// proxy, instead of the system's.",
+    ),
+    Flag(
+        "--proxy-protection",
+        "LEVEL",
+        "proxy_protection",
+        _proxy_protection,
+        "What gssapi does to the bytes: none, integrity or confidentiality; confidentiality unless given.",
+    ),
+    Flag(
+        "--proxy-service",
+        "NAME",
+        "proxy_service",
+        _proxy_service,
+        "What Kerberos calls the proxy, NAME or NAME@HOST; HTTP for negotiate and rcmd for gssapi unless given.",
     ),
     Flag("--tor", "", "tor", _yes, "Begin at Tor, which an onion name does by itself."),
 )
+MANNER = ("proxy_auth", "proxy_headers", "proxy_cacert", "proxy_protection", "proxy_service")  # how a proxy is asked
 SPELLING = (
     Flag("--hop-delimiter", "CHARS", "hop_delimiter", _last, "What stands between names; / and + unless given."),
     Flag("--user-delimiter", "CHARS", "user_delimiter", _last, "What stands after a user; % and = unless given."),
@@ -453,20 +521,23 @@ def _proxy(given: dict[str, Any]) -> dict[str, Any]:
         for field in ("proxy_kind", "proxy_user"):
             if field in told:
                 raise UsageError(f"{names[field]} says how to use -x, which is not given")
-    from relay.spec.proxy import SOCKS5, TOR, Proxy, parse_address, parse_url
+    manner = {field: told[field] for field in MANNER if field in told}
+    if manner and not places:
+        raise UsageError(f"{names[next(iter(manner))]} says how to use a proxy, and none is given")
+    from relay.spec.proxy import SOCKS5, TOR, Manner, Proxy, parse_address, parse_url
 
-    if places == ["--tor"]:
-        return {**given, "proxy": Proxy(TOR)}
     try:
-        if places == ["--proxy"]:
+        if places == ["--tor"]:
+            proxy = Proxy(TOR)
+        elif places == ["--proxy"]:
             proxy = parse_url(told["proxy_url"])
         else:
-            kind = told.get("proxy_kind", SOCKS5)
-            proxy = parse_address(told["proxy_address"], kind, told.get("proxy_user"))
+            proxy = parse_address(told["proxy_address"], told.get("proxy_kind", SOCKS5), told.get("proxy_user"))
+        how = Manner(**{field.removeprefix("proxy_"): value for field, value in manner.items()})
+        return {**given, "proxy": proxy.asked(how)}
     except UsageError as error:
         error.at(places[0])
         raise
-    return {**given, "proxy": proxy}
 
 
 def _positional(words: list[str]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-r"""Which proxy: what -X, -x, -P and --proxy spell. Pure.
+r"""Which proxy, and how it is asked: what -X, -x, -P and the options that begin with --proxy spell. Pure.
 
 -x [USER@]HOST[:PORT]        a proxy at an address; a bare IPv6 address has no port
 -x [USER@]/PATH              a proxy at a unix socket
@@ -16,6 +16,7 @@ socks5h://proxy              the name is looked up by the proxy; socks5:// does 
 socks4a://a%40b@proxy:1081/  SOCKS4, proxy port 1081, user a@b
 socks://proxy                SOCKS5, as GNOME's ALL_PROXY has it
 http://proxy                 HTTP CONNECT, proxy port 3128
+https://proxy                HTTP CONNECT inside TLS, proxy port 443
 
 rejected                     because
 proxy:  proxy:x  proxy:0     a port is 1 to 65535
@@ -34,6 +35,8 @@ from relay.value import Value
 
 # What a proxy speaks. SOCKS4 is 4a as soon as there is a name to send.
 SOCKS4, SOCKS5, CONNECT = "SOCKS4", "SOCKS5", "HTTP"
+# CONNECT inside TLS.
+SECURE = "HTTPS"
 # SOCKS5, too: Tor on this machine, wherever it is found unless the address says.
 TOR = "Tor"
 
@@ -45,8 +48,16 @@ SCHEMES = {
     "socks5h": SOCKS5,
     "socks": SOCKS5,
     "http": CONNECT,
+    "https": SECURE,
 }
-DEFAULT_PORTS = {SOCKS4: 1080, SOCKS5: 1080, CONNECT: 3128}
+DEFAULT_PORTS = {SOCKS4: 1080, SOCKS5: 1080, CONNECT: 3128, SECURE: 443}
+HTTP = (CONNECT, SECURE)
+# Ways to log in, and what has them.
+NEGOTIATE, DIGEST, BASIC, GSSAPI = "negotiate", "digest", "basic", "gssapi"
+METHODS = {NEGOTIATE: HTTP, DIGEST: HTTP, BASIC: HTTP, GSSAPI: (SOCKS5,)}
+# What GSS-API does to each record (RFC 1961 section 4.3, whose 0 is dante's and curl's): the weakest first.
+PROTECTIONS = ("none", "integrity", "confidentiality")
+TCHARS = frozenset("!#$%&'*+-.^_`|~")  # besides letters and digits: what a field's name has (RFC 9110 section 5.6.2)
 VARIABLE = "PYRELAY_PROXY_PASSWORD"  # the environment variable that holds the password
 HINT_WANTED = f"give the user by -P, the password by ${VARIABLE}"
 HINT_REFUSED = f"the password is taken from ${VARIABLE}, else it is asked for"
@@ -54,16 +65,66 @@ FIELD = 255  # bytes; a SOCKS5 user or password has a length byte before it (RFC
 PATH = 104  # bytes of a unix socket's path, with the final NUL, on macOS; Linux takes 108
 
 
-class Proxy(Value):
-    """A proxy. path: its unix socket, else "". password: one that the command line gave, in clear."""
+class Manner(Value):
+    """How a proxy is asked.
 
-    __slots__ = ("host", "kind", "password", "path", "port", "user")
+    auth: one of METHODS, None for what it offers. headers: "NAME: VALUE" or "@FILE" each. cacert: a file of those who
+    may vouch for it, None for the system's. protection: one of PROTECTIONS, None for the strongest. service: what
+    Kerberos calls it, NAME or NAME@HOST, None for the usual one.
+    """
+
+    __slots__ = ("auth", "cacert", "headers", "protection", "service")
+    auth: str | None
+    cacert: str | None
+    headers: tuple[str, ...]
+    protection: str | None
+    service: str | None
+
+    def __init__(
+        self,
+        *,
+        auth: str | None = None,
+        cacert: str | None = None,
+        headers: tuple[str, ...] = (),
+        protection: str | None = None,
+        service: str | None = None,
+    ) -> None:
+        self._set(auth=auth, cacert=cacert, headers=headers, protection=protection, service=service)
+
+    def __repr__(self) -> str:
+        """As far as it may be read: a header may be a secret, so only whether two are the same is told."""
+        shown = f"auth={self.auth!r}, cacert={self.cacert!r}, protection={self.protection!r}, service={self.service!r}"
+        return f"Manner({shown}, headers={hash(self.headers)})"
+
+    def check(self, kind: str) -> None:
+        """Raise UsageError for what this kind of proxy has no use for."""
+        if self.auth is not None and kind not in METHODS[self.auth]:
+            has = ", ".join(name for name, kinds in METHODS.items() if kind in kinds) or "none"
+            raise UsageError(f"{kind} has no {self.auth}", hint=f"what it has: {has}", place="--proxy-auth")
+        if self.headers and kind not in HTTP:
+            raise UsageError(f"{kind} has no headers", place="--proxy-header")
+        if self.cacert is not None and kind != SECURE:
+            raise UsageError("only https:// proxies have a certificate", place="--proxy-cacert")
+        if self.protection is not None and self.auth != GSSAPI:
+            raise UsageError("this is for --proxy-auth gssapi", place="--proxy-protection")
+        if self.service is not None and self.auth != GSSAPI and kind not in HTTP:
+            raise UsageError("this is for --proxy-auth gssapi", place="--proxy-service")
+
+
+class Proxy(Value):
+    """A proxy.
+
+    path: its unix socket, else "". password: one that the command line gave, in clear. manner: how it is asked.
+    """
+
+    __slots__ = ("host", "kind", "manner", "password", "path", "port", "user")
     kind: str
     host: str
     port: int
     path: str
     user: str | None
     password: str | None
+    manner: Manner
 
     def __init__(
         self,
@@ -75,7 +136,14 @@ class Proxy(Value):
         user: str | None = None,
         password: str | None = None,
     ) -> None:
-        self._set(kind=kind, host=host, port=port, path=path, user=user, password=password)
+        self._set(kind=kind, host=host, port=port, path=path, user=user, password=password, manner=Manner())
+
+    def asked(self, manner: Manner) -> Proxy:
+        """The same proxy, asked in this manner. Raises UsageError when it cannot be."""
+        manner.check(self.kind)
+        proxy = Proxy(self.kind, self.host, self.port, path=self.path, user=self.user, password=self.password)
+        proxy._set(manner=manner)
+        return proxy
 
     @property
     def address(self) -> str:
@@ -91,7 +159,8 @@ class Proxy(Value):
         return f"the {self.kind} proxy {self.address}"
 
     def __repr__(self) -> str:
-        return f"Proxy({self.kind!r}, {self.address!r}, user={self.user!r})"
+        manner = "" if self.manner == Manner() else f", {self.manner!r}"
+        return f"Proxy({self.kind!r}, {self.address!r}, user={self.user!r}{manner})"
 
 
 def parse_kind(text: str) -> str:
@@ -176,14 +245,36 @@ def _split_port(text: str) -> tuple[str, int | None]:
 
 def check_field(kind: str, name: str, text: str) -> None:
     """Raise UsageError unless text, a "user" or a "password", can be sent to this kind of proxy."""
-    if not text and not (kind == CONNECT and name == "password"):  # Basic has empty ones, RFC 1929 has not
+    if not text and not (kind in HTTP and name == "password"):  # Basic has empty ones, RFC 1929 has not
         raise UsageError(f"the proxy's {name} is empty")
-    if "\0" in text or (kind == CONNECT and not text.isprintable()):
+    if "\0" in text or (kind in HTTP and not text.isprintable()):
         raise UsageError(f"the proxy's {name} holds a character that cannot be sent")
-    if kind == CONNECT and name == "user" and ":" in text:
+    if kind in HTTP and name == "user" and ":" in text:
         raise UsageError("a user of an HTTP proxy cannot hold ':'")  # RFC 7617 section 2
     if kind == SOCKS5 and len(text.encode("utf-8", "surrogateescape")) > FIELD:
         raise UsageError(f"a SOCKS5 {name} has at most {FIELD} bytes")
+
+
+def check_header(text: str) -> None:
+    """Raise UsageError unless text is a line of a request's head, "NAME: VALUE", or "@FILE"."""
+    if text.startswith("@"):
+        if not text[1:] or "\0" in text:
+            raise UsageError("there is no name of a file behind '@'")
+        return
+    name, colon, value = text.partition(":")
+    if not colon or not name or not all((c.isascii() and c.isalnum()) or c in TCHARS for c in name):
+        raise UsageError("a header is NAME: VALUE, or @FILE")  # not the text: it may be a secret
+    if not all(c.isprintable() or c == "\t" for c in value):
+        raise UsageError(f"the header {printable(name, 40)} holds a character that cannot be sent")
+
+
+def check_service(text: str) -> None:
+    """Raise UsageError unless text is a service of Kerberos, NAME or NAME@HOST."""
+    name, at, host = text.partition("@")
+    if not all(c.isascii() and (c.isalnum() or c in "-_.") for c in name) or not name:
+        raise UsageError("a service is NAME or NAME@HOST")
+    if at:
+        check_host(host)
 
 
 def _decoded(text: str) -> str:

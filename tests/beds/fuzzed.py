@@ -13,9 +13,12 @@ from relay.config import lookup, settings
 from relay.dial import master
 from relay.dial.objection import objection
 from relay.dial.proxy import handshake, http
+from relay.dial.proxy.who import Who
 from relay.dial.proxy.wire import LINE, Wire
 from relay.errors import RelayError
+from relay.run.children import Children
 from relay.run.progress import Progress
+from relay.run.prompt import Prompt
 from relay.spec import route
 from relay.spec.proxy import CONNECT, SOCKS4, SOCKS5, TOR, Proxy
 from relay.ssh.pubkey import BadKey
@@ -119,10 +122,15 @@ def replies_of_a_proxy(data: bytes) -> None:
         with suppress(BlockingIOError):
             said = said[: theirs.send(said)]
         theirs.shutdown(socket.SHUT_WR)
-        wire = Wire(ours, Proxy(kind, "127.0.0.1", 9), "target", Progress(10))
-        negotiate = http.negotiate if kind == CONNECT else handshake.negotiate
+        password = "secret" if user else None
+        proxy = Proxy(kind, "127.0.0.1", 9, user=user, password=password)
+        progress = Progress(10, verbosity=-1)
+        wire = Wire(ours, proxy, "target", progress)
         try:
-            negotiate(wire, "target", 22, user, "secret" if user else None)
+            if kind == CONNECT:
+                http.connect(lambda: wire, "target", 22, Who(proxy, progress, Prompt(progress, Children(), batch=True)))
+            else:
+                handshake.negotiate(wire, "target", 22, user, password)
         except RelayError as error:
             assert all(line.isprintable() for line in str(error).split("\n"))
             assert len(str(error)) < 2 * LONGEST

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from relay.errors import UsageError
 from relay.spec import options
-from relay.spec.proxy import CONNECT, SOCKS4, SOCKS5, TOR, Proxy, parse_address, parse_url
+from relay.spec.proxy import CONNECT, SOCKS4, SOCKS5, TOR, Manner, Proxy, parse_address, parse_url
 from relay.spec.route import is_onion
 
 ADDRESSES = [
@@ -77,7 +77,7 @@ def test_what_is_no_address(text: str, cause: str) -> None:
     ("text", "cause"),
     [
         ("proxy:1080", "a proxy's URL begins with SCHEME://"),
-        ("https://proxy", "'https' is no scheme of a proxy"),
+        ("https://", "the host is empty"),
         ("ftp://proxy", "'ftp' is no scheme of a proxy"),
         ("http://proxy/path", "a proxy's URL ends after the port"),
         ("http://", "the host is empty"),
@@ -174,3 +174,60 @@ def test_onion_names(host: str) -> None:
 @pytest.mark.parametrize("host", ["onion", "x.onion.example", "xonion", "127.0.0.1", ""])
 def test_other_names(host: str) -> None:
     assert not is_onion(host)
+
+
+# In which manner it is asked
+
+
+@pytest.mark.parametrize(
+    ("line", "manner"),
+    [
+        ("--proxy http://p --proxy-auth basic", Manner(auth="basic")),
+        ("-X connect -x p --proxy-auth negotiate --proxy-service web", Manner(auth="negotiate", service="web")),
+        ("-x p --proxy-auth gssapi --proxy-protection none", Manner(auth="gssapi", protection="none")),
+        ("-x p --proxy-auth gssapi --proxy-service socks@p.example", Manner(auth="gssapi", service="socks@p.example")),
+        ("--proxy https://p --proxy-cacert /ca.pem", Manner(cacert="/ca.pem")),
+        ("--proxy http://p --proxy-header X:y --proxy-header @f", Manner(headers=("X:y", "@f"))),
+    ],
+)
+def test_manners(line: str, manner: Manner) -> None:
+    proxy = options.parse([*line.split(), "h"]).proxy
+    assert proxy is not None
+    assert proxy.manner == manner
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("--proxy-auth basic", "pyrelay: --proxy-auth says how to use a proxy, and none is given"),
+        ("-x p --proxy-auth ntlm", "pyrelay: --proxy-auth: 'ntlm' is none of negotiate, digest, basic, gssapi"),
+        ("-x p --proxy-auth basic", "pyrelay: --proxy-auth: SOCKS5 has no basic"),
+        ("-X 4 -x p --proxy-auth gssapi", "pyrelay: --proxy-auth: SOCKS4 has no gssapi"),
+        ("--tor --proxy-auth gssapi", "pyrelay: --proxy-auth: Tor has no gssapi"),
+        ("--proxy http://p --proxy-auth gssapi", "pyrelay: --proxy-auth: HTTP has no gssapi"),
+        ("-x p --proxy-header X:y", "pyrelay: --proxy-header: SOCKS5 has no headers"),
+        ("--proxy http://p --proxy-header hunter2", "pyrelay: --proxy-header: a header is NAME: VALUE, or @FILE"),
+        ("--proxy http://p --proxy-header :y", "pyrelay: --proxy-header: a header is NAME: VALUE, or @FILE"),
+        ("--proxy http://p --proxy-header @", "pyrelay: --proxy-header: there is no name of a file behind '@'"),
+        ("--proxy http://p --proxy-cacert f", "pyrelay: --proxy-cacert: only https:// proxies have a certificate"),
+        ("-x p --proxy-protection none", "pyrelay: --proxy-protection: this is for --proxy-auth gssapi"),
+        ("-x p --proxy-protection 3", "pyrelay: --proxy-protection: '3' is none of none, integrity, confidentiality"),
+        ("-x p --proxy-service a/b", "pyrelay: --proxy-service: a service is NAME or NAME@HOST"),
+        ("-x p --proxy-service a", "pyrelay: --proxy-service: this is for --proxy-auth gssapi"),
+    ],
+)  # fmt: skip
+def test_manners_that_cannot_be(line: str, message: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        options.parse([*line.split(), "h"])
+    assert str(caught.value).splitlines()[0] == message
+
+
+def test_a_header_holds_no_line_of_its_own() -> None:
+    with pytest.raises(UsageError, match="cannot be sent"):
+        options.parse(["--proxy", "http://p", "--proxy-header", "X: y\r\nZ: z", "h"])
+
+
+def test_nobody_reads_a_header_in_a_repr_but_two_differ() -> None:
+    first, second = (Proxy(CONNECT, "p").asked(Manner(headers=(f"X: {text}",))) for text in ("hunter2", "other"))
+    assert "hunter2" not in repr(first)
+    assert repr(first) != repr(second)

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from os import strerror
 
-from relay.dial.proxy.auth import challenges
 from relay.errors import printable
-from relay.spec.proxy import HINT_REFUSED, HINT_WANTED
+from relay.spec.proxy import BASIC, DIGEST, HINT_REFUSED, HINT_WANTED, NEGOTIATE
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from relay.dial.proxy.http import Head
+    from relay.dial.proxy.login import Login
+    from relay.dial.proxy.message import Head
 
 # Status: hint. The reason is the proxy's own.
 HINTS = {
@@ -21,8 +21,9 @@ HINTS = {
     405: "it is no proxy for CONNECT",
     501: "it is no proxy for CONNECT",
 }
+HINT_KERBEROS = "klist shows the tickets, and --proxy-service names the proxy where it is not HTTP"
 HINT_NTLM = "pyrelay has no NTLM; cntlm and px are proxies for this machine that do"
-KNOWN = ("basic",)
+KNOWN = (NEGOTIATE, DIGEST, BASIC)
 # X-Squid-Error: words, the ones of squid's pages of errors.
 SQUID = {
     "ERR_ACCESS_DENIED": "its rules do not allow it",
@@ -36,13 +37,16 @@ SQUID = {
 }
 
 
-def refusal(head: Head, *, user: bool) -> tuple[str, str]:
-    """What a response that is no tunnel says, and what to try. user: whether it was told one."""
+def refusal(head: Head, *, login: Login | None) -> tuple[str, str]:
+    """What a response that is no tunnel says, and what to try. login: how it was logged in to."""
     said = f"{head.status} {head.reason}".rstrip()
-    more = [words for words in (_squid(head.value("x-squid-error")), _proxy_status(head.all("proxy-status"))) if words]
+    squid = "" if head.status == 407 else _squid(head.value("x-squid-error"))
+    more = [words for words in (squid, _proxy_status(head.all("proxy-status"))) if words]
     hint = HINTS.get(head.status, "")
     if head.status in {401, 407}:  # 407 is what RFC 9110 has for proxies; tinyproxy answers a wrong password by 401
-        hint = _login_hint(head.all("proxy-authenticate"), user=user)
+        hint = _login_hint(login)
+        if login is not None and login.tried:
+            more.append(f"it does not accept the login by {login.tried}")
     location = head.value("location")
     if location and (300 <= head.status < 400 or head.status == 511):
         more.append(f"it points to {printable(location, 200)}")
@@ -52,13 +56,22 @@ def refusal(head: Head, *, user: bool) -> tuple[str, str]:
     return ": ".join([said, "; ".join(more)] if more else [said]), hint
 
 
-def _login_hint(lines: Sequence[str], *, user: bool) -> str:
+def _login_hint(login: Login | None) -> str:
     """What to try where a login is wanted."""
-    schemes = list(dict.fromkeys(challenge.scheme for challenge in challenges(lines)))
-    if not schemes or set(KNOWN) & set(schemes):
-        return HINT_REFUSED if user else HINT_WANTED
-    wanted = f"it wants {printable(', '.join(schemes), 60)}"
-    return f"{wanted}; {HINT_NTLM}" if "ntlm" in schemes else f"{wanted}; pyrelay has {', '.join(KNOWN)}"
+    if login is None:
+        return HINT_WANTED
+    if login.tried:
+        return HINT_KERBEROS if login.tried == NEGOTIATE else HINT_REFUSED
+    offered = printable(", ".join(login.offered), 60)
+    if login.problem is not None and "ntlm" not in login.offered:
+        user = "" if set(login.offered).isdisjoint((DIGEST, BASIC)) else f"; or {HINT_WANTED}"
+        problem = "; ".join(filter(None, (login.problem.cause, login.problem.hint)))
+        return f"{problem}{user}"
+    if not login.has_user and not set(login.offered).isdisjoint((DIGEST, BASIC)):
+        return HINT_WANTED
+    if "ntlm" in login.offered:
+        return f"it wants {offered}; {HINT_NTLM}"
+    return f"it wants {offered}; pyrelay has {', '.join(KNOWN)}"
 
 
 def _squid(field: str) -> str:

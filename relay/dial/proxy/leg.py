@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from relay.dial import tcp
+from relay.dial.proxy.who import Who
 from relay.dial.proxy.wire import NoAnswer, NoMethod, Wire
-from relay.errors import RelayError, printable
-from relay.spec.proxy import CONNECT, SOCKS4, TOR, VARIABLE, check_field
+from relay.errors import RelayError
+from relay.spec.proxy import HTTP, TOR
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -36,33 +37,44 @@ def connect(
     """
     if "%" in host:  # a zone: it names an interface of this machine
         raise RelayError(f"an address with a zone means nothing to {proxy}")
-    user, password = _credentials(proxy, host, port, progress, prompt)
+    who = Who(proxy, progress, prompt)
 
-    def wire(place: Proxy, first: float | None = None) -> Wire:
-        """A connection to the proxy itself."""
+    def reach(place: Proxy, first: float | None = None) -> Wire:
+        """A connection to the proxy itself. first: seconds for its first answer."""
         sock = _reach(place, progress, terms, prompt.environ)
+        progress.stage(f"waiting for {place} to reach {host} port {port}")
         return Wire(sock, place, host, progress, seconds=terms.timeout, first=first)
+
+    if proxy.kind in HTTP:
+        from relay.dial.proxy import http
+
+        return http.connect(lambda: reach(proxy), host, port, who)
+
+    if proxy.kind == TOR:
+        who.isolate(host, port)
+    user, password = who.credentials()
 
     def through(place: Proxy, first: float | None = None) -> socket:
         """The whole way by one place."""
+        from relay.dial.proxy.handshake import negotiate  # PySocks is not needed for HTTP
+
         try:
-            with wire(place, first) as line:
-                progress.stage(f"waiting for {place} to reach {host} port {port}")
-                _negotiator(place)(line, host, port, user, password)
-                return line.leave()
+            with reach(place, first) as wire:
+                negotiate(wire, host, port, user, password)
+                return wire.leave()
         except NoMethod as error:
-            raise _explained(error, wire, place, user) from error
+            raise _explained(error, reach, place, user) from error
 
     return _through_tor(through, prompt.environ) if proxy.kind == TOR and not proxy.address else through(proxy)
 
 
-def _explained(error: NoMethod, wire: Callable[[Proxy], Wire], place: Proxy, user: str | None) -> RelayError:
+def _explained(error: NoMethod, reach: Callable[[Proxy], Wire], place: Proxy, user: str | None) -> RelayError:
     """The same error, or one that says what the proxy wants, as far as another connection can tell."""
     from relay.dial.proxy.handshake import find_method  # it has been imported
 
     try:
-        with wire(place) as line:
-            return find_method(line, user)
+        with reach(place) as wire:
+            return find_method(wire, user)
     except RelayError:
         return error
 
@@ -96,38 +108,3 @@ def _reach(proxy: Proxy, progress: Progress, terms: tcp.Terms, environ: Mapping[
         if "operation not permitted" in error.cause and "torsocks" in environ.get("LD_PRELOAD", ""):
             hint = HINT_TORSOCKS
         raise NoAnswer(f"{proxy}: {error.cause}", hint=hint) from error
-
-
-def _negotiator(proxy: Proxy) -> Callable[[Wire, str, int, str | None, str | None], None]:
-    """What asks this kind of proxy; the other kind's imports are not paid for."""
-    if proxy.kind == CONNECT:
-        from relay.dial.proxy.http import negotiate
-    else:
-        from relay.dial.proxy.handshake import negotiate
-    return negotiate
-
-
-def _credentials(
-    proxy: Proxy, host: str, port: int, progress: Progress, prompt: Prompt
-) -> tuple[str | None, str | None]:
-    """The user and the password for the proxy; (None, None) when it is to have none. Raises RelayError."""
-    if proxy.kind == TOR:
-        from relay.dial.proxy.tor import isolation
-
-        return isolation(host, port)
-    if proxy.password is not None:
-        progress.note(0, f"a password on the command line can be read by everyone on this machine; ${VARIABLE} cannot")
-    if proxy.user is None or proxy.kind == SOCKS4:
-        return proxy.user, None
-    password = prompt.environ.get(VARIABLE) if proxy.password is None else proxy.password
-    if password is None:
-        from relay.run.prompt import NobodyToAsk
-
-        user = printable(proxy.user)
-        try:
-            password = prompt.ask(f"Password of {user} for {proxy}: ")
-        except NobodyToAsk as error:
-            cause = f"the password of {user} for {proxy} is not known: {error.cause}"
-            raise RelayError(cause, hint=f"set ${VARIABLE}") from error
-    check_field(proxy.kind, "password", password)
-    return proxy.user, password

@@ -5,7 +5,6 @@ A scripted proxy on a real socket; real proxies are in test_proxy_peers.py, Tor 
 
 from __future__ import annotations
 
-import base64
 import os
 import socket
 import struct
@@ -168,19 +167,15 @@ def test_socks4_sends_the_user_and_a_name_as_4a(peer: Callable[..., Peer], host:
 @pytest.mark.parametrize(
     ("host", "authority"), [("2001:db8::1", "[2001:db8::1]:22"), ("b\u00fccher.example", "xn--bcher-kva.example:22")]
 )
-def test_connect_sends_the_authority_and_basic_authentication(
-    peer: Callable[..., Peer], host: str, authority: str
-) -> None:
+def test_connect_sends_the_authority(peer: Callable[..., Peer], host: str, authority: str) -> None:
     def script(line: Line) -> None:
         line.hear_headers()
         line.say(b"HTTP/1.1 200 OK\r\n\r\n" + BANNER)
         line.last()
 
     proxy = peer(script)
-    password = "p:" + "\u00fc" * 100
-    assert ask(Proxy(CONNECT, LOOPBACK, proxy.port, user="alice", password=password), host) == BANNER
-    basic = base64.b64encode(f"alice:{password}".encode()).decode()
-    lines = [f"CONNECT {authority} HTTP/1.1", f"Host: {authority}", f"Proxy-Authorization: Basic {basic}", "", ""]
+    assert ask(Proxy(CONNECT, LOOPBACK, proxy.port), host) == BANNER
+    lines = [f"CONNECT {authority} HTTP/1.1", f"Host: {authority}", "", ""]
     assert bytes(proxy.heard[0]).decode() == "\r\n".join(lines)
 
 
@@ -295,15 +290,6 @@ def test_what_a_proxy_says_to_connect(peer: Callable[..., Peer], answer: bytes, 
     assert error.cause.startswith(f"{proxy} {cause}")
     assert hint in error.hint and bool(hint) == bool(error.hint)
     assert len(error.cause) < 250
-
-
-def test_a_wrong_password_of_connect_says_where_it_comes_from(peer: Callable[..., Peer]) -> None:
-    def script(line: Line) -> None:
-        line.hear_headers()
-        line.say(b"HTTP/1.1 407 No\r\nProxy-Authenticate: Basic\r\n\r\n")
-
-    error = fails(Proxy(CONNECT, LOOPBACK, peer(script).port, user="alice", password="x"))
-    assert "PYRELAY_PROXY_PASSWORD" in error.hint
 
 
 def test_a_reset_is_told() -> None:

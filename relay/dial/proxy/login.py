@@ -1,0 +1,98 @@
+"""Logging in to an HTTP proxy: by the strongest of the ways that it offers and that we have.
+
+Nothing is retried that could count as a failed login: what the proxy has
+refused ends it. What cannot be begun (no ticket, no user) only makes room for
+the next way.
+"""
+
+from __future__ import annotations
+
+from relay.dial.proxy import digest
+from relay.dial.proxy.auth import challenges
+from relay.errors import RelayError
+from relay.spec.proxy import BASIC, DIGEST, NEGOTIATE
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from relay.dial.proxy.auth import Challenge
+    from relay.dial.proxy.who import Who
+
+STRONGEST = (NEGOTIATE, DIGEST, BASIC)  # first
+
+
+class Login:
+    """What a proxy is told, as far as it has come.
+
+    wanted: what CONNECT asks for. answer: the value of the next request's Proxy-Authorization, "" for none.
+    offered: the schemes of the last 407. problem: why a stronger way could not be begun, or None.
+    """
+
+    def __init__(self, wanted: str, who: Who) -> None:
+        self.answer = ""
+        self.offered: list[str] = []
+        self.problem: RelayError | None = None
+        self.has_user = who.user is not None
+        self._wanted = wanted
+        self._who = who
+        self._stale = False
+
+    @property
+    def tried(self) -> str:
+        """The scheme that the proxy was answered by, "" when it was by none."""
+        return self.answer.partition(" ")[0].lower()
+
+    def begin(self) -> None:
+        """Say before the first request what needs no challenge, where the user has chosen that. Raises RelayError."""
+        chosen = self._who.proxy.manner.auth
+        if chosen == BASIC and self.has_user:
+            self.answer = self._basic()
+        elif chosen == NEGOTIATE:
+            self.answer = self._negotiate()
+
+    def take(self, lines: Sequence[str]) -> bool:
+        """Answer the challenges of a 407; whether there is an answer. Raises RelayError."""
+        offers = challenges(lines)
+        self.offered = list(dict.fromkeys(offer.scheme for offer in offers))
+        if self.answer:
+            if not (self.tried == DIGEST and not self._stale and digest.is_stale(offers)):
+                return False
+            self._stale = True
+        chosen = self._who.proxy.manner.auth
+        for scheme in STRONGEST if chosen is None else (chosen,):
+            if found := [offer for offer in offers if offer.scheme == scheme]:
+                self.answer = self._answer(scheme, found)
+                if self.answer:
+                    return True
+        return False
+
+    def _answer(self, scheme: str, offers: list[Challenge]) -> str:
+        """The answer by one way, "" where it cannot be begun. Raises RelayError."""
+        if scheme == NEGOTIATE:
+            try:
+                return self._negotiate()
+            except RelayError as error:
+                if self._who.proxy.manner.auth == NEGOTIATE:
+                    raise
+                self.problem = error
+                self._who.note(f"no login by negotiate: {error.cause}")
+                return ""
+        if not self.has_user:
+            return ""
+        if scheme == BASIC:
+            return self._basic()
+        if (strongest := digest.strongest(offers)) is None:
+            return ""
+        return digest.answer(strongest, self._who.user or "", self._who.password(), self._wanted)
+
+    def _basic(self) -> str:
+        """RFC 7617."""
+        from binascii import b2a_base64
+
+        credentials = f"{self._who.user}:{self._who.password()}".encode("utf-8", "surrogateescape")
+        return f"Basic {b2a_base64(credentials, newline=False).decode()}"
+
+    def _negotiate(self) -> str:
+        """RFC 4559; one token is all that Kerberos needs."""
+        raise RelayError("pyrelay has no Kerberos here")

@@ -1,0 +1,68 @@
+"""The messages of HTTP as CONNECT has them: the request, and the head of a response, each taken off the wire exactly.
+
+RFC 9112 sections 3.2.3 (the request's form), 4 and 5 (status and fields). Knows nothing of what they mean.
+"""
+
+from __future__ import annotations
+
+from relay.errors import RelayError, printable
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from relay.dial.proxy.wire import Wire
+
+HEADERS = 200  # lines; a proxy that sends more means no good
+
+
+class Head:
+    """The head of a response: its status, its reason (clean), and its fields by their names in lower case."""
+
+    def __init__(self, status: int, reason: str) -> None:
+        self.status = status
+        self.reason = reason
+        self.fields: list[tuple[str, str]] = []
+
+    def all(self, name: str) -> list[str]:
+        """The values of all lines with this name, in their order."""
+        return [value for each, value in self.fields if each == name]
+
+    def value(self, name: str) -> str:
+        """The first of them, or ""."""
+        return next(iter(self.all(name)), "")
+
+
+def authority(host: str, port: int) -> str:
+    """What CONNECT asks for, "name:port" (RFC 9110 section 7.2). Raises RelayError."""
+    try:
+        name = host.encode("ascii" if host.isascii() else "idna").decode()
+    except UnicodeError as error:
+        raise RelayError("the name cannot be sent: a part of it is empty or has more than 63 bytes") from error
+    return f"[{name}]:{port}" if ":" in name else f"{name}:{port}"
+
+
+def request(wanted: str, headers: Sequence[str]) -> bytes:
+    """The request for an authority. headers: "NAME: VALUE" each; one of them may take the place of our Host."""
+    lines = [f"CONNECT {wanted} HTTP/1.1"]
+    if not any(header.partition(":")[0].lower() == "host" for header in headers):
+        lines.append(f"Host: {wanted}")
+    return "\r\n".join([*lines, *headers, "", ""]).encode("utf-8", "surrogateescape")
+
+
+def response(wire: Wire) -> Head:
+    """Read one response's head. Raises RelayError."""
+    first = wire.line()
+    version, _, rest = first.decode("utf-8", "replace").partition(" ")
+    status, _, reason = rest.strip().partition(" ")
+    if not (version.upper().startswith("HTTP/") and len(status) == 3 and status.isascii() and status.isdigit()):
+        raise wire.fault(f"does not speak HTTP: it answers {printable(repr(first)[2:-1], 40)}", hint="-X 5 or -X 4a")
+    wire.answered()
+    head = Head(int(status), printable(reason, 100))
+    for _ in range(HEADERS):
+        line = wire.line()
+        if not line:
+            return head
+        name, _, value = line.decode("utf-8", "replace").partition(":")
+        head.fields.append((name.strip().lower(), value.strip()))
+    raise wire.fault("sends headers without an end")

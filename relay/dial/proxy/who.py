@@ -1,0 +1,91 @@
+"""Who asks a proxy, and in which words: the user, the password, the headers of one's own."""
+
+from __future__ import annotations
+
+import os
+
+from relay.errors import RelayError, UsageError, printable, words
+from relay.spec.proxy import SOCKS4, VARIABLE, check_field, check_header
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from relay.run.progress import Progress
+    from relay.run.prompt import Prompt
+    from relay.spec.proxy import Proxy
+
+MOST = 65536  # bytes of a file of headers
+
+
+class Who:
+    """The user of a proxy, None where it is not told any, and what goes with it."""
+
+    def __init__(self, proxy: Proxy, progress: Progress, prompt: Prompt) -> None:
+        self.proxy = proxy
+        self.user = proxy.user
+        self.environ = prompt.environ
+        self._progress = progress
+        self._prompt = prompt
+        self._password = proxy.password
+        if proxy.password is not None:
+            self._progress.note(
+                0, f"a password on the command line can be read by everyone on this machine; ${VARIABLE} cannot"
+            )
+
+    def isolate(self, host: str, port: int) -> None:
+        """Take the user and the password that give a target a circuit of its own, which Tor wants for nothing else."""
+        from relay.dial.proxy.tor import isolation
+
+        self.user, self._password = isolation(host, port)
+
+    def note(self, text: str) -> None:
+        """Say something under -v."""
+        self._progress.note(1, text)
+
+    def password(self) -> str:
+        """The password: from the command line, from the environment, or asked for once. Raises RelayError."""
+        if self._password is None:
+            password = self.environ.get(VARIABLE)
+            if password is None:
+                password = self._ask()
+            check_field(self.proxy.kind, "password", password)
+            self._password = password
+        return self._password
+
+    def credentials(self) -> tuple[str | None, str | None]:
+        """The user and the password of SOCKS; (None, None) when it is to have none. Raises RelayError."""
+        if self.user is None or self.proxy.kind == SOCKS4:
+            return self.user, None
+        return self.user, self.password()
+
+    def headers(self) -> list[str]:
+        """The headers that the user adds to a request, those in files included. Raises RelayError."""
+        found: list[str] = []
+        for header in self.proxy.manner.headers:
+            found += self._read(header[1:]) if header.startswith("@") else [header]
+        return found
+
+    def _ask(self) -> str:
+        from relay.run.prompt import NobodyToAsk
+
+        user = printable(self.user or "")
+        try:
+            return self._prompt.ask(f"Password of {user} for {self.proxy}: ")
+        except NobodyToAsk as error:
+            cause = f"the password of {user} for {self.proxy} is not known: {error.cause}"
+            raise RelayError(cause, hint=f"set ${VARIABLE}") from error
+
+    @staticmethod
+    def _read(path: str) -> list[str]:
+        """The headers in a file, one a line."""
+        try:
+            with open(os.path.expanduser(path), encoding="utf-8", errors="surrogateescape") as file:
+                text = file.read(MOST)
+        except OSError as error:
+            raise RelayError(f"{printable(path)}: {words(error)}", place="--proxy-header") from error
+        lines = [line for line in text.splitlines() if line.strip()]
+        for number, line in enumerate(lines, 1):
+            try:
+                check_header(line)
+            except UsageError as error:
+                raise error.at(f"--proxy-header @{printable(path)}, header {number}") from error.__cause__
+        return lines
