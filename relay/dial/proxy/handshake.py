@@ -86,11 +86,13 @@ STRANGERS = (
 )
 
 
-def negotiate(wire: Wire, host: str, port: int, user: str | None, password: str | None) -> None:
-    """Ask the proxy to connect to host. Raises RelayError."""
+def negotiate(
+    wire: Wire, host: str, port: int, user: str | None, password: str | None, *, logged_in: bool = False
+) -> None:
+    """Ask the proxy to connect to host. logged_in: what comes before that has been done. Raises RelayError."""
     if wire.proxy.kind == SOCKS4 and ":" in host:
         raise RelayError("SOCKS4 cannot carry an IPv6 address", hint="SOCKS5 can: -X 5")
-    handshake = _Handshake(wire, user, password)
+    handshake = _Handshake(wire, user, password, logged_in=logged_in)
     try:
         handshake.run(host, port)
     except UnicodeError as error:
@@ -120,10 +122,11 @@ class _Handshake(socks.socksocket):  # type: ignore[misc]  # PySocks has no type
     reply: the message that was read last, of which PySocks' errors tell only words.
     """
 
-    def __init__(self, wire: Wire, user: str | None, password: str | None) -> None:
-        sock = wire.socket
+    def __init__(self, wire: Wire, user: str | None, password: str | None, *, logged_in: bool) -> None:
+        sock = wire.tcp
         super().__init__(sock.family, SOCK_STREAM, sock.proto, sock.fileno())
         self.wire = wire
+        self.logged_in = logged_in
         self.reply = b""
         credentials = (_field(user), _field(password))
         self.fields: tuple[bytes | None, ...] = credentials  # whose lengths the messages tell
@@ -154,8 +157,10 @@ class _Reader:
     def read(self, size: int) -> bytes:
         """Exactly `size` bytes; a closed connection and a stranger's answer raise our own errors."""
         wire = self._handshake.wire
-        data = wire.receive(1)
         self._number += 1
+        if self._number == 1 and self._handshake.logged_in:
+            return b"\x05\x00"
+        data = wire.receive(1)
         if self._number == 1:
             if data not in VERSIONS[_protocol(wire)]:
                 raise _stranger(wire, data)
@@ -179,6 +184,7 @@ class _Writer:
     def __init__(self, handshake: _Handshake) -> None:
         self._handshake = handshake
         self._message = b""
+        self._hold_back = handshake.logged_in  # the greeting
 
     def write(self, part: bytes) -> None:
         """Add to the message."""
@@ -187,6 +193,9 @@ class _Writer:
     def flush(self) -> None:
         """Send the message."""
         message, self._message = self._message, b""
+        if self._hold_back:
+            self._hold_back = False
+            return
         self._handshake.wire.send(_mended(message, self._handshake.fields))
 
     def close(self) -> None:
@@ -228,6 +237,17 @@ def _not_authenticated(wire: Wire, reply: bytes, user: str | None) -> RelayError
     return NoMethod(f"{wire.proxy} wants another authentication than user and password")
 
 
+def greet_gssapi(wire: Wire) -> None:
+    """Offer GSS-API, and nothing else. Raises RelayError."""
+    wire.send(b"\x05\x01\x01")
+    answer = wire.receive(1)
+    if answer != b"\x05":
+        raise _stranger(wire, answer)
+    wire.answered()
+    if wire.receive(1) != b"\x01":
+        raise RelayError(f"{wire.proxy} takes no login by GSS-API")
+
+
 def find_method(wire: Wire, user: str | None) -> RelayError:
     """The error for a proxy that has refused with NoMethod, from a connection on which it is only asked for its method.
 
@@ -243,7 +263,7 @@ def find_method(wire: Wire, user: str | None) -> RelayError:
 def _wants(wire: Wire, method: int, user: str | None) -> RelayError:
     """The error for a method (RFC 1928 section 3) that a proxy has chosen and we have not offered."""
     if method == 1:
-        return RelayError(f"{wire.proxy} wants GSS-API (Kerberos)")
+        return RelayError(f"{wire.proxy} wants GSS-API (Kerberos)", hint="--proxy-auth gssapi")
     if method == 2 and user is None:
         return RelayError(f"{wire.proxy} wants a user and a password", hint=HINT_WANTED)
     return RelayError(f"{wire.proxy} wants an authentication that pyrelay does not have")

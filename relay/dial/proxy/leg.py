@@ -6,13 +6,14 @@ from relay.dial import tcp
 from relay.dial.proxy.who import Who
 from relay.dial.proxy.wire import NoAnswer, NoMethod, Wire
 from relay.errors import RelayError
-from relay.spec.proxy import HTTP, TOR
+from relay.spec.proxy import GSSAPI, HTTP, PROTECTIONS, SECURE, TOR
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from _socket import socket
     from collections.abc import Callable, Mapping
 
+    from relay.dial.proxy.layer import LayerStream
     from relay.run.progress import Progress
     from relay.run.prompt import Prompt
     from relay.spec.proxy import Proxy
@@ -29,7 +30,7 @@ def connect(
     terms: tcp.Terms = tcp.USUAL,
     *,
     prompt: Prompt,
-) -> socket:
+) -> socket | LayerStream:
     """A connection to host that the proxy has made; the host is never looked up here.
 
     terms: for the way to the proxy; their timeout holds for its answer again.
@@ -48,13 +49,15 @@ def connect(
     if proxy.kind in HTTP:
         from relay.dial.proxy import http
 
-        return http.connect(lambda: reach(proxy), host, port, who)
+        return http.connect(lambda: _secured(reach(proxy)), host, port, who)
+    if proxy.manner.auth == GSSAPI:
+        return _by_gssapi(reach, host, port, who)
 
     if proxy.kind == TOR:
         who.isolate(host, port)
     user, password = who.credentials()
 
-    def through(place: Proxy, first: float | None = None) -> socket:
+    def through(place: Proxy, first: float | None = None) -> socket | LayerStream:
         """The whole way by one place."""
         from relay.dial.proxy.handshake import negotiate  # PySocks is not needed for HTTP
 
@@ -68,6 +71,32 @@ def connect(
     return _through_tor(through, prompt.environ) if proxy.kind == TOR and not proxy.address else through(proxy)
 
 
+def _secured(wire: Wire) -> Wire:
+    """The wire, inside TLS where the proxy is an https:// one. Raises RelayError."""
+    if wire.proxy.kind == SECURE:
+        from relay.dial.proxy.tls import secure  # it brings ssl
+
+        try:
+            secure(wire)
+        except BaseException:
+            wire.socket.close()
+            raise
+    return wire
+
+
+def _by_gssapi(reach: Callable[[Proxy], Wire], host: str, port: int, who: Who) -> socket | LayerStream:
+    """A connection to host by a SOCKS5 proxy that is logged in to by GSS-API. Raises RelayError."""
+    from relay.dial.proxy import gss, records
+    from relay.dial.proxy.handshake import greet_gssapi, negotiate
+
+    context, token = who.begin_kerberos("rcmd", gss.KERBEROS, records.FLAGS)
+    with reach(who.proxy) as wire:
+        greet_gssapi(wire)
+        records.agree(wire, context, token, who.proxy.manner.protection or PROTECTIONS[-1])
+        negotiate(wire, host, port, None, None, logged_in=True)
+        return wire.leave()
+
+
 def _explained(error: NoMethod, reach: Callable[[Proxy], Wire], place: Proxy, user: str | None) -> RelayError:
     """The same error, or one that says what the proxy wants, as far as another connection can tell."""
     from relay.dial.proxy.handshake import find_method  # it has been imported
@@ -79,7 +108,9 @@ def _explained(error: NoMethod, reach: Callable[[Proxy], Wire], place: Proxy, us
         return error
 
 
-def _through_tor(through: Callable[[Proxy, float | None], socket], environ: Mapping[str, str]) -> socket:
+def _through_tor(
+    through: Callable[[Proxy, float | None], socket | LayerStream], environ: Mapping[str, str]
+) -> socket | LayerStream:
     """By the first place that answers as Tor's SOCKS port does."""
     from relay.dial.proxy.tor import HOST_VARIABLE, PORT_VARIABLE, places
 

@@ -9,6 +9,7 @@ from relay.spec.proxy import SOCKS4, VARIABLE, check_field, check_header
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from relay.dial.proxy.gss import Context
     from relay.run.progress import Progress
     from relay.run.prompt import Prompt
     from relay.spec.proxy import Proxy
@@ -56,6 +57,21 @@ class Who:
         if self.user is None or self.proxy.kind == SOCKS4:
             return self.user, None
         return self.user, self.password()
+
+    def begin_kerberos(self, service: str, mechanism: bytes, flags: int) -> tuple[Context, bytes]:
+        """A context with the proxy, and its first token. service: what it is, unless the user says. Raises RelayError.
+
+        (The KDC may be asked for a ticket.)
+        """
+        from relay.dial.proxy.gss import Context  # few have Kerberos
+
+        name, at, host = (self.proxy.manner.service or service).partition("@")
+        host = host if at else self.proxy.host
+        if not host:
+            raise RelayError(f"Kerberos knows {self.proxy} by no name", hint=f"--proxy-service {name}@HOST")
+        self._progress.stage(f"asking Kerberos for a ticket of {name}@{host}")
+        context = Context(f"{name}@{host}", mechanism, flags, self.environ)
+        return context, context.step()
 
     def headers(self) -> list[str]:
         """The headers that the user adds to a request, those in files included. Raises RelayError."""

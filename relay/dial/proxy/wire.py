@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Self, TypeVar
 
+    from relay.dial.proxy.layer import LayerStream
     from relay.run.progress import Progress
     from relay.spec.proxy import Proxy
 
@@ -56,7 +57,8 @@ class Wire:
         seconds: float | None = None,
         first: float | None = None,
     ) -> None:
-        self.socket = sock
+        self.tcp = sock
+        self.socket: socket | LayerStream = sock  # what is spoken over
         self.proxy = proxy
         self._wanted = wanted
         self._progress = progress
@@ -73,7 +75,11 @@ class Wire:
         if not self._left_behind:
             self.socket.close()
 
-    def leave(self) -> socket:
+    def wrap(self, stream: LayerStream) -> None:
+        """From now on it is spoken inside a layer, over the same socket."""
+        self.socket = stream
+
+    def leave(self) -> socket | LayerStream:
         """The handshake is over: the connection, for whoever uses it from now on."""
         self._left_behind = True
         self.socket.settimeout(None)
@@ -98,6 +104,13 @@ class Wire:
             raise self.fault("closed the connection", hint=hint)
         return data
 
+    def exactly(self, size: int) -> bytes:
+        """So many bytes. Raises RelayError when the proxy closes before."""
+        data = b""
+        while len(data) < size:
+            data += self.receive(size - len(data))
+        return data
+
     def line(self) -> bytes:
         """What comes up to the next new-line, which is taken off the wire and not returned."""
         line = b""
@@ -118,7 +131,7 @@ class Wire:
         """
         if QUICKACK is not None:
             try:
-                self.socket.setsockopt(IPPROTO_TCP, QUICKACK, 1)
+                self.tcp.setsockopt(IPPROTO_TCP, QUICKACK, 1)
             except OSError:
                 pass  # a unix socket
 

@@ -1,0 +1,192 @@
+"""GSS-API by the library that ssh itself brings along, without a compiler: RFC 2743 and 2744, by ctypes.
+
+libgssapi_krb5 is MIT's (and whatever stands in for it), GSS.framework macOS's own. Only what a client of a proxy needs
+is here: a security context, and what it does to messages. Errors come in GSS-API's own words.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import platform
+import sys
+from ctypes import POINTER, byref, c_char_p, c_int, c_size_t, c_uint32, c_void_p
+
+from relay.errors import RelayError, printable
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any
+
+LIBRARIES = (
+    ("/System/Library/Frameworks/GSS.framework/GSS",)
+    if sys.platform == "darwin"
+    else ("libgssapi_krb5.so.2", "libgssapi.so.3")  # MIT's, Heimdal's
+)
+_PACK = 2 if sys.platform == "darwin" and platform.machine() == "x86_64" else 0  # as gssapi.h says there
+
+# Kerberos 5 (RFC 4121), SPNEGO (RFC 4178), and "service@host" for a name (RFC 2743 section 4.1).
+KERBEROS = bytes.fromhex("2a864886f712010202")
+SPNEGO = bytes.fromhex("2b0601050502")
+_HOSTBASED = bytes.fromhex("2a864886f71201020104")
+
+MUTUAL, REPLAY, SEQUENCE, CONFIDENTIALITY, INTEGRITY = 2, 4, 8, 16, 32  # what a context is to have
+_CONTINUE = 1  # GSS_S_CONTINUE_NEEDED
+_ROUTINE = 0xFFFF0000  # the errors in a major status; the rest says more of a success
+_NO_CRED, _BAD_NAME = 7 << 16, 2 << 16
+_GSS_CODE, _MECH_CODE = 1, 2
+
+HINT_KINIT = "kinit gets a ticket, klist shows them"
+# What Kerberos calls it (krb5_err.et): the hint.
+_HINTS = {
+    -1765328377: "--proxy-service names the proxy as its Kerberos does",  # the server is not in the database
+    -1765328352: HINT_KINIT,  # the ticket has expired
+    -1765328243: HINT_KINIT,  # no such ticket
+    -1765328189: HINT_KINIT,  # no file of tickets
+    -1765328230: "krb5.conf says where a realm's KDC is",
+    -1765328228: "krb5.conf says where a realm's KDC is",  # it does not answer
+    -1765328347: "look at this machine's clock",
+}
+
+
+class _Oid(ctypes.Structure):
+    if _PACK:
+        _pack_ = _PACK
+    _fields_ = (("length", c_uint32), ("elements", c_char_p))
+
+
+class _Buffer(ctypes.Structure):
+    if _PACK:
+        _pack_ = _PACK
+    _fields_ = (("length", c_size_t), ("value", c_void_p))
+
+    @classmethod
+    def of(cls, data: bytes) -> _Buffer:
+        """A buffer that shows data, which must outlive it."""
+        return cls(len(data), ctypes.cast(c_char_p(data), c_void_p))
+
+
+_OID, _BUFFER, _STATUS = POINTER(_Oid), POINTER(_Buffer), POINTER(c_uint32)
+# The functions, and what they take; each returns a major status and sets a minor one.
+_FUNCTIONS: dict[str, tuple[Any, ...]] = {
+    "gss_import_name": (_BUFFER, _OID, POINTER(c_void_p)),
+    "gss_release_name": (POINTER(c_void_p),),
+    "gss_release_buffer": (_BUFFER,),
+    "gss_display_status": (c_uint32, c_int, _OID, _STATUS, _BUFFER),
+    "gss_init_sec_context": (
+        c_void_p, POINTER(c_void_p), c_void_p, _OID, c_uint32, c_uint32, c_void_p, _BUFFER,
+        c_void_p, _BUFFER, _STATUS, _STATUS,
+    ),
+    "gss_delete_sec_context": (POINTER(c_void_p), c_void_p),
+    "gss_wrap": (c_void_p, c_int, c_uint32, _BUFFER, POINTER(c_int), _BUFFER),
+    "gss_unwrap": (c_void_p, _BUFFER, _BUFFER, POINTER(c_int), _STATUS),
+    "gss_krb5_ccache_name": (c_char_p, c_void_p),
+    "gss_wrap_size_limit": (c_void_p, c_int, c_uint32, c_uint32, _STATUS),
+}  # fmt: skip
+
+
+class Context:
+    """A security context with a service, from this side.
+
+    service: NAME@HOST. mechanism: KERBEROS or SPNEGO. flags: what it is to have. complete: whether it stands.
+    """
+
+    def __init__(self, service: str, mechanism: bytes, flags: int, environ: Mapping[str, str]) -> None:
+        """environ: of the user, who may have named another cache of tickets there. Raises RelayError."""
+        self.complete = False
+        self.service = service
+        self.got = 0  # flags
+        self._library = _load()
+        self._mechanism = _Oid(len(mechanism), mechanism)
+        self._flags = flags
+        self._context = c_void_p()
+        self._name = c_void_p()
+        if (cache := environ.get("KRB5CCNAME")) != os.environ.get("KRB5CCNAME"):
+            self._call("gss_krb5_ccache_name", cache.encode() if cache is not None else None, None)
+        text = service.encode("utf-8", "surrogateescape")
+        kind = _Oid(len(_HOSTBASED), _HOSTBASED)
+        self._call("gss_import_name", byref(_Buffer.of(text)), byref(kind), byref(self._name))
+
+    def step(self, token: bytes = b"") -> bytes:
+        """Take the other side's token, none at first; what it is to be sent, if anything. Raises RelayError."""
+        answer, got, said = _Buffer(), c_uint32(), _Buffer.of(token)
+        major = self._call(
+            "gss_init_sec_context",
+            None, byref(self._context), self._name, byref(self._mechanism), self._flags, 0, None, byref(said),
+            None, byref(answer), byref(got), None,
+        )  # fmt: skip
+        self.complete = not major & _CONTINUE
+        self.got = got.value
+        return self._taken(answer)
+
+    def wrap(self, data: bytes, *, secret: bool) -> bytes:
+        """A message, sealed, and made unreadable if it is secret. Raises RelayError."""
+        sealed, done = _Buffer(), c_int()
+        self._call("gss_wrap", self._context, int(secret), 0, byref(_Buffer.of(data)), byref(done), byref(sealed))
+        if secret and not done.value:
+            raise RelayError("Kerberos cannot make a message unreadable here")
+        return self._taken(sealed)
+
+    def unwrap(self, data: bytes) -> tuple[bytes, bool]:
+        """A message of the other side's, and whether it was unreadable on the way. Raises RelayError."""
+        opened, secret = _Buffer(), c_int()
+        self._call("gss_unwrap", self._context, byref(_Buffer.of(data)), byref(opened), byref(secret), None)
+        return self._taken(opened), bool(secret.value)
+
+    def wrap_limit(self, size: int, *, secret: bool) -> int:
+        """How long a message may be for its sealed form to have at most size bytes. Raises RelayError."""
+        limit = c_uint32()
+        self._call("gss_wrap_size_limit", self._context, int(secret), 0, size, byref(limit))
+        return limit.value
+
+    def close(self) -> None:
+        """Forget it."""
+        minor = c_uint32()
+        if self._context:
+            self._library.gss_delete_sec_context(byref(minor), byref(self._context), None)
+        if self._name:
+            self._library.gss_release_name(byref(minor), byref(self._name))
+
+    def _call(self, name: str, *arguments: Any) -> int:
+        """Call a function; its major status. Raises RelayError."""
+        minor = c_uint32()
+        major: int = self._library[name](byref(minor), *arguments)
+        if major & _ROUTINE:
+            raise self._error(major, minor.value)
+        return major
+
+    def _taken(self, buffer: _Buffer) -> bytes:
+        """A copy of what the library has made, which it may then forget."""
+        data = ctypes.string_at(buffer.value, buffer.length) if buffer.value else b""
+        self._library.gss_release_buffer(byref(c_uint32()), byref(buffer))
+        return data
+
+    def _error(self, major: int, minor: int) -> RelayError:
+        """An error in GSS-API's words: those of Kerberos where it has some, else the general ones."""
+        text = self._words(minor, _MECH_CODE) if minor else ""
+        text = text or self._words(major, _GSS_CODE)
+        hint = _HINTS.get(minor - (1 << 32) if minor >> 31 else minor, "")
+        if not hint and major & _ROUTINE in {_NO_CRED, 11 << 16}:  # none, or they have expired
+            hint = HINT_KINIT
+        return RelayError(f"Kerberos: {printable(text).rstrip('.')}", hint=hint)
+
+    def _words(self, status: int, kind: int) -> str:
+        text, more = _Buffer(), c_uint32()
+        mechanism = _Oid(len(KERBEROS), KERBEROS)
+        self._library.gss_display_status(byref(c_uint32()), status, kind, byref(mechanism), byref(more), byref(text))
+        return self._taken(text).decode(errors="replace")
+
+
+def _load() -> Any:
+    """The library, its functions declared. Raises RelayError when this system has none."""
+    for name in LIBRARIES:
+        try:
+            library = ctypes.CDLL(name)
+        except OSError:
+            continue
+        for function, takes in _FUNCTIONS.items():
+            library[function].argtypes = (_STATUS, *takes)
+            library[function].restype = c_uint32
+        return library
+    raise RelayError(f"there is no Kerberos on this machine ({LIBRARIES[0]})", hint="apt install libgssapi-krb5-2")
