@@ -104,7 +104,7 @@ def relay(chosen: Options, parent: int, argv: Sequence[str], called: Wire | None
         from relay.run import fdpass
 
         fdpass.check(STDOUT)
-        if way.hops:
+        if way.hops or (chosen.proxy is not None and chosen.proxy.is_layered):
             helper = fdpass.fork(STDOUT)  # before there is a second thread
             parent = helper.parent
 

@@ -72,11 +72,15 @@ class Connection(Protocol):
 
     @property
     def fd(self) -> int:
-        """What to poll: for reading always, for writing while `sending`; -1 once it is closed."""
+        """What to poll: for reading while `reading`, for writing while `sending`; -1 once it is closed."""
 
     @property
     def wake_fd(self) -> int:
-        """What to poll for reading besides; when it says something, call `look_round`."""
+        """What to poll for reading besides; when it says something, call `look_round`. -1 where there is none."""
+
+    @property
+    def reading(self) -> bool:
+        """Whether there is room for what comes; always, where windows hold the far side up."""
 
     @property
     def sending(self) -> bool:
@@ -103,9 +107,15 @@ class Flow(Protocol):
     still say how it has ended.
     """
 
-    closed: bool
-    error: BaseException | None
     status_due: float
+
+    @property
+    def closed(self) -> bool:
+        """See above."""
+
+    @property
+    def error(self) -> BaseException | None:
+        """See above."""
 
     @property
     def received(self) -> Received:

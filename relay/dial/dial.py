@@ -72,7 +72,7 @@ def dial(route: Route, run: Run, *, lookup: Lookup | None = None, share: Share |
         from relay.dial.plan import reached_first
 
         kind = reached_first(target.host, run.options).kind
-        return SocketStream(connect(kind, target.host, target.port or 22, run, terms))
+        return connect(kind, target.host, target.port or 22, run, terms)
     except RelayError as error:
         raise error.at(run.progress.place) from error.__cause__
 

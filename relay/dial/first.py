@@ -8,22 +8,20 @@ from relay.dial.stream import SocketStream
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from _socket import socket
-
     from relay.contract import Stream
     from relay.dial.plan import Leg
     from relay.run.run import Run
 
 
-def connect(kind: str, host: str, port: int, run: Run, terms: tcp.Terms) -> socket:
-    """A connected socket to host and port. kind: TCP, or else it is a proxy or Tor. Raises RelayError."""
+def connect(kind: str, host: str, port: int, run: Run, terms: tcp.Terms) -> Stream:
+    """A stream to host and port. kind: TCP, or else it is a proxy or Tor. Raises RelayError."""
     if kind == TCP:
-        return tcp.connect(host, port, run.progress, terms)
+        return SocketStream(tcp.connect(host, port, run.progress, terms))
     from relay.dial.proxy import leg
     from relay.spec.proxy import TOR, Proxy
 
     proxy = run.options.proxy or Proxy(TOR)
-    return leg.connect(proxy, host, port, run.progress, terms, prompt=run.prompt)
+    return leg.connect(proxy, host, port, run, terms)
 
 
 def first_leg(leg: Leg, run: Run) -> tuple[Stream, str]:
@@ -51,10 +49,10 @@ def first_leg(leg: Leg, run: Run) -> tuple[Stream, str]:
         service=hop.service(),
     )
     run.prompt.batch = hop.yes("batchmode")
-    sock = connect(leg.reached.kind, hop.hostname, hop.port, run, terms)
-    if not direct:
-        return SocketStream(sock), ""
+    stream = connect(leg.reached.kind, hop.hostname, hop.port, run, terms)
+    if not direct or stream.descriptor is None:
+        return stream, ""
     try:
-        return SocketStream(sock), sock.getpeername()[0]
+        return stream, stream.descriptor.getpeername()[0]
     except OSError:  # reset as soon as it was connected: what reads it first will say so
-        return SocketStream(sock), ""
+        return stream, ""

@@ -85,9 +85,10 @@ class ChannelRelay(Relay):
 
     def network(self) -> dict[int, int]:
         """What to poll the connection for, whatever the two ways wait for."""
-        table = {self.wake_fd: POLLIN}
+        table = {self.wake_fd: POLLIN} if self.wake_fd >= 0 else {}
         if self.connection.fd >= 0:  # it may have been lost after an orderly end of the channel
-            table[self.net.fd] = POLLIN | POLLOUT if self.connection.sending else POLLIN
+            reading = POLLIN if self.connection.reading else 0
+            table[self.net.fd] = reading | (POLLOUT if self.connection.sending else 0)
         return table
 
     def drive(self, ready: dict[int, int]) -> None:

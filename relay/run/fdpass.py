@@ -47,7 +47,10 @@ def check(stdout: int) -> None:
 def hand_over(stream: Stream, stdout: int) -> None:
     """Give a connection to ssh, which then has it for itself. Raises RelayError when ssh does not take it."""
     if stream.descriptor is None:
-        raise TypeError("this stream is not its descriptor")
+        raise RelayError(
+            "the connection cannot be handed over: the proxy protects what passes, though that was not asked for",
+            hint="ask for it, and the relay stays in the way: --proxy-protection integrity",
+        )
     _give(stream.descriptor, stdout)
 
 

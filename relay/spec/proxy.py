@@ -152,6 +152,11 @@ class Proxy(Value):
             return self.path
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
+    @property
+    def is_layered(self) -> bool:
+        """Whether what passes is inside a layer of its own, so that the connection is not the stream."""
+        return self.kind == SECURE or (self.manner.auth == GSSAPI and self.manner.protection != PROTECTIONS[0])
+
     def __str__(self) -> str:
         """As messages have it; the user and the password are no part of it."""
         if self.kind == TOR:
@@ -216,6 +221,8 @@ def _proxy(kind: str, place: str, user: str | None, password: str | None) -> Pro
         if text is not None:
             check_field(kind, name, text)
     if place.startswith("/"):
+        if kind == SECURE:
+            raise UsageError("a unix socket has no name that a certificate could have")
         if "\0" in place or len(place.encode("utf-8", "surrogateescape")) >= PATH:
             raise UsageError(f"a unix socket's path has less than {PATH} bytes")
         return Proxy(kind, path=place, user=user, password=password)

@@ -19,7 +19,9 @@ from relay.errors import RelayError
 from relay.run.children import Children
 from relay.run.progress import Progress
 from relay.run.prompt import Prompt
+from relay.run.run import Run
 from relay.spec import route
+from relay.spec.options import Options
 from relay.spec.proxy import CONNECT, SOCKS4, SOCKS5, TOR, Proxy
 from relay.ssh.pubkey import BadKey
 from relay.ssh.trust import known_hosts
@@ -128,7 +130,12 @@ def replies_of_a_proxy(data: bytes) -> None:
         wire = Wire(ours, proxy, "target", progress)
         try:
             if kind == CONNECT:
-                http.connect(lambda: wire, "target", 22, Who(proxy, progress, Prompt(progress, Children(), batch=True)))
+                http.connect(
+                    lambda: wire,
+                    "target",
+                    22,
+                    Who(proxy, Run(Options(), progress, Prompt(progress, Children(), batch=True), Children())),
+                )
             else:
                 handshake.negotiate(wire, "target", 22, user, password)
         except RelayError as error:

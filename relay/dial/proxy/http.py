@@ -13,10 +13,9 @@ from relay.errors import RelayError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from _socket import socket
     from collections.abc import Callable
 
-    from relay.dial.proxy.layer import LayerStream
+    from relay.contract import Stream
     from relay.dial.proxy.login import Login
     from relay.dial.proxy.message import Head
     from relay.dial.proxy.who import Who
@@ -25,7 +24,7 @@ if TYPE_CHECKING:
 MOST = 4  # requests; a login takes two, or three where it has grown stale
 
 
-def connect(reach: Callable[[], Wire], host: str, port: int, who: Who) -> socket | LayerStream:
+def connect(reach: Callable[[], Wire], host: str, port: int, who: Who) -> Stream:
     """A connection to host by a proxy that `reach` connects to, anew each time. Raises RelayError."""
     wanted = authority(host, port)
     headers = who.headers()

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Protocol
 
+    from relay.contract import Flow
+
     class Codec(Protocol):
         """What a layer does to the bytes. No I/O.
 
@@ -302,7 +304,7 @@ class LayerStream:
         ready.register(self._line.fd, POLLIN)
         return self._line.over or bool(ready.poll(seconds * 1000))
 
-    def attach(self) -> LayerFlow:
+    def attach(self) -> Flow:
         """Leave the moving of bytes to the caller, who drives the flow's connection; the methods above are over."""
         self._line.socket.setblocking(False)
         return LayerFlow(self._line)
@@ -311,12 +313,17 @@ class LayerStream:
         """None: it is this process that has the stream."""
         return None
 
-    def check(self) -> None:
+    @property
+    def channel(self) -> LayerStream:
+        """What paramiko takes for a socket."""
+        return self
+
+    def check(self, *, heard: bool = True) -> None:  # noqa: ARG002
         """Raise RelayError when the stream has ended in no good order."""
         if (loss := _loss(self._line.error)) is not None:
             raise loss
 
-    def loss(self, flow: LayerFlow) -> RelayError | None:
+    def loss(self, flow: Flow) -> RelayError | None:
         """Why an attached stream has ended, when that was no orderly end."""
         return _loss(flow.error)
 

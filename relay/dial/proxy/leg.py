@@ -13,38 +13,28 @@ if TYPE_CHECKING:
     from _socket import socket
     from collections.abc import Callable, Mapping
 
-    from relay.dial.proxy.layer import LayerStream
-    from relay.run.progress import Progress
-    from relay.run.prompt import Prompt
+    from relay.contract import Stream
+    from relay.run.run import Run
     from relay.spec.proxy import Proxy
 
 TOR_ANSWER = 5.0  # seconds for the first two bytes of a Tor on this machine, where there is another place to look
 HINT_TORSOCKS = "torsocks lets nothing connect to this machine: call ssh without it, for pyrelay goes to Tor by itself"
 
 
-def connect(
-    proxy: Proxy,
-    host: str,
-    port: int,
-    progress: Progress,
-    terms: tcp.Terms = tcp.USUAL,
-    *,
-    prompt: Prompt,
-) -> socket | LayerStream:
-    """A connection to host that the proxy has made; the host is never looked up here.
+def connect(proxy: Proxy, host: str, port: int, run: Run, terms: tcp.Terms = tcp.USUAL) -> Stream:
+    """A stream to host that the proxy has made; the host is never looked up here.
 
-    terms: for the way to the proxy; their timeout holds for its answer again.
-    prompt: who asks for a password that the environment does not hold. Raises RelayError.
+    terms: for the way to the proxy; their timeout holds for its answer again. Raises RelayError.
     """
     if "%" in host:  # a zone: it names an interface of this machine
         raise RelayError(f"an address with a zone means nothing to {proxy}")
-    who = Who(proxy, progress, prompt)
+    who = Who(proxy, run)
 
     def reach(place: Proxy, first: float | None = None) -> Wire:
         """A connection to the proxy itself. first: seconds for its first answer."""
-        sock = _reach(place, progress, terms, prompt.environ)
-        progress.stage(f"waiting for {place} to reach {host} port {port}")
-        return Wire(sock, place, host, progress, seconds=terms.timeout, first=first)
+        sock = _reach(place, run, terms)
+        run.progress.stage(f"waiting for {place} to reach {host} port {port}")
+        return Wire(sock, place, host, run.progress, seconds=terms.timeout, first=first)
 
     if proxy.kind in HTTP:
         from relay.dial.proxy import http
@@ -57,7 +47,7 @@ def connect(
         who.isolate(host, port)
     user, password = who.credentials()
 
-    def through(place: Proxy, first: float | None = None) -> socket | LayerStream:
+    def through(place: Proxy, first: float | None = None) -> Stream:
         """The whole way by one place."""
         from relay.dial.proxy.handshake import negotiate  # PySocks is not needed for HTTP
 
@@ -68,7 +58,7 @@ def connect(
         except NoMethod as error:
             raise _explained(error, reach, place, user) from error
 
-    return _through_tor(through, prompt.environ) if proxy.kind == TOR and not proxy.address else through(proxy)
+    return _through_tor(through, run.children.environ) if proxy.kind == TOR and not proxy.address else through(proxy)
 
 
 def _secured(wire: Wire) -> Wire:
@@ -84,7 +74,7 @@ def _secured(wire: Wire) -> Wire:
     return wire
 
 
-def _by_gssapi(reach: Callable[[Proxy], Wire], host: str, port: int, who: Who) -> socket | LayerStream:
+def _by_gssapi(reach: Callable[[Proxy], Wire], host: str, port: int, who: Who) -> Stream:
     """A connection to host by a SOCKS5 proxy that is logged in to by GSS-API. Raises RelayError."""
     from relay.dial.proxy import gss, records
     from relay.dial.proxy.handshake import greet_gssapi, negotiate
@@ -108,9 +98,7 @@ def _explained(error: NoMethod, reach: Callable[[Proxy], Wire], place: Proxy, us
         return error
 
 
-def _through_tor(
-    through: Callable[[Proxy, float | None], socket | LayerStream], environ: Mapping[str, str]
-) -> socket | LayerStream:
+def _through_tor(through: Callable[[Proxy, float | None], Stream], environ: Mapping[str, str]) -> Stream:
     """By the first place that answers as Tor's SOCKS port does."""
     from relay.dial.proxy.tor import HOST_VARIABLE, PORT_VARIABLE, places
 
@@ -128,14 +116,14 @@ def _through_tor(
     raise RelayError(f"no Tor: {'; '.join(causes)}", hint=hint)
 
 
-def _reach(proxy: Proxy, progress: Progress, terms: tcp.Terms, environ: Mapping[str, str]) -> socket:
+def _reach(proxy: Proxy, run: Run, terms: tcp.Terms) -> socket:
     """A connection to the proxy itself. Raises NoAnswer."""
     try:
         if proxy.path:
-            return tcp.connect_unix(proxy.path, progress)
-        return tcp.connect(proxy.host, proxy.port, progress, terms)
+            return tcp.connect_unix(proxy.path, run.progress)
+        return tcp.connect(proxy.host, proxy.port, run.progress, terms)
     except RelayError as error:
         hint = error.hint
-        if "operation not permitted" in error.cause and "torsocks" in environ.get("LD_PRELOAD", ""):
+        if "operation not permitted" in error.cause and "torsocks" in run.children.environ.get("LD_PRELOAD", ""):
             hint = HINT_TORSOCKS
         raise NoAnswer(f"{proxy}: {error.cause}", hint=hint) from error

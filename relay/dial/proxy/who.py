@@ -10,8 +10,7 @@ from relay.spec.proxy import SOCKS4, VARIABLE, check_field, check_header
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from relay.dial.proxy.gss import Context
-    from relay.run.progress import Progress
-    from relay.run.prompt import Prompt
+    from relay.run.run import Run
     from relay.spec.proxy import Proxy
 
 MOST = 65536  # bytes of a file of headers
@@ -20,12 +19,13 @@ MOST = 65536  # bytes of a file of headers
 class Who:
     """The user of a proxy, None where it is not told any, and what goes with it."""
 
-    def __init__(self, proxy: Proxy, progress: Progress, prompt: Prompt) -> None:
+    def __init__(self, proxy: Proxy, run: Run) -> None:
         self.proxy = proxy
         self.user = proxy.user
-        self.environ = prompt.environ
-        self._progress = progress
-        self._prompt = prompt
+        self.environ = run.children.environ
+        self._progress = run.progress
+        self._prompt = run.prompt
+        self._directory = run.children.directory
         self._password = proxy.password
         if proxy.password is not None:
             self._progress.note(
@@ -77,8 +77,14 @@ class Who:
         """The headers that the user adds to a request, those in files included. Raises RelayError."""
         found: list[str] = []
         for header in self.proxy.manner.headers:
-            found += self._read(header[1:]) if header.startswith("@") else [header]
+            found += self._read(self.path(header[1:])) if header.startswith("@") else [header]
         return found
+
+    def path(self, name: str) -> str:
+        """A file as the user means it, whose directory and home need not be this process's."""
+        if name.startswith("~/"):
+            name = os.path.join(self.environ.get("HOME", "~"), name[2:])
+        return os.path.join(self._directory or "", name)
 
     def _ask(self) -> str:
         from relay.run.prompt import NobodyToAsk
@@ -94,7 +100,7 @@ class Who:
     def _read(path: str) -> list[str]:
         """The headers in a file, one a line."""
         try:
-            with open(os.path.expanduser(path), encoding="utf-8", errors="surrogateescape") as file:
+            with open(path, encoding="utf-8", errors="surrogateescape") as file:
                 text = file.read(MOST)
         except OSError as error:
             raise RelayError(f"{printable(path)}: {words(error)}", place="--proxy-header") from error

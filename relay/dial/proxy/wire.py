@@ -11,6 +11,7 @@ import _socket  # not `socket`, which costs start-up time
 from _socket import IPPROTO_TCP, MSG_DONTWAIT, MSG_PEEK
 from time import monotonic
 
+from relay.dial.stream import SocketStream
 from relay.errors import RelayError, TimedOut, printable
 from relay.spec.proxy import TOR
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Self, TypeVar
 
+    from relay.contract import Stream
     from relay.dial.proxy.layer import LayerStream
     from relay.run.progress import Progress
     from relay.spec.proxy import Proxy
@@ -59,6 +61,7 @@ class Wire:
     ) -> None:
         self.tcp = sock
         self.socket: socket | LayerStream = sock  # what is spoken over
+        self._layer: LayerStream | None = None
         self.proxy = proxy
         self._wanted = wanted
         self._progress = progress
@@ -77,13 +80,13 @@ class Wire:
 
     def wrap(self, stream: LayerStream) -> None:
         """From now on it is spoken inside a layer, over the same socket."""
-        self.socket = stream
+        self._layer = self.socket = stream
 
-    def leave(self) -> socket | LayerStream:
-        """The handshake is over: the connection, for whoever uses it from now on."""
+    def leave(self) -> Stream:
+        """The handshake is over: the connection as a stream, for whoever uses it from now on."""
         self._left_behind = True
-        self.socket.settimeout(None)
-        return self.socket
+        self.tcp.settimeout(None)
+        return self._layer or SocketStream(self.tcp)
 
     def answered(self) -> None:
         """The proxy has said a first thing that makes sense: it is there, and faults are its own from now on."""

@@ -73,6 +73,11 @@ class Connection:
         return self.waker.fd
 
     @property
+    def reading(self) -> bool:
+        """Always: windows hold the far side up, and keys must come through."""
+        return True
+
+    @property
     def sending(self) -> bool:
         """Whether bytes wait for the socket to take more."""
         return self.output.end > 0

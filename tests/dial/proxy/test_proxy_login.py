@@ -22,6 +22,8 @@ from relay.errors import RelayError
 from relay.run.children import Children
 from relay.run.progress import Progress
 from relay.run.prompt import Prompt
+from relay.run.run import Run
+from relay.spec.options import Options
 from relay.spec.proxy import BASIC, CONNECT, DIGEST, NEGOTIATE, Manner, Proxy
 
 DIGEST_OFFER = 'Digest realm="proxy", nonce="abc", qop="auth", algorithm='
@@ -78,8 +80,8 @@ def wanting() -> Iterator[Callable[..., Wanting]]:
 def ask(proxy: Wanting, manner: Manner | None = None, user: str | None = "alice", password: str = "secret") -> bytes:
     progress = Progress(30, verbosity=-1)
     asked = Proxy(CONNECT, LOOPBACK, proxy.peer.port, user=user, password=password if user else None)
-    prompt = Prompt(progress, Children(), batch=True)
-    with closing(connect(asked.asked(manner or Manner()), "target.example", 22, progress, prompt=prompt)) as sock:
+    run = Run(Options(), progress, Prompt(progress, Children(), batch=True), Children())
+    with closing(connect(asked.asked(manner or Manner()), "target.example", 22, run)) as sock:
         return sock.recv(100)
 
 

@@ -25,6 +25,8 @@ from relay.errors import RelayError, TimedOut
 from relay.run.children import Children
 from relay.run.progress import Progress
 from relay.run.prompt import Prompt
+from relay.run.run import Run
+from relay.spec.options import Options
 from relay.spec.proxy import CONNECT, SOCKS4, SOCKS5, TOR, Proxy, parse_address, parse_url
 
 ONION = "a" * 56 + ".onion"
@@ -45,15 +47,20 @@ def peer(tmp_path: Path) -> Iterator[Callable[..., Peer]]:
         each.stop()
 
 
-def nobody(progress: Progress) -> Prompt:
-    return Prompt(progress, Children(), batch=True)
+def around(prompt: Prompt, progress: Progress) -> Run:
+    return Run(Options(), progress, prompt, Children())
+
+
+def nobody(progress: Progress) -> Run:
+    return around(Prompt(progress, Children(), batch=True), progress)
 
 
 def ask(proxy: Proxy, host: str = "target.example", port: int = 22, seconds: float = SECONDS) -> bytes:
     """Connect and return all that the far side then says."""
     progress = Progress(seconds)
-    with closing(connect(proxy, host, port, progress, prompt=nobody(progress))) as sock:
-        assert sock.gettimeout() is None
+    with closing(connect(proxy, host, port, nobody(progress))) as sock:
+        assert sock.descriptor is not None
+        assert sock.descriptor.gettimeout() is None
         said = b""
         while data := sock.recv(1000):
             said += data
@@ -351,7 +358,7 @@ def test_the_deadline_is_for_the_whole_handshake(peer: Callable[..., Peer], name
     seconds, timeout = (0.5, None) if limit == "the deadline" else (SECONDS, 0.5)
     progress = Progress(seconds)
     with pytest.raises(TimedOut) as caught:
-        connect(proxy, "target.example", 22, progress, Terms(timeout=timeout), prompt=nobody(progress))
+        connect(proxy, "target.example", 22, nobody(progress), Terms(timeout=timeout))
     assert "within 0.5 seconds" in caught.value.cause
     assert str(proxy) in caught.value.cause
     assert limit != "the deadline" or progress.remaining() > -5  # and not twenty seconds later
@@ -400,8 +407,8 @@ def test_the_status_of_a_password_is_its_second_byte(peer: Callable[..., Peer]) 
 @pytest.mark.parametrize(
     ("user", "method", "cause", "hint"),
     [
-        (None, 1, "wants GSS-API (Kerberos)", ""),
-        ("alice", 1, "wants GSS-API (Kerberos)", ""),
+        (None, 1, "wants GSS-API (Kerberos)", "--proxy-auth gssapi"),
+        ("alice", 1, "wants GSS-API (Kerberos)", "--proxy-auth gssapi"),
         (None, 2, "wants a user and a password", "-P"),
         ("alice", 0xFF, "wants an authentication that pyrelay does not have", ""),
         (None, None, "wants a login", "-P"),
@@ -442,7 +449,7 @@ def test_else_it_is_asked_for(peer: Callable[..., Peer], monkeypatch: pytest.Mon
     proxy = Proxy(SOCKS5, LOOPBACK, scripted.port, user="ali\x1bce")
     progress = Progress(SECONDS)
     person = Person(progress, Children())
-    connect(proxy, "target.example", 22, progress, prompt=person).close()
+    connect(proxy, "target.example", 22, around(person, progress)).close()
     assert person.questions == [f"Password of ali ce for {proxy}: "]
     assert bytes(scripted.heard[0]) == said_of(b"ali\x1bce", b"typed", b"target.example")
     error = fails(proxy)  # with nobody to ask
@@ -450,7 +457,7 @@ def test_else_it_is_asked_for(peer: Callable[..., Peer], monkeypatch: pytest.Mon
     assert error.hint == "set $PYRELAY_PROXY_PASSWORD"
     person.answer = ""
     with pytest.raises(RelayError, match="password is empty"):
-        connect(proxy, "target.example", 22, progress, prompt=person)
+        connect(proxy, "target.example", 22, around(person, progress))
 
 
 def test_a_password_on_the_command_line_is_taken_with_a_warning(
@@ -475,7 +482,7 @@ def test_no_error_and_no_verbosity_tells_the_password(
     url = parse_url(f"socks5h://alice:hunter2@{LOOPBACK}:{peer(script).port}")
     progress = Progress(SECONDS, verbosity=2)
     with pytest.raises(RelayError) as caught:
-        connect(url, "target.example", 22, progress, prompt=nobody(progress))
+        connect(url, "target.example", 22, nobody(progress))
     assert "hunter2" not in str(caught.value) + capsys.readouterr().err
 
 
