@@ -10,8 +10,11 @@ MAN = $(PREFIX)/share/man/man1
 VENV = .venv/bin
 
 # The programs that tests talk to, as Debian calls their packages.
-PEERS = bash-completion busybox dante-server dropbear-bin fish git iproute2 mandoc microsocks ncat netcat-openbsd netcat-traditional \
-	openssh-client openssh-server openssl procps rsync strace tcsh tinyproxy tor torsocks zsh
+PEERS = bash-completion busybox dante-server dropbear-bin fish git iproute2 krb5-admin-server krb5-kdc krb5-user mandoc \
+	microsocks ncat netcat-openbsd netcat-traditional openssh-client openssh-server openssl procps rsync socat squid \
+	strace tcsh tinyproxy tor torsocks zsh
+# What one of them is built with, from its source: a dante with GSS-API.
+BUILDERS = dpkg-dev gcc libc6-dev make
 # The programs that run ssh, or are an ssh: docs/recipes.md has a line for each.
 TOOLS = ansible-core borgbackup clustershell fuse3 pdsh putty-tools sshfs
 
@@ -23,7 +26,7 @@ help: ## list these targets
 demo: .venv/ready ## run a command through three SSH servers on loopback, and show what each saw
 	@$(VENV)/python demo/demo.py
 
-test: .venv/ready peers ## run the tests; what they need is installed first, or named
+test: .venv/ready peers build/dante/sockd ## run the tests; what they need is installed first, or named
 	$(VENV)/python -m pytest $(ARGS)
 
 check: .venv/ready peers ## check format, lint, types and man page
@@ -91,6 +94,11 @@ lock: ## choose anew the versions of what development needs
 	$(VENV)/pip install --quiet --disable-pip-version-check --requirement requirements-dev.lock
 	$(VENV)/pip install --quiet --disable-pip-version-check --no-build-isolation --no-deps --editable .
 	@touch $@
+
+# (Where that fails it is said, and the tests that need it fail.)
+build/dante/sockd: tests/build-dante
+	@tests/install-packages $(BUILDERS) libgssapi-krb5-2
+	@tests/build-dante build/dante || true
 
 peers:
 	@tests/install-packages $(PEERS) $(TOOLS)

@@ -259,6 +259,10 @@ class Lab:
             out, err = process.communicate(timeout=timeout)
         return subprocess.CompletedProcess(argv, process.returncode, out.decode(), err.decode())
 
+    def pyrelay_in(self, env: dict[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Run pyrelay itself with the lab's config and more environment."""
+        return self.run(self.program, "-F", self.config, *arguments, env=env)
+
     def processes(self) -> dict[int, str]:
         """Every process that a client of this lab is or has started: its id and its command line (Linux only).
 

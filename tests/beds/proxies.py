@@ -7,7 +7,7 @@ import pwd
 import signal
 import socket
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from lab import Lab
@@ -43,16 +43,31 @@ class RealProxy:
     options: what makes pyrelay use it; environment: what must be set for that.
     """
 
-    def __init__(self, argv: list[str], port: int, protocol: str, user: str = "") -> None:
+    def __init__(
+        self,
+        argv: list[str],
+        port: int,
+        protocol: str,
+        user: str = "",
+        *,
+        host: str = LOOPBACK,
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
+        """user: whom it takes, with PASSWORD. host: what it is called. environment: its own."""
         self.port = port
-        self.options = ["-X", protocol, "-x", f"{LOOPBACK}:{port}"]
+        self.options = ["-X", protocol, "-x", f"{host}:{port}"]
         self.environment = {}
         if user:
             self.options += ["-P", user]
             self.environment["PYRELAY_PROXY_PASSWORD"] = PASSWORD
         # In a session of its own, since some fork: all of them end together.
         self._process = subprocess.Popen(
-            argv, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+            argv,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
         )
         try:
             until(self._listens, f"proxy ({argv[0]})")

@@ -63,15 +63,21 @@ class Who:
 
         (The KDC may be asked for a ticket.)
         """
-        from relay.dial.proxy.gss import Context  # few have Kerberos
+        from relay.dial.proxy.gss import KERBEROS, Context  # few have Kerberos
 
         name, at, host = (self.proxy.manner.service or service).partition("@")
         host = host if at else self.proxy.host
         if not host:
             raise RelayError(f"Kerberos knows {self.proxy} by no name", hint=f"--proxy-service {name}@HOST")
         self._progress.stage(f"asking Kerberos for a ticket of {name}@{host}")
-        context = Context(f"{name}@{host}", mechanism, flags, self.environ)
-        return context, context.step()
+        service = f"{name}@{host}"
+        context = Context(service, mechanism, flags, self.environ)
+        try:
+            return context, context.step()
+        except RelayError:
+            if mechanism != KERBEROS:  # SPNEGO says no more than that nothing will do
+                Context(service, KERBEROS, flags, self.environ).step()
+            raise
 
     def headers(self) -> list[str]:
         """The headers that the user adds to a request, those in files included. Raises RelayError."""
