@@ -136,7 +136,14 @@ def test_a_hop_is_connected_to_before_our_client_has_been_imported(tmp_path: Pat
 
 CONFIG = {"relay.config", "relay.config.lookup", "relay.config.settings"}
 PLAN = {"relay.dial.first", "relay.dial.plan"}
-PROXIED = {*PLAN, "relay.dial.proxy", "relay.spec.proxy", "relay.dial.proxy.leg", "relay.dial.proxy.wire"}
+PROXIED = {
+    *PLAN,
+    "relay.dial.proxy",
+    "relay.spec.proxy",
+    "relay.dial.proxy.leg",
+    "relay.dial.proxy.who",
+    "relay.dial.proxy.wire",
+}
 
 
 def test_relay_by_http_connect(lab: Lab, port: int) -> None:
@@ -145,7 +152,7 @@ def test_relay_by_http_connect(lab: Lab, port: int) -> None:
         found = imported(*proxy.options, LOOPBACK, str(port))
     finally:
         proxy.stop()
-    assert found - RAW == PROXIED | {"relay.dial.proxy.http"}
+    assert found - RAW == PROXIED | {"relay.dial.proxy.http", "relay.dial.proxy.message"}
 
 
 def test_relay_by_socks(lab: Lab, port: int) -> None:
@@ -156,7 +163,10 @@ def test_relay_by_socks(lab: Lab, port: int) -> None:
         proxy.stop()
     assert {name for name in found if name.startswith("relay")} - RAW == PROXIED | {"relay.dial.proxy.handshake"}
     assert "socks" in found
-    assert found & {"asyncio", "cryptography", "importlib.metadata", "paramiko", "ssl", "subprocess", "typing"} == set()
+    assert (
+        found & {"asyncio", "cryptography", "ctypes", "importlib.metadata", "paramiko", "ssl", "subprocess", "typing"}
+        == set()
+    )
 
 
 @pytest.mark.parametrize("arguments", [["-w"], ["h1++h3"]])

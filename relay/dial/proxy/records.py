@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from relay.dial.proxy import gss
 from relay.dial.proxy.layer import LayerStream
-from relay.errors import RelayError
+from relay.errors import RelayError, TimedOut
 from relay.spec.proxy import PROTECTIONS
 
 TYPE_CHECKING = False
@@ -112,12 +112,27 @@ def agree(wire: Wire, context: Context, first: bytes, wanted: str) -> None:
 
 def _token(wire: Wire, kind: int) -> bytes:
     """The token of the next message, which must be of this kind. Raises RelayError."""
-    head = wire.exactly(2)
+    try:
+        head = wire.exactly(2)
+    except TimedOut:
+        raise
+    except RelayError as error:  # it has closed, which is all that dante says
+        raise _given_up(wire, kind) from error
     if head[1] == ABORT:
-        raise RelayError(
-            f"{wire.proxy} does not accept the login by Kerberos",
-            hint="klist shows the tickets, --proxy-service names the proxy where it is not rcmd",
-        )
+        raise _given_up(wire, kind)
     if head != bytes((VERSION, kind)):
         raise wire.fault(f"sends what is no message of GSS-API: {head.hex(' ')}")
     return wire.exactly(int.from_bytes(wire.exactly(2)))
+
+
+def _given_up(wire: Wire, kind: int) -> RelayError:
+    """The error for a proxy that goes no further. kind: of the message that it owes."""
+    if kind == PROTECTION:
+        return RelayError(
+            f"{wire.proxy} does not grant the protection that it was asked for",
+            hint="it may grant another one: --proxy-protection integrity, or none",
+        )
+    return RelayError(
+        f"{wire.proxy} does not accept the login by Kerberos",
+        hint="klist shows the tickets, --proxy-service names the proxy where it is not rcmd",
+    )
