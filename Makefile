@@ -15,10 +15,11 @@ PEERS = bash-completion busybox dante-server dropbear-bin fish git iproute2 krb5
 	strace tcsh tinyproxy tor torsocks zsh
 # What one of them is built with, from its source: a dante with GSS-API.
 BUILDERS = dpkg-dev gcc libc6-dev make
-# The programs that run ssh, or are an ssh: docs/recipes.md has a line for each.
+# The programs that run ssh, or are an ssh: docs/recipes.md has a line for each. And what stands before an sshd.
 TOOLS = ansible-core borgbackup clustershell fuse3 pdsh putty-tools sshfs
+FRONTS = haproxy sslh
 
-.PHONY: help demo test check bench soak fuzz install uninstall lock peers
+.PHONY: help demo test check bench soak fuzz install uninstall lock peers strangers
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -100,5 +101,10 @@ build/dante/sockd: tests/build-dante
 	@tests/install-packages $(BUILDERS) libgssapi-krb5-2
 	@tests/build-dante build/dante || true
 
+strangers: ## add the servers that the tests of other makes take where they are: Go's and npm's
+	@tests/install-packages golang-go golang-golang-x-crypto-dev
+	@command -v npm >/dev/null || tests/install-packages nodejs npm
+	@npm install --silent --no-audit --no-fund --ignore-scripts --prefix build/npm ssh2
+
 peers:
-	@tests/install-packages $(PEERS) $(TOOLS)
+	@tests/install-packages $(PEERS) $(TOOLS) $(FRONTS)

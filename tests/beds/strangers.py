@@ -1,4 +1,4 @@
-"""SSH servers other than OpenSSH's, as hops: Dropbear, and asyncssh's.
+"""SSH servers other than OpenSSH's, as hops, and what may stand before a server.
 
 Each listens on loopback and takes one user's key.
 """
@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import asyncssh
-from peers import LOOPBACK, Listener, missing, need
+from peers import LOOPBACK, Listener, free_ports, missing, need, until
 
 
 class Dropbear:
@@ -112,3 +112,59 @@ class Asyncssh:
         self._loop.call_soon_threadsafe(self._over.set)
         self._thread.join()
         self._loop.close()
+
+
+class Program:
+    """A server of beds/hops: it prints its port, and ends with its stdin. argv: with what follows it is run."""
+
+    def __init__(self, argv: Sequence[str | Path], host_key: Path, authorized_keys: Path, **environment: str) -> None:
+        self._process = subprocess.Popen(
+            [*argv, host_key, authorized_keys],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            # A name that a forward asks for and no one knows is to fail at once.
+            env={**os.environ, "RES_OPTIONS": "timeout:1 attempts:1", **environment},
+        )
+        assert self._process.stdout is not None
+        self.port = int(self._process.stdout.readline() or 0)
+        assert self.port, f"{argv[-1]} does not start"
+
+    def stop(self) -> None:
+        """End it, and every connection."""
+        assert self._process.stdout is not None
+        self._process.stdout.close()
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        try:
+            self._process.wait(5)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+
+class Front:
+    """A multiplexer in the foreground, which leads to a server; {port} of its argv, or $PORT of its file, is its."""
+
+    def __init__(self, *argv: str) -> None:
+        self.port = next(free_ports())
+        self._process = subprocess.Popen(
+            [word.format(port=self.port) for word in argv],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+            env={**os.environ, "PORT": str(self.port)},
+        )
+        until(self._listens, "listener")
+
+    def _listens(self) -> bool:
+        assert self._process.poll() is None, "it has ended"
+        with socket.socket() as probe:
+            return probe.connect_ex((LOOPBACK, self.port)) == 0
+
+    def stop(self) -> None:
+        """End it, and every connection."""
+        os.killpg(self._process.pid, signal.SIGTERM)
+        self._process.wait()
