@@ -10,7 +10,7 @@ MAN = $(PREFIX)/share/man/man1
 VENV = .venv/bin
 
 # The programs that tests talk to, as Debian calls their packages.
-PEERS = bash-completion busybox dante-server dropbear-bin fish git iproute2 krb5-admin-server krb5-kdc krb5-user mandoc \
+PEERS = bash-completion busybox dante-server dropbear-bin fish git iproute2 krb5-admin-server krb5-kdc krb5-user locales mandoc \
 	microsocks ncat netcat-openbsd netcat-traditional openssh-client openssh-server openssl procps rsync socat squid \
 	strace tcsh tinyproxy tor torsocks zsh
 # What one of them is built with, from its source: a dante with GSS-API.

@@ -6,7 +6,7 @@ import _signal  # type: ignore[import-not-found]  # signal makes enums of it, wh
 import os
 import sys
 
-from relay.errors import EXIT_FAILED, EXIT_FAULT, RelayError, plain
+from relay.errors import EXIT_FAILED, EXIT_FAULT, RelayError, encoded, plain
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ def run(argv: Sequence[str]) -> int:
         chosen = options.parse(argv)
         verbosity = chosen.verbosity
         if chosen.action == "help":
-            sys.stdout.write(options.help_text())
+            _print(options.help_text())
             return 0
         if chosen.action == "version":
             sys.stdout.write(f"pyrelay {__version__}\n")
@@ -74,7 +74,7 @@ def run(argv: Sequence[str]) -> int:
         if chosen.control:
             from relay.share import control
 
-            sys.stdout.write(control.command(chosen.control, os.environ))
+            _print(control.command(chosen.control, os.environ))
             return 0
         return relay(chosen, parent, argv, called)
     except RelayError as error:
@@ -87,6 +87,11 @@ def run(argv: Sequence[str]) -> int:
             _say(plain("".join(traceback.format_exception(error))))
         _say(f"{RelayError(f'internal error: {type(error).__name__}: {error}', hint='-vv shows where')}\n")
         return EXIT_FAULT
+
+
+def _print(text: str) -> None:
+    """Text on stdout, as far as the locale has it."""
+    sys.stdout.buffer.write(encoded(text))
 
 
 def relay(chosen: Options, parent: int, argv: Sequence[str], called: Wire | None) -> int:

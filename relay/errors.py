@@ -6,6 +6,8 @@ where the library is called; only the entry point prints them.
 
 from __future__ import annotations
 
+import os
+
 EXIT_FAILED = 1  # could not connect or log in, or the link was lost
 EXIT_USAGE = 2  # the command line or the route
 EXIT_FAULT = 255  # a fault of our own
@@ -68,6 +70,25 @@ def printable(text: str, limit: int = 200) -> str:
     clean = "".join(c if c.isprintable() else " " for c in text[: 4 * limit])
     clean = " ".join(clean.split())
     return clean if len(clean) <= limit else clean[: limit - 1] + "…"
+
+
+def encoded(text: str) -> bytes:
+    """Text as bytes of the locale: a file's name becomes its own bytes again, and "?" stands for what the locale lacks.
+
+    For whatever leaves the program. The names of files, hosts and users came in by os.fsdecode, whose
+    opposite (os.fsencode) this is as far as there is one.
+    """
+    try:
+        return os.fsencode(text)
+    except UnicodeEncodeError:
+        return b"".join(map(_encoded, text))
+
+
+def _encoded(character: str) -> bytes:
+    try:
+        return os.fsencode(character)
+    except UnicodeEncodeError:
+        return b"?"
 
 
 def plain(text: str) -> str:

@@ -187,7 +187,7 @@ class HopSettings:
         parts = (here, self.hostname, str(self.port), self.user, jump)
         return {
             "%": "%",
-            "C": hashlib.sha1("".join(parts).encode(errors="surrogateescape"), usedforsecurity=False).hexdigest(),
+            "C": hashlib.sha1(os.fsencode("".join(parts)), usedforsecurity=False).hexdigest(),
             "d": me.pw_dir,
             "h": self.hostname,
             "i": str(os.getuid()),
@@ -242,9 +242,12 @@ def _expand(text: str, tokens: Mapping[str, str], environ: Mapping[str, str] | N
 
 
 def parse(output: bytes) -> dict[str, list[str]]:
-    """The lines of `ssh -G`, keyword by keyword; any bytes give a table."""
+    """The lines of `ssh -G`, keyword by keyword; any bytes give a table.
+
+    They are decoded as Python decodes the names of files: `open` then opens the file that ssh means, in any locale.
+    """
     values: dict[str, list[str]] = {}
-    for line in output.decode(errors="surrogateescape").split("\n"):
+    for line in os.fsdecode(output).split("\n"):
         key, _, value = line.partition("\0")[0].partition(" ")  # what ssh prints are C's strings
         if key:
             values.setdefault(key.lower(), []).append(value)

@@ -90,7 +90,7 @@ def hello() -> bytes:
 
 def forward(host: str, port: int) -> bytes:
     """The request for a stream to host and port; the two descriptors follow it."""
-    return _packet(NEW_STDIO_FWD, _uint32(_REQUEST), _string(b""), _string(host.encode()), _uint32(port))
+    return _packet(NEW_STDIO_FWD, _uint32(_REQUEST), _string(b""), _string(os.fsencode(host)), _uint32(port))
 
 
 def parse(packet: bytes) -> Message:

@@ -52,7 +52,7 @@ class Children:
         self._lock = RLock()
         self._ended = False
 
-    def ask(self, argv: Sequence[str]) -> Asked:
+    def ask(self, argv: Sequence[str | bytes]) -> Asked:
         """Start a program whose stdout and stderr will be read; it has no stdin. Raises OSError when there is none."""
         if self.directory is not None:
             argv = ["sh", "-c", 'cd "$1" && shift && exec "$@"', "sh", self.directory, *argv]
@@ -119,7 +119,7 @@ class Asked:
     pid: its process. returncode: None until it has ended, and that has been seen.
     """
 
-    def __init__(self, argv: Sequence[str], environ: Mapping[str, str]) -> None:
+    def __init__(self, argv: Sequence[str | bytes], environ: Mapping[str, str]) -> None:
         """Start it. Raises OSError when it cannot be run."""
         self.returncode: int | None = None
         self._waiting = allocate_lock()

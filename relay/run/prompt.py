@@ -17,7 +17,7 @@ import os
 import sys
 from _thread import RLock, allocate_lock
 
-from relay.errors import RelayError
+from relay.errors import RelayError, encoded
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -88,7 +88,7 @@ class Prompt:
     def ask(self, question: str, *, echo: bool = False) -> str:
         """Ask, and return the answer; it is shown as it is typed only with echo.
 
-        Bytes that are not UTF-8 come as surrogate escapes. The clock of the
+        os.fsencode makes the very bytes of it that were typed. The clock of the
         set-up stands still meanwhile. Raises NobodyToAsk and Cancelled.
         """
         if self.batch:
@@ -98,7 +98,7 @@ class Prompt:
             self._progress.pause()
             self._progress.status.erase()
             try:
-                return self._put(text, echo).decode(errors="surrogateescape")
+                return os.fsdecode(self._put(text, echo))
             finally:
                 self._progress.resume()
 
@@ -123,7 +123,12 @@ class Prompt:
             return Notice(True)
         if self.batch or not askpass_rules(self.environ)[1]:
             return Notice(False)
-        command = ["env", "SSH_ASKPASS_PROMPT=none", _askpass(self.environ), f"pyrelay: {presentable(text)}"]
+        command: list[str | bytes] = [
+            "env",
+            "SSH_ASKPASS_PROMPT=none",
+            _askpass(self.environ),
+            encoded(f"pyrelay: {presentable(text)}"),
+        ]
         return Notice(True, self._children.ask(command))
 
     def _say_on_terminal(self, text: str) -> bool:
@@ -219,7 +224,7 @@ class Prompt:
         """The first line that the askpass program prints; a status other than 0 means that it was cancelled."""
         program = _askpass(self.environ)
         try:
-            child = self._children.ask([program, text])
+            child = self._children.ask([program, encoded(text)])
         except OSError as error:
             raise NobodyToAsk(f"the askpass program {program} cannot be run: {error.strerror}") from error
         answer, said = child.communicate()
@@ -302,6 +307,6 @@ def _set_modes(tty: int, modes: Modes) -> bool:
 def _write(tty: int, text: str) -> None:
     """Write to a terminal; one that has gone is no reason to fail, as the read says so."""
     try:
-        os.write(tty, text.encode(errors="replace"))
+        os.write(tty, encoded(text))
     except OSError:
         pass

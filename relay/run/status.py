@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from _thread import RLock
 
-from relay.errors import printable
+from relay.errors import encoded, printable
 
 TTY = "/dev/tty"
 ERASE = b"\r\x1b[K"  # to the first column, then clear to the end of the line (ECMA-48's CR and EL)
@@ -38,7 +38,7 @@ class StatusLine:
                 # A background job that wrote here would mix its line into another program's screen.
                 if os.tcgetpgrp(tty) == os.getpgrp():
                     width = os.get_terminal_size(tty).columns or 80
-                    os.write(tty, ERASE + printable(text, width - 1).encode(errors="replace"))
+                    os.write(tty, ERASE + encoded(printable(text, width - 1)))
                     return
             except OSError:
                 pass

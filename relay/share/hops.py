@@ -9,6 +9,7 @@ the holder's loop.
 from __future__ import annotations
 
 import hashlib
+import os
 import threading
 import time
 from typing import TYPE_CHECKING
@@ -280,7 +281,7 @@ def digest(parts: Sequence[str]) -> str:
     """One short text for many."""
     whole = hashlib.sha256()
     for part in parts:
-        data = part.encode(errors="surrogateescape")
+        data = os.fsencode(part)
         whole.update(len(data).to_bytes(8, "big") + data)
     return whole.hexdigest()
 

@@ -17,6 +17,8 @@ import sys
 from _socket import CMSG_SPACE, SCM_RIGHTS, SOL_SOCKET
 from _thread import allocate_lock
 
+from relay.errors import encoded
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from _socket import socket
@@ -40,10 +42,10 @@ class Ended(Exception):
 
 
 def pack(fields: Iterable[Field]) -> bytes:
-    """Fields as bytes, each with its length before it. Text is UTF-8, and a number its digits."""
+    """Fields as bytes, each with its length before it. Text is in the locale's bytes, and a number its digits."""
     parts: list[bytes] = []
     for field in fields:
-        data = field if isinstance(field, bytes) else str(field).encode(errors="surrogateescape")
+        data = field if isinstance(field, bytes) else encoded(str(field))
         parts += (len(data).to_bytes(_LENGTH, "big"), data)
     return b"".join(parts)
 
@@ -66,7 +68,7 @@ def unpack(data: bytes) -> list[bytes]:
 
 def text(field: bytes) -> str:
     """A field's text."""
-    return field.decode(errors="surrogateescape")
+    return os.fsdecode(field)
 
 
 def has_come(fd: int, seconds: float) -> bool:

@@ -41,6 +41,8 @@ it are hops. `Delimiters` may replace each of the three pairs.
 
 from __future__ import annotations
 
+import os
+
 from relay.errors import UsageError, printable
 from relay.value import Value
 
@@ -370,13 +372,13 @@ def _jump(word: str) -> Element:
 def _percent_decoded(text: str) -> str:
     """Text with its %XX escapes decoded (RFC 3986 section 2.1). Raises RouteError."""
     head, *escaped = text.split("%")
-    data = head.encode("utf-8", "surrogateescape")
+    data = os.fsencode(head)
     for part in escaped:
         digits = part[:2]
         if len(digits) != 2 or not all(c in "0123456789abcdefABCDEF" for c in digits):
             raise RouteError("'%' in the user of a URI is followed by two hexadecimal digits")
-        data += bytes.fromhex(digits) + part[2:].encode("utf-8", "surrogateescape")
-    return data.decode("utf-8", "surrogateescape")
+        data += bytes.fromhex(digits) + os.fsencode(part[2:])
+    return os.fsdecode(data)
 
 
 def _check_length(text: str) -> None:
@@ -393,10 +395,10 @@ def _check_name(kind: str, text: str, forbidden: str) -> None:
     if text.startswith("-"):
         raise RouteError(f"a {kind} cannot begin with '-'")
     for c in text:
-        # Bytes that are no text arrive as surrogates, which are not printable either.
-        if c in forbidden or c == " " or not c.isprintable():
+        # Bytes that are no text in this locale arrive as surrogates (os.fsdecode); ssh lets them through, too.
+        if c in forbidden or c == " " or not (c.isprintable() or "\udc80" <= c <= "\udcff"):
             raise RouteError(f"a {kind} cannot hold {_named(c)}")
-    size = len(text.encode())
+    size = len(text.encode(errors="surrogateescape"))
     if size > MAX_NAME:
         raise RouteError(f"a {kind} of {size} bytes is too long; {MAX_NAME} is the most")
 

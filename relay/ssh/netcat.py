@@ -7,6 +7,7 @@ before. It may go around a policy, so it is done for those who ask for it only.
 
 from __future__ import annotations
 
+import os
 import re
 from threading import Thread, Timer
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -114,12 +115,12 @@ def cross(hop: Hop, to: tuple[str, int], template: str, progress: Progress, *, l
 def _run(channel: paramiko.Channel, line: str, limit: float | None) -> None:
     """Have the hop's shell run a line. Raises SSHException when it does not, or not within limit seconds."""
     if limit is None:
-        channel.exec_command(line)
+        channel.exec_command(os.fsencode(line))
         return
     giving_up = Timer(limit, channel.close)
     giving_up.start()
     try:
-        channel.exec_command(line)
+        channel.exec_command(os.fsencode(line))
     finally:
         giving_up.cancel()
 

@@ -202,7 +202,7 @@ class Lab:
         for patterns, settings in blocks.items():
             lines += [f"Host {patterns}", *(f"    {key} {value}" for key, value in settings.items())]
         fresh = self.config.with_suffix(".new")
-        fresh.write_text("\n".join(lines) + "\n")
+        fresh.write_bytes(os.fsencode("\n".join(lines) + "\n"))
         fresh.replace(self.config)  # at once: clients that already run may be reading it
         return self.config
 

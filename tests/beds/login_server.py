@@ -6,6 +6,7 @@ does, so a login that it grants is proved by the connection behind it.
 
 from __future__ import annotations
 
+import os
 import socket
 import threading
 from collections.abc import Callable, Sequence
@@ -80,7 +81,7 @@ class Request:
     def password(self) -> tuple[str, ...]:
         """The password; the old and the new one for a change."""
         change = self.fields.number(1)
-        return tuple(self.fields.string().decode() for _ in range(1 + change))
+        return tuple(os.fsdecode(self.fields.string()) for _ in range(1 + change))
 
     def answers(self) -> list[str]:
         return [self.fields.string().decode() for _ in range(self.fields.number())]
@@ -197,7 +198,7 @@ class _Login(AuthHandler):  # type: ignore[misc]  # paramiko has no types
 
     def _request(self, message: Message) -> None:
         reader = Reader(message.asbytes())
-        user, _, method = (reader.string().decode() for _ in range(3))
+        user, _, method = (os.fsdecode(reader.string()) for _ in range(3))
         self.auth_username = user
         self._send(self._script(Request(user, method, reader.rest())))
 

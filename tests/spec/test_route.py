@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import os
 import string
 import subprocess
 
@@ -179,7 +180,7 @@ REJECTED = [
     ("h1+a b", "target (a b)", "a host cannot hold a space", ""),
     ("h1\n+h3", "hop 1 of 1 (h1)", "a host cannot hold the character U+000A", ""),
     ("h1+\x1b]0;x", "target (]0;x)", "a host cannot hold the character U+001B", ""),
-    ("h1\udcff+h3", "hop 1 of 1 (h1)", "a host cannot hold the character U+DCFF", ""),
+    ("h1\ud8ff+h3", "hop 1 of 1 (h1)", "a host cannot hold the character U+D8FF", ""),
     ("u\\%h1+h3", "hop 1 of 1 (u\\%h1)", "a user cannot end with '\\'", ""),
     # lengths
     ("a" * 256, f"target ({'a' * 59}…)", "a host of 256 bytes is too long; 255 is the most", ""),
@@ -197,13 +198,19 @@ def test_rejected(text: str, place: str, cause: str, hint: str) -> None:
     assert caught.value.exit_code == 2
 
 
-@pytest.mark.parametrize("character", "'\"$\\;&<>|(){}`, \t\n\r\x00\x1b\x7f\x9b\u00a0\u200b\u202e\u2028\udc80")
+@pytest.mark.parametrize("character", "'\"$\\;&<>|(){}`, \t\n\r\x00\x1b\x7f\x9b\u00a0\u200b\u202e\u2028\udc7f\ud800")
 def test_no_host_or_user_holds_a_shell_space_or_control_character(character: str) -> None:
     with pytest.raises(RouteError):
         check_host(f"a{character}b")
     if character != "\\":
         with pytest.raises(RouteError):
             check_user(f"a{character}b")
+
+
+def test_bytes_that_are_no_text_are_the_names_that_they_are_to_ssh() -> None:
+    route = parse(os.fsdecode(b"\xfc%h\xfc+t\xff"))
+    assert [(hop.user, hop.host) for hop in route.hops] == [(os.fsdecode(b"\xfc"), os.fsdecode(b"h\xfc"))]
+    assert os.fsencode(str(route)) == b"\xfc%h\xfc/t\xff"
 
 
 def test_the_longest_route_and_the_longest_name_are_accepted() -> None:

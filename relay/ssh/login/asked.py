@@ -6,6 +6,7 @@ what they are, the server's: behind the name of the login.
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 from relay.errors import RelayError
@@ -107,7 +108,7 @@ class Interactive:
 
 def _secret(prompt: Prompt, question: str, *, echo: bool = False) -> bytes:
     """What a person types, as bytes."""
-    return prompt.ask(question, echo=echo).encode(errors="surrogateescape")
+    return os.fsencode(prompt.ask(question, echo=echo))
 
 
 def _text(raw: bytes) -> str:

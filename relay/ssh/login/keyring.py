@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 from relay.run.prompt import NobodyToAsk
@@ -48,7 +49,7 @@ class Keyring:
             if not answer:
                 raise NobodyToAsk("none was given")
             try:
-                return private.unlock(answer.encode(errors="surrogateescape"))
+                return private.unlock(os.fsencode(answer))
             except WrongPassphrase:
                 self._prompt.tell(f"wrong passphrase for key '{path}'")
         raise NobodyToAsk("none was right")

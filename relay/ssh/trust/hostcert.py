@@ -7,6 +7,7 @@ here.
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 from relay.ssh.pubkey import BadKey, PublicKey, Reader
@@ -66,7 +67,7 @@ class Certificate:
             return "Certificate invalid: expired"
         if not self.principals:
             return "Certificate lacks principal list"
-        if not any(match_pattern(host.encode(), name) for name in self.principals):
+        if not any(match_pattern(os.fsencode(host), name) for name in self.principals):
             return "Certificate invalid: name is not a listed principal"
         if self._critical:
             return "Certificate contains unsupported critical options"

@@ -211,6 +211,11 @@ def other_names(data: bytes, host: str, key: PublicKey, path: str) -> list[str]:
     return found
 
 
+def lowered(host: str) -> str:
+    """A host in lower case, as ssh has it: only ASCII's letters, so that no byte of another becomes two."""
+    return os.fsdecode(os.fsencode(host).lower())
+
+
 def with_port(host: str, port: int) -> str:
     """A host as the files name it: "[host]:port" unless the port is 22 (misc.c, put_host_port)."""
     return host if port == SSH_PORT else f"[{host}]:{port}"
@@ -273,7 +278,7 @@ def append(path: str, host: str, key: PublicKey, *, hashed: bool) -> None:
     try:
         _lock(fd)
         before = _read(fd) if stat.S_ISREG(os.fstat(fd).st_mode) else b""
-        entries, _ = lookup(before, host.lower(), path)
+        entries, _ = lookup(before, lowered(host), path)
         if any(not entry.marker and entry.key.is_same(key) for entry in entries):
             return
         line = record(host, key, hashed=hashed)

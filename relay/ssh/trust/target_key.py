@@ -72,7 +72,7 @@ def split(name: str) -> tuple[str, int]:
 
 def _known(settings: HopSettings, note: Callable[[str], object]) -> list[known_hosts.Line]:
     """The good lines for a host. A key that is known without a port counts where none is known with it, as for ssh."""
-    host = settings.hostname.lower()
+    host = known_hosts.lowered(settings.hostname)
     alias = settings.get("hostkeyalias")
     own, system = settings.paths("userknownhostsfile"), settings.paths("globalknownhostsfile")
     files = [data for _, data in known_hosts.read_files(own, system, note)]

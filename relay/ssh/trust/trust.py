@@ -58,7 +58,7 @@ class Trust:
         self._children = children or Children()
         self._warned: set[str] = set()
         alias = settings.get("hostkeyalias")
-        self._host = alias or settings.hostname.lower()  # as a certificate names it
+        self._host = alias or known_hosts.lowered(settings.hostname)  # as a certificate names it
         self._name = alias or known_hosts.with_port(self._host, settings.port)  # as known_hosts does
         # Where a key without a port may be written down; ssh then takes it for every port.
         self._any_port = self._host if self._name != self._host else ""

@@ -7,6 +7,7 @@ nothing of routes, trust decisions or logins.
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from contextlib import suppress
@@ -143,7 +144,7 @@ class Transport(paramiko.Transport):
             message.add_int(value)
         if kind == "direct-tcpip":
             for name, value in ((host, port), _ORIGIN):
-                message.add_string(name)
+                message.add_string(os.fsencode(name))
                 message.add_int(value)
         self._send_user_message(message)
         return opening

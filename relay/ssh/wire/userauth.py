@@ -9,6 +9,7 @@ else. This room decides nothing and asks nobody.
 
 from __future__ import annotations
 
+import os
 from contextlib import suppress
 from queue import Empty, SimpleQueue
 from threading import Event
@@ -235,8 +236,7 @@ class Dialogue:
             raise self._lost() from error
 
     def _request(self, method: str, fields: bytes) -> bytes:
-        user = self.username.encode(errors="surrogateescape")
-        names = (user, b"ssh-connection", method.encode())
+        names = (os.fsencode(self.username), b"ssh-connection", method.encode())
         return bytes(cMSG_USERAUTH_REQUEST + b"".join(string(name) for name in names) + fields)
 
     def _ask(self, message: bytes, ask: Callable[[], Opening] | None = None) -> Answer:
