@@ -35,8 +35,8 @@ class Certificate:
         reader = Reader(key.body)
         self.serial = reader.number(8)
         self._type = reader.number()
-        self.key_id = reader.string()
-        self.principals = tuple(_strings(reader.string()))
+        self.key_id = _c_string(reader.string())
+        self.principals = tuple(map(_c_string, _strings(reader.string())))
         self.after = reader.number(8)
         self.before = reader.number(8)
         self._critical = _options(reader.string())
@@ -74,6 +74,14 @@ class Certificate:
         if self.algorithm not in algorithms:
             return f"Certificate signed with disallowed algorithm ({self.algorithm})"
         return ""
+
+
+def _c_string(text: bytes) -> bytes:
+    """Text as ssh's C has it: a NUL may stand at its end only, and is not part of it (sshbuf_get_cstring)."""
+    text = text.removesuffix(b"\0")
+    if b"\0" in text:
+        raise BadKey("a name with a NUL")
+    return text
 
 
 def _strings(data: bytes) -> list[bytes]:

@@ -178,3 +178,33 @@ def test_a_security_key_as_the_issuer(
         else:
             with pytest.raises(BadKey, match="its signature is not its issuer's"):
                 read(each)
+
+
+@pytest.mark.parametrize(
+    ("key_id", "principal", "good"),
+    [
+        (b"id", b"h1", True),
+        (b"id\0", b"h1\0", True),
+        (b"i\0d", b"h1", False),
+        (b"id", b"h1\0.example.com", False),
+        (b"id", b"\0h1", False),
+        (b"id", b"h1\0\0", False),
+    ],
+)
+def test_a_nul_may_only_end_a_name(tmp_path: Path, key_id: bytes, principal: bytes, good: bool) -> None:
+    """What follows it would be another name to whoever signs than to whoever reads C's strings."""
+    issuer = Ed25519PrivateKey.generate()
+    public = string(b"ssh-ed25519") + string(issuer.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw))
+    body = string(b"ssh-ed25519-cert-v01@openssh.com") + string(b"nonce") + string(bytes([1] * 32))
+    body += (7).to_bytes(8, "big") + (2).to_bytes(4, "big") + string(key_id) + string(string(principal))
+    body += (0).to_bytes(8, "big") + b"\xff" * 8 + string(b"") * 3 + string(public)
+    blob = body + string(string(b"ssh-ed25519") + string(issuer.sign(body)))
+    path = tmp_path / "cert.pub"
+    path.write_bytes(b"ssh-ed25519-cert-v01@openssh.com " + base64.b64encode(blob) + b"\n")
+    judged = subprocess.run([need("ssh-keygen"), "-L", "-f", path], capture_output=True, check=False)
+    assert (judged.returncode == 0) == good, judged.stderr
+    if good:
+        assert read(blob).objection("h1", time.time(), ANY) == ""
+    else:
+        with pytest.raises(BadKey, match="a name with a NUL"):
+            read(blob)
