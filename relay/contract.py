@@ -13,7 +13,7 @@ Types only: nothing of this is imported when the program runs. tests/contract.py
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from _socket import socket
@@ -149,10 +149,16 @@ class Stream(Protocol):
     """Two-way bytes with half-close.
 
     carrier: what messages call a command that carries it ("the netcat on hop 1 of 2 (h1)"), "" for none.
+    channel: the SSH channel that is the stream (paramiko's), None for another kind; our client carries a hop's
+    transport over a descriptor or over a channel.
     """
 
     @property
     def carrier(self) -> str:
+        """See above."""
+
+    @property
+    def channel(self) -> Any:
         """See above."""
 
     @property

@@ -173,9 +173,6 @@ TODAY: dict[str, set[str]] = {
     "long_signatures": {
         "dial.tcp.__init__",
     },
-    "questions": {
-        "isinstance(stream, socket.SocketType)",
-    },
 }
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 
 from relay.errors import RelayError, printable
+from relay.spec.route import DEFAULT_PORT, Element
 
 # The answer to a KnownHostsCommand passes through here, twice for each connection: it has no time for typing, re and
 # hashlib.
@@ -59,6 +60,11 @@ class HopSettings:
         self.hostname = self.get("hostname", name)
         self.user = self.get("user")
         self.port = self.number("port", 22, most=65535)
+
+    def jumps(self, before: str = "") -> str:
+        """The hops up to this one, as ssh's -J has them. before: the hops before it, the same way."""
+        this = str(Element(self.user, self.name, self.port if self.port != DEFAULT_PORT else None))
+        return f"{before},{this}" if before else this
 
     def get(self, key: str, default: str = "") -> str:
         """The first value of a keyword, or default."""

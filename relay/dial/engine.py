@@ -47,10 +47,10 @@ class Engines:
     def _log_in(self, leg: Leg, reach: Reach, before: Hop | None, following: Leg) -> Hop:
         stream, address = reach()  # first: while the connection is made, our client is still being imported
 
-        from relay.ssh.session import Client, Session  # ssh does without paramiko
+        from relay.ssh.session import Client, log_in  # ssh does without paramiko
 
         if self._client is None:
             self._client = Client(self._run.progress, self._run.prompt, self._run.children)
-        outer = before if isinstance(before, Session) else None
-        place = following.settings.hostname, following.settings.port
-        return Session(self._client, stream, leg.settings, outer, address, following=place)
+        jumps = before.jumps() if before is not None else ""
+        to = following.settings.hostname, following.settings.port
+        return log_in(self._client, stream, leg.settings, address, jumps=jumps, following=to)

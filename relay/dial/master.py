@@ -35,7 +35,6 @@ from time import monotonic, sleep
 
 from relay.dial.stream import SocketStream
 from relay.errors import RelayError, printable, words
-from relay.spec.route import DEFAULT_PORT, Element
 from relay.value import Value
 
 TYPE_CHECKING = False
@@ -261,8 +260,7 @@ class MasterHop:
 
     def jumps(self) -> str:
         """As Hop has it: the first hop alone."""
-        port = self._settings.port
-        return str(Element(self._settings.user, self._settings.name, port if port != DEFAULT_PORT else None))
+        return self._settings.jumps()
 
     def quiet_for(self) -> float:
         """As Hop has it: the master does not tell."""

@@ -19,6 +19,7 @@ class SocketStream:
     """A connected socket. What is not said below is as the contract says it."""
 
     carrier = ""
+    channel = None
 
     def __init__(self, descriptor: socket) -> None:
         self.descriptor = descriptor

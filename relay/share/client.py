@@ -157,6 +157,7 @@ class SharedStream:
     """
 
     carrier = ""
+    channel = None
     descriptor = None
 
     def __init__(self, wire: Wire, progress: Progress, leads_to: int, unserved: str, *, detached: bool) -> None:

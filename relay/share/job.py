@@ -286,13 +286,11 @@ class Job:
         stream, address = reach()
         self._stream = stream
 
-        from relay.ssh.session import Client, Session  # the connection can be made before that is imported
+        from relay.ssh.session import Client, log_in  # the connection can be made before that is imported
 
         if self._client is None:
             self._client = Client(self._progress, self._prompt, self._login_children)
-        before = hop.outer.session if hop.outer is not None else None
-        outer = before if isinstance(before, Session) else None
-        return Session(self._client, stream, leg.settings, outer, address)
+        return log_in(self._client, stream, leg.settings, address, jumps=hop.outer.jumps if hop.outer else "")
 
     def _reach_first(self) -> tuple[Stream, str]:
         """A stream to the first hop, which is being entered: a program that carries it ends with that hop."""

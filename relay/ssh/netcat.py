@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import re
 from threading import Thread, Timer
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from relay.errors import NoRoom, RelayError, printable
 from relay.ssh.wire.channel import ChannelStream
@@ -18,7 +18,8 @@ from relay.ssh.wire.library import paramiko
 from relay.ssh.wire.opening import Refused
 
 if TYPE_CHECKING:
-    from relay.run.progress import Progress
+    from relay import contract
+    from relay.contract import Progress
     from relay.ssh.wire.channel import Lost
     from relay.ssh.wire.flow import Flow
     from relay.ssh.wire.transport import Transport
@@ -138,6 +139,7 @@ class NetcatStream(ChannelStream):
         self.carrier = f"the netcat on {hop.place}"
         self._progress = progress
         self._began = False
+        self._flow: Flow | None = None
         self._listener = Thread(target=self._listen, daemon=True)
         self._listener.start()
 
@@ -152,27 +154,29 @@ class NetcatStream(ChannelStream):
 
     def attach(self) -> Flow | None:
         """Leave the moving of bytes to the caller, as any ChannelStream does."""
-        flow = super().attach()
+        flow = self._flow = super().attach()
         if flow is not None:
             flow.status_due = _STATUS
         return flow
 
-    def loss(self, flow: Any) -> RelayError | None:
+    def loss(self, flow: contract.Flow) -> RelayError | None:
         """Why an attached stream has ended, when that was no orderly end.
 
         Waits for no word of the server, since whoever asks may serve others:
         a command that has said nothing is only over once its status has come, or will not.
         """
-        if (loss := super().loss(flow)) or (flow.began and not flow.closed):
+        ours = self._flow
+        if (loss := super().loss(flow)) or ours is None or (ours.began and not ours.closed):
             return loss
-        self._began = flow.began
+        self._began = ours.began
         self._listener.join(_LAST_WORDS)  # it has been told of the end
-        if flow.began and self.channel.exit_status < 0 and not flow.killed:
+        if ours.began and self.channel.exit_status < 0 and not ours.killed:
             return None  # we have closed the channel before it had ended
         return self._verdict()
 
-    def check(self, *, heard: bool = True) -> None:  # noqa: ARG002
-        """Raise RelayError when the command has failed. For who has read the end of the stream, and nothing else."""
+    def check(self, *, heard: bool = True) -> None:
+        """Raise RelayError when the link is lost, or the command has failed. For whoever has read the end."""
+        super().check(heard=heard)
         if self.channel.eof_received and (failure := self.failure()):
             raise failure
 

@@ -9,10 +9,9 @@ from __future__ import annotations
 import logging
 import time
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from relay.errors import RelayError, TimedOut, Unserved, plain, printable
-from relay.spec.route import DEFAULT_PORT, Element
 from relay.ssh.login.auth import login
 from relay.ssh.login.keyring import Keyring
 from relay.ssh.trust.trust import Trust
@@ -26,11 +25,12 @@ from relay.ssh.wire.userauth import LinkLost
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from relay import contract
     from relay.config.settings import HopSettings
+    from relay.contract import Connection, Stream
     from relay.run.children import Children
     from relay.run.progress import Progress
     from relay.run.prompt import Prompt
-    from relay.ssh.wire.connection import Connection
     from relay.ssh.wire.opening import Opening
 
 OPEN_FAILED_ADMINISTRATIVELY_PROHIBITED = 1  # RFC 4254 section 5.1
@@ -60,127 +60,70 @@ class Client:
         _quiet(progress.verbosity)
 
 
-class Session:
-    """One hop, logged in to.
+def log_in(
+    client: Client,
+    stream: Stream,
+    settings: HopSettings,
+    address: str = "",
+    *,
+    jumps: str = "",
+    following: tuple[str, int] | None = None,
+) -> Session:
+    """Key exchange, host key, login, over a stream that reaches a hop: the hop, logged in to.
 
-    outer: the session whose channel carries this one, None for the first hop.
-    place: what messages call the hop.
+    address: the hop's own, when the stream is a TCP connection to it. jumps: the hops before it, as ssh's -J has them.
+    following: where `forward` is to lead to, the first time; by one thread, and as soon as this is done.
+    Raises RelayError in the words of the stage that failed.
+    """
+    progress = client.progress
+    rekey_limit = settings.rekey_limit()
+    trust = Trust(settings, progress, client.prompt, address=address, jumps=jumps, children=client.children)
+    progress.stage("waiting for the server's ident")
+    transport = Transport(stream.descriptor, stream.channel, progress, direct=bool(address))
+    session = Session(transport, stream, progress.place, settings.jumps(jumps))
+    try:
+        _choose(transport, settings)
+        transport._preferred_keys = tuple(trust.algorithms(transport._preferred_keys))
+        _exchange_keys(session, settings, progress)
+        progress.stage("host key")
+        trust.verify(transport.host_key_blob)
+        progress.stage("login")
+        session.opening = _log_in(client, session, settings, following)
+    except BaseException:
+        transport.close()  # who lives on would else keep the connection until the server ends it
+        raise
+    transport.limit_keys(*rekey_limit)  # not before: sshd takes no KEXINIT amid a login, and ssh sends none
+    interval = settings.seconds("serveraliveinterval")
+    if interval:
+        transport.keep_alive(interval, settings.number("serveralivecountmax", 3))
+    return session
+
+
+class Session:
+    """One hop, logged in to (contract.Hop).
+
+    transport: its own. place: what messages call the hop. opening: what was asked for ahead of the first `forward`.
     """
 
-    def __init__(
-        self,
-        client: Client,
-        stream: Any,
-        settings: HopSettings,
-        outer: Session | None = None,
-        address: str = "",
-        *,
-        following: tuple[str, int] | None = None,
-    ) -> None:
-        """Key exchange, host key, login, over a stream that reaches the hop.
-
-        address: the hop's own, when the stream is a TCP connection to it.
-        following: where `forward` is to lead to, the first time; by one thread, and as soon as this is done.
-        Raises RelayError in the words of the stage that failed.
-        """
-        progress = client.progress
-        self.place = progress.place
-        self.outer = outer
-        self._progress = progress
-        self._settings = settings
-        self._stream = stream
-        rekey_limit = settings.rekey_limit()
-        jumps = outer.jumps() if outer is not None else ""
-        trust = Trust(settings, progress, client.prompt, address=address, jumps=jumps, children=client.children)
-        progress.stage("waiting for the server's ident")
-        self.transport: Transport = Transport(
-            stream.channel if stream.descriptor is None else stream.descriptor,
-            progress,
-            outer.transport if outer is not None else None,
-            direct=bool(address),
-        )
-        try:
-            _choose(self.transport, settings)
-            self.transport._preferred_keys = tuple(trust.algorithms(self.transport._preferred_keys))
-            self._opening = self._log_in(client, trust, following)
-        except BaseException:
-            self.transport.close()  # who lives on would else keep the connection until the server ends it
-            raise
-        self.transport.limit_keys(*rekey_limit)  # not before: sshd takes no KEXINIT amid a login, and ssh sends none
-        interval = settings.seconds("serveraliveinterval")
-        if interval:
-            self.transport.keep_alive(interval, settings.number("serveralivecountmax", 3))
-
-    def _log_in(self, client: Client, trust: Trust, following: tuple[str, int] | None) -> Opening | None:
-        """Key exchange, host key, login; the channel to what follows, if it has been asked for. Raises RelayError."""
-        try:
-            self._exchange_keys()
-            self._progress.stage("host key")
-            trust.verify(self.transport.host_key_blob)
-            self._progress.stage("login")
-            ask = None
-            if following is not None and self._may_ask_on_the_way():
-                ask = partial(self.transport.ask, "direct-tcpip", *following)
-            return login(self.transport, self._settings, self._progress, client.prompt, client.keyring, ask=ask)
-        except RelayError as error:
-            # An outer session that has failed took this one with it, and says why.
-            if isinstance(error, LinkLost) and self.outer is not None and not self.outer.transport.is_active():
-                raise self.outer.lost() from error
-            if not isinstance(error, TimedOut):
-                self._check_stream()
-            raise
-
-    def _may_ask_on_the_way(self) -> bool:
-        """Whether a channel may be asked for along with a login, which saves a round trip.
-
-        To a server that lets us in it is a message after the login. To one that
-        does not, it came too early: RFC 4252 section 6 has it disconnect, and
-        another key, or another factor, would find it gone. OpenSSH says
-        UNIMPLEMENTED instead (dispatch_protocol_error). Compression that begins
-        with the login would have begun before this message there, but not here.
-        """
-        is_openssh: bool = self.transport.remote_version.startswith("SSH-2.0-OpenSSH_")
-        return is_openssh and self.transport.local_compression == "none"
+    def __init__(self, transport: Transport, stream: Stream, place: str, jumps: str) -> None:
+        """stream: what carries the transport. jumps: the hops up to this one, as ssh's -J has them."""
+        self.transport = transport
+        self.place = place
+        self.stream = stream
+        self.opening: Opening | None = None
+        self._jumps = jumps
 
     @property
     def alive(self) -> bool:
-        """As Hop has it."""
+        """Whether streams can be opened on it, as far as is known."""
         return bool(self.transport.is_active())
-
-    def quiet_for(self) -> float:
-        """As Hop has it."""
-        return self.transport.quiet_for()
-
-    def probe(self, seconds: float) -> bool:
-        """As Hop has it."""
-        return self.transport.probe(seconds)
-
-    def park(self) -> None:
-        """As Hop has it."""
-        if can_take_over(self.transport):
-            self.transport.packetizer.park()
-
-    def take_over(self) -> Connection | None:
-        """As Hop has it."""
-        link = take_over(self.transport)
-        return link.connection if link is not None else None
-
-    def close(self) -> None:
-        """As Hop has it; for whoever drives its connection, if that has been taken over."""
-        link = self.transport.packetizer.link
-        if link is not None:
-            link.fail(EOFError())
-        else:
-            self.transport.close()
 
     def jumps(self) -> str:
         """The hops up to this one, as ssh's -J has them."""
-        port = self._settings.port
-        this = Element(self._settings.user, self._settings.name, port if port != DEFAULT_PORT else None)
-        return f"{self.outer.jumps()},{this}" if self.outer is not None else str(this)
+        return self._jumps
 
     def forward(
-        self, host: str, port: int, progress: Progress, netcat: str | None = None, limit: float | None = None
+        self, host: str, port: int, progress: contract.Progress, netcat: str | None = None, limit: float | None = None
     ) -> ChannelStream:
         """A stream from the hop to host and port, which the hop looks up (RFC 4254 section 7.2, direct-tcpip).
 
@@ -193,7 +136,7 @@ class Session:
         """
         progress.stage("waiting for the hop to connect")
         try:
-            opening, self._opening = self._opening, None
+            opening, self.opening = self.opening, None
             if opening is not None and opening.to != (host, port):
                 opening.drop()
                 opening = None
@@ -216,7 +159,9 @@ class Session:
             raise self.lost(self.transport.saved_exception or error) from error
         return ChannelStream(channel, self.lost)
 
-    def _cross(self, host: str, port: int, template: str, progress: Progress, *, limit: float | None) -> ChannelStream:
+    def _cross(
+        self, host: str, port: int, template: str, progress: contract.Progress, *, limit: float | None
+    ) -> ChannelStream:
         """The same without forwarding, by a command on the hop."""
         from relay.ssh import netcat  # few hops need it
 
@@ -224,12 +169,36 @@ class Session:
         hop = netcat.Hop(self.transport, self.place, self.lost)
         return netcat.cross(hop, (host, port), template, progress, limit=limit)
 
+    def quiet_for(self) -> float:
+        """Seconds since something has come from it, infinite when that is not known."""
+        return self.transport.quiet_for()
+
+    def probe(self, seconds: float) -> bool:
+        """Whether it shows a sign of life within so many seconds."""
+        return self.transport.probe(seconds)
+
+    def park(self) -> None:
+        """Prepare for `take_over`: its own thread reads no more. May wait."""
+        if can_take_over(self.transport):
+            self.transport.packetizer.park()
+
+    def take_over(self) -> Connection | None:
+        """Leave its connection to the caller, who polls and drives it from then on; None when it has ended."""
+        link = take_over(self.transport)
+        return link.connection if link is not None else None
+
+    def close(self) -> None:
+        """Leave it; what was opened on it ends. Once it is taken over: for whoever drives the connection."""
+        link = self.transport.packetizer.link
+        if link is not None:
+            link.fail(EOFError())
+        else:
+            self.transport.close()
+
     def lost(self, error: BaseException | None = None) -> RelayError:
-        """Why the link is lost, told of the outermost session that has failed: the others fell with it."""
-        if self.outer is not None and not self.outer.transport.is_active():
-            return self.outer.lost()
+        """Why the link is lost, told of the outermost hop that has failed: the others fell with it."""
         try:
-            self._check_stream()
+            self.check_stream()
         except RelayError as cause:  # what carried it has failed
             return cause
         error = error or self.transport.saved_exception
@@ -238,30 +207,60 @@ class Session:
         reason = f": {_words(error)}" if error is not None and _words(error) else ""
         return RelayError(f"the connection was lost{reason}", place=self.place)
 
-    def _check_stream(self) -> None:
-        """Raise RelayError when what carries the session knows why it has ended."""
-        self._stream.check(heard=bool(self.transport.remote_version))
+    def check_stream(self) -> None:
+        """Raise RelayError when what carries the transport knows why it has ended."""
+        self.stream.check(heard=bool(self.transport.remote_version))
 
-    def _exchange_keys(self) -> None:
-        """Idents and key exchange; ConnectTimeout bounds the wait for the ident. Raises RelayError."""
-        limit = self._settings.seconds("connecttimeout")
-        if limit:
-            self.transport.banner_timeout = limit
-        began = time.monotonic()
-        try:
-            self.transport.start_client()
-        except paramiko.IncompatiblePeer as error:
-            raise _incompatible(self.transport, error) from error
-        except (paramiko.SSHException, EOFError, OSError) as error:
-            if self.transport.remote_version:
-                if isinstance(error, EOFError):
-                    raise RelayError(f"the server closed the connection ({self._progress.doing})") from error
-                raise self.lost(error) from error
-            if limit and time.monotonic() - began >= limit:
-                raise TimedOut(f"no SSH ident within {limit:g} seconds (ConnectTimeout)") from error
-            raise _no_ident(error, self.transport.packetizer.said, self._stream.carrier) from error
-        except Exception as error:  # what paramiko's parsers raise at bytes that are no message
-            raise RelayError(f"the server's message cannot be read: {printable(str(error))}") from error
+
+def _exchange_keys(session: Session, settings: HopSettings, progress: Progress) -> None:
+    """Idents and key exchange; ConnectTimeout bounds the wait for the ident. Raises RelayError."""
+    transport = session.transport
+    limit = settings.seconds("connecttimeout")
+    if limit:
+        transport.banner_timeout = limit
+    began = time.monotonic()
+    try:
+        transport.start_client()
+    except paramiko.IncompatiblePeer as error:
+        raise _incompatible(transport, error) from error
+    except (paramiko.SSHException, EOFError, OSError) as error:
+        if not transport.remote_version and limit and time.monotonic() - began >= limit:
+            raise TimedOut(f"no SSH ident within {limit:g} seconds (ConnectTimeout)") from error
+        session.check_stream()  # what carries the transport may know why it has ended
+        if not transport.remote_version:
+            raise _no_ident(error, transport.packetizer.said, session.stream.carrier) from error
+        if isinstance(error, EOFError):
+            raise RelayError(f"the server closed the connection ({progress.doing})") from error
+        raise session.lost(error) from error
+    except Exception as error:  # what paramiko's parsers raise at bytes that are no message
+        raise RelayError(f"the server's message cannot be read: {printable(str(error))}") from error
+
+
+def _log_in(
+    client: Client, session: Session, settings: HopSettings, following: tuple[str, int] | None
+) -> Opening | None:
+    """The login; the channel to what follows, if it has been asked for. Raises RelayError."""
+    ask = None
+    if following is not None and _may_ask_on_the_way(session.transport):
+        ask = partial(session.transport.ask, "direct-tcpip", *following)
+    try:
+        return login(session.transport, settings, client.progress, client.prompt, client.keyring, ask=ask)
+    except LinkLost:
+        session.check_stream()  # what carries the transport may know why it has ended
+        raise
+
+
+def _may_ask_on_the_way(transport: Transport) -> bool:
+    """Whether a channel may be asked for along with a login, which saves a round trip.
+
+    To a server that lets us in it is a message after the login. To one that
+    does not, it came too early: RFC 4252 section 6 has it disconnect, and
+    another key, or another factor, would find it gone. OpenSSH says
+    UNIMPLEMENTED instead (dispatch_protocol_error). Compression that begins
+    with the login would have begun before this message there, but not here.
+    """
+    is_openssh: bool = transport.remote_version.startswith("SSH-2.0-OpenSSH_")
+    return is_openssh and transport.local_compression == "none"
 
 
 def _no_ident(error: BaseException, said: str, carrier: str) -> RelayError:

@@ -6,6 +6,7 @@ so it can send what no server would: `say` seals any payload, `raw` any bytes.
 
 from __future__ import annotations
 
+import functools
 import select
 import socket
 import threading
@@ -54,8 +55,11 @@ class Pair:
         if stream is None:
             stream, far = socket.socketpair()
         self.near, self.far = stream, far
-        self.client = Transport(stream, Progress(), None)
-        self.server = paramiko.Transport(far, packetizer_class=Packetizer)
+        nested = isinstance(stream, paramiko.Channel)
+        self.client = Transport(None if nested else stream, stream if nested else None, Progress())
+        self.server = paramiko.Transport(
+            far, packetizer_class=functools.partial(Packetizer, channel=far if nested else None)
+        )
         for transport in (self.client, self.server):
             transport._preferred_ciphers = (cipher,)
         self.server.add_server_key(KEY)

@@ -69,7 +69,7 @@ def meet(lab: Lab, *answers: str, address: str = "") -> Meeting:
     progress = Listener()
     person = Person(progress, *answers)
     with socket.create_connection(("127.0.0.1", settings.port)) as stream:
-        transport = Transport(stream, progress, None)
+        transport = Transport(stream, None, progress)
         try:
             judge = Trust(settings, progress, person, address=address)
             transport._preferred_keys = tuple(judge.algorithms())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from relay.ssh.wire.library import paramiko
 from relay.ssh.wire.takeover import attach
@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import TypeAlias
 
+    from relay import contract
     from relay.errors import RelayError
     from relay.ssh.wire.flow import Flow
 
@@ -20,7 +21,7 @@ _LOST = (paramiko.SSHException, EOFError)  # what paramiko raises when a message
 
 
 class ChannelStream:
-    """Two-way bytes with half-close over one direct-tcpip channel.
+    """Two-way bytes with half-close over one direct-tcpip channel (contract.Stream).
 
     lost: says why its link has ended.
     """
@@ -62,6 +63,15 @@ class ChannelStream:
         with self.channel.out_buffer_cv:
             return bool(self.channel.out_buffer_cv.wait_for(lambda: self.channel.closed, seconds))
 
+    def serve(self, _stdin: int, _stdout: int, *, parent: int, alarm: int) -> int | None:  # noqa: ARG002
+        """None: it is this process that has the stream."""
+        return None
+
+    def check(self, *, heard: bool = True) -> None:  # noqa: ARG002
+        """Raise RelayError when the link is lost. For whoever has read the end."""
+        if not self.channel.transport.is_active():
+            raise self.lost()
+
     def close(self) -> None:
         """Close the channel; the session lives on."""
         self.channel.close()
@@ -74,17 +84,10 @@ class ChannelStream:
         """
         return attach(self.channel)
 
-    def serve(self, _stdin: int, _stdout: int, *, parent: int, alarm: int) -> int | None:  # noqa: ARG002
-        """None: it is this process that has the stream."""
-        return None
-
-    def check(self, *, heard: bool = True) -> None:
-        """Nothing: `recv` says when the link is lost."""
-
     def lost(self) -> RelayError:
         """Why the link has ended."""
         return self._lost(None)
 
-    def loss(self, flow: Any) -> RelayError | None:
+    def loss(self, flow: contract.Flow) -> RelayError | None:
         """Why an attached stream has ended, when that was no orderly end."""
         return self._lost(flow.error) if flow.error is not None else None

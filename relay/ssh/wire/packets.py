@@ -11,7 +11,6 @@ down to the bytes that it asks for.
 
 from __future__ import annotations
 
-import socket
 import threading
 import time
 from collections import deque
@@ -54,8 +53,9 @@ LARGE_BLOCK = 16  # bytes
 
 
 class Packetizer(paramiko.packet.Packetizer):
-    """Packets over a stream: a connected socket, or a paramiko Channel of the transport that carries this one.
+    """Packets over a connected socket, or over a channel.
 
+    channel: of the transport that carries this one, None when that is the socket.
     opener, sealer: what opens and makes packets; None where paramiko does.
     input: bytes of the stream that have come and are not opened yet.
     said: the last line before the server's ident.
@@ -68,9 +68,9 @@ class Packetizer(paramiko.packet.Packetizer):
     REKEY_BYTES = 2**36
     REKEY_PACKETS = 2**31
 
-    def __init__(self, stream: Any) -> None:
+    def __init__(self, stream: Any, channel: paramiko.Channel | None = None) -> None:
         super().__init__(stream)
-        self.stream = stream
+        self.channel = channel
         self.input = Buffer(0)
         self.opener: Opener | None = None
         self.sealer: Sealer | None = None
@@ -84,7 +84,7 @@ class Packetizer(paramiko.packet.Packetizer):
         self._asked = (0, 0)  # packets and bytes of the opener when a new key was asked for
         self._sending = threading.Lock()
         self._ended = False
-        self.reader = Reader(stream) if isinstance(stream, socket.SocketType) else None
+        self.reader = Reader(stream) if channel is None else None
         self._keepalive: tuple[float, Callable[[int], None]] | None = None
         self._heard = 0  # messages at the last look at the keepalives
         self._looked = 0.0  # when the silence since then, or since the last keepalive, began
@@ -209,7 +209,7 @@ class Packetizer(paramiko.packet.Packetizer):
         try:
             if self.reader is not None:
                 self.reader.receive(self.input, READ_SIZE, TICK)
-            elif data := self.stream.recv(READ_SIZE):
+            elif data := self.channel.recv(READ_SIZE):  # type: ignore[union-attr]  # the one or the other
                 self.input.put(data)
             elif not self._parking:
                 raise EOFError
@@ -296,8 +296,8 @@ class Packetizer(paramiko.packet.Packetizer):
             first, self._parking = not self._parking, True
         if first and self.reader is not None:
             self.reader.wake()
-        elif first:
-            self.stream.in_buffer.close()  # ends a recv that waits; what comes is put into it all the same
+        elif first and self.channel is not None:
+            self.channel.in_buffer.close()  # ends a recv that waits; what comes is put into it all the same
         self.settle()
 
     def hand(self, payload: bytes) -> None:

@@ -9,13 +9,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, cast
 
 from relay.ssh.wire.connection import Connection
-from relay.ssh.wire.library import paramiko
 from relay.ssh.wire.link import Link
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from relay.ssh.wire.flow import Flow
+    from relay.ssh.wire.library import paramiko
     from relay.ssh.wire.packets import Packetizer
 
 
@@ -87,9 +87,9 @@ def _chain(transport: paramiko.Transport) -> tuple[list[paramiko.Transport], lis
     """A transport and those that carry it, the innermost first, and the channels by which they do."""
     chain = [transport]
     carriers: list[paramiko.Channel] = []
-    while isinstance(stream := chain[-1].packetizer.stream, paramiko.Channel):
-        carriers.append(stream)
-        chain.append(stream.transport)
+    while (channel := chain[-1].packetizer.channel) is not None:
+        carriers.append(channel)
+        chain.append(channel.transport)
     return chain, carriers
 
 

@@ -11,6 +11,7 @@ import os
 import threading
 import time
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from relay.errors import printable
@@ -33,6 +34,8 @@ from relay.ssh.wire.opening import Opening, Refused
 from relay.ssh.wire.packets import Packetizer
 
 if TYPE_CHECKING:
+    from _socket import socket
+
     from relay.run.progress import Progress
 
 # paramiko has time-outs of its own for each step; the deadline of the whole set-up takes their place.
@@ -105,17 +108,18 @@ class Transport(paramiko.Transport):
     _preferred_keys = ALGORITHMS
     _CLIENT_ID = "pyrelay"
 
-    def __init__(self, stream: Any, progress: Progress, outer: Transport | None, *, direct: bool = True) -> None:
-        """Over a stream to the server. direct: it is a TCP connection that ends there, unless it is outer's."""
-        super().__init__(stream, packetizer_class=Packetizer)
+    def __init__(
+        self, descriptor: socket | None, channel: paramiko.Channel | None, progress: Progress, *, direct: bool = True
+    ) -> None:
+        """Over a socket, or else over a channel of another Transport. direct: the socket is TCP to the server."""
+        super().__init__(descriptor or channel, packetizer_class=partial(Packetizer, channel=channel))
         self.host_key_blob = b""  # as the server sent it: a key or a certificate
         self.host_key_signature = b""  # the server's, over the session's identifier
         self.banner_timeout = self.handshake_timeout = self.auth_timeout = self.channel_timeout = _NEVER
         self.remote_lists: dict[str, list[str]] = {}  # the server's KEXINIT, by paramiko's names for its lists
         self._progress = progress
-        self._outer = outer  # the transport whose channel carries this one
         # Whether the connection that reaches the server is another's: a hop's, a proxy's, a master's, a ProxyCommand's.
-        self._is_others = outer is not None or not direct
+        self._is_others = channel is not None or not direct
         self._held: list[Message] = []  # what waits for the end of a key exchange
         self._answered = threading.Event()  # a keepalive has been
         self._over = threading.Event()
@@ -312,8 +316,8 @@ class Transport(paramiko.Transport):
         """
         self._send_kex_init()
         super()._check_banner()
-        if self._outer is not None:
-            self._outer.carry_acknowledgements()
+        if (channel := self.packetizer.channel) is not None:
+            channel.transport.carry_acknowledgements()
         self._progress.stage("key exchange")
 
     def _send_kex_init(self) -> None:

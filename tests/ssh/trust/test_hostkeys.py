@@ -157,7 +157,7 @@ def test_a_server_that_signs_otherwise_than_was_agreed_on_is_not_believed() -> N
     server.add_server_key(OtherSigner(key=generated.key))
     serving = threading.Thread(target=server.start_server, kwargs={"event": threading.Event(), "server": Nobody()})
     serving.start()
-    client = Transport(near, Progress(), None)
+    client = Transport(near, None, Progress())
     try:
         with pytest.raises(paramiko.SSHException, match="signed with rsa-sha2-256, not rsa-sha2-512 as agreed"):
             client.start_client(timeout=30)

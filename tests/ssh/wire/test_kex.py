@@ -47,7 +47,7 @@ def test_with_another_implementation(
     monkeypatch.setattr(paramiko.Transport, "_modulus_pack", Modulus())
     known = paramiko.Transport._kex_info
     monkeypatch.setitem(known, "curve25519-sha256", known["curve25519-sha256@libssh.org"])
-    client, server = Transport(streams[0], Progress(), None), paramiko.Transport(streams[1])
+    client, server = Transport(streams[0], None, Progress()), paramiko.Transport(streams[1])
     for transport in (client, server):
         transport._preferred_kex = (name,)
     server.add_server_key(KEY)

@@ -62,7 +62,7 @@ def test_an_acknowledgement_that_cannot_be_sent_is_no_matter(monkeypatch: pytest
     """What the server said before it left is still to be read."""
     near, far = socket.socketpair()
     with near, far:
-        transport = Transport(near, Progress(), None, direct=False)
+        transport = Transport(near, None, Progress(), direct=False)
         transport.clear_to_send.set()
         tried: list[bytes] = []
 
