@@ -89,6 +89,11 @@ class HopSettings:
         level = self.get("loglevel").lower()
         return "quiet" if level == "silent" else level
 
+    @property
+    def shows_banners(self) -> bool:
+        """Whether ssh shows what a server says before the login, at this LogLevel (input_userauth_banner)."""
+        return self.log_level not in {"quiet", "fatal", "error"}
+
     def seconds(self, key: str, default: float = 0.0) -> float:
         """A time in seconds (`ssh -G` prints seconds); default when it is not set ("none")."""
         return float(self.number(key)) if self.get(key)[:1].isdigit() else default

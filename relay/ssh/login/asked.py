@@ -1,7 +1,8 @@
 """The methods that ask a person: password (RFC 4252 section 8) and keyboard-interactive (RFC 4256).
 
-Answers go to the server and nowhere else. The server's words are shown as
-what they are, the server's: behind the name of the login.
+Answers go to the server and nowhere else. Every line of a server's words is
+shown behind the name of the login: no server can write a line that looks like
+a question for another hop, or like words of our own.
 """
 
 from __future__ import annotations
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
     from relay.ssh.wire.userauth import Answer, Dialogue
 
 _MOST_PROMPTS = 64  # of one INFO_REQUEST; a person is asked for each
+_MOST_ROUNDS = 64  # INFO_REQUESTs of one login; an askpass program answers without end
+_MOST_CHANGES = 8  # requests in a row for another new password
+_MOST_LINES = 64  # of the server's words that ask nothing
 
 
 class Password:
@@ -44,13 +48,15 @@ class Password:
         password = _secret(self._prompt, f"{self._who}'s password: ")
         self.attempts += 1
         answer = self._dialogue.request("password", b"\0" + string(password))
-        while isinstance(answer, More):
+        for _ in range(_MOST_CHANGES):
+            if not isinstance(answer, More):
+                return answer
             answer = self._change(answer.body)
-        return answer
+        raise RelayError("the server does not stop asking for a new password")
 
     def _change(self, request: Reader) -> Answer:
         """The server wants a new password before it lets anybody in (SSH_MSG_USERAUTH_PASSWD_CHANGEREQ)."""
-        self._prompt.tell(f"{self._who}: the server wants a new password: {_text(request.string())}")
+        self._prompt.tell(_marked(self._who, f"the server wants a new password: {_text(request.string())}"))
         old = _secret(self._prompt, f"{self._who}'s old password: ")
         while True:
             new = _secret(self._prompt, f"{self._who}'s new password: ")
@@ -74,19 +80,23 @@ class Interactive:
         self._most = settings.number("numberofpasswordprompts", 3)
         devices = settings.get("kbdinteractivedevices")
         self._devices = "" if devices == "none" else devices
-        self._asked = False  # whether the server has asked anything yet
+        self._rounds = 0
+        self._quiet = not settings.shows_banners
+        self._lines_left = _MOST_LINES
 
     def attempt(self) -> Answer | None:
         """One dialogue to its end; None when there were enough, or the server asks nothing at all.
 
         Raises NobodyToAsk and Cancelled.
         """
-        if self.attempts >= self._most or (self.attempts and not self._asked):
+        if self.attempts >= self._most or (self.attempts and not self._rounds):
             return None
         self.attempts += 1
         answer = self._dialogue.request("keyboard-interactive", string(b"") + string(self._devices.encode()))
         while isinstance(answer, More):
-            self._asked = True
+            self._rounds += 1
+            if self._rounds > _MOST_ROUNDS:
+                raise RelayError(f"the server does not stop asking: {_MOST_ROUNDS} rounds of keyboard-interactive")
             answer = self._dialogue.respond(self._answers(answer.body))
         return answer
 
@@ -102,8 +112,22 @@ class Interactive:
         except BadKey as error:
             raise RelayError(f"the server's questions cannot be read: {error}") from error
         for text in filter(None, words):
-            self._prompt.tell(f"({self._who}) {text}")
-        return [_secret(self._prompt, f"({self._who}) {question}", echo=echo) for question, echo in questions]
+            self._tell(text, needed=bool(questions))
+        return [_secret(self._prompt, _marked(f"({self._who})", text, " "), echo=echo) for text, echo in questions]
+
+    def _tell(self, text: str, *, needed: bool) -> None:
+        """Show the server's words. needed: a question follows; without one they are like a banner, and bounded."""
+        lines = text.split("\n")
+        if not needed:
+            lines = [] if self._quiet else lines[: self._lines_left]
+            self._lines_left -= len(lines)
+        if lines:
+            self._prompt.tell(_marked(f"({self._who})", "\n".join(lines), " "))
+
+
+def _marked(mark: str, text: str, between: str = ": ") -> str:
+    """Text with a mark before each of its lines."""
+    return "\n".join(f"{mark}{between}{line}" for line in text.split("\n"))
 
 
 def _secret(prompt: Prompt, question: str, *, echo: bool = False) -> bytes:

@@ -33,7 +33,7 @@ _SETTINGS = {
     "keyboard-interactive": "kbdinteractiveauthentication",
     "password": "passwordauthentication",
 }
-_SILENT = frozenset({"quiet", "fatal", "error"})  # LogLevels at which ssh shows no banner
+_MOST_STEPS = 16  # logins that a server may grant and still want another; sshd's AuthenticationMethods have a few
 _MOST_NAMED = 12  # keys that an error lists
 
 
@@ -113,6 +113,8 @@ class _Login:
                 if answer.partial:
                     self._progress.note(1, f"{method} was granted; the server wants more")
                     self._granted.append(method)
+                    if len(self._granted) > _MOST_STEPS:
+                        raise RelayError(f"the server wants yet another login after {_MOST_STEPS} that it has granted")
                     self._keys.start_over()
                 if answer.methods != self._taken:
                     self._taken = answer.methods
@@ -177,7 +179,7 @@ class _Login:
 
     def _show_banner(self, line: str) -> None:
         """A line of the server's banner, for a person; -q and a low LogLevel silence it (input_userauth_banner)."""
-        if self._settings.log_level in _SILENT:
+        if not self._settings.shows_banners:
             return
         if not self._banner_begun:
             self._banner_begun = True

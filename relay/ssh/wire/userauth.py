@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 _LOOK_ROUND = 1.0  # seconds between two looks whether the link still lives
 _BANNER_CHARACTERS = 8192
 _BANNER_LINES = 60
+_MOST_IN_VAIN = 3
 
 
 def who(settings: HopSettings) -> str:
@@ -108,6 +109,7 @@ class Dialogue:
         self.opening: Opening | None = None
         self._came: SimpleQueue[Answer | str | None] = SimpleQueue()  # a str is a banner, None the end of the link
         self._owed = 0  # answers
+        self._in_vain = 0  # channels that were asked for with a login that was not granted; the transport keeps each
         self._too_early = False  # something of ours was: the channel's request is what may be
         self._accepted = Event()  # the server has answered the request for the service
         self._banner_left = _BANNER_CHARACTERS
@@ -126,10 +128,13 @@ class Dialogue:
         the channel is to be asked for again then.
         """
         self._too_early = False
-        answer = self._ask(self._request(method, fields), self._ask_for_channel)
+        answer = self._ask(
+            self._request(method, fields), self._ask_for_channel if self._in_vain < _MOST_IN_VAIN else None
+        )
         if self.opening is not None and (self._too_early or not isinstance(answer, Success)):
             self.opening.drop()
             self.opening = None
+            self._in_vain += 1
         return answer
 
     def respond(self, answers: list[bytes]) -> Answer:

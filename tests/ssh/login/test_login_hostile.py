@@ -1,0 +1,94 @@
+"""Logins at servers that mean harm: words that pass for another's, and rounds without end."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+from login_server import Request, asking, change_request, failure, questions, scripted
+from terminal import askpass, ssh
+
+if TYPE_CHECKING:
+    from lab import Lab
+
+
+def test_every_line_of_a_server_has_the_mark_of_its_hop(target: Lab) -> None:
+    """Else a hop could ask for the password of another one, and explain it."""
+    fake = f"pyrelay: {target.user}@h2's password: "
+
+    def script(request: Request) -> list[bytes]:
+        if request.method == "keyboard-interactive":
+            instruction = f"\n\nhint: type it again\r\n{fake}\rpyrelay: hop 2 of 2 (h2): permission denied"
+            return [questions((f"\nNo.\n{fake}", False), title=f"Gate\n{fake}", instruction=instruction)]
+        return [failure("keyboard-interactive")]
+
+    asking(target, "h1", script)
+    with ssh(target, "h1/h2") as terminal:
+        terminal.answer(f"({target.user}@h1) No.\n({target.user}@h1) {fake}", "secret")
+        lines = terminal.shown.replace("\r", "").split("\n")
+    marks = ("(", "pyrelay: (", "pyrelay: hop 1 of 1 (h1): (")
+    assert all(line.startswith(tuple(f"{mark}{target.user}@h1) " for mark in marks)) for line in lines if line)
+    assert sum(fake in line for line in lines) == 3
+
+
+def test_every_line_that_wants_a_new_password_has_it_too(target: Lab) -> None:
+    def script(request: Request) -> list[bytes]:
+        return [change_request("It is old.\nhint: none") if request.method == "password" else failure("password")]
+
+    asking(target, "h1", script)
+    with ssh(target, "h1/h2") as terminal:
+        terminal.answer("@h1's password: ", "old")
+        terminal.expect(f"{target.user}@h1: the server wants a new password: It is old.\n")
+        terminal.expect(f"{target.user}@h1: hint: none\n")
+
+
+@pytest.mark.parametrize("ident", ["", "SSH-2.0-OpenSSH_9.9"])
+def test_partial_success_without_end(target: Lab, ident: str) -> None:
+    """The second is asked for the channel along with each login."""
+
+    def script(request: Request) -> list[bytes]:
+        return [] if request.method == "channel" else [failure("publickey", partial=True)]
+
+    h1 = scripted(target, "h1", script, ident=ident)
+    ran = target.pyrelay("h1/h2")
+    assert (ran.returncode, ran.stdout) == (1, "")
+    said = "pyrelay: hop 1 of 1 (h1): the server wants yet another login after 16 that it has granted\n"
+    assert ran.stderr.startswith(said)
+    assert h1.requests.count("publickey") <= 17
+    assert h1.requests.count("channel") == (3 if ident else 0)
+
+
+def everything(request: Request, answer: bytes) -> list[bytes]:
+    return [failure("keyboard-interactive", "password") if request.method == "none" else answer]
+
+
+@pytest.mark.parametrize(("level", "most"), [("ERROR", 0), ("INFO", 64)])
+def test_rounds_without_a_question(target: Lab, level: str, most: int) -> None:
+    words = questions(title="Gate\n" * 1000, instruction="Wait.\n" * 1000)
+    h1 = asking(target, "h1", lambda request: everything(request, words))
+    target.host("h1", LogLevel=level)
+    ran = target.pyrelay("h1/h2")
+    assert (ran.returncode, ran.stdout) == (1, "")
+    said = ran.stderr.splitlines()
+    assert said[-1] == "pyrelay: hop 1 of 1 (h1): the server does not stop asking: 64 rounds of keyboard-interactive"
+    assert len(said) - 1 == most
+    assert h1.requests.count("answers") == 64
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        (questions(("Code: ", False)), "does not stop asking: 64 rounds"),
+        (change_request("Once more."), "does not stop asking for a new password"),
+    ],
+)
+def test_questions_to_a_program_that_always_answers(target: Lab, answer: bytes, words: str) -> None:
+    method = "password" if "new" in words else "keyboard-interactive"
+
+    def script(request: Request) -> list[bytes]:
+        return [failure(method) if request.method == "none" else answer]
+
+    asking(target, "h1", script)
+    ran = target.run(target.program, "-F", target.config, "h1/h2", env=askpass(target, "echo yes"))
+    assert (ran.returncode, ran.stdout) == (1, "")
+    assert words in ran.stderr.splitlines()[-1]
