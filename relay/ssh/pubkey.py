@@ -102,7 +102,7 @@ class PublicKey:
     """A public key or a certificate of one.
 
     type: as the blob names it. plain: the type of the key itself, which for a
-    certificate is the type without "-cert-v01@openssh.com". fields: its
+    certificate is that of the key in it. fields: its
     public numbers; plain and fields are equal when the keys are. body: what
     follows the fields of a certificate.
     Raises BadKey, or Unsupported, when the blob is none.
@@ -114,7 +114,7 @@ class PublicKey:
         reader = Reader(blob)
         self.blob = blob
         self.type = reader.text()
-        self.plain = self.type.removesuffix(CERT_SUFFIX)
+        self.plain = plain_type(self.type)
         if self.plain not in _TYPES:
             raise Unsupported(f"unknown type {self.type!r}")
         if self.is_cert:
@@ -193,14 +193,21 @@ def _field(reader: Reader, kind: str, plain: str) -> bytes:
 
 def key_type(algorithm: str) -> str:
     """The key type, in the blob's own words, that a host key algorithm uses: rsa-sha2-512 uses ssh-rsa (RFC 8332)."""
-    plain = algorithm.removesuffix(CERT_SUFFIX)
-    return ("ssh-rsa" if plain in _RSA_SIGNATURES else plain) + algorithm[len(plain) :]
+    plain = plain_type(algorithm)
+    return "ssh-rsa" + algorithm[len(plain) :] if plain in _RSA_SIGNATURES else algorithm
+
+
+def plain_type(name: str) -> str:
+    """The key type or algorithm within a certificate's; any other stays as it is (OpenSSH's PROTOCOL.certkeys)."""
+    plain = name.removesuffix(CERT_SUFFIX)
+    # For a security key the suffix stands in the place of the "@openssh.com" that its own type ends with.
+    return f"{plain}@openssh.com" if plain != name and plain.startswith("sk-") else plain
 
 
 def read_key(type_: bytes, base64: bytes) -> PublicKey:
     """The key on a line of a file, from its type and its base64 (sshkey.c, sshkey_read). Raises BadKey."""
     blob_type = key_type(type_.decode(errors="replace"))
-    if blob_type.removesuffix(CERT_SUFFIX) not in _TYPES:
+    if plain_type(blob_type) not in _TYPES:
         raise Unsupported(f"unknown type {blob_type!r}")
     base64 = bytes(c for c in base64 if c not in b"\r\v\f")  # b64_pton() skips white space; spaces and tabs end a word
     try:

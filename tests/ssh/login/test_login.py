@@ -346,6 +346,16 @@ class TouchAgent(ScriptedAgent):
         return FAILURE
 
 
+def test_a_certificate_of_a_security_key(hops: Lab, authority: Path) -> None:
+    agent = TouchAgent(hops)
+    agent.touched.set()
+    public = hops.top / "token.pub"
+    public.write_text(agent.token.line)
+    hops.host("h1", IdentityFile=public, CertificateFile=certify(hops, authority, hops.top / "token"))
+    assert succeeds(hops)
+    assert agent.signed == 1
+
+
 def test_a_security_key_is_touched(hops: Lab) -> None:
     agent = TouchAgent(hops)
     hops.server("h1", authorized_keys=agent.token.line)
