@@ -32,14 +32,19 @@ def connect(proxy: Proxy, host: str, port: int, run: Run, terms: tcp.Terms = tcp
 
     def reach(place: Proxy, first: float | None = None) -> Wire:
         """A connection to the proxy itself. first: seconds for its first answer."""
-        sock = _reach(place, run, terms)
+        wire = Wire(_reach(place, run, terms), place, host, run.progress, seconds=terms.timeout, first=first)
+        if place.kind == SECURE:
+            from relay.dial.proxy import tls  # it brings ssl
+
+            run.progress.stage(f"TLS with {place}", hint=tls.HINT_PLAIN)
+            tls.secure(wire, who.cacert)
         run.progress.stage(f"waiting for {place} to reach {host} port {port}")
-        return Wire(sock, place, host, run.progress, seconds=terms.timeout, first=first)
+        return wire
 
     if proxy.kind in HTTP:
         from relay.dial.proxy import http
 
-        return http.connect(lambda: _secured(reach(proxy)), host, port, who)
+        return http.connect(lambda: reach(proxy), host, port, who)
     if proxy.manner.auth == GSSAPI:
         return _by_gssapi(reach, host, port, who)
 
@@ -59,19 +64,6 @@ def connect(proxy: Proxy, host: str, port: int, run: Run, terms: tcp.Terms = tcp
             raise _explained(error, reach, place, user) from error
 
     return _through_tor(through, run.children.environ) if proxy.kind == TOR and not proxy.address else through(proxy)
-
-
-def _secured(wire: Wire) -> Wire:
-    """The wire, inside TLS where the proxy is an https:// one. Raises RelayError."""
-    if wire.proxy.kind == SECURE:
-        from relay.dial.proxy.tls import secure  # it brings ssl
-
-        try:
-            secure(wire)
-        except BaseException:
-            wire.socket.close()
-            raise
-    return wire
 
 
 def _by_gssapi(reach: Callable[[Proxy], Wire], host: str, port: int, who: Who) -> Stream:

@@ -16,6 +16,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from relay.dial.proxy.wire import Wire
 
+HINT_PLAIN = "does it speak plain HTTP? --proxy http://..."
 CA_HINT = "the certificates of those whom you believe about it are for --proxy-cacert FILE"
 # What OpenSSL calls a certificate that does not do (x509_vfy.h): the hint.
 HINTS = {
@@ -90,25 +91,31 @@ class Tls:
         """Nothing: see the head of this file."""
 
 
-def secure(wire: Wire) -> None:
-    """Speak TLS with the proxy that a wire leads to; from now on the wire is inside it. Raises RelayError."""
+def secure(wire: Wire, cacert: str | None) -> None:
+    """Speak TLS with the proxy that a wire leads to; from now on the wire is inside it.
+
+    cacert: a file of those whose word about the proxy is believed, None for the system's. Raises RelayError.
+    """
     proxy = wire.proxy
-    codec = Tls(proxy.host, proxy.manner.cacert)
     data = b""
     try:
+        codec = Tls(proxy.host, cacert)
         while not codec.greet(data):
             wire.send(codec.said())
             data = wire.receive(SIZE)
+        wire.send(codec.said())
+        wire.wrap(LayerStream(wire.tcp, codec))
     except ssl.SSLCertVerificationError as error:
         wire.send(codec.said())  # the proxy is told, too
         reason = printable(error.verify_message).rstrip(".")
         cause = f"{proxy}: its certificate does not do: {reason[:1].lower()}{reason[1:]}"
         raise RelayError(cause, hint=HINTS.get(error.verify_code, "")) from error
     except ssl.SSLError as error:
-        hint = "does it speak plain HTTP? --proxy http://..." if error.reason in _NO_TLS else ""
+        hint = HINT_PLAIN if error.reason in _NO_TLS else ""
         raise RelayError(f"{proxy}: TLS: {_reason(error)}", hint=hint) from error
-    wire.send(codec.said())
-    wire.wrap(LayerStream(wire.tcp, codec))
+    finally:
+        if wire.socket is wire.tcp:  # it has failed
+            wire.socket.close()
 
 
 _NO_TLS = {"WRONG_VERSION_NUMBER", "HTTP_REQUEST", "RECORD_LAYER_FAILURE", "PACKET_LENGTH_TOO_LONG"}

@@ -86,6 +86,11 @@ class Who:
             found += self._read(self.path(header[1:])) if header.startswith("@") else [header]
         return found
 
+    @property
+    def cacert(self) -> str | None:
+        """The file of those whose word about the proxy is believed, None for the system's."""
+        return self.proxy.manner.cacert and self.path(self.proxy.manner.cacert)
+
     def path(self, name: str) -> str:
         """A file as the user means it, whose directory and home need not be this process's."""
         if name.startswith("~/"):

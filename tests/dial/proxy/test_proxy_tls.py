@@ -1,0 +1,176 @@
+"""https:// proxies under a real ssh: tinyproxy behind socat's TLS."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import subprocess
+import tempfile
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from authority import Authority, in_tls
+from blocks import MEBIBYTE, send
+from lab import Lab
+from peers import LOOPBACK, Scripted, free_ports
+from proxies import PASSWORD, USER, RealProxy, tinyproxy
+from traced import RESOLVER, traced
+
+
+@pytest.fixture(scope="module")
+def top() -> Iterator[Path]:
+    made = Path(tempfile.mkdtemp(prefix="pyrelay-"))
+    yield made
+    shutil.rmtree(made)
+
+
+@pytest.fixture(scope="module")
+def authority(top: Path) -> Authority:
+    return Authority(top)
+
+
+@pytest.fixture(scope="module")
+def plain(top: Path) -> Iterator[RealProxy]:
+    """The proxy behind all of them, which wants a password."""
+    started = tinyproxy(next(free_ports()), top, USER)
+    yield started
+    started.stop()
+
+
+@pytest.fixture(scope="module")
+def secure(plain: RealProxy, authority: Authority) -> Iterator[RealProxy]:
+    started = in_tls(plain, authority.issue("localhost"))
+    started.options = ["--proxy", f"https://{USER}@localhost:{started.port}", "--proxy-cacert", str(authority.cacert)]
+    yield started
+    started.stop()
+
+
+@pytest.fixture
+def h3(lab: Lab, secure: RealProxy) -> Lab:
+    """A lab with one server, h3, by a name that the proxy looks up; the ProxyCommand of h3 and of chains goes by it."""
+    server = lab.server("h3", HostName="localhost", HostKeyAlias="h3")
+    with lab.known_hosts.open("a") as file:
+        file.writelines(f"h3 {key}\n" for key in server.host_keys)
+    lab.options = secure.options
+    lab.host("h3", ProxyCommand=f"pyrelay {' '.join(secure.options)} %h %p")
+    return lab
+
+
+ENVIRONMENT = {"PYRELAY_PROXY_PASSWORD": PASSWORD}
+
+
+def test_100_mb_both_ways_at_once(h3: Lab) -> None:
+    client = h3.start("ssh", "-F", h3.config, "h3", "cat", stdin=subprocess.PIPE, env=ENVIRONMENT)
+    assert client.stdin
+    assert client.stdout
+    sent, received = hashlib.sha256(), hashlib.sha256()
+    sender = threading.Thread(target=send, args=(client.stdin, sent))
+    sender.start()
+    while data := client.stdout.read(MEBIBYTE):
+        received.update(data)
+    sender.join()
+    assert client.wait(10) == 0
+    assert received.digest() == sent.digest()
+
+
+@pytest.mark.parametrize("more", [(), ("--engine", "ssh"), ("--share", "1s")], ids=["ours", "ssh", "shared"])
+def test_a_hop_behind_the_proxy(h3: Lab, more: tuple[str, ...]) -> None:
+    h3.server("h1")
+    h3.options = [*h3.options, *more]
+    ran = h3.run("ssh", "-F", h3.config, "h1/h3", "echo $SERVER", env=ENVIRONMENT)
+    assert (ran.stdout, ran.stderr) == ("h3\n", "")
+    assert h3["h1"].forwards() == [("localhost", h3["h3"].port)]
+
+
+def test_fdpass_goes_by_a_helper(h3: Lab) -> None:
+    h3.host("h3", ProxyCommand=f"pyrelay --fdpass {' '.join(h3.options)} %h %p", ProxyUseFdpass="yes")
+    client = h3.start("ssh", "-F", h3.config, "h3", "echo up; cat", stdin=subprocess.PIPE, env=ENVIRONMENT)
+    assert client.stdout
+    assert client.stdout.readline() == b"up\n"
+    assert len([command for command in h3.processes().values() if "ssh -F" not in command]) == 1
+    data = bytes(MEBIBYTE)
+    assert client.communicate(data, 60) == (data, b"")
+    assert h3.remaining(2) == {}
+
+
+def test_no_look_up_and_no_packet_but_to_the_proxy(h3: Lab, plain: RealProxy, authority: Authority) -> None:
+    front = in_tls(plain, authority.issue(LOOPBACK))
+    h3.at_end(front.stop)
+    words = ["--proxy", f"https://{USER}@{LOOPBACK}:{front.port}", "--proxy-cacert", str(authority.cacert)]
+    found, text = traced(h3, *words, "localhost", str(h3["h3"].port), env=ENVIRONMENT)
+    assert found == {f"{front.port} {LOOPBACK}"}
+    assert not RESOLVER.search(text)
+
+
+# What goes wrong
+
+
+def fails(lab: Lab, *arguments: str, **more: str) -> tuple[str, str]:
+    """Run pyrelay, which is to fail; its cause and its hint."""
+    ran = lab.pyrelay_in({**ENVIRONMENT, **more}, *arguments, "h3.example")
+    assert (ran.returncode, ran.stdout) == (1, "")
+    line, hint = [*ran.stderr.splitlines(), ""][:2]
+    return line.removeprefix("pyrelay: h3.example: "), hint.removeprefix("hint: ")
+
+
+def test_an_authority_that_is_not_known(lab: Lab, secure: RealProxy) -> None:
+    cause, hint = fails(lab, "--proxy", f"https://localhost:{secure.port}")
+    reason = "its certificate does not do: unable to get local issuer certificate"
+    assert cause == f"the HTTPS proxy localhost:{secure.port}: {reason}"
+    assert "--proxy-cacert" in hint
+
+
+@pytest.mark.parametrize(
+    ("name", "days", "reason", "hint"),
+    [
+        ("other.example", 2, "hostname mismatch, certificate is not valid for 'localhost'", "name the proxy as"),
+        (LOOPBACK, 2, "hostname mismatch, certificate is not valid for 'localhost'", "name the proxy as"),
+        ("localhost", 0, "certificate has expired", "the proxy needs a new one"),
+    ],
+)
+def test_a_certificate_that_does_not_do(
+    lab: Lab, plain: RealProxy, authority: Authority, name: str, days: int, reason: str, hint: str
+) -> None:
+    front = in_tls(plain, authority.issue(name, days=days))
+    lab.at_end(front.stop)
+    cause, said = fails(lab, *front.options, "--proxy-cacert", str(authority.cacert))
+    assert cause == f"the HTTPS proxy localhost:{front.port}: its certificate does not do: {reason}"
+    assert said.startswith(hint)
+
+
+def test_a_wrong_password(lab: Lab, secure: RealProxy) -> None:
+    cause, hint = fails(lab, *secure.options, PYRELAY_PROXY_PASSWORD="wrong")
+    assert " refuses: 401 " in cause
+    assert hint == "the password is taken from $PYRELAY_PROXY_PASSWORD, else it is asked for"
+
+
+def test_a_proxy_that_speaks_no_tls(lab: Lab) -> None:
+    peer = Scripted(b"HTTP/1.1 400 Bad Request\r\n\r\n", hang_up=True)
+    lab.at_end(peer.stop)
+    cause, hint = fails(lab, "--proxy", f"https://localhost:{peer.port}")
+    assert cause == f"the HTTPS proxy localhost:{peer.port}: TLS: wrong version number"
+    assert hint == "does it speak plain HTTP? --proxy http://..."
+
+
+def test_a_proxy_that_hangs_up(lab: Lab) -> None:
+    peer = Scripted(hang_up=True)
+    lab.at_end(peer.stop)
+    assert "closed the connection" in fails(lab, "--proxy", f"https://localhost:{peer.port}")[0]
+
+
+def test_a_proxy_that_is_silent(lab: Lab, plain: RealProxy) -> None:
+    """tinyproxy waits for the end of a line, which no greeting of TLS need have."""
+    cause, hint = fails(lab, "-w", "1", "--proxy", f"https://localhost:{plain.port}")
+    assert cause == f"no answer within 1 seconds (TLS with the HTTPS proxy localhost:{plain.port})"
+    assert hint == "does it speak plain HTTP? --proxy http://..."
+
+
+@pytest.mark.parametrize(("text", "cause"), [(None, "no such file"), ("x", "has no certificate that can be read")])
+def test_a_file_of_certificates_that_cannot_be_used(lab: Lab, secure: RealProxy, text: str | None, cause: str) -> None:
+    file = lab.top / "ca"
+    if text is not None:
+        file.write_text(text)
+    ran = lab.pyrelay_in({}, "--proxy", f"https://localhost:{secure.port}", "--proxy-cacert", str(file), "h3.example")
+    assert ran.stderr.startswith(f"pyrelay: --proxy-cacert: {file}") and cause in ran.stderr
