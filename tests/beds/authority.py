@@ -51,10 +51,10 @@ class Authority:
         return builder.add_extension(extension, critical=True).sign(self._key, hashes.SHA256())
 
 
-def in_tls(proxy: RealProxy, certificate: Path) -> RealProxy:
-    """An HTTP proxy behind socat, which speaks TLS with this certificate; its options name it by localhost."""
+def in_tls(port_behind: int, certificate: Path) -> RealProxy:
+    """The HTTP proxy at a port, behind socat, which speaks TLS with this certificate. Its options name localhost."""
     port = next(free_ports())
     listen = f"OPENSSL-LISTEN:{port},bind={LOOPBACK},reuseaddr,fork,cert={certificate},verify=0"
-    front = RealProxy([need("socat"), "-t", "60", listen, f"TCP:{LOOPBACK}:{proxy.port}"], port, "connect")
+    front = RealProxy([need("socat"), "-t", "60", listen, f"TCP:{LOOPBACK}:{port_behind}"], port, "connect")
     front.options = ["--proxy", f"https://localhost:{port}"]
     return front

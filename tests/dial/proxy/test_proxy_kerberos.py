@@ -93,7 +93,7 @@ def test_100_mb_both_ways_at_once(h3: Lab, realm: Realm) -> None:
     assert received.digest() == sent.digest()
 
 
-@every
+@pytest.mark.parametrize("options", ["integrity", "confidentiality", "negotiate"], indirect=True)
 @pytest.mark.usefixtures("options")
 @pytest.mark.parametrize("more", [(), ("--engine", "ssh"), ("--share", "1s")], ids=["ours", "ssh", "shared"])
 def test_a_hop_behind_the_proxy(h3: Lab, realm: Realm, more: tuple[str, ...]) -> None:
@@ -104,7 +104,7 @@ def test_a_hop_behind_the_proxy(h3: Lab, realm: Realm, more: tuple[str, ...]) ->
     assert h3["h1"].forwards() == [("localhost", h3["h3"].port)]
 
 
-@every
+@pytest.mark.parametrize("options", ["none", "confidentiality", "negotiate"], indirect=True)
 @pytest.mark.usefixtures("options")
 def test_fdpass(h3: Lab, realm: Realm, request: pytest.FixtureRequest) -> None:
     """ssh has the connection for itself, but where it is not the stream: there a helper serves."""

@@ -41,7 +41,7 @@ def plain(top: Path) -> Iterator[RealProxy]:
 
 @pytest.fixture(scope="module")
 def secure(plain: RealProxy, authority: Authority) -> Iterator[RealProxy]:
-    started = in_tls(plain, authority.issue("localhost"))
+    started = in_tls(plain.port, authority.issue("localhost"))
     started.options = ["--proxy", f"https://{USER}@localhost:{started.port}", "--proxy-cacert", str(authority.cacert)]
     yield started
     started.stop()
@@ -96,7 +96,7 @@ def test_fdpass_goes_by_a_helper(h3: Lab) -> None:
 
 
 def test_no_look_up_and_no_packet_but_to_the_proxy(h3: Lab, plain: RealProxy, authority: Authority) -> None:
-    front = in_tls(plain, authority.issue(LOOPBACK))
+    front = in_tls(plain.port, authority.issue(LOOPBACK))
     h3.at_end(front.stop)
     words = ["--proxy", f"https://{USER}@{LOOPBACK}:{front.port}", "--proxy-cacert", str(authority.cacert)]
     found, text = traced(h3, *words, "localhost", str(h3["h3"].port), env=ENVIRONMENT)
@@ -133,7 +133,7 @@ def test_an_authority_that_is_not_known(lab: Lab, secure: RealProxy) -> None:
 def test_a_certificate_that_does_not_do(
     lab: Lab, plain: RealProxy, authority: Authority, name: str, days: int, reason: str, hint: str
 ) -> None:
-    front = in_tls(plain, authority.issue(name, days=days))
+    front = in_tls(plain.port, authority.issue(name, days=days))
     lab.at_end(front.stop)
     cause, said = fails(lab, *front.options, "--proxy-cacert", str(authority.cacert))
     assert cause == f"the HTTPS proxy localhost:{front.port}: its certificate does not do: {reason}"
