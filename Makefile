@@ -18,8 +18,10 @@ BUILDERS = dpkg-dev gcc libc6-dev make
 # The programs that run ssh, or are an ssh: docs/recipes.md has a line for each. And what stands before an sshd.
 TOOLS = ansible-core borgbackup clustershell fuse3 pdsh putty-tools sshfs
 FRONTS = haproxy sslh
+# What OpenSSH is built with, from its source.
+SOURCES = autoconf automake dpkg-dev gcc libc6-dev libssl-dev make zlib1g-dev
 
-.PHONY: help demo test check bench soak fuzz install uninstall lock peers strangers
+.PHONY: help demo test check bench regress soak fuzz install uninstall lock peers strangers
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -38,6 +40,10 @@ check: .venv/ready peers ## check format, lint, types and man page
 
 bench: .venv/ready peers ## measure it beside ssh and nc, and print the table (ARGS="--only TEXT --json FILE")
 	@$(VENV)/python -m bench $(ARGS)
+
+regress: .venv/ready peers ## run OpenSSH's own tests with it in the path, an hour or two; write docs/regress.md (ARGS="--way NAME TEST...")
+	@tests/install-packages $(SOURCES)
+	@PYTHONPATH=tests/beds $(VENV)/python -m regress $(ARGS)
 
 soak: .venv/ready peers ## run it for two hours with every party stopped and killed (ARGS="--seconds N")
 	@$(VENV)/python tests/beds/soak.py $(ARGS)
