@@ -65,7 +65,7 @@ fuzz: .venv/ready ## give whatever reads any bytes any bytes, ten minutes each (
 
 install: ## install under PREFIX (/usr/local), for a package under DESTDIR
 	@# A copy is what pip builds from, so that nothing is left here that belongs to root.
-	build=`mktemp -d` && cp -R LICENSE README.md pyproject.toml relay "$$build" && \
+	build=`mktemp -d` && cp -R LICENSE README.md pyproject.toml relay ssh_pyrelay.py "$$build" && \
 		$(PYTHON) -m venv --clear "$(DESTDIR)$(LIB)" && \
 		"$(DESTDIR)$(LIB)/bin/python" -m pip install --quiet --no-compile "$$build"; \
 		status=$$?; rm -rf "$$build"; exit $$status

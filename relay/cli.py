@@ -31,6 +31,11 @@ def main() -> NoReturn:
     """Run with the process's own arguments and end the process: no thread or library has a word after that."""
     if _signal.getsignal(_signal.SIGINT) is _signal.default_int_handler:
         _signal.signal(_signal.SIGINT, _signal.SIG_DFL)  # until the guard has it, Ctrl-C is no traceback
+    if sys.warnoptions:  # PYTHONWARNINGS: what our libraries may not use for ever is no business of a user's
+        import warnings
+
+        warnings.resetwarnings()
+        warnings.simplefilter("ignore")
     for fd in (STDIN, STDOUT, STDERR):
         try:
             os.fstat(fd)
