@@ -1,10 +1,9 @@
 """Key exchanges by one message each way: curve25519-sha256 (RFC 8731) and mlkem768x25519-sha256.
 
-(The second is draft-ietf-sshm-mlkem-hybrid-kex; it needs a cryptography that
-has ML-KEM.) paramiko's Transport makes one of the class that was agreed on,
+(The second is draft-ietf-sshm-mlkem-hybrid-kex.) paramiko's Transport makes one of the class that was agreed on,
 calls `start_kex`, then `parse_next` with each message that it was told to
-expect. What few servers need stands in kex_others.py, which is imported when
-such a one was agreed on. The client's side only.
+expect. What few servers need stands in kex_others.py. The client's
+side only.
 """
 
 from __future__ import annotations
@@ -12,7 +11,6 @@ from __future__ import annotations
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 
 from relay.ssh.pubkey import BadKey, Reader, mpint, string
@@ -20,8 +18,22 @@ from relay.ssh.wire.library import Message, SSHException
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import Protocol
 
-    from relay.ssh.wire.transport import Transport
+    class Exchanging(Protocol):
+        """What an exchange needs of the transport: the idents, both KEXINITs, and methods of paramiko's."""
+
+        local_version: str
+        remote_version: str
+        local_kex_init: bytes
+        remote_kex_init: bytes
+
+        def _send_message(self, data: Message) -> None: ...
+        def _expect_packet(self, *ptypes: int) -> None: ...
+        def _set_K_H(self, k: int | bytes, h: bytes) -> None: ...  # noqa: N802  (paramiko's name)
+        def _verify_key(self, host_key: bytes, sig: bytes) -> None: ...
+        def _activate_outbound(self) -> None: ...
+
 
 INIT, REPLY = 30, 31  # RFC 5656 section 4; SSH_MSG_KEX_HYBRID_INIT and _REPLY
 
@@ -35,7 +47,7 @@ class Exchange:
     hash_algo: ClassVar[Callable[..., Any]] = sha256
     init, reply = INIT, REPLY
 
-    def __init__(self, transport: Transport) -> None:
+    def __init__(self, transport: Exchanging) -> None:
         self.transport = transport
         self.ours = b""  # the public value that was sent
 
@@ -131,44 +143,3 @@ def agree(key: X25519PrivateKey, theirs: bytes) -> bytes:
     if not any(secret):
         raise ValueError("a point of small order")
     return secret
-
-
-def has_mlkem() -> bool:
-    """Whether cryptography, and the OpenSSL that it was built with, have ML-KEM."""
-    try:
-        from cryptography.hazmat.primitives.asymmetric.mlkem import MLKEM768PrivateKey
-
-        MLKEM768PrivateKey.generate()
-    except (ImportError, UnsupportedAlgorithm):
-        return False
-    return True
-
-
-def _other(name: str) -> Callable[[Transport], Exchange]:
-    """What makes an exchange that few servers need."""
-
-    def make(transport: Transport) -> Exchange:
-        from relay.ssh.wire import kex_others
-
-        return kex_others.EXCHANGES[name](transport)
-
-    return make
-
-
-# In the order of preference; what makes an exchange of that name.
-EXCHANGES: dict[str, Callable[[Transport], Exchange]] = {
-    **({"mlkem768x25519-sha256": MlKem768X25519} if has_mlkem() else {}),
-    "curve25519-sha256": Curve25519,
-    "curve25519-sha256@libssh.org": Curve25519,
-    **{
-        name: _other(name)
-        for name in (
-            "ecdh-sha2-nistp256",
-            "ecdh-sha2-nistp384",
-            "ecdh-sha2-nistp521",
-            "diffie-hellman-group16-sha512",
-            "diffie-hellman-group-exchange-sha256",
-            "diffie-hellman-group14-sha256",
-        )
-    },
-}

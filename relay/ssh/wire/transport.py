@@ -18,7 +18,7 @@ from relay.errors import printable
 from relay.ssh.pubkey import BadKey, PublicKey, Reader
 from relay.ssh.trust.hostkeys import ALGORITHMS, check_proof
 from relay.ssh.trust.signature import verify
-from relay.ssh.wire.kex import EXCHANGES
+from relay.ssh.wire.exchanges import EXCHANGES
 from relay.ssh.wire.library import Message, paramiko
 from relay.ssh.wire.link import HELD_MOST
 from relay.ssh.wire.numbers import (

@@ -16,7 +16,8 @@ from pair import KEY, Server
 from relay.run.progress import Progress
 from relay.ssh.pubkey import mpint, string
 from relay.ssh.wire import kex_others
-from relay.ssh.wire.kex import EXCHANGES, REPLY, Curve25519, Exchange, MlKem768X25519, agree
+from relay.ssh.wire.exchanges import EXCHANGES
+from relay.ssh.wire.kex import REPLY, Curve25519, Exchange, MlKem768X25519, agree
 from relay.ssh.wire.library import Message, SSHException
 from relay.ssh.wire.transport import Transport
 
@@ -99,7 +100,7 @@ class Unconnected:
 
 def begun(kind: type[Exchange]) -> tuple[Any, Unconnected]:
     transport = Unconnected()
-    exchange = kind(transport)  # type: ignore[arg-type]  # what it needs of one
+    exchange = kind(transport)
     exchange.start_kex()
     return exchange, transport
 

@@ -1,0 +1,55 @@
+"""The key exchanges by name; the module of those that few servers need is imported when such a one is agreed on."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from cryptography.exceptions import UnsupportedAlgorithm
+
+from relay.ssh.wire.kex import Curve25519, MlKem768X25519
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from relay.ssh.wire.kex import Exchange, Exchanging
+
+
+def has_mlkem() -> bool:
+    """Whether cryptography, and the OpenSSL that it was built with, have ML-KEM."""
+    try:
+        from cryptography.hazmat.primitives.asymmetric.mlkem import MLKEM768PrivateKey
+
+        MLKEM768PrivateKey.generate()
+    except (ImportError, UnsupportedAlgorithm):
+        return False
+    return True
+
+
+def _other(name: str) -> Callable[[Exchanging], Exchange]:
+    """What makes an exchange that few servers need."""
+
+    def make(transport: Exchanging) -> Exchange:
+        from relay.ssh.wire import kex_others  # see the top
+
+        return kex_others.EXCHANGES[name](transport)
+
+    return make
+
+
+# In the order of preference; what makes an exchange of that name.
+EXCHANGES: dict[str, Callable[[Exchanging], Exchange]] = {
+    **({"mlkem768x25519-sha256": MlKem768X25519} if has_mlkem() else {}),
+    "curve25519-sha256": Curve25519,
+    "curve25519-sha256@libssh.org": Curve25519,
+    **{
+        name: _other(name)
+        for name in (
+            "ecdh-sha2-nistp256",
+            "ecdh-sha2-nistp384",
+            "ecdh-sha2-nistp521",
+            "diffie-hellman-group16-sha512",
+            "diffie-hellman-group-exchange-sha256",
+            "diffie-hellman-group14-sha256",
+        )
+    },
+}
