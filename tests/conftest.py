@@ -33,7 +33,7 @@ spent: defaultdict[str, float] = defaultdict(float)  # seconds of each test file
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
-    spent[report.location[0]] += report.duration
+    spent[report.nodeid.partition("::")[0]] += report.duration  # (its location may be a suite's)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -1,9 +1,13 @@
-"""What every stream must do under the relay, whatever carries it: one suite for all of them.
+"""What every stream and every hop must do, whatever kind it is (relay/contract.py): one suite for all of them.
 
-A kind of stream is a subclass, whose name begins with Test, with a fixture
-`command`: the argv of a pyrelay that relays to a port of loopback. The near
-end is that process's stdin and stdout, as ssh would hold them; the far end is
-a socket of the test.
+A kind is a subclass, whose name begins with Test:
+
+StreamContract   a relay of such a stream. `command`, a fixture: the argv of a pyrelay that relays to a port of
+                 loopback. The near end is that process's stdin and stdout, as ssh would hold them.
+BytesContract    the stream itself. `make`, a fixture: makes one to a port of loopback; `cut`: breaks what carries it.
+HopContract      `hop`, a fixture: one that has been entered; `cut`: ends it.
+
+The far end is a socket of the test.
 """
 
 from __future__ import annotations
@@ -13,6 +17,7 @@ import fcntl
 import hashlib
 import os
 import random
+import re
 import select
 import signal
 import socket
@@ -22,14 +27,17 @@ import sys
 import termios
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
-from peers import LOOPBACK
+from peers import LOOPBACK, closed_port, until
 
+from relay.contract import Flow, Hop, Stream
+from relay.errors import RelayError
 from relay.pump.bridge import LAST_WORDS
+from relay.run.progress import Progress
 
 SOON = 30.0  # seconds; nothing here takes one, but the machine may be busy
 QUIET_MS = 400  # milliseconds without room to write, after which a sender counts as held up
@@ -382,6 +390,200 @@ class StreamContract:
         ends.process.send_signal(signal.SIGCONT)
         assert ends.far_receive() == b"goodbye"
         assert ends.status() == 0
+
+
+class BytesContract:
+    """A stream in this process; see the head of this file."""
+
+    moves = "descriptor"  # how its bytes are moved; or "attach", "serve", or "threads": none of the three
+    outlasts_far_end = True  # as for StreamContract
+
+    @pytest.fixture
+    def ends(self, make: Callable[[int], Stream]) -> Iterator[tuple[Stream, socket.socket]]:
+        with socket.create_server((LOOPBACK, 0)) as listener:
+            listener.settimeout(SOON)
+            stream = make(listener.getsockname()[1])
+            far, _ = listener.accept()
+        far.settimeout(SOON)
+        with far:
+            yield stream, far
+            stream.close()
+
+    def test_bytes_and_ends(self, ends: tuple[Stream, socket.socket]) -> None:
+        stream, far = ends
+        data = noise(300_000)
+        with Meanwhile(lambda: stream.sendall(data)):
+            assert far_exactly(far, len(data)) == data
+        with Meanwhile(lambda: far.sendall(data)):
+            assert near_exactly(stream, len(data)) == data
+        stream.shutdown_write()
+        assert far.recv(1) == b""
+        far.sendall(b"answer")
+        assert near_exactly(stream, 6) == b"answer"
+        far.close()
+        assert stream.recv(1) == b""
+        stream.check()
+
+    def test_the_far_end_is_the_first(self, ends: tuple[Stream, socket.socket]) -> None:
+        stream, far = ends
+        far.sendall(b"last")
+        far.shutdown(socket.SHUT_WR)
+        assert near_exactly(stream, 5) == b"last"
+        if self.outlasts_far_end:
+            stream.sendall(b"answer")
+            stream.shutdown_write()
+            assert far_exactly(far, 7) == b"answer"
+        stream.check()
+
+    def test_how_its_bytes_are_moved(self, ends: tuple[Stream, socket.socket]) -> None:
+        """In one way, which it knows; and what moves them finds all of them there."""
+        stream, far = ends
+        far.sendall(b"one")
+        assert near_exactly(stream, 3) == b"one"
+        assert (stream.descriptor is not None) == (self.moves == "descriptor")
+        if self.moves != "serve":
+            assert stream.serve(0, 1, parent=os.getppid(), alarm=-1) is None
+        flow = stream.attach()
+        assert (flow is not None) == (self.moves == "attach")
+        far.sendall(b"two")
+        if stream.descriptor is not None:
+            assert read_exactly(stream.descriptor.fileno(), 3) == b"two"
+        elif flow is not None:
+            self.drive(stream, flow, far)
+        else:
+            assert near_exactly(stream, 3) == b"two"
+
+    def drive(self, stream: Stream, flow: Flow, far: socket.socket) -> None:
+        """Move what has come and what goes, as the relay does."""
+        from pair import drive  # which knows this module
+
+        def read(views: list[memoryview]) -> int:
+            views[0][:5] = b"three"
+            return 5
+
+        drive(flow.connection, lambda: len(flow.received) == 3)
+        assert bytes(flow.received.waiting()) == b"two"
+        flow.received.drop(3)
+        flow.delivered(3)
+        assert flow.room() >= 5
+        assert flow.read_from(read) == 5
+        flow.end()
+        drive(flow.connection, lambda: not flow.connection.sending)
+        assert far_exactly(far, 6) == b"three"
+        far.close()
+        drive(flow.connection, lambda: flow.over)
+        assert (flow.error, stream.loss(flow)) == (None, None)
+        flow.close()
+
+    def test_given_up_while_another_thread_reads(self, ends: tuple[Stream, socket.socket]) -> None:
+        stream, far = ends
+        reading = threading.Event()
+
+        def read() -> None:
+            with suppress(RelayError, OSError):
+                while stream.recv(1):
+                    reading.set()
+
+        far.sendall(b"x")
+        with Meanwhile(read):
+            assert reading.wait(SOON)
+            stream.close()
+        with suppress(ConnectionError):
+            assert far.recv(1) == b""
+
+    def test_the_loss_of_what_carries_it(
+        self, ends: tuple[Stream, socket.socket], cut: Callable[[socket.socket], None]
+    ) -> None:
+        """It is an error, by recv or by check; the end of a stream that nothing has broken is none."""
+        stream, far = ends
+        far.sendall(b"x")
+        assert stream.recv(1) == b"x"
+        cut(far)
+        with pytest.raises((RelayError, OSError)):
+            assert stream.recv(1) == b""
+            stream.check()
+
+
+class HopContract:
+    """A hop in this process; see the head of this file."""
+
+    is_ours = True  # whether leaving it ends what was opened on it: a user's own master stays
+    refuses = True  # whether `forward` raises where the hop cannot connect; else the stream says so
+    is_entered = True  # whether it has been logged in to before it forwards, and so can be asked whether it lives
+
+    def test_every_stream_is_another_one(self, hop: Hop) -> None:
+        with socket.create_server((LOOPBACK, 0)) as listener:
+            listener.settimeout(SOON)
+            for number in (b"1", b"2"):
+                stream = hop.forward(LOOPBACK, listener.getsockname()[1], Progress(SOON))
+                far, _ = listener.accept()
+                with far:
+                    far.sendall(number)
+                    assert stream.recv(1) == number
+                    stream.sendall(number)
+                    assert far.recv(1) == number
+                stream.close()
+        assert hop.alive
+
+    def test_what_cannot_be_reached(self, hop: Hop) -> None:
+        with closed_port() as port, pytest.raises(RelayError) as caught:
+            stream = hop.forward(LOOPBACK, port, Progress(SOON))
+            assert not self.refuses
+            with closing(stream):
+                assert stream.recv(1) == b""
+                stream.check()
+        assert caught.value.cause
+        self.test_every_stream_is_another_one(hop)
+
+    def test_signs_of_life(self, hop: Hop, cut: Callable[[], None]) -> None:
+        assert hop.place
+        assert re.fullmatch(r"(\S+@)?h1(:\d+)?(,(\S+@)?h2(:\d+)?)?" if self.is_entered else "", hop.jumps())
+        assert hop.alive
+        assert hop.quiet_for() >= 0
+        assert hop.probe(SOON)
+        cut()
+        if self.is_entered:
+            until(lambda: not hop.alive or not hop.probe(1.0), "death of the hop", SOON)
+        with pytest.raises(RelayError):
+            hop.forward(LOOPBACK, 1, Progress(SOON))
+
+    def test_left(self, hop: Hop) -> None:
+        with socket.create_server((LOOPBACK, 0)) as listener:
+            listener.settimeout(SOON)
+            stream = hop.forward(LOOPBACK, listener.getsockname()[1], Progress(SOON))
+            far, _ = listener.accept()
+        with far:
+            hop.close()
+            if self.is_ours:
+                assert far.recv(1) == b""
+            else:
+                far.sendall(b"x")
+                assert stream.recv(1) == b"x"
+        assert hop.alive != self.is_ours
+        stream.close()
+
+    def test_its_connection_may_be_driven_by_another(self, hop: Hop) -> None:
+        hop.park()
+        connection = hop.take_over()
+        assert connection is None or connection.fd >= 0
+
+
+def near_exactly(stream: Stream, size: int) -> bytes:
+    """Read size bytes of a stream, or all until its end."""
+    parts: list[bytes] = []
+    while size and (part := stream.recv(size)):
+        parts.append(part)
+        size -= len(part)
+    return b"".join(parts)
+
+
+def far_exactly(far: socket.socket, size: int) -> bytes:
+    """Read size bytes of a socket, or all until its end."""
+    parts: list[bytes] = []
+    while size and (part := far.recv(size)):
+        parts.append(part)
+        size -= len(part)
+    return b"".join(parts)
 
 
 def repeated(data: bytes, size: int) -> bytes:

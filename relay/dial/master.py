@@ -284,6 +284,8 @@ class MasterHop:
 
     def close(self) -> None:
         """As Hop has it: the master is the user's, and stays."""
+        if self._greeted is not None:
+            self._greeted.close()
 
     def forward(
         self,

@@ -104,7 +104,11 @@ class OpensshHop:
             stream = SshStream(ours, child, counter.check, self.place)
             stream.is_quiet = self._settings.log_level == "quiet"
             counter.serve(stream.descriptor)
-        stream.skip_to(mark)
+        try:
+            stream.skip_to(mark)
+        except BaseException:
+            stream.close()
+            raise
         if netcat is not None:
             stream.hint = "if it would not forward: --netcat has no effect on a hop that ssh carries"
         self._children.hush(child)

@@ -19,6 +19,7 @@ from typing import Any, Self
 import paramiko
 from contract import SOON, Meanwhile
 
+from relay.contract import Connection as Driven
 from relay.run.progress import Progress
 from relay.ssh.wire.connection import Connection
 from relay.ssh.wire.flow import Flow
@@ -119,7 +120,7 @@ class Pair:
         drive(self.connection, done)
 
 
-def drive(connection: Connection, done: Callable[[], object]) -> None:
+def drive(connection: Driven, done: Callable[[], object]) -> None:
     """Move a connection's data until it is done, which may be another thread's doing; fails when that takes long."""
     deadline = time.monotonic() + SOON
     while not done():
