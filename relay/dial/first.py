@@ -50,7 +50,11 @@ def first_leg(leg: Leg, run: Run) -> tuple[Stream, str]:
     )
     run.prompt.batch = hop.yes("batchmode")
     stream = connect(leg.reached.kind, hop.hostname, hop.port, run, terms)
-    if not direct or stream.descriptor is None:
+    if stream.descriptor is None:
+        from relay.dial.bridged import BridgedStream  # few proxies speak in a layer of their own
+
+        return BridgedStream(stream), ""
+    if not direct:
         return stream, ""
     try:
         return stream, stream.descriptor.getpeername()[0]

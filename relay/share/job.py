@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from relay.ssh.session import Client
 
 # What else decides who and where a hop is, of the environment.
-MATTERS = ("HOME", "SSH_AUTH_SOCK", "TOR_SOCKS_HOST", "TOR_SOCKS_IPC_PATH", "TOR_SOCKS_PORT")
+MATTERS = ("HOME", "KRB5CCNAME", "SSH_AUTH_SOCK", "TOR_SOCKS_HOST", "TOR_SOCKS_IPC_PATH", "TOR_SOCKS_PORT")
 GRACE = 5.0  # seconds after a relay's deadline, when it has ended itself, that its channel is still waited for
 # What differs from terminal to terminal, and decides nothing.
 PASSING = ("COLUMNS", "LINES", "OLDPWD", "PWD", "SHLVL", "SSH_TTY", "TERM", "WINDOWID", "_")

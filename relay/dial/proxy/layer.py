@@ -1,8 +1,8 @@
 """A stream inside a layer of its own: TLS, or the records of GSS-API, over a socket to a proxy.
 
 The descriptor is not the stream then: every byte passes through a codec here, so nothing may splice it or hand it to
-another process. The pump drives it as it drives a channel of a hop (`attach`); a hop that is reached through it reads
-and writes it by `recv` and `sendall`, which wait, each from one thread at a time.
+another process. The pump drives it as it drives a channel of a hop (`attach`); where a hop is reached through it, two
+threads read and write it by `recv` and `sendall`, which wait (bridged.py).
 """
 
 from __future__ import annotations
@@ -239,6 +239,7 @@ class LayerStream:
     """Two-way bytes inside a layer (contract.Stream)."""
 
     carrier = ""
+    channel = None
     descriptor = None  # it is not the stream
 
     def __init__(self, sock: socket, codec: Codec) -> None:
@@ -312,11 +313,6 @@ class LayerStream:
     def serve(self, _stdin: int, _stdout: int, *, parent: int, alarm: int) -> int | None:  # noqa: ARG002
         """None: it is this process that has the stream."""
         return None
-
-    @property
-    def channel(self) -> LayerStream:
-        """What paramiko takes for a socket."""
-        return self
 
     def check(self, *, heard: bool = True) -> None:  # noqa: ARG002
         """Raise RelayError when the stream has ended in no good order."""
