@@ -4,8 +4,8 @@
 [[ ${BASH_VERSINFO[0]} -ge 4 ]] || return 0
 
 # >>> options
-_pyrelay_flags="-F -i -J -l -o --netcat --netcat-command --share --engine -4 -6 -s -w --fdpass -X -x -P --proxy --tor --hop-delimiter --user-delimiter --port-delimiter --known-hosts --ssh-config --names -O -q -v -h --help -V --version"
-_pyrelay_valued="-F -i -J -l -o --netcat-command --share --engine -s -w -X -x -P --proxy --hop-delimiter --user-delimiter --port-delimiter -O"
+_pyrelay_flags="-F -i -J -l -o --netcat --netcat-command --share --engine -4 -6 -s -w --fdpass -X -x -P --proxy --proxy-auth --proxy-header --proxy-cacert --proxy-protection --proxy-service --tor --hop-delimiter --user-delimiter --port-delimiter --known-hosts --ssh-config --names -O -q -v -h --help -V --version"
+_pyrelay_valued="-F -i -J -l -o --netcat-command --share --engine -s -w -X -x -P --proxy --proxy-auth --proxy-header --proxy-cacert --proxy-protection --proxy-service --hop-delimiter --user-delimiter --port-delimiter -O"
 # <<< options
 
 # Add the routes that the word $1 may become to COMPREPLY: names of ssh_config and known_hosts behind its last delimiter.

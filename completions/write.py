@@ -21,8 +21,14 @@ if TYPE_CHECKING:
     from relay.spec.options import Flag
 
 BEGIN, END = "# >>> options\n", "# <<< options\n"
-FILES = frozenset({"-F", "-i"})  # of which the value is a file
-WORDS = {"-O": "list check stop exit", "-X": "4 4a 5 connect", "--engine": "auto paramiko ssh"}
+FILES = frozenset({"-F", "-i", "--proxy-cacert"})  # of which the value is a file
+WORDS = {
+    "-O": "list check stop exit",
+    "-X": "4 4a 5 connect",
+    "--engine": "auto paramiko ssh",
+    "--proxy-auth": "negotiate digest basic gssapi",
+    "--proxy-protection": "none integrity confidentiality",
+}
 
 
 def names(flag: Flag) -> list[str]:

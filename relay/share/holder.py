@@ -41,6 +41,7 @@ SETTLE = 30.0  # seconds that the loop may take to take a transport over; it tak
 
 def run(listener: _socket.socket, lock: int, path: str) -> NoReturn:
     """Be the holder, and end the process."""
+    os.environ.pop("KRB5CCNAME", None)  # of the first relay: each has tickets of its own
     Holder(socket.socket(fileno=listener.detach()), lock, path).run()
     os._exit(0)
 

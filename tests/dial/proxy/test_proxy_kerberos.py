@@ -255,3 +255,16 @@ def test_a_protection_that_the_proxy_does_not_grant(h3: Lab, realm: Realm, level
     proxy.stop()
     assert cause.endswith(" does not grant the protection that it was asked for")
     assert hint == "it may grant another one: --proxy-protection integrity, or none"
+
+
+@pytest.mark.parametrize("options", ["integrity"], indirect=True)
+@pytest.mark.usefixtures("options")
+def test_a_holder_takes_the_tickets_of_the_relay_that_asks(h3: Lab, realm: Realm) -> None:
+    h3.server("h1")
+    h3.options += ["--share", "10s"]
+    argv = ("ssh", "-F", h3.config, "h1/h3", "echo $SERVER")
+    ran = h3.run(*argv, env=environment(realm, KRB5CCNAME="FILE:/nonexistent/tickets"))
+    assert "No credentials cache found" in ran.stderr
+    assert h3.run(*argv, env=environment(realm)).stdout == "h3\n"
+    ran = h3.run(*argv, env=environment(realm, KRB5CCNAME="FILE:/nonexistent/others"))
+    assert "No credentials cache found" in ran.stderr
