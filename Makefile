@@ -21,7 +21,7 @@ FRONTS = haproxy sslh
 # What OpenSSH is built with, from its source.
 SOURCES = autoconf automake dpkg-dev gcc libc6-dev libssl-dev make zlib1g-dev
 
-.PHONY: help demo test check bench regress soak fuzz install uninstall lock peers strangers
+.PHONY: help demo test check bench elsewhere regress soak fuzz install uninstall lock peers strangers
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -40,6 +40,9 @@ check: .venv/ready peers ## check format, lint, types and man page
 
 bench: .venv/ready peers ## measure it beside ssh and nc, and print the table (ARGS="--only TEXT --json FILE")
 	@$(VENV)/python -m bench $(ARGS)
+
+elsewhere: .venv/ready peers ## run the tests of the whole program with what only Linux has hidden from it
+	PYRELAY_ELSEWHERE=1 $(VENV)/python -m pytest tests/whole tests/dial tests/run tests/share $(ARGS)
 
 regress: .venv/ready peers ## run OpenSSH's own tests with it in the path, an hour or two; write docs/regress.md (ARGS="--way NAME TEST...")
 	@tests/install-packages $(SOURCES)

@@ -32,6 +32,7 @@ from sshd import Server, with_password
 
 ROOT = Path(__file__).resolve().parents[2]
 LACKS = "Ciphers chacha20-poly1305@openssh.com"  # paramiko does
+ELSEWHERE = ROOT / "tests" / "beds" / "elsewhere"
 CHAINS = "*/* *+*"  # the `Host` patterns of a chain
 # Accounts of every Linux system whose shell runs nothing: sshd lets them log in, and forward. No test makes an account.
 NO_SHELL = ("daemon", "bin", "nobody")
@@ -58,6 +59,7 @@ class Lab:
 
     top: an empty directory of its own, with a path short enough for unix sockets.
     options: pyrelay's options in the ProxyCommand line, set before a client is run.
+    elsewhere: whether Python programs find a system without what only Linux has (beds/elsewhere says what).
     head: lines of ssh_config that come before all others.
     config, known_hosts, identity: the files that the clients use; `known_hosts` may be edited.
     program: pyrelay, as the clients find it.
@@ -70,6 +72,7 @@ class Lab:
         self.config = top / "ssh_config"
         self.known_hosts = top / "known_hosts"
         self.options: list[str] = []
+        self.elsewhere = "PYRELAY_ELSEWHERE" in os.environ
         self.head = ""
         self._servers: dict[str, Server] = {}
         self._blocks: dict[str, dict[str, object]] = {}
@@ -214,6 +217,7 @@ class Lab:
             "PATH": os.pathsep.join([str(self.program.parent), SYSTEM_PATH]),
             "RES_OPTIONS": "timeout:1 attempts:1",
             "PYRELAY_LAB": str(self.top),
+            **({"PYTHONPATH": str(ELSEWHERE)} if self.elsewhere else {}),
             **more,
         }
 
