@@ -21,7 +21,7 @@ FRONTS = haproxy sslh
 # What OpenSSH is built with, from its source.
 SOURCES = autoconf automake dpkg-dev gcc libc6-dev libssl-dev make zlib1g-dev
 
-.PHONY: help demo test check bench elsewhere regress soak fuzz install uninstall lock peers strangers
+.PHONY: help demo test check bench elsewhere regress soak fuzz nightly install uninstall lock peers strangers
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -65,6 +65,9 @@ fuzz: .venv/ready ## give whatever reads any bytes any bytes, ten minutes each (
 			-artifact_prefix=fuzz/ $(ARGS) || status=$$?; \
 		rm -r $$found; test -z "$$status" || exit $$status; \
 	done
+
+nightly: .venv/ready peers strangers ## run all that takes too long for CI, write docs/nightly.md (ARGS="--only NAME --soak SECONDS")
+	@$(VENV)/python tests/beds/nightly.py $(ARGS)
 
 install: ## install under PREFIX (/usr/local), for a package under DESTDIR
 	@# A copy is what pip builds from, so that nothing is left here that belongs to root.

@@ -9,18 +9,15 @@ was there, and docs/regress.md is written from all of them.
 from __future__ import annotations
 
 import argparse
-import dataclasses
-import json
 import sys
 import tempfile
-import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from lab import Lab
 from sshd import privilege_separation
 
-from regress import page, suite
+from regress import kept, page, suite
 from regress.reasons import FIXED_PORTS
 from regress.source import BUILD, SUITES, Source, prepared
 from regress.ways import WAYS, Hops, Way
@@ -28,9 +25,7 @@ from regress.ways import WAYS, Hops, Way
 
 def run_all(source: Source, tests: list[str], ways: list[Way], jobs: int, again: bool) -> None:
     """Run the tests in these ways, so many at once; keep each outcome as it comes. again: those that have one, too."""
-    kept = BUILD / f"outcomes-{source.suite}.json"
-    outcomes = json.loads(kept.read_text()) if kept.exists() else {}
-    lock = threading.Lock()
+    outcomes = kept.load(source.suite)
     with tempfile.TemporaryDirectory(prefix="pyrelay-regress-") as top, privilege_separation():
         Path(top).chmod(0o755)
         lab = Lab(Path(top))
@@ -38,10 +33,8 @@ def run_all(source: Source, tests: list[str], ways: list[Way], jobs: int, again:
 
         def one(test: str, way: Way) -> None:
             outcome = suite.run(source, test, way, hops, BUILD / "run" / source.suite / way.directory / test)
-            with lock:
-                outcomes.setdefault(test, {})[way.name] = dataclasses.asdict(outcome)
-                kept.write_text(json.dumps(outcomes, indent=1))
-                print(f"{source.suite}  {test:22} {way.name:16} {outcome.verdict:8} {outcome.seconds:6} s", flush=True)
+            kept.add(source.suite, test, way.name, outcome)
+            print(f"{source.suite}  {test:22} {way.name:16} {outcome.verdict:8} {outcome.seconds:6} s", flush=True)
 
         def run(some: list[tuple[str, Way]]) -> None:
             for test, way in some:

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import difflib
-import json
 import re
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from regress import kept
+from regress.kept import Outcomes
 from regress.reasons import DIFFERS, LOGINS, NO_CONNECTION
 from regress.source import BUILD, ROOT, SUITES
 from regress.ways import IN_PLACE, PLAIN, THROUGH, Way
 
 PAGE = ROOT / "docs" / "regress.md"
 HEAD = Path(__file__).with_name("head.md")
-Outcomes = dict[str, dict[str, dict[str, Any]]]
 
 
 def applies(test: str, way: Way) -> bool:
@@ -28,9 +28,8 @@ def write() -> int:
     unexplained: list[str] = []
     parts = [HEAD.read_text()]
     for suite in SUITES:
-        kept = BUILD / f"outcomes-{suite}.json"
-        if kept.exists():
-            outcomes = {test: ways for test, ways in json.loads(kept.read_text()).items() if test not in NO_CONNECTION}
+        outcomes = {test: ways for test, ways in kept.load(suite).items() if test not in NO_CONNECTION}
+        if outcomes:
             parts += [f"## {_version(suite)}\n", *_through(outcomes, unexplained), *_in_place(outcomes, unexplained)]
     parts += ["## Tests that say nothing here\n", *_left_out()]
     PAGE.write_text("\n".join(parts))
