@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import _signal  # type: ignore[import-not-found]  # signal makes enums of it, which a raw relay has no time for
+import gc
 import os
 import sys
 
@@ -29,6 +30,7 @@ hint: to log in, type ssh {}, with what `pyrelay --ssh-config` prints in ~/.ssh/
 
 def main() -> NoReturn:
     """Run with the process's own arguments and end the process: no thread or library has a word after that."""
+    gc.disable()  # until the relay begins: what is imported stays, and to look for garbage in it takes time
     if _signal.getsignal(_signal.SIGINT) is _signal.default_int_handler:
         _signal.signal(_signal.SIGINT, _signal.SIG_DFL)  # until the guard has it, Ctrl-C is no traceback
     if sys.warnoptions:  # PYTHONWARNINGS: what our libraries may not use for ever is no business of a user's
@@ -157,6 +159,8 @@ def relay(chosen: Options, parent: int, argv: Sequence[str], called: Wire | None
             parent,
         )
         progress.done()
+        gc.freeze()
+        gc.enable()
         if helper is not None:
             parent = helper.take_over(STDIN, STDOUT)
         elif chosen.fdpass:

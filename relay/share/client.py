@@ -85,8 +85,11 @@ class Share:
 
 def _find_or_start(path: str, wait_on: Callable[[], bool]) -> Wire:
     def hold(listener: socket, lock: int) -> NoReturn:
+        import gc
+
         from relay.share import holder  # the relay has no use for it
 
+        gc.enable()  # main turned it off for a relay's start; this process lives long
         holder.run(listener, lock, path)
 
     return place.find_or_start(path, hold, wait_on)
