@@ -42,7 +42,7 @@ bench: .venv/ready peers ## measure it beside ssh and nc, and print the table (A
 	@$(VENV)/python -m bench $(ARGS)
 
 elsewhere: .venv/ready peers ## run the tests of the whole program with what only Linux has hidden from it
-	PYRELAY_ELSEWHERE=1 $(VENV)/python -m pytest tests/whole tests/dial tests/run tests/share $(ARGS)
+	PYRELAY_ELSEWHERE=1 $(VENV)/python -m pytest tests/whole tests/dial tests/run tests/share --ignore tests/whole/test_bench.py $(ARGS)
 
 regress: .venv/ready peers ## run OpenSSH's own tests with it in the path, an hour or two; write docs/regress.md (ARGS="--way NAME TEST...")
 	@tests/install-packages $(SOURCES)
