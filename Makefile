@@ -6,7 +6,17 @@ MINUTES ?= 10
 DESTDIR ?=
 
 LIB = $(PREFIX)/lib/pyrelay
-MAN = $(PREFIX)/share/man/man1
+SHARE = $(PREFIX)/share
+# bash reads no other folder when it starts; ssh's own completion is not to be replaced, only added to.
+ETC = $(if $(filter /usr /usr/local,$(PREFIX)),/etc,$(PREFIX)/etc)
+# Each file of ours, and the folder below SHARE where it goes.
+SHARED = man/pyrelay.1=man/man1 \
+	completions/bash/pyrelay=bash-completion/completions \
+	completions/zsh/_pyrelay=zsh/site-functions completions/zsh/_pyrelay_ssh=zsh/site-functions \
+	completions/fish/pyrelay.fish=fish/vendor_completions.d completions/fish/pyrelay-ssh.fish=fish/vendor_conf.d
+# What a release is made of: all that there is but what was made here.
+RELEASE = $(filter-out build dist %.egg-info,$(wildcard *)) .ci .gitignore
+DIST = dist
 VENV = .venv/bin
 
 # The programs that tests talk to, as Debian calls their packages.
@@ -21,7 +31,7 @@ FRONTS = haproxy sslh
 # What OpenSSH is built with, from its source.
 SOURCES = autoconf automake dpkg-dev gcc libc6-dev libssl-dev make zlib1g-dev
 
-.PHONY: help demo test check bench elsewhere regress soak fuzz nightly install uninstall lock peers strangers
+.PHONY: help demo test check bench elsewhere regress soak fuzz nightly install uninstall dist deb lock peers strangers
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -71,7 +81,7 @@ nightly: .venv/ready peers strangers ## run all that takes too long for CI, writ
 
 install: ## install under PREFIX (/usr/local), for a package under DESTDIR
 	@# A copy is what pip builds from, so that nothing is left here that belongs to root.
-	build=`mktemp -d` && cp -R LICENSE README.md pyproject.toml relay ssh_pyrelay.py "$$build" && \
+	build=`mktemp -d` && cp -R LICENSE README.md completions man pyproject.toml relay ssh_pyrelay.py "$$build" && \
 		$(PYTHON) -m venv --clear "$(DESTDIR)$(LIB)" && \
 		"$(DESTDIR)$(LIB)/bin/python" -m pip install --quiet --no-compile "$$build"; \
 		status=$$?; rm -rf "$$build"; exit $$status
@@ -83,14 +93,34 @@ install: ## install under PREFIX (/usr/local), for a package under DESTDIR
 		sed -e 's|@python@|$(LIB)/bin/python|' -e "s|@path@|['$(LIB)/lib/$$version/site-packages']|" pyrelay.in \
 		> "$(DESTDIR)$(LIB)/bin/pyrelay"
 	chmod 755 "$(DESTDIR)$(LIB)/bin/pyrelay"
+	@# What pip has compiled itself names DESTDIR, too; share/ goes below PREFIX.
+	find "$(DESTDIR)$(LIB)" -name __pycache__ -prune -exec rm -rf {} +
+	rm -rf "$(DESTDIR)$(LIB)/share"
 	"$(DESTDIR)$(LIB)/bin/python" -m compileall -q -f -s "$(DESTDIR)" "$(DESTDIR)$(LIB)/lib"
-	mkdir -p "$(DESTDIR)$(PREFIX)/bin" "$(DESTDIR)$(MAN)"
+	mkdir -p "$(DESTDIR)$(PREFIX)/bin" "$(DESTDIR)$(ETC)/bash_completion.d"
 	ln -sf ../lib/pyrelay/bin/pyrelay "$(DESTDIR)$(PREFIX)/bin/pyrelay"
-	$(foreach page,$(wildcard man/*.1),install -m 644 $(page) "$(DESTDIR)$(MAN)/")
+	for pair in $(SHARED); do \
+		mkdir -p "$(DESTDIR)$(SHARE)/$${pair#*=}" && \
+			install -m 644 "$${pair%=*}" "$(DESTDIR)$(SHARE)/$${pair#*=}/" || exit 1; \
+	done
+	install -m 644 completions/bash/pyrelay "$(DESTDIR)$(ETC)/bash_completion.d/"
 
 uninstall: ## take away what install put there
 	rm -rf "$(DESTDIR)$(LIB)"
-	rm -f "$(DESTDIR)$(PREFIX)/bin/pyrelay" "$(DESTDIR)$(MAN)/pyrelay.1"
+	rm -f "$(DESTDIR)$(PREFIX)/bin/pyrelay" "$(DESTDIR)$(ETC)/bash_completion.d/pyrelay"
+	for pair in $(SHARED); do \
+		file=$${pair%=*}; rm -f "$(DESTDIR)$(SHARE)/$${pair#*=}/$${file##*/}"; \
+	done
+
+dist: .venv/ready ## build sdist and wheel in dist/, and try the wheel in an environment of its own
+	@build=`mktemp -d` && mkdir "$$build/source" && cp -R $(RELEASE) "$$build/source" && \
+		VENV="$(abspath $(VENV))" PYTHON="$(PYTHON)" packaging/dist "$$build" "$(abspath $(DIST))"; \
+		status=$$?; rm -rf "$$build"; exit $$status
+
+deb: ## build a Debian package in dist/, for this release of Debian
+	@tests/install-packages binutils dpkg-dev lintian python3-venv
+	@build=`mktemp -d` && chmod 755 "$$build" && MAKE="$(MAKE)" packaging/deb "$$build" "$(abspath $(DIST))"; \
+		status=$$?; rm -rf "$$build"; exit $$status
 
 lock: ## choose anew the versions of what development needs
 	rm -rf .venv

@@ -76,7 +76,7 @@ def fish() -> str:
     return "\n".join([*lines, ""])
 
 
-SHELLS: dict[str, Callable[[], str]] = {"pyrelay.bash": bash, "_pyrelay": zsh, "pyrelay.fish": fish}
+SHELLS: dict[str, Callable[[], str]] = {"bash/pyrelay": bash, "zsh/_pyrelay": zsh, "fish/pyrelay.fish": fish}
 
 
 def written(name: str) -> str:

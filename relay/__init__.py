@@ -8,4 +8,4 @@ Imports point downward only, and a path imports what it needs: a raw relay
 knows neither paramiko nor asyncio.
 """
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

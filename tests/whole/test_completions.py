@@ -108,7 +108,7 @@ def bash(home: Path, line: str, *, ours: bool = True) -> set[str]:
     words = line.split(" ")
     script = BASH.format(
         system=system,
-        ours=f"source {HERE / 'pyrelay.bash'}" if ours else "",
+        ours=f"source {HERE / 'bash/pyrelay'}" if ours else "",
         home=home,
         line=shlex.quote(line),
         words=" ".join(shlex.quote(word) for word in words),
@@ -162,7 +162,7 @@ print -r -- $out
 def zsh(home: Path, line: str, *, ours: bool = True) -> set[str]:
     """What zsh offers for a line: each word that a completion adds."""
     setting = home / "setting"
-    setting.write_text(ZSH_SETTING.format(ours=HERE if ours else "", dump=home / f"dump{ours}"))
+    setting.write_text(ZSH_SETTING.format(ours=HERE / "zsh" if ours else "", dump=home / f"dump{ours}"))
     script = ZSH.format(home=home, setting=setting, line=shlex.quote(line))
     done = subprocess.run(
         [need("zsh"), "-f", "-c", script],
@@ -182,7 +182,7 @@ def fish(home: Path, line: str, *, ours: bool = True) -> set[str]:
     if ours:
         for kind, name in (("conf.d", "pyrelay-ssh.fish"), ("completions", "pyrelay.fish")):
             (config / kind).mkdir(parents=True, exist_ok=True)
-            shutil.copy(HERE / name, config / kind)
+            shutil.copy(HERE / "fish" / name, config / kind)
     elif config.exists():
         shutil.rmtree(config)
     done = subprocess.run(

@@ -1,14 +1,31 @@
-"""What the Makefile promises: install and uninstall, staged and in earnest, and the demo."""
+"""What the Makefile promises: install and uninstall, staged and in earnest, and what a release has in it."""
 
 from __future__ import annotations
 
 import os
 import shutil
 import subprocess
+import sys
+import tarfile
+import zipfile
 from pathlib import Path
 
 from lab import ROOT
-from peers import need
+from peers import missing, need
+
+from relay import __version__
+
+# Where each file is found by what reads it.
+SHARED = {
+    "share/man/man1/pyrelay.1": "man/pyrelay.1",
+    "share/bash-completion/completions/pyrelay": "completions/bash/pyrelay",
+    "share/zsh/site-functions/_pyrelay": "completions/zsh/_pyrelay",
+    "share/zsh/site-functions/_pyrelay_ssh": "completions/zsh/_pyrelay_ssh",
+    "share/fish/vendor_completions.d/pyrelay.fish": "completions/fish/pyrelay.fish",
+    "share/fish/vendor_conf.d/pyrelay-ssh.fish": "completions/fish/pyrelay-ssh.fish",
+    "etc/bash_completion.d/pyrelay": "completions/bash/pyrelay",
+}
+BUILD = "import sys; from setuptools import build_meta as b; getattr(b, 'build_' + sys.argv[1])(sys.argv[2])"
 
 
 def make(*arguments: str) -> str:
@@ -25,8 +42,11 @@ def test_install_and_uninstall(tmp_path: Path) -> None:
     make("install", f"PREFIX={tmp_path}")
     program = tmp_path / "bin" / "pyrelay"
     version = subprocess.run([program, "--version"], capture_output=True, text=True, check=True).stdout
-    assert version.startswith("pyrelay ")
-    assert (tmp_path / "share/man/man1/pyrelay.1").read_text() == (ROOT / "man/pyrelay.1").read_text()
+    assert version == f"pyrelay {__version__}\n"
+    for installed, source in SHARED.items():
+        assert (tmp_path / installed).read_text() == (ROOT / source).read_text()
+    printed = subprocess.run([program, "--ssh-config"], capture_output=True, text=True, check=True).stdout
+    assert f"    ProxyCommand {program} " in printed
     make("uninstall", f"PREFIX={tmp_path}")
     assert files(tmp_path) == []
 
@@ -44,3 +64,34 @@ def test_a_staged_installation_names_only_its_final_path(tmp_path: Path) -> None
     done = subprocess.run([prefix / "bin/pyrelay", "h1+"], capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert done.stderr.startswith("pyrelay: ")
+
+
+def built(kind: str, source: Path, out: Path) -> Path:
+    """What setuptools makes of a source."""
+    out.mkdir(exist_ok=True)
+    subprocess.run([sys.executable, "-c", BUILD, kind, out], cwd=source, capture_output=True, check=True)
+    (made,) = out.iterdir()
+    return made
+
+
+def test_the_sdist_has_all_and_its_wheel_the_manual_and_the_completions(tmp_path: Path) -> None:
+    listed = subprocess.run([need("git"), "ls-files"], cwd=ROOT, capture_output=True, text=True, check=False)
+    if listed.returncode != 0:  # an sdist is no repository
+        missing("the list of the files is git's")
+    tracked = {name for name in listed.stdout.splitlines() if (ROOT / name).is_file()}
+    for name in tracked:
+        (tmp_path / "source" / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / name, tmp_path / "source" / name)
+    sdist = built("sdist", tmp_path / "source", tmp_path / "sdist")
+    assert sdist.name == f"ssh_pyrelay-{__version__}.tar.gz"
+    with tarfile.open(sdist) as archive:
+        names = {name.partition("/")[2] for name in archive.getnames()}
+        archive.extractall(tmp_path / "unpacked", filter="data")
+    assert tracked - names <= {".git-blame-ignore-revs"}
+    wheel = built("wheel", tmp_path / "unpacked" / f"ssh_pyrelay-{__version__}", tmp_path / "wheel")
+    with zipfile.ZipFile(wheel) as archive:
+        found = {
+            name.partition(".data/data/")[2]: archive.read(name) for name in archive.namelist() if ".data/" in name
+        }
+    wanted = {name: (ROOT / source).read_bytes() for name, source in SHARED.items() if name.startswith("share/")}
+    assert found == wanted
