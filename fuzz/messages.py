@@ -17,16 +17,16 @@ import atheris
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 import paramiko
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 with atheris.instrument_imports(include=["relay"]):
+    from relay.ssh.wire import ciphers
     from relay.ssh.wire.buffer import Buffer
     from relay.ssh.wire.connection import Connection
-    from relay.ssh.wire.gcm import BadPacket, Opener, Sealer
+    from relay.ssh.wire.keys import Keys
     from relay.ssh.wire.link import Link
+    from relay.ssh.wire.packet import BadPacket
 
-KEY = AESGCM(bytes(16))
-IV = bytes(12)
+KEYS = Keys("aes128-gcm@openssh.com", bytes(16), bytes(12))
 
 
 class Packetizer:
@@ -34,8 +34,8 @@ class Packetizer:
 
     def __init__(self) -> None:
         self.input = Buffer(0)
-        self.opener = Opener(KEY, IV)
-        self.sealer = Sealer(KEY, IV)
+        self.opener = ciphers.opener(KEYS)
+        self.sealer = ciphers.sealer(KEYS)
         self.closed = False
         self.link: Link | None = None
         self.lost: BaseException | None = None
@@ -84,7 +84,7 @@ def one_input(data: bytes) -> None:
     connection = Connection(SimpleNamespace(socket=Socket(), acknowledge=lambda: None))
     link = Link(connection, transport, None)
     flows = [link.flow(channel(transport, number)) for number in (0, 1)]
-    server = Sealer(KEY, IV)
+    server = ciphers.sealer(KEYS)
     for _ in range(20):
         link.source.put(server.packet(provider.ConsumeBytes(provider.ConsumeIntInRange(1, 60)) or b"\x02"))
     link.take()

@@ -28,8 +28,9 @@ ORDER = """
     ssh.wire.link
     ssh.wire.flow
     ssh.wire.connection ssh.wire.packets
-    ssh.wire.gcm ssh.wire.reader
-    ssh.wire.opening ssh.wire.buffer ssh.wire
+    ssh.wire.ciphers ssh.wire.reader
+    ssh.wire.gcm ssh.wire.chacha ssh.wire.ctr
+    ssh.wire.packet ssh.wire.opening ssh.wire.buffer ssh.wire
     ssh.trust
     ssh.pubkey ssh
     config

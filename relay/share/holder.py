@@ -21,7 +21,7 @@ from relay.errors import RelayError, Unserved
 from relay.share import place
 from relay.share.hops import Hops
 from relay.share.job import Job
-from relay.share.served import Carrier, Served, has_hung_up, serve_by_threads, tell_end
+from relay.share.served import Carrier, Served, has_hung_up, tell_end
 from relay.share.wire import BadMessage, Ended, Wire
 
 if TYPE_CHECKING:
@@ -173,13 +173,8 @@ class Holder:
         except BaseException:
             stream.close()
             raise
-        from relay.ssh.wire.takeover import can_take_over
-
-        if can_take_over(stream.channel.transport):
-            self.loop.call_soon_threadsafe(self._begin, job, stream, stdio, wire, detached == b"1")
-            return True
-        serve_by_threads(stream, stdio, wire, detached=detached == b"1")
-        return False
+        self.loop.call_soon_threadsafe(self._begin, job, stream, stdio, wire, detached == b"1")
+        return True
 
     def _look_after_jobs(self) -> None:
         """Give up what is done for relays that have gone; a look tells that, also of those that still may speak."""

@@ -18,11 +18,12 @@ from relay.ssh.trust.trust import Trust
 from relay.ssh.wire.channel import ChannelStream
 from relay.ssh.wire.library import paramiko
 from relay.ssh.wire.opening import Refused
-from relay.ssh.wire.takeover import can_take_over, take_over
+from relay.ssh.wire.takeover import take_over
 from relay.ssh.wire.transport import Disconnected, Transport
 from relay.ssh.wire.userauth import LinkLost
 
 if TYPE_CHECKING:
+    from _socket import socket
     from collections.abc import Mapping
 
     from relay import contract
@@ -79,7 +80,7 @@ def log_in(
     rekey_limit = settings.rekey_limit()
     trust = Trust(settings, progress, client.prompt, address=address, jumps=jumps, children=client.children)
     progress.stage("waiting for the server's ident")
-    transport = Transport(stream.descriptor, stream.channel, progress, direct=bool(address))
+    transport = Transport(_descriptor(stream), stream.channel, progress, direct=bool(address))
     session = Session(transport, stream, progress.place, settings.jumps(jumps))
     try:
         _choose(transport, settings)
@@ -179,8 +180,7 @@ class Session:
 
     def park(self) -> None:
         """Prepare for `take_over`: its own thread reads no more. May wait."""
-        if can_take_over(self.transport):
-            self.transport.packetizer.park()
+        self.transport.packetizer.park()
 
     def take_over(self) -> Connection | None:
         """Leave its connection to the caller, who polls and drives it from then on; None when it has ended."""
@@ -210,6 +210,15 @@ class Session:
     def check_stream(self) -> None:
         """Raise RelayError when what carries the transport knows why it has ended."""
         self.stream.check(heard=bool(self.transport.remote_version))
+
+
+def _descriptor(stream: Stream) -> socket | None:
+    """The socket that carries a transport; None where a channel does."""
+    if stream.descriptor is not None or stream.channel is not None:
+        return stream.descriptor
+    from relay.ssh.wire.adapter import as_socket  # few streams need it
+
+    return as_socket(stream)
 
 
 def _exchange_keys(session: Session, settings: HopSettings, progress: Progress) -> None:
@@ -256,11 +265,9 @@ def _may_ask_on_the_way(transport: Transport) -> bool:
     To a server that lets us in it is a message after the login. To one that
     does not, it came too early: RFC 4252 section 6 has it disconnect, and
     another key, or another factor, would find it gone. OpenSSH says
-    UNIMPLEMENTED instead (dispatch_protocol_error). Compression that begins
-    with the login would have begun before this message there, but not here.
+    UNIMPLEMENTED instead (dispatch_protocol_error).
     """
-    is_openssh: bool = transport.remote_version.startswith("SSH-2.0-OpenSSH_")
-    return is_openssh and transport.local_compression == "none"
+    return bool(transport.remote_version.startswith("SSH-2.0-OpenSSH_"))
 
 
 def _no_ident(error: BaseException, said: str, carrier: str) -> RelayError:
@@ -301,8 +308,6 @@ def _choose(transport: Transport, settings: HopSettings) -> None:
                 hint=f"pyrelay has {','.join(known)}",
             )
         setattr(transport, attribute, names)
-    if settings.yes("compression"):
-        transport.use_compression(True)
 
 
 def _incompatible(transport: Transport, error: paramiko.SSHException) -> RelayError:

@@ -49,20 +49,35 @@ class Server(paramiko.ServerInterface):
         return paramiko.OPEN_SUCCEEDED
 
 
-class Pair:
-    """client and server: the two transports. channels: open() makes another one; (client's, server's)."""
+class FarTransport(paramiko.Transport):
+    """The server's, with our packet ciphers."""
 
-    def __init__(self, cipher: str = GCM, stream: Any = None, far: Any = None) -> None:
+    _cipher_info = Transport._cipher_info
+    _get_engine = Transport._get_engine
+
+    def __init__(self, sock: Any, channel: paramiko.Channel | None = None) -> None:
+        super().__init__(sock, packetizer_class=functools.partial(Packetizer, channel=channel))
+
+
+class Pair:
+    """client and server: the two transports. channels: open() makes another one; (client's, server's).
+
+    kind: a cipher, and a MAC after it where it needs one that is not our first. strict: whether the server knows strict
+    key exchange.
+    """
+
+    def __init__(self, kind: str = GCM, stream: Any = None, far: Any = None, *, strict: bool = True) -> None:
         if stream is None:
             stream, far = socket.socketpair()
         self.near, self.far = stream, far
         nested = isinstance(stream, paramiko.Channel)
         self.client = Transport(None if nested else stream, stream if nested else None, Progress())
-        self.server = paramiko.Transport(
-            far, packetizer_class=functools.partial(Packetizer, channel=far if nested else None)
-        )
+        self.server = FarTransport(far, far if nested else None)
         for transport in (self.client, self.server):
+            cipher, _, mac = kind.partition(" ")
             transport._preferred_ciphers = (cipher,)
+            transport._preferred_macs = (mac,) if mac else Transport._preferred_macs
+        self.server.advertise_strict_kex = strict
         self.server.add_server_key(KEY)
         self.server.start_server(event=threading.Event(), server=Server())
         self.client.start_client(timeout=SOON)

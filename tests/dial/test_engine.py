@@ -160,7 +160,7 @@ def test_v_says_which_engine_carries_which_hop_and_why(lab: Lab) -> None:
     chain_with(lab, "h2")
     said = lab.pyrelay("-v", ROUTE).stderr
     assert "pyrelay: hop 1 of 2 (h1): by our own client (paramiko)\n" in said
-    assert "pyrelay: hop 2 of 2 (h2): by ssh: no cipher algorithm in common: we have " in said
+    assert "pyrelay: hop 2 of 2 (h2): by ssh: no MAC algorithm in common: we have " in said
     lab["h1"].configure(f"{LACKS}\n")
     said = lab.pyrelay("-v", ROUTE).stderr
     assert "pyrelay: hop 2 of 2 (h2): by ssh: as the hop before, which a second try would log in to again\n" in said
@@ -175,14 +175,13 @@ def test_an_engine_that_was_named_is_kept_to(lab: Lab) -> None:
     chain_with(lab, "h1")
     done = lab.pyrelay("--engine", "paramiko", "h1/h3")
     assert done.returncode == 1
-    assert done.stderr.startswith("pyrelay: hop 1 of 1 (h1): no cipher algorithm in common: ")
+    assert done.stderr.startswith("pyrelay: hop 1 of 1 (h1): no MAC algorithm in common: ")
     assert len(lab["h1"].connections) == 1
 
 
 @pytest.mark.parametrize(
     "setting",
     [
-        ("Ciphers", "chacha20-poly1305@openssh.com"),
         ("KexAlgorithms", "sntrup761x25519-sha512@openssh.com"),
         ("MACs", "umac-128-etm@openssh.com"),
     ],
@@ -447,6 +446,17 @@ def dropbear(lab: Lab, ends: ExitStack, kind: str, *options: str) -> None:
 def test_dropbear(lab: Lab, ends: ExitStack, engine: str, kind: str) -> None:
     dropbear(lab, ends, kind)
     transfer(lab, "--engine", engine, size=SLOW)
+
+
+@pytest.mark.parametrize(
+    ("cipher", "mac"),
+    [("chacha20-poly1305@openssh.com", ""), ("aes128-ctr", "hmac-sha2-256"), ("aes256-ctr", "hmac-sha2-256")],
+)
+def test_dropbears_ciphers(lab: Lab, ends: ExitStack, cipher: str, mac: str) -> None:
+    """All that it has; new keys are asked for every megabyte."""
+    dropbear(lab, ends, "ed25519")
+    lab.host("h2", Ciphers=cipher, RekeyLimit="1M", **({"MACs": mac} if mac else {}))
+    transfer(lab, "--engine", "paramiko", size=SLOW)
 
 
 def test_dropbear_that_denies_forwarding(lab: Lab, ends: ExitStack) -> None:

@@ -17,7 +17,7 @@ import pytest
 from contract import SOON, Command, Meanwhile, StreamContract
 from hypothesis import given
 from hypothesis import strategies as st
-from lab import Lab
+from lab import LACKS, Lab
 from masters import start_master
 from peers import LOOPBACK, Listener, missing, need, until
 
@@ -110,7 +110,7 @@ def test_with_fdpass(chain: Lab, path: Path) -> None:
 
 def test_the_next_hop_is_carried_by_ssh(lab: Lab, path: Path) -> None:
     lab.servers("h1", "h3")
-    lab.server("h2", extra="Ciphers chacha20-poly1305@openssh.com")
+    lab.server("h2", extra=LACKS)
     ours = start_master(lab, "h1", path)
     data = os.urandom(1 << 20)
     process = lab.start("ssh", "-F", lab.config, "h1/h2/h3", "cat", stdin=subprocess.PIPE)

@@ -16,13 +16,13 @@ import paramiko
 import pytest
 from contract import MIB, SOON, Command, Ends, Meanwhile, StreamContract, noise
 from lab import Lab
-from pair import KEY, Pair, Server
+from pair import KEY, FarTransport, Pair, Server
 from peers import LOOPBACK
+from sealing import plain_packet
 
 from relay.pump.channels import ENOUGH, FAST, GLANCE, ChannelRelay, Pace
 from relay.pump.way import Stdio
 from relay.ssh.wire.channel import ChannelStream
-from relay.ssh.wire.packets import Packetizer
 
 
 def through(lab: Lab, *hops: str, options: tuple[str, ...] = ()) -> Command:
@@ -188,7 +188,7 @@ class Evil:
 
     def _run(self) -> None:
         sock, _ = self._listener.accept()
-        transport = paramiko.Transport(sock, packetizer_class=Packetizer)
+        transport = FarTransport(sock)
         transport._preferred_ciphers = ("aes128-gcm@openssh.com",)
         transport.add_server_key(KEY)
         try:
@@ -209,9 +209,7 @@ class Evil:
 
 
 def seal(transport: paramiko.Transport, plain: bytes) -> bytes:
-    packet = bytearray(len(plain) + 20)
-    transport.packetizer.sealer.seal(memoryview(plain), memoryview(packet))
-    return bytes(packet)
+    return plain_packet(transport.packetizer.sealer, plain)
 
 
 def data(channel: paramiko.Channel, content: bytes) -> bytes:

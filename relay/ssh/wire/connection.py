@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from weakref import WeakValueDictionary
 
 from relay.ssh.wire.buffer import Buffer
-from relay.ssh.wire.gcm import Slots
+from relay.ssh.wire.packet import Slots
 from relay.ssh.wire.reader import Waker
 
 if TYPE_CHECKING:

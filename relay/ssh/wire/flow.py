@@ -7,12 +7,10 @@ window's worth waiting here.
 
 from __future__ import annotations
 
-import os
 from struct import Struct
 from typing import TYPE_CHECKING
 
 from relay.ssh.wire.buffer import Buffer
-from relay.ssh.wire.gcm import BLOCK, MIN_PADDING, OVERHEAD, PLAIN, SLOTS, UINT32, BadPacket, padding_for
 from relay.ssh.wire.numbers import (
     MSG_CHANNEL_CLOSE,
     MSG_CHANNEL_DATA,
@@ -22,14 +20,15 @@ from relay.ssh.wire.numbers import (
     MSG_CHANNEL_REQUEST,
     MSG_CHANNEL_WINDOW_ADJUST,
 )
+from relay.ssh.wire.packet import HEAD, PLAIN, SLOTS, UINT32, BadPacket
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Protocol
 
     from relay.ssh.wire.connection import Connection
-    from relay.ssh.wire.gcm import Sealer
     from relay.ssh.wire.library import paramiko
+    from relay.ssh.wire.packet import Sealer
 
     class Link(Protocol):
         """What a flow asks of the link whose channel it is, and of the one that it carries (link.py)."""
@@ -74,7 +73,6 @@ MAX_DATA = 32768  # bytes of a packet, however many more the server takes: memor
 MAX_WINDOW = 2**32 - 1  # bytes; RFC 4254 section 5.2
 STDERR_MOST = 64 * 1024  # bytes of a command's stderr that wait for who listens; what is more is not for a person
 REFILLS = 8  # messages by which a whole window is refilled
-GROWTH = 64  # bytes; more than a packet is larger on the outer link than on the inner one
 
 CHANNEL_AND_SIZE = Struct(">II")
 MESSAGE = Struct(">BI")  # type, channel
@@ -125,15 +123,15 @@ class Flow:
         outer = link.carrier
         if outer is not None:
             # A full packet of this link is to fit in one of the link outside.
-            self.max_data = min(self.max_data, (outer.max_data - OVERHEAD) // BLOCK * BLOCK - PLAIN.size - MIN_PADDING)
+            self.max_data = min(self.max_data, link.sealer.shape.payload(outer.max_data) - PLAIN.size + 1)
         self._slots = link.connection.slots(self.max_data)
         # What must let a packet of ours go: each flow on the way out, with the size that a full one has there and by
         # how much any may have grown.
         self._gates = [(self, self.max_data, 0)]
         while (outer := self._gates[-1][0].link.carrier) is not None:
-            _, size, growth = self._gates[-1]
-            size += PLAIN.size + padding_for(size + PLAIN.size - 1) + OVERHEAD
-            self._gates.append((outer, size, growth + GROWTH))
+            inner, size, growth = self._gates[-1]
+            shape = inner.link.sealer.shape
+            self._gates.append((outer, shape.wire(size + PLAIN.size - 1), growth + shape.growth))
 
     def carry(self, link: Link) -> None:
         """Bytes received are from now on the input of a link."""
@@ -287,7 +285,7 @@ class Flow:
             room = self.room()
             slots = self._slots
             size = read(slots.views(room)) if room else -1
-            at, left = 0, size
+            at, left = HEAD, size
             while left > 0:
                 data = min(left, slots.size)
                 self._send_data(slots.plain, at, data)
@@ -327,21 +325,24 @@ class Flow:
 
     def _send_data(self, plain: memoryview, at: int, size: int) -> None:
         """Seal the packet whose data stands ready in plain[at:], after PLAIN, and have it carried."""
-        padding = padding_for(PLAIN.size - 1 + size)
+        link = self.link
+        sealer = link.sealer
+        padding = sealer.shape.padding(PLAIN.size - 1 + size)
         PLAIN.pack_into(plain, at, padding, MSG_CHANNEL_DATA, self.remote, size)
         end = at + PLAIN.size + size + padding
-        plain[end - padding : end] = os.urandom(padding)
+        plain[end - padding : end] = sealer.noise(padding)
         self.window -= size
-        wire = end - at + OVERHEAD
-        link = self.link
+        wire = end - at + sealer.shape.overhead
         outer = link.carrier
         if outer is None:
             output = link.connection.output
-            link.sealer.seal(plain[at:end], output.room(wire)[:wire])
+            sealer.seal(plain, at, end, output.room(wire)[:wire])
             output.wrote(wire)
         else:
-            link.sealer.seal(plain[at:end], outer._slots.plain[PLAIN.size : PLAIN.size + wire])
-            outer._send_data(outer._slots.plain, 0, wire)
+            slot = outer._slots.plain
+            data = HEAD + PLAIN.size
+            sealer.seal(plain, at, end, slot[data : data + wire])
+            outer._send_data(slot, HEAD, wire)
 
     def _check_limits(self) -> None:
         link: Link | None = self.link

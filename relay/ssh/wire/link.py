@@ -17,7 +17,6 @@ import time
 from typing import TYPE_CHECKING
 
 from relay.ssh.wire.flow import CHANNEL_AND_SIZE, MESSAGE, Flow
-from relay.ssh.wire.gcm import UINT32, BadPacket
 from relay.ssh.wire.library import paramiko
 from relay.ssh.wire.numbers import (
     MSG_CHANNEL_DATA,
@@ -35,10 +34,11 @@ from relay.ssh.wire.numbers import (
     MSG_REQUEST_SUCCESS,
     MSG_UNIMPLEMENTED,
 )
+from relay.ssh.wire.packet import UINT32, BadPacket
 
 if TYPE_CHECKING:
     from relay.ssh.wire.connection import Connection
-    from relay.ssh.wire.gcm import Sealer
+    from relay.ssh.wire.packet import Sealer
     from relay.ssh.wire.packets import Packetizer
 
 TRANSPORT_LAYER = 49  # the last message number of RFC 4253: these may change keys, or end it all
@@ -107,8 +107,8 @@ class Link:
     def _open_all(self) -> None:
         packetizer, source, flows = self.packetizer, self.source, self.flows
         # The opener is looked up each time: a message may have brought a new key.
-        while self.error is None and (length := packetizer.opener.open(source)):  # type: ignore[union-attr]
-            plain = packetizer.opener.plain  # type: ignore[union-attr]
+        while self.error is None and (length := packetizer.opener.open(source)):
+            plain = packetizer.opener.plain
             if plain[1] == MSG_CHANNEL_DATA:
                 number, size = CHANNEL_AND_SIZE.unpack_from(plain, 2)
                 flow = flows.get(number)
@@ -146,8 +146,7 @@ class Link:
     @property
     def sealer(self) -> Sealer:
         """What makes packets now."""
-        # There is one: `can_park` was true, and no rekey leads away from AES-GCM.
-        return self.packetizer.sealer  # type: ignore[return-value]
+        return self.packetizer.sealer
 
     @property
     def clear(self) -> bool:

@@ -1,12 +1,9 @@
-"""paramiko's Packetizer with a faster way under AES-GCM, and one that can hand its work over.
+"""paramiko's Packetizer with packet ciphers of our own, and one that can hand its work over.
 
 At first the Transport's own thread reads and opens its packets here, as
 paramiko has it: the whole of the set-up is that. Once parked, a Link (link.py)
 moves the data, and that thread gets only the messages that Link hands to it:
 key exchange, global requests and the opening of channels stay paramiko's.
-
-Ciphers that are not AES-GCM are left to paramiko's own code, from the packet
-down to the bytes that it asks for.
 """
 
 from __future__ import annotations
@@ -16,9 +13,12 @@ import time
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
+from relay.ssh.wire import ciphers
 from relay.ssh.wire.buffer import Buffer
-from relay.ssh.wire.gcm import MAX_LENGTH, BadPacket, Opener, Sealer
+from relay.ssh.wire.ciphers import CIPHERS, CLEAR, LARGE_BLOCKS, PACKETS
+from relay.ssh.wire.keys import Keys, Mac
 from relay.ssh.wire.library import NeedRekeyException, paramiko
+from relay.ssh.wire.packet import BadPacket, Opener, Sealer
 from relay.ssh.wire.reader import Reader
 
 if TYPE_CHECKING:
@@ -48,38 +48,35 @@ LINE_MOST = 8192  # bytes of a line before the ident, as in OpenSSH (kex.c, kex_
 TICK = 0.1  # seconds between two looks at the keepalives while nothing comes
 SETTLE_MOST = 60.0  # seconds; it takes milliseconds
 HANDED_MOST = 64  # messages that may wait for the Transport's thread
-KEPT_SMALL = 2**29  # bytes with one key of a cipher with blocks of 8 bytes, as paramiko has it
-LARGE_BLOCK = 16  # bytes
 
 
 class Packetizer(paramiko.packet.Packetizer):
     """Packets over a connected socket, or over a channel.
 
     channel: of the transport that carries this one, None when that is the socket.
-    opener, sealer: what opens and makes packets; None where paramiko does.
+    opener, sealer: what opens and makes packets.
     input: bytes of the stream that have come and are not opened yet.
     said: the last line before the server's ident.
     link: who reads and writes instead of this, once parked. lost: why that has ended.
     """
 
-    # How much may be encrypted with one key of a cipher with blocks of 16 bytes: 2^32 blocks and 2^31 packets
-    # (RFC 4344 sections 3.1 and 3.2), as in OpenSSH. paramiko's 2^29 bytes would be a key exchange, and a
-    # pause for it, every half second here.
-    REKEY_BYTES = 2**36
-    REKEY_PACKETS = 2**31
+    # How much may be done with one key (RFC 4344 section 3), as in OpenSSH; the cipher may allow less. paramiko's
+    # 2^29 bytes would be a key exchange, and a pause for it, every half second here.
+    REKEY_BYTES = LARGE_BLOCKS
+    REKEY_PACKETS = PACKETS
 
     def __init__(self, stream: Any, channel: paramiko.Channel | None = None) -> None:
         super().__init__(stream)
         self.channel = channel
         self.input = Buffer(0)
-        self.opener: Opener | None = None
-        self.sealer: Sealer | None = None
+        self.opener = Opener(CLEAR)
+        self.sealer = Sealer(CLEAR)
         self.link: Link | None = None
         self.lost: BaseException | None = None
-        self._inflate: Callable[[bytes], bytes] | None = None
-        self._deflate: Callable[[bytes], bytes] | None = None
         self._ident_due = 0.0
         self.said = ""
+        self._kind_in: tuple[str, int, bool] | None = None  # the algorithms, once there are keys
+        self._kind_out: tuple[str, int, bool] | None = None
         self._earlier = 0  # messages that came before those of the opener
         self._asked = (0, 0)  # packets and bytes of the opener when a new key was asked for
         self._sending = threading.Lock()
@@ -98,43 +95,32 @@ class Packetizer(paramiko.packet.Packetizer):
 
     # Keys, as the Transport sets them
 
-    def set_inbound_cipher(self, block_engine: Any, block_size: int, *args: Any, **kwargs: Any) -> None:
+    def set_inbound_cipher(self, block_engine: Keys, **how: Any) -> None:
         """What follows is opened with a new key. Raises SSHException when it is for another kind of cipher."""
-        super().set_inbound_cipher(block_engine, block_size, *args, **kwargs)
-        if self.opener is not None:
-            self._earlier += self.opener.packets
-            _check_same_kind(kwargs)
-        self.opener = Opener(block_engine, kwargs["iv_in"]) if kwargs.get("aead") else None
+        super().set_inbound_cipher(block_engine, **how)
+        keys = _with_mac(block_engine, how)
+        self._kind_in = _check_same_kind(self._kind_in, keys)
+        before, self.opener = self.opener, ciphers.opener(keys)
+        self.opener.count_from(before.number)
+        self._earlier += before.packets
         self._asked = (0, 0)
 
-    def set_outbound_cipher(self, block_engine: Any, block_size: int, *args: Any, **kwargs: Any) -> None:
+    def set_outbound_cipher(self, block_engine: Keys, **how: Any) -> None:
         """What follows is sealed with a new key. Raises SSHException when it is for another kind of cipher."""
-        super().set_outbound_cipher(block_engine, block_size, *args, **kwargs)
-        if self.sealer is not None:
-            _check_same_kind(kwargs)
-        self.sealer = Sealer(block_engine, kwargs["iv_out"]) if kwargs.get("aead") else None
-        if block_size < LARGE_BLOCK:
-            self.REKEY_BYTES = min(self.REKEY_BYTES, KEPT_SMALL)
-
-    def set_inbound_compressor(self, compressor: Any) -> None:
-        """What follows is compressed."""
-        super().set_inbound_compressor(compressor)
-        self._inflate = compressor
-
-    def set_outbound_compressor(self, compressor: Any) -> None:
-        """What follows is to be compressed."""
-        super().set_outbound_compressor(compressor)
-        self._deflate = compressor
+        super().set_outbound_cipher(block_engine, **how)
+        keys = _with_mac(block_engine, how)
+        self._kind_out = _check_same_kind(self._kind_out, keys)
+        before, self.sealer = self.sealer, ciphers.sealer(keys)
+        self.sealer.count_from(before.number)
+        self.REKEY_BYTES = min(self.REKEY_BYTES, CIPHERS[keys.cipher].limit)
 
     def reset_seqno_in(self) -> None:
-        """Count messages anew (strict key exchange); AES-GCM itself does not use the number."""
-        super().reset_seqno_in()
-        self._earlier = 0
+        """Number messages anew (strict key exchange): after the new key has been set."""
+        self.opener.count_from(0)
 
-    @property
-    def can_park(self) -> bool:
-        """Whether a Link can do this one's work: the same cipher both ways, and no compression."""
-        return not (self.opener is None or self.sealer is None or self._inflate or self._deflate)
+    def reset_seqno_out(self) -> None:
+        """The same of ours: before the new key is set."""
+        self.sealer.count_from(0)
 
     # Reading, by the Transport's thread
 
@@ -145,16 +131,12 @@ class Packetizer(paramiko.packet.Packetizer):
         end, NeedRekeyException when it is time to ask for a new key.
         """
         opener = self.opener
-        if opener is None:
-            message: tuple[int, paramiko.Message] = super().read_message()
-            self._earlier += 1
-            return message
         try:
             while not self._parking:
                 if length := opener.open(self.input):
                     payload = bytes(opener.plain[1 : 1 + length])
                     self.check_limits()
-                    return self.message(self._inflate(payload) if self._inflate else payload)
+                    return self.message(payload)
                 self._fill(check_rekey=True)
         except BadPacket as error:
             raise paramiko.SSHException(str(error)) from error
@@ -163,21 +145,8 @@ class Packetizer(paramiko.packet.Packetizer):
     def message(self, payload: bytes) -> tuple[int, paramiko.Message]:
         """The last packet's payload as paramiko has it."""
         message = paramiko.Message(payload[1:])
-        message.seqno = (self._earlier + (self.opener.packets if self.opener else 0) - 1) & 0xFFFFFFFF
+        message.seqno = (self.opener.number - 1) & 0xFFFFFFFF
         return payload[0], message
-
-    def read_all(self, n: int, check_rekey: bool = False) -> bytes:
-        """Exactly n bytes, for paramiko's own code.
-
-        Raises SSHException when that is no part of a packet: it asks for
-        whatever the server says that its packet has, up to 4 GiB, before
-        anybody has shown a key.
-        """
-        if not 0 <= n <= MAX_LENGTH:
-            raise paramiko.SSHException("a packet that is too long" if n > 0 else "a packet that is too short")
-        while len(self.input) < n:
-            self._fill(check_rekey)
-        return self.input.take(n)
 
     def readline(self, timeout: float) -> str:
         """A line of what a server says before its first packet, without its end. Raises TimeoutError.
@@ -230,13 +199,10 @@ class Packetizer(paramiko.packet.Packetizer):
         """Send a message, whatever the state of a key exchange. Raises EOFError when the stream has ended."""
         payload = message.asbytes()
         with self._sending:
-            sealer = self.sealer
             if self.link is not None:
                 self.link.send(payload)
-            elif sealer is None:
-                super().send_message(message)
             else:
-                self.write_all(bytes(sealer.packet(self._deflate(payload) if self._deflate else payload)))
+                self.write_all(bytes(self.sealer.packet(payload)))
                 self.check_limits()
 
     # Limits of a key
@@ -244,8 +210,6 @@ class Packetizer(paramiko.packet.Packetizer):
     def check_limits(self) -> None:
         """Ask for a new key when enough has been done with this one. Raises SSHException when that is not heeded."""
         opener, sealer = self.opener, self.sealer
-        if opener is None or sealer is None:
-            return  # paramiko counts for itself
         if self.need_rekey():
             packets, size = self._asked
             if (
@@ -261,8 +225,7 @@ class Packetizer(paramiko.packet.Packetizer):
 
     def _trigger_rekey(self) -> None:
         super()._trigger_rekey()
-        if self.opener is not None:
-            self._asked = (self.opener.packets, self.opener.bytes)
+        self._asked = (self.opener.packets, self.opener.bytes)
         with self._turn:
             self._rekey_due = True
             self._turn.notify_all()
@@ -279,7 +242,7 @@ class Packetizer(paramiko.packet.Packetizer):
         if self._keepalive is None:
             return
         interval, callback = self._keepalive
-        heard = self._earlier + (self.opener.packets if self.opener is not None else 0)
+        heard = self._earlier + self.opener.packets
         now = time.monotonic()
         if heard != self._heard:
             self._heard, self._looked, self._silences = heard, now, 0
@@ -358,10 +321,16 @@ class Packetizer(paramiko.packet.Packetizer):
             self.reader.wake()
 
 
-def _check_same_kind(cipher: dict[str, Any]) -> None:
-    """A rekey may not lead away from AES-GCM: message numbers, which other ciphers need, are not counted under it.
+def _with_mac(keys: Keys, how: dict[str, Any]) -> Keys:
+    """The keys of one way, from what paramiko's Transport says of them."""
+    return keys if how["aead"] else keys._replace(mac=Mac(how["mac_size"], how["mac_key"], how["etm"]))
+
+
+def _check_same_kind(before: tuple[str, int, bool] | None, keys: Keys) -> tuple[str, int, bool]:
+    """A rekey may not lead to other algorithms: what a packet is at most larger than its data is reckoned once.
 
     Both sides choose from the lists that they chose from before, so it does not happen.
     """
-    if not cipher.get("aead"):
+    if before not in (None, keys.kind):
         raise paramiko.SSHException("the server rekeyed to another kind of cipher")
+    return keys.kind

@@ -35,13 +35,12 @@ def attach(channel: paramiko.Channel) -> Flow | None:
 def take_over(transport: paramiko.Transport) -> Link | None:
     """Take over the moving of all data from a transport and from those that carry it, where that is not done yet.
 
-    None, and nothing changed, when one of them cannot hand its work over
-    (Packetizer.can_park); None, too, when it has ended.
+    None when it has ended.
     """
     chain, carriers = _chain(transport)
     packetizers: list[Packetizer] = [each.packetizer for each in chain]
     reader = packetizers[-1].reader
-    if reader is None or not can_take_over(transport):
+    if reader is None:
         return None
     for packetizer in packetizers:
         # From the innermost: the outer ones still work, so what it is about to send, and waits for, gets through.
@@ -75,12 +74,6 @@ def _end_what_is_carried(packetizers: Sequence[Packetizer]) -> None:
         if ended and not packetizer.closed:
             packetizer.give_up(EOFError())
         ended = ended or packetizer.closed
-
-
-def can_take_over(transport: paramiko.Transport) -> bool:
-    """Whether it, and all that carry it, can hand their work over (Packetizer.can_park)."""
-    packetizers = [each.packetizer for each in _chain(transport)[0]]
-    return packetizers[-1].reader is not None and all(packetizer.can_park for packetizer in packetizers)
 
 
 def _chain(transport: paramiko.Transport) -> tuple[list[paramiko.Transport], list[paramiko.Channel]]:

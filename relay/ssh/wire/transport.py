@@ -18,7 +18,9 @@ from relay.errors import printable
 from relay.ssh.pubkey import BadKey, PublicKey, Reader
 from relay.ssh.trust.hostkeys import ALGORITHMS, check_proof
 from relay.ssh.trust.signature import verify
+from relay.ssh.wire.ciphers import CIPHERS, MACS, preferred
 from relay.ssh.wire.exchanges import EXCHANGES
+from relay.ssh.wire.keys import Keys
 from relay.ssh.wire.library import Message, paramiko
 from relay.ssh.wire.link import HELD_MOST
 from relay.ssh.wire.numbers import (
@@ -54,16 +56,20 @@ class Disconnected(paramiko.SSHException):
 
 def _feed(channel: paramiko.Channel, m: Message) -> None:
     """Data that no Link moves: paramiko takes it whatever the window (RFC 4254 section 5.2), and after the end, too."""
-    channel._feed(_within_window(channel, m.get_binary()))
+    channel._feed(_within_window(channel, m))
 
 
 def _feed_stderr(channel: paramiko.Channel, m: Message) -> None:
     """The same of the other kind of data, which fills the window where no command has a reader for it."""
     m.get_int()  # SSH_EXTENDED_DATA_STDERR, the only one there is
-    channel.in_stderr_buffer.feed(_within_window(channel, m.get_binary()))
+    channel.in_stderr_buffer.feed(_within_window(channel, m))
 
 
-def _within_window(channel: paramiko.Channel, data: bytes) -> bytes:
+def _within_window(channel: paramiko.Channel, m: Message) -> bytes:
+    """The data that a message ends with. (paramiko would make up what is missing.)"""
+    data: bytes = m.get_remainder()[4:]
+    if m.get_int() != len(data):
+        raise paramiko.SSHException("data of another length than it says")
     room = 0
     if not channel.eof_received:
         unread = len(channel.in_buffer) + len(channel.in_stderr_buffer)
@@ -85,19 +91,13 @@ def _sign_of_life() -> Message:
 class Transport(paramiko.Transport):
     """paramiko's Transport: its order of algorithms, its silent refusals and its time-outs replaced."""
 
-    _preferred_ciphers = (
-        "aes128-gcm@openssh.com",
-        "aes256-gcm@openssh.com",
-        "aes128-ctr",
-        "aes192-ctr",
-        "aes256-ctr",
-    )
-    _preferred_macs = (
-        "hmac-sha2-256-etm@openssh.com",
-        "hmac-sha2-512-etm@openssh.com",
-        "hmac-sha2-256",
-        "hmac-sha2-512",
-    )
+    _cipher_info: ClassVar[dict[str, dict[str, Any]]] = {
+        name: {"block-size": row.block, "key-size": row.key, "iv-size": row.iv, "is_aead": row.tag > 0}
+        for name, row in CIPHERS.items()
+    }
+    _preferred_ciphers = tuple(CIPHERS)
+    _mac_info: ClassVar[dict[str, dict[str, Any]]] = {name: paramiko.Transport._mac_info[name] for name in MACS}
+    _preferred_macs = MACS
     _kex_info = EXCHANGES
     _preferred_kex = tuple(EXCHANGES)
     _channel_handler_table: ClassVar[dict[int, Any]] = {
@@ -113,6 +113,7 @@ class Transport(paramiko.Transport):
     ) -> None:
         """Over a socket, or else over a channel of another Transport. direct: the socket is TCP to the server."""
         super().__init__(descriptor or channel, packetizer_class=partial(Packetizer, channel=channel))
+        self._preferred_ciphers = preferred()
         self.host_key_blob = b""  # as the server sent it: a key or a certificate
         self.host_key_signature = b""  # the server's, over the session's identifier
         self.banner_timeout = self.handshake_timeout = self.auth_timeout = self.channel_timeout = _NEVER
@@ -307,6 +308,10 @@ class Transport(paramiko.Transport):
         parsed: dict[str, list[str]] = super()._really_parse_kex_init(m, ignore_first_byte)
         self.remote_lists = {key: list(value) for key, value in parsed.items() if isinstance(value, list)}
         return parsed
+
+    def _get_engine(self, name: str, key: bytes, iv: bytes, operation: object = None, aead: bool = False) -> Keys:  # noqa: ARG002
+        """The keys of a packet cipher, which the Packetizer makes one of (ciphers.py)."""
+        return Keys(name, key, iv)
 
     def _check_banner(self) -> None:
         """Our KEXINIT goes out with our ident, before the server's ident is waited for: a round trip less.

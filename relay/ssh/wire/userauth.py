@@ -193,17 +193,12 @@ class Dialogue:
         self._too_early = True
 
     def _served(self, _: Message) -> None:
-        """It holds back the answer to the request that came along with that for the service.
-
-        Where compression begins with the login, it may have begun there by now, but not here.
-        """
+        """It holds back the answer to the request that came along with that for the service."""
         self._accepted.set()
-        if self._transport.local_compression == "none":
-            self._transport.carry_acknowledgements()
+        self._transport.carry_acknowledgements()
 
     def _succeeded(self, _: Message) -> None:
         """It holds back the answer to the CHANNEL_OPEN that came along with the request."""
-        self._transport._auth_trigger()  # delayed compression begins with the next message
         self._put(Success())
         self._transport.carry_acknowledgements()
 

@@ -60,12 +60,6 @@ def test_not_to_a_server_that_may_end_the_login_at_it(hops: Lab, ident: str) -> 
     assert server.requests == ["publickey", "password"]
 
 
-def test_not_where_compression_begins_with_the_login(hops: Lab) -> None:
-    server = hops.server("h1", Compression="yes")
-    assert arrives(hops)
-    assert EARLY not in server.whole_log()
-
-
 def test_not_with_a_key_that_may_be_refused(hops: Lab) -> None:
     """There is another one to try, and sshd would log what came too early."""
     first, second = (hops.keygen(name) for name in ("first", "second"))
@@ -113,14 +107,6 @@ def test_the_last_key_is_refused(hops: Lab) -> None:
     server = hops.server("h1", authorized_keys="")
     assert "login as" in hops.pyrelay("h1/h2").stderr
     assert server.whole_log().count(EARLY) == 1
-
-
-def test_not_amid_the_beginning_of_compression(hops: Lab) -> None:
-    """It may have begun at the server with an answer that SERVICE_ACCEPT holds back."""
-    server = scripted(hops, "h1", lambda _: [SUCCESS], ident=OPENSSH, Compression="yes")
-    hops.host("h1", ProxyCommand=f"nc 127.0.0.1 {server.port}")
-    assert arrives(hops)
-    assert server.ignored == 2  # after SUCCESS, and after the channel's
 
 
 @pytest.mark.parametrize(("way", "count"), [("none", 0), ("nc 127.0.0.1 {port}", 3), ("proxy", 3)])

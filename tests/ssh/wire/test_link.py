@@ -18,7 +18,7 @@ from paramiko import common
 from peers import until
 
 from relay.ssh.wire import transport
-from relay.ssh.wire.gcm import SLOTS
+from relay.ssh.wire.packet import SLOTS
 from relay.ssh.wire.takeover import attach
 
 # Data
@@ -114,21 +114,6 @@ def test_a_channel_within_a_channel_within_a_channel(pair: Pair) -> None:
             with Meanwhile(lambda: got.append(read_all(far, len(up)))):
                 give(third, flow, up)
             assert digest(got[0]) == digest(up)
-
-
-def test_attaching_is_for_gcm_only() -> None:
-    with Pair("aes128-ctr") as pair:
-        near, far = pair.open()
-        assert attach(near) is None
-        far.sendall(b"as ever")
-        assert read_all(near, 7) == b"as ever"
-
-
-def test_attaching_is_not_for_what_is_compressed() -> None:
-    with Pair() as pair:
-        pair.client.packetizer.set_outbound_compressor(lambda data: data)
-        near, _ = pair.open()
-        assert attach(near) is None
 
 
 def test_who_does_not_read_holds_no_more_than_a_window(pair: Pair) -> None:

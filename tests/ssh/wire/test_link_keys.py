@@ -19,7 +19,7 @@ from peers import until
 from relay.errors import RelayError
 from relay.ssh.wire import transport
 from relay.ssh.wire.channel import ChannelStream
-from relay.ssh.wire.gcm import Sealer
+from relay.ssh.wire.packet import Sealer
 
 
 def changed(pair: Pair, keys: set[object]) -> bool:

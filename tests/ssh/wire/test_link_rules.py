@@ -16,10 +16,11 @@ from hypothesis import strategies as st
 from pair import WINDOW, Pair
 from paramiko import common
 from peers import until
+from sealing import plain_packet
 
 from relay.ssh.wire import link
 from relay.ssh.wire.flow import STDERR_MOST
-from relay.ssh.wire.gcm import BadPacket
+from relay.ssh.wire.packet import BadPacket
 from relay.ssh.wire.packets import Packetizer
 
 # What no server may do
@@ -32,9 +33,7 @@ def corrupt(pair: Pair, payload: bytes = b"\x02abc", at: int = -1) -> bytes:
 
 
 def sealed(pair: Pair, plain: bytes) -> bytes:
-    packet = bytearray(len(plain) + 20)
-    pair.server.packetizer.sealer.seal(memoryview(plain), memoryview(packet))
-    return bytes(packet)
+    return plain_packet(pair.server.packetizer.sealer, plain)
 
 
 @pytest.mark.parametrize("depth", [0, 1])

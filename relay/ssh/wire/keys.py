@@ -1,0 +1,32 @@
+"""What a key exchange has come to, one way."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Mac(NamedTuple):
+    """A message authentication code. size: bytes of its tag. etm: it is over what has been encrypted."""
+
+    size: int
+    key: bytes
+    etm: bool
+
+
+class Keys(NamedTuple):
+    """What a key exchange has come to, one way. mac: None where the cipher makes the tag."""
+
+    cipher: str
+    key: bytes
+    iv: bytes
+    mac: Mac | None = None
+
+    @property
+    def kind(self) -> tuple[str, int, bool]:
+        """The algorithms."""
+        return self.cipher, self.mac.size if self.mac else 0, self.mac is not None and self.mac.etm
+
+    @property
+    def signs_plain(self) -> bool:
+        """Whether the MAC is over what is not encrypted yet."""
+        return self.mac is not None and not self.mac.etm
