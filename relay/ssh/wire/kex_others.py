@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 # Bits of an exponent: twice the bits of the longest key that is made of the secret (dh.c, dh_gen_key). A longer one
 # would make nothing safer, and hold up every other thread for a second in the largest group.
 _EXPONENT = 512
+_LEAST_BITS = 4  # that are set in a public value (dh.c, dh_pub_is_valid, which has the other bounds, too)
 _GEX_GROUP, _GEX_INIT, _GEX_REPLY, _GEX_REQUEST = 31, 32, 33, 34  # RFC 4419 section 5
 _LEAST, _WANTED, _MOST = 2048, 3072, 8192  # bits of a group's prime: RFC 8270, dh_estimate and DH_GRP_MAX of OpenSSH
 
@@ -96,9 +97,9 @@ class Group14(Exchange):
         return mpint(int.from_bytes(reader.mpint(), "big"))
 
     def finish(self, theirs: bytes) -> int | bytes:
-        """The secret number. The server's must be in the group, and not 1 or -1 (dh.c, dh_pub_is_valid)."""
+        """The secret number. The server's must be in the group, not 1 or -1, and no sum of three powers of 2."""
         number = int.from_bytes(theirs, "big")
-        if not 1 < number < self.prime - 1:
+        if not 1 < number < self.prime - 1 or number.bit_count() < _LEAST_BITS:
             raise ValueError("out of range")
         return pow(number, self._exponent, self.prime)
 

@@ -128,6 +128,7 @@ P256 = kex_others.NistP256.curve
         (kex_others.NistP256, b"\4" + bytes(64)),
         (kex_others.NistP384, b"\4" + bytes(96)),
         *((kex_others.Group14, mpint(number)) for number in (0, 1, PRIME - 1, PRIME, PRIME + 2)),
+        *((kex_others.Group14, mpint(number)) for number in (2, 1 << 2000, 7 << 100)),  # too few bits are set
         (kex_others.Group14, b"\xff" * 256),
     ],
 )
