@@ -7,11 +7,12 @@ import gc
 import os
 import sys
 
-from relay.errors import EXIT_FAILED, EXIT_FAULT, RelayError, encoded, plain
+from relay.errors import EXIT_FAILED, EXIT_FAULT, Forked, RelayError, encoded, plain
+from relay.spec import PROXY_PASSWORD
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from typing import NoReturn
 
     from relay.config.lookup import Lookup
@@ -43,7 +44,14 @@ def main() -> NoReturn:
             os.fstat(fd)
         except OSError:  # it was closed, and the next thing opened would be taken for it (sanitise_stdfd, misc.c)
             os.open(os.devnull, os.O_RDWR)
-    status = run(sys.argv[1:])
+    go_on: Callable[[], NoReturn] | None = None
+    try:
+        status = run(sys.argv[1:])
+    except Forked as forked:
+        go_on = forked.go_on
+    if go_on is not None:
+        del sys.argv[1:]
+        go_on()
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()
@@ -57,7 +65,8 @@ def run(argv: Sequence[str]) -> int:
     parent = os.getppid()
     verbosity = 0
     try:
-        called = _call_holder(argv)
+        secret = _take_secret()
+        called = _call_holder(argv, secret)
         from relay import __version__
         from relay.spec import options  # who is called imports its own share meanwhile
 
@@ -83,7 +92,7 @@ def run(argv: Sequence[str]) -> int:
 
             _print(control.command(chosen.control, os.environ))
             return 0
-        return relay(chosen, parent, argv, called)
+        return relay(chosen, parent, argv, called, secret)
     except RelayError as error:
         _say(f"{error}\n")
         return error.exit_code
@@ -96,13 +105,22 @@ def run(argv: Sequence[str]) -> int:
         return EXIT_FAULT
 
 
+def _take_secret() -> Mapping[str, str]:
+    """The password of a proxy, which no program that we start is to inherit by chance."""
+    if PROXY_PASSWORD not in os.environ:
+        return {}
+    from relay.run.secret import take  # few have one
+
+    return take()
+
+
 def _print(text: str) -> None:
     """Text on stdout, as far as the locale has it."""
     sys.stdout.buffer.write(encoded(text))
 
 
-def relay(chosen: Options, parent: int, argv: Sequence[str], called: Wire | None) -> int:
-    """Options, route, stream, relay: the whole way of a run."""
+def relay(chosen: Options, parent: int, argv: Sequence[str], called: Wire | None, secret: Mapping[str, str]) -> int:
+    """Options, route, stream, relay: the whole way of a run. secret: what was taken out of the environment."""
     from relay.run.progress import Progress
     from relay.spec import route  # see run
 
@@ -122,7 +140,7 @@ def relay(chosen: Options, parent: int, argv: Sequence[str], called: Wire | None
 
     from relay.run.children import Children  # a usage error needs none of what follows
 
-    children = Children()
+    children = Children(secret=secret)
     lookup: Lookup | None = None
     if way.hops:
         from relay.config.lookup import look_up
@@ -197,13 +215,13 @@ def _greet(chosen: Options, progress: Progress) -> None:
         progress.note(0, BY_HAND.format(chosen.destination))
 
 
-def _call_holder(argv: Sequence[str]) -> Wire | None:
+def _call_holder(argv: Sequence[str], secret: Mapping[str, str]) -> Wire | None:
     """Who shares its hops says so before all else: while we find out what we are to do, the channel is opened."""
     if not any(word.startswith("--share") for word in argv):
         return None
     from relay.share import call  # few need it
 
-    return call.early(argv, os.environ)
+    return call.early(argv, {**os.environ, **secret})
 
 
 def _share(run: Run, way: Route, argv: Sequence[str], called: Wire | None, wait_on: Callable[[], bool]) -> Share | None:
@@ -218,7 +236,7 @@ def _share(run: Run, way: Route, argv: Sequence[str], called: Wire | None, wait_
             from relay.share.client import Share  # few need it
 
             try:
-                return Share(argv, chosen, os.environ, called, wait_on=wait_on)
+                return Share(argv, chosen, {**os.environ, **run.children.secret}, called, wait_on=wait_on)
             except RelayError:
                 run.children.end()
                 raise

@@ -8,6 +8,11 @@ from __future__ import annotations
 
 import os
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import NoReturn
+
 EXIT_FAILED = 1  # could not connect or log in, or the link was lost
 EXIT_USAGE = 2  # the command line or the route
 EXIT_FAULT = 255  # a fault of our own
@@ -57,6 +62,17 @@ class NoRoom(RelayError):
 
 class TimedOut(RelayError):
     """The deadline of the set-up, or a hop's own ConnectTimeout, has passed."""
+
+
+class Forked(BaseException):
+    """A process of its own begins here, which keeps nothing of the run that it was forked from.
+
+    go_on: what it does. The entry point calls it, where no frame holds on to what the run had.
+    """
+
+    def __init__(self, go_on: Callable[[], NoReturn]) -> None:
+        super().__init__()
+        self.go_on = go_on
 
 
 def words(error: OSError) -> str:

@@ -34,10 +34,11 @@ def run(command: str, hop: HopSettings, progress: Progress, children: Children) 
         raise RelayError(f"ssh_config: the ProxyCommand of {hop.name} leads back to {hop.name}")
     progress.stage(f"running {command}")
     ours, theirs = socket.socketpair()
+    more = {VIA: " ".join([*via, hop.name]), **children.secret}
     shell = children.environ.get("SHELL") or "/bin/sh"
     try:
         with theirs:
-            child = children.connect([shell, "-c", f"exec {command}"], theirs, {VIA: " ".join([*via, hop.name])})
+            child = children.connect([shell, "-c", f"exec {command}"], theirs, more)
     except OSError as error:
         ours.close()
         raise RelayError(f"its ProxyCommand cannot be run by {shell} ($SHELL): {words(error)}") from error

@@ -33,7 +33,8 @@ class Children:
 
     environ, directory: the environment that they get, and where they run; this
     process's own unless given. tell: gets the lines that a program which
-    carries a stream says on stderr, where it is not to have ours. They are started in one thread and ended in
+    carries a stream says on stderr, where it is not to have ours. secret: variables that are nobody's business but a
+    hop's ProxyCommand's, which may be pyrelay (secret.py). They are started in one thread and ended in
     another, by a signal's handler too: no child may slip through between its
     start and its being known.
     """
@@ -43,8 +44,10 @@ class Children:
         environ: Mapping[str, str] = os.environ,
         directory: str | None = None,
         tell: Callable[[str], None] | None = None,
+        secret: Mapping[str, str] | None = None,
     ) -> None:
         self.environ = environ
+        self.secret = secret or {}
         self.directory = directory
         self._tell = tell
         self._running: list[Popen[bytes] | Asked] = []
@@ -83,6 +86,10 @@ class Children:
         if self._tell is not None and child.stderr is not None:
             start_new_thread(_pass_on, (child.stderr, self._tell))
         return child
+
+    def forget(self) -> None:
+        """Forget the secret: what needed it has been started."""
+        self.secret = {}
 
     def hush(self, child: Popen[bytes]) -> None:
         """From now on a child is to be ended without a word of its own: it has nothing of a terminal to put right."""

@@ -131,12 +131,14 @@ class Holder:
         self._requests.remove(wire)
         self._look_round()
 
-    def _open(self, wire: Wire, fields: Sequence[bytes]) -> bool:
+    def _open(self, wire: Wire, fields: list[bytes]) -> bool:
         """Open a channel for a relay, and have its bytes moved; return whether its wire is the loop's from now on."""
         try:
             job = Job(wire, fields, self.hops, self._adopt)
         except (ValueError, IndexError, RelayError) as error:
             raise BadMessage(str(error)) from error
+        finally:
+            fields.clear()  # its environment may hold a password; the job forgets it in time
         handed = False
         try:
             _, fields = wire.receive()
@@ -166,6 +168,7 @@ class Holder:
             return False
         finally:
             del self._jobs[job]
+        job.forget()
         try:
             wire.send("opened", job.leads_to, job.unserved)
             _, (detached,) = wire.receive()

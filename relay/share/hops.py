@@ -8,8 +8,6 @@ the holder's loop.
 
 from __future__ import annotations
 
-import hashlib
-import os
 import threading
 import time
 from typing import TYPE_CHECKING
@@ -21,7 +19,6 @@ if TYPE_CHECKING:
     from typing import Any as Hop  # CONTRACT
     from typing import Any as Stream  # CONTRACT
 
-    from relay.config.settings import HopSettings
     from relay.run.children import Children
     from relay.run.progress import Progress
 
@@ -270,20 +267,6 @@ class Hops:
             self._retired.remove(hop)
         else:
             del self._hops[hop.key]
-
-
-def key(settings: HopSettings, outer: str, more: Sequence[str]) -> str:
-    """What a hop is known by. outer: the key of the one before. more: what else decides who and where it is."""
-    return digest([outer, settings.lines(), *settings.paths("identityfile"), *more])
-
-
-def digest(parts: Sequence[str]) -> str:
-    """One short text for many."""
-    whole = hashlib.sha256()
-    for part in parts:
-        data = os.fsencode(part)
-        whole.update(len(data).to_bytes(8, "big") + data)
-    return whole.hexdigest()
 
 
 def _again(error: RelayError) -> RelayError:

@@ -21,11 +21,11 @@ from relay.errors import NoRoom, RelayError, TimedOut, Unserved
 from relay.run.children import Children
 from relay.run.run import Run
 from relay.share.ahead import Ahead
-from relay.share.hops import Abandoned, SharedHop, Stuck, digest, key
+from relay.share.hops import Abandoned, SharedHop, Stuck
+from relay.share.key import digest, key, lasting
 from relay.share.remote import RemoteProgress, RemotePrompt
 from relay.share.wire import BadMessage, text, unpack
-from relay.spec import options
-from relay.spec.proxy import VARIABLE
+from relay.spec import PROXY_PASSWORD, options
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -39,11 +39,7 @@ if TYPE_CHECKING:
     from relay.spec.options import Options
     from relay.ssh.session import Client
 
-# What else decides who and where a hop is, of the environment.
-MATTERS = ("HOME", "KRB5CCNAME", "SSH_AUTH_SOCK", "TOR_SOCKS_HOST", "TOR_SOCKS_IPC_PATH", "TOR_SOCKS_PORT")
 GRACE = 5.0  # seconds after a relay's deadline, when it has ended itself, that its channel is still waited for
-# What differs from terminal to terminal, and decides nothing.
-PASSING = ("COLUMNS", "LINES", "OLDPWD", "PWD", "SHLVL", "SSH_TTY", "TERM", "WINDOWID", "_")
 
 
 class Job:
@@ -67,6 +63,7 @@ class Job:
         self.unserved = ""
         self._options: Options = options.parse(list(map(text, unpack(argv))))
         self._environ = dict(text(pair).split("=", 1) for pair in unpack(environ))
+        self._secret = {name: self._environ.pop(name) for name in [PROXY_PASSWORD] if name in self._environ}
         self._directory = text(directory)
         self._progress = RemoteProgress(self._options.deadline, self._options.verbosity, wire)
         self._prompt = RemotePrompt(self._progress, self._children(), wire)
@@ -81,7 +78,7 @@ class Job:
         self._keys: list[str] = []
         self._plan = Plan((), self._options.engine)
         self._ahead: Ahead | None = None
-        same = sorted(f"{name}={value}" for name, value in self._environ.items() if name not in PASSING)
+        same = [*lasting(self._environ), *self._secret.values()]
         self._call = digest([*map(text, unpack(argv)), "", *same, self._directory])
         if (before := hops.remembered(self._call)) is not None:
             self.held += before[0].path
@@ -92,7 +89,6 @@ class Job:
         linger, master, *names = fields
         self.linger = float(linger)
         self._master = master == b"1"
-        environ_kept = {name: value for name, value in self._environ.items() if name != VARIABLE}
         defaults = Defaults(self._children())
         for name in names:
             place, spelled, lines, words = unpack(name)
@@ -103,7 +99,7 @@ class Job:
                     parse(lines),
                     defaults,
                     list(map(text, unpack(words))),
-                    environ=environ_kept,
+                    environ=self._environ,
                     directory=self._directory,
                 )
             )
@@ -304,15 +300,23 @@ class Job:
 
     def _hop_keys(self) -> list[str]:
         """What the hops are known by."""
+        chosen = self._options
+        way = [repr(each) for each in (chosen.proxy, chosen.family, chosen.source, self._master, self._secret)]
         keys: list[str] = []
         for settings in self._found[:-1]:
-            more = [f"{name}={self._environ.get(name)}" for name in MATTERS]
-            if not keys:
-                more += map(repr, (self._options.proxy, self._options.family, self._options.source, self._master))
-                if settings.proxy_command():
-                    more += sorted(f"{name}={value}" for name, value in self._environ.items() if name not in PASSING)
-            keys.append(key(settings, keys[-1] if keys else "", more))
+            keys.append(key(settings, keys[-1] if keys else "", [] if keys else way, self._directory))
         return keys
 
+    def forget(self) -> None:
+        """Keep nothing that the relay has lent: its environment, its options, what it answered, keys opened for it.
+
+        For when its channel is there; what is left is `close`.
+        """
+        self._secret = {}
+        for children in (self._login_children, *(hop.children for hop in self.held)):
+            children.forget()
+        for name in ("_client", "_environ", "_found", "_login_children", "_options", "_plan", "_progress", "_prompt"):
+            delattr(self, name)
+
     def _children(self) -> Children:
-        return Children(self._environ, self._directory, self._progress.tell)
+        return Children(self._environ, self._directory, self._progress.tell, self._secret)

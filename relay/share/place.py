@@ -16,7 +16,7 @@ import time
 from _socket import AF_UNIX, SOL_SOCKET, socket
 
 from relay import __version__
-from relay.errors import RelayError, words
+from relay.errors import Forked, RelayError, words
 from relay.share.wire import BadMessage, Ended, Wire, has_come
 
 TYPE_CHECKING = False
@@ -115,7 +115,7 @@ def find(path: str, wait_on: Callable[[], bool]) -> Wire:
 def find_or_start(path: str, hold: Callable[[socket, int], NoReturn], wait_on: Callable[[], bool]) -> Wire:
     """The same; when there is no holder, a process that this one forks becomes it, by calling `hold`.
 
-    For the main thread, before there is another. Raises RelayError.
+    For the main thread, before there is another. Raises RelayError, and Forked in the process that becomes it.
     """
     deadline = time.monotonic() + PATIENCE
     while True:
@@ -130,11 +130,15 @@ def find_or_start(path: str, hold: Callable[[socket, int], NoReturn], wait_on: C
             continue
         try:
             listener = _listen(path)
-            if os.fork() == 0:
-                _become_holder(listener, lock, hold)
-            listener.close()
-        finally:
-            os.close(lock)  # the child has it, too, and keeps it
+            is_holder = os.fork() == 0
+        except BaseException:
+            os.close(lock)
+            raise
+        if is_holder:
+            _leave_relay(listener, lock)
+            raise Forked(lambda listener=listener, lock=lock: hold(listener, lock))  # type: ignore[misc]
+        listener.close()
+        os.close(lock)  # the child has it, too, and keeps it
 
 
 def peer_uid(sock: socket) -> int:
@@ -222,9 +226,8 @@ def _bind(listener: socket, name: str) -> None:
     os.rename(fresh, name)
 
 
-def _become_holder(listener: socket, lock: int, hold: Callable[[socket, int], NoReturn]) -> NoReturn:
+def _leave_relay(listener: socket, lock: int) -> None:
     """Leave everything of the relay behind but listener and lock: terminal, directory, stdio, all descriptors."""
-    status = 1
     try:
         os.setsid()
         os.chdir("/")
@@ -235,7 +238,5 @@ def _become_holder(listener: socket, lock: int, hold: Callable[[socket, int], No
         kept = sorted((listener.fileno(), lock))
         for low, high in zip([2, *kept], [*kept, os.sysconf("SC_OPEN_MAX")], strict=True):
             os.closerange(low + 1, min(high, 65536))
-        hold(listener, lock)
-        status = 0
-    finally:
-        os._exit(status)
+    except BaseException:
+        os._exit(1)

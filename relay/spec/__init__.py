@@ -1,1 +1,3 @@
 """What was asked for: the command line, the route, the proxy. Pure: no input or output, nothing is looked up."""
+
+PROXY_PASSWORD = "PYRELAY_PROXY_PASSWORD"  # noqa: S105 - the environment variable that holds the password of a proxy

@@ -30,6 +30,7 @@ http://proxy/path            a proxy has no path
 from __future__ import annotations
 
 from relay.errors import UsageError, printable
+from relay.spec import PROXY_PASSWORD
 from relay.spec.route import RouteError, check_host, is_ipv6, parse_port
 from relay.value import Value
 
@@ -58,9 +59,8 @@ METHODS = {NEGOTIATE: HTTP, DIGEST: HTTP, BASIC: HTTP, GSSAPI: (SOCKS5,)}
 # What GSS-API does to each record (RFC 1961 section 4.3, whose 0 is dante's and curl's): the weakest first.
 PROTECTIONS = ("none", "integrity", "confidentiality")
 TCHARS = frozenset("!#$%&'*+-.^_`|~")  # besides letters and digits: what a field's name has (RFC 9110 section 5.6.2)
-VARIABLE = "PYRELAY_PROXY_PASSWORD"  # the environment variable that holds the password
-HINT_WANTED = f"give the user by -P, the password by ${VARIABLE}"
-HINT_REFUSED = f"the password is taken from ${VARIABLE}, else it is asked for"
+HINT_WANTED = f"give the user by -P, the password by ${PROXY_PASSWORD}"
+HINT_REFUSED = f"the password is taken from ${PROXY_PASSWORD}, else it is asked for"
 FIELD = 255  # bytes; a SOCKS5 user or password has a length byte before it (RFC 1929)
 PATH = 104  # bytes of a unix socket's path, with the final NUL, on macOS; Linux takes 108
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 
 from relay.errors import RelayError, UsageError, printable, words
-from relay.spec.proxy import SOCKS4, VARIABLE, check_field, check_header
+from relay.spec import PROXY_PASSWORD
+from relay.spec.proxy import SOCKS4, check_field, check_header
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -27,9 +28,10 @@ class Who:
         self._prompt = run.prompt
         self._directory = run.children.directory
         self._password = proxy.password
+        self._secret = run.children.secret
         if proxy.password is not None:
             self._progress.note(
-                0, f"a password on the command line can be read by everyone on this machine; ${VARIABLE} cannot"
+                0, f"a password on the command line can be read by everyone on this machine; ${PROXY_PASSWORD} cannot"
             )
 
     def isolate(self, host: str, port: int) -> None:
@@ -45,7 +47,7 @@ class Who:
     def password(self) -> str:
         """The password: from the command line, from the environment, or asked for once. Raises RelayError."""
         if self._password is None:
-            password = self.environ.get(VARIABLE)
+            password = self._secret.get(PROXY_PASSWORD)
             if password is None:
                 password = self._ask()
             check_field(self.proxy.kind, "password", password)
@@ -105,7 +107,7 @@ class Who:
             return self._prompt.ask(f"Password of {user} for {self.proxy}: ")
         except NobodyToAsk as error:
             cause = f"the password of {user} for {self.proxy} is not known: {error.cause}"
-            raise RelayError(cause, hint=f"set ${VARIABLE}") from error
+            raise RelayError(cause, hint=f"set ${PROXY_PASSWORD}") from error
 
     @staticmethod
     def _read(path: str) -> list[str]:

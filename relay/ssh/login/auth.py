@@ -101,6 +101,7 @@ class _Login:
             raise RelayError(f"the server's message cannot be read: {error}") from error
         finally:
             self._keys.close()
+            self._dialogue.leave()
 
     def _run(self) -> None:
         """Method by method, in the order that the server's answers leave."""

@@ -45,6 +45,10 @@ _BANNER_LINES = 60
 _MOST_IN_VAIN = 3
 
 
+def _show_nothing(_line: str) -> None:
+    """Of a banner after the login."""
+
+
 def who(settings: HopSettings) -> str:
     """Who logs in where, as the route spells it; for prompts and messages."""
     return f"{settings.user}@{settings.name}"
@@ -116,6 +120,10 @@ class Dialogue:
         self._lines_left = _BANNER_LINES
         transport.auth_handler = self
         self._send(cMSG_SERVICE_REQUEST + string(b"ssh-userauth"))
+
+    def leave(self) -> None:
+        """The login is over: keep nothing of what it was done with, for the transport keeps this."""
+        self._show, self._ask_for_channel = _show_nothing, None
 
     def request(self, method: str, fields: bytes = b"") -> Answer:
         """Ask to be let in (section 5); fields: what the method adds. Raises LinkLost and TimedOut."""

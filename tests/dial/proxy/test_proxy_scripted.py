@@ -26,6 +26,7 @@ from relay.run.children import Children
 from relay.run.progress import Progress
 from relay.run.prompt import Prompt
 from relay.run.run import Run
+from relay.run.secret import take
 from relay.spec.options import Options
 from relay.spec.proxy import CONNECT, SOCKS4, SOCKS5, TOR, Proxy, parse_address, parse_url
 
@@ -48,7 +49,7 @@ def peer(tmp_path: Path) -> Iterator[Callable[..., Peer]]:
 
 
 def around(prompt: Prompt, progress: Progress) -> Run:
-    return Run(Options(), progress, prompt, Children())
+    return Run(Options(), progress, prompt, Children(secret=take()))
 
 
 def nobody(progress: Progress) -> Run:

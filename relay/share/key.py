@@ -1,0 +1,100 @@
+"""What a shared hop is known by: whatever decides who and where it is, and whom it trusts.
+
+A relay may use a hop that another one has logged in to when it would itself have got the same hop in the same way. So
+the key holds what ssh_config says of the hop with every file's name as that relay would open it, the way to the hop,
+and, where a program decides (ProxyCommand, KnownHostsCommand), the environment that the program would get.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from typing import TYPE_CHECKING
+
+from relay.ssh.login.agent import socket_path
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from relay.config.settings import HopSettings
+
+# Variables that tell one terminal, or one session, from another and decide nothing: the manual lists them.
+PASSING = frozenset(
+    {
+        "COLORFGBG",
+        "COLORTERM",
+        "COLUMNS",
+        "GPG_TTY",
+        "ITERM_SESSION_ID",
+        "KITTY_PID",
+        "KITTY_WINDOW_ID",
+        "LINES",
+        "OLDPWD",
+        "PWD",
+        "SHLVL",
+        "SSH_CLIENT",
+        "SSH_CONNECTION",
+        "SSH_TTY",
+        "STY",
+        "TERM",
+        "TERM_PROGRAM",
+        "TERM_PROGRAM_VERSION",
+        "TERM_SESSION_ID",
+        "TMUX",
+        "TMUX_PANE",
+        "VTE_VERSION",
+        "WEZTERM_PANE",
+        "WINDOW",
+        "WINDOWID",
+        "WINDOWPATH",
+        "WT_SESSION",
+        "XDG_SESSION_ID",
+        "XDG_VTNR",
+        "_",
+    }
+)
+# Variables that decide who and where a hop is although no program is run.
+_MATTERS = ("HOME", "KRB5CCNAME", "SSH_AUTH_SOCK", "TOR_SOCKS_HOST", "TOR_SOCKS_IPC_PATH", "TOR_SOCKS_PORT")
+_FILES = ("certificatefile", "globalknownhostsfile", "identityfile", "revokedhostkeys", "userknownhostsfile")
+_SALT = os.urandom(32)  # of this process: nobody can guess a password from what it has been digested to
+
+
+def key(settings: HopSettings, outer: str, first: Sequence[str], directory: str) -> str:
+    """What a hop is known by.
+
+    outer: the key of the one before. first: what else decides of a first hop how it is reached. directory: where the
+    relay's programs run. Raises RelayError when a file's name needs a variable that the relay does not have.
+    """
+    environ = settings.environ
+    parts = [outer, settings.lines(), *(f"{name}={environ.get(name)}" for name in _MATTERS), *first]
+    for keyword in _FILES:
+        parts += [keyword, *settings.paths(keyword)]
+    parts += ["agent", socket_path(settings.get("identityagent"), environ) or ""]
+    commands = [settings.get("knownhostscommand"), settings.proxy_command() if not outer else ""]
+    for command in commands:
+        if command.lower() not in {"", "none"}:
+            parts += lasting(environ)
+            parts.append(directory if _is_relative(command) else "")
+    return digest(parts)
+
+
+def lasting(environ: Mapping[str, str]) -> list[str]:
+    """An environment without what only tells one terminal from another."""
+    return sorted(f"{name}={value}" for name, value in environ.items() if name not in PASSING)
+
+
+def _is_relative(command: str) -> bool:
+    """Whether a command names a file by the way from where it runs: "./proxy %h"."""
+    return any(
+        "/" in word and word[0] not in "/~$" and "://" not in word for word in re.findall(r"[^\s'\"=;|&<>]+", command)
+    )
+
+
+def digest(parts: Sequence[str]) -> str:
+    """One short text for many; it is of use in this process only."""
+    whole = hashlib.sha256(_SALT)
+    for part in parts:
+        data = os.fsencode(part)
+        whole.update(len(data).to_bytes(8, "big") + data)
+    return whole.hexdigest()
