@@ -12,7 +12,7 @@ from contextlib import suppress
 from relay.config import lookup, settings
 from relay.dial import master
 from relay.dial.objection import objection
-from relay.dial.proxy import handshake, http
+from relay.dial.proxy import auth, causes, digest, handshake, http, message
 from relay.dial.proxy.who import Who
 from relay.dial.proxy.wire import LINE, Wire
 from relay.errors import RelayError
@@ -151,9 +151,26 @@ def replies_of_a_proxy(data: bytes) -> None:
         assert len(left) < len(said)
 
 
+def a_refusal_of_a_proxy(data: bytes) -> None:
+    """The head of a response that is no tunnel: its challenges, and the causes that it names."""
+    status, *lines = data.decode(errors="replace").split("\n")
+    head = message.Head(int(status) if status.isascii() and status.isdigit() and len(status) == 3 else 407, "No")
+    for line in lines:
+        name, _, value = line.partition(":")
+        head.fields.append((name.strip().lower(), value.strip()))
+    for challenge in auth.challenges(head.all("proxy-authenticate")):
+        assert challenge.scheme == challenge.scheme.lower() != ""
+        if challenge.scheme == "digest" and digest.strongest([challenge]) is not None:
+            digest.answer(challenge, "alice", "secret", "target:22")
+    said, hint = causes.refusal(head, login=None)
+    assert said.isprintable() and hint.isprintable()
+    assert len(said) < 3 * LONGEST
+
+
 # By the names of the directories that hold good ones to begin with.
 TARGETS: dict[str, Callable[[bytes], None]] = {
     "known_hosts": a_known_hosts_file,
+    "refusals": a_refusal_of_a_proxy,
     "master": a_masters_message,
     "replies": replies_of_a_proxy,
     "route": a_route,

@@ -142,7 +142,7 @@ TABLE: dict[str, Row] = {
         "garbage": fails(".* does not speak SOCKS5: its answer begins with 38 b4 e6 52 e4 4d a7 f2$"),
         "oversize": FIXED,
         "late data": fails(".* wants an authentication that pyrelay does not have$"),
-        "duplicate": fails(".* sends what is no SOCKS5: 00$"),
+        "duplicate": fails(".* sends what is not SOCKS5: 00$"),
     },
     "SOCKS5 login": {
         **PROXY,
@@ -150,13 +150,13 @@ TABLE: dict[str, Row] = {
         "garbage": fails(".* does not accept the password of alice$"),  # its second byte is not 0
         "oversize": FIXED,
         "late data": fails(".* does not accept the password of alice$"),
-        "duplicate": fails(".* sends what is no SOCKS5: 01 00 05$"),
+        "duplicate": fails(".* sends what is not SOCKS5: 01 00 05$"),
     },
     "SOCKS5 request": {
         **PROXY,
         "refused": fails("connection refused, says"),
-        "garbage": fails(".* sends what is no SOCKS5: 38 b4 e6$"),
-        "oversize": fails(".* sends what is no SOCKS5: ff ff ff$"),
+        "garbage": fails(".* sends what is not SOCKS5: 38 b4 e6$"),
+        "oversize": fails(".* sends what is not SOCKS5: ff ff ff$"),
         "late data": fails("connection refused, says"),
     },
     "HTTP request": {

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 # Status: hint. The reason is the proxy's own.
 HINTS = {
     400: "it may be no proxy for CONNECT",
-    403: "many proxies allow port 443 only, and some only programs that they know by their User-Agent",
+    403: "many proxies allow port 443 only, some only programs that they know: --proxy-header 'User-Agent: ...'",
     405: "it is no proxy for CONNECT",
     501: "it is no proxy for CONNECT",
 }

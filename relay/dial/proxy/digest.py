@@ -22,7 +22,11 @@ COUNT = "00000001"  # each answer has a nonce of the client's own, so each is it
 
 def strongest(offers: Sequence[Challenge]) -> Challenge | None:
     """The strongest of the Digest challenges that can be answered."""
-    usable = [offer for offer in offers if _algorithm(offer) in ALGORITHMS and "auth" in _qop(offer)]
+    usable = [
+        offer
+        for offer in offers
+        if _algorithm(offer) in ALGORITHMS and "auth" in _qop(offer) and "\r" not in "".join(offer.parameters.values())
+    ]
     return min(usable, key=lambda offer: list(ALGORITHMS).index(_algorithm(offer)), default=None)
 
 

@@ -33,8 +33,9 @@ _HOSTBASED = bytes.fromhex("2a864886f71201020104")
 
 MUTUAL, REPLAY, SEQUENCE, CONFIDENTIALITY, INTEGRITY = 2, 4, 8, 16, 32  # what a context is to have
 _CONTINUE = 1  # GSS_S_CONTINUE_NEEDED
+_OUT_OF_ORDER = 2 | 4 | 8 | 16  # GSS_S_DUPLICATE_TOKEN, _OLD_TOKEN, _UNSEQ_TOKEN and _GAP_TOKEN
 _ROUTINE = 0xFFFF0000  # the errors in a major status; the rest says more of a success
-_NO_CRED, _BAD_NAME = 7 << 16, 2 << 16
+_NO_CRED, _EXPIRED = 7 << 16, 11 << 16
 _GSS_CODE, _MECH_CODE = 1, 2
 
 HINT_KINIT = "kinit gets a ticket, klist shows them"
@@ -131,8 +132,11 @@ class Context:
     def unwrap(self, data: bytes) -> tuple[bytes, bool]:
         """A message of the other side's, and whether it was unreadable on the way. Raises RelayError."""
         opened, secret = _Buffer(), c_int()
-        self._call("gss_unwrap", self._context, byref(_Buffer.of(data)), byref(opened), byref(secret), None)
-        return self._taken(opened), bool(secret.value)
+        major = self._call("gss_unwrap", self._context, byref(_Buffer.of(data)), byref(opened), byref(secret), None)
+        plain = self._taken(opened)
+        if major & _OUT_OF_ORDER:
+            raise RelayError("Kerberos: a message is missing, or has come twice or out of order")
+        return plain, bool(secret.value)
 
     def wrap_limit(self, size: int, *, secret: bool) -> int:
         """How long a message may be for its sealed form to have at most size bytes. Raises RelayError."""
@@ -167,7 +171,7 @@ class Context:
         text = self._words(minor, _MECH_CODE) if minor else ""
         text = text or self._words(major, _GSS_CODE)
         hint = _HINTS.get(minor - (1 << 32) if minor >> 31 else minor, "")
-        if not hint and major & _ROUTINE in {_NO_CRED, 11 << 16}:  # none, or they have expired
+        if not hint and major & _ROUTINE in {_NO_CRED, _EXPIRED}:
             hint = HINT_KINIT
         return RelayError(f"Kerberos: {printable(text).rstrip('.')}", hint=hint)
 

@@ -111,7 +111,7 @@ def negotiate(
     except socks.ProxyError as error:
         if handshake.reply == b"\x05\x01":  # which nobody has offered
             raise _wants(wire, 1, user) from error
-        raise wire.fault(f"sends what is no {_protocol(wire)}: {handshake.reply.hex(' ')}") from error
+        raise wire.fault(f"sends what is not {_protocol(wire)}: {handshake.reply.hex(' ')}") from error
     finally:
         handshake.detach()
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from relay.spec.proxy import Proxy
 
 TOR_ANSWER = 5.0  # seconds for the first two bytes of a Tor on this machine, where there is another place to look
+METHOD_ANSWER = 5.0  # seconds for a SOCKS5 proxy's second answer, which only makes a message better
 HINT_TORSOCKS = "torsocks lets nothing connect to this machine: call ssh without it, for pyrelay goes to Tor by itself"
 
 
@@ -79,12 +80,12 @@ def _by_gssapi(reach: Callable[[Proxy], Wire], host: str, port: int, who: Who) -
         return wire.leave()
 
 
-def _explained(error: NoMethod, reach: Callable[[Proxy], Wire], place: Proxy, user: str | None) -> RelayError:
+def _explained(error: NoMethod, reach: Callable[[Proxy, float], Wire], place: Proxy, user: str | None) -> RelayError:
     """The same error, or one that says what the proxy wants, as far as another connection can tell."""
     from relay.dial.proxy.handshake import find_method  # it has been imported
 
     try:
-        with reach(place) as wire:
+        with reach(place, METHOD_ANSWER) as wire:
             return find_method(wire, user)
     except RelayError:
         return error

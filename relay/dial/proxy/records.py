@@ -55,7 +55,7 @@ class Records:
             if data[at + 1] == ABORT:
                 raise RelayError("the proxy has given up the connection")
             if data[at : at + 2] != bytes((VERSION, RECORD)):
-                raise RelayError(f"the proxy sends what is no record of GSS-API: {data[at : at + 8].hex(' ')}")
+                raise RelayError(f"the proxy sends what is not a record of GSS-API: {data[at : at + 8].hex(' ')}")
             end = at + HEADER + int.from_bytes(data[at + 2 : at + HEADER])
             if len(data) < end:
                 break
@@ -94,6 +94,8 @@ def agree(wire: Wire, context: Context, first: bytes, wanted: str) -> None:
         if context.complete:
             break
         token = context.step(_token(wire, AUTHENTICATION))
+    if not context.got & gss.MUTUAL:
+        raise RelayError(f"{wire.proxy} does not prove that it is {context.service}")
     level = PROTECTIONS.index(wanted)
     wire.send(message(PROTECTION, context.wrap(bytes((level,)), secret=False)))
     granted = context.unwrap(_token(wire, PROTECTION))[0]
@@ -121,7 +123,7 @@ def _token(wire: Wire, kind: int) -> bytes:
     if head[1] == ABORT:
         raise _given_up(wire, kind)
     if head != bytes((VERSION, kind)):
-        raise wire.fault(f"sends what is no message of GSS-API: {head.hex(' ')}")
+        raise wire.fault(f"sends what is not a message of GSS-API: {head.hex(' ')}")
     return wire.exactly(int.from_bytes(wire.exactly(2)))
 
 

@@ -19,6 +19,7 @@ from peers import LOOPBACK, Listener
 from proxies import RealProxy
 from scripted_proxy import Line, Peer
 
+from relay.dial.proxy import gss
 from relay.dial.proxy.layer import SIZE, WAITING
 from relay.dial.proxy.layer import Line as LayerLine
 from relay.dial.proxy.records import MOST, Records, agree, message
@@ -123,7 +124,8 @@ class Transparent:
     """A security context that seals nothing: what a message says is seen."""
 
     complete = True
-    secret = True
+    got = gss.MUTUAL
+    service = "rcmd@proxy"
 
     def step(self, token: bytes = b"") -> bytes:
         return token
@@ -152,7 +154,7 @@ class Transparent:
         (message(2, b"open "), "none", "grants no protection that is known: "),
         (b"\1\xff", "integrity", "does not grant the protection that it was asked for"),
         (b"", "integrity", "does not grant the protection that it was asked for"),
-        (message(3, b"x"), "integrity", "sends what is no message of GSS-API: 01 03"),
+        (message(3, b"x"), "integrity", "sends what is not a message of GSS-API: 01 03"),
         (message(2, b"open \1"), "integrity", ""),
         (message(2, b"open \2"), "integrity", ""),
         (message(2, b"open \0"), "none", ""),
@@ -178,6 +180,18 @@ def test_the_answer_to_the_protection_that_is_asked_for(answer: bytes, wanted: s
             assert caught.value.cause == f"{proxy} {cause}"
     finally:
         peer.stop()
+
+
+def test_a_proxy_that_does_not_prove_who_it_is() -> None:
+    context = Transparent()
+    context.got = 0
+    ours, theirs = socket.socketpair()
+    with (
+        theirs,
+        Wire(ours, Proxy(SOCKS5, "proxy", 1080), "target", Progress(30)) as wire,
+        pytest.raises(RelayError, match=r"does not prove that it is rcmd@proxy"),
+    ):
+        agree(wire, context, b"", "none")  # type: ignore[arg-type]
 
 
 def records(*, secret: bool = True) -> Records:
@@ -211,7 +225,7 @@ def test_records_come_in_any_pieces() -> None:
     [
         (b"\1\xff", None),
         (b"\1\xff\0\0", "the proxy has given up the connection"),
-        (b"SSH-2.0-x", "the proxy sends what is no record of GSS-API: 53 53 48 2d 32 2e 30 2d"),
+        (b"SSH-2.0-x", "the proxy sends what is not a record of GSS-API: 53 53 48 2d 32 2e 30 2d"),
         (message(3, b"open x"), "the proxy sends what could be read on the way, against what it has agreed to"),
     ],
 )

@@ -154,7 +154,13 @@ def test_digest_goes_before_basic_and_sha_256_before_md5(wanting: Callable[..., 
 
 
 @pytest.mark.parametrize(
-    "offer", ['Digest realm="x", nonce="n"', 'Digest realm="x", nonce="n", qop="auth-int"', DIGEST_OFFER + "MD5-sess"]
+    "offer",
+    [
+        'Digest realm="x\rX: y", nonce="n", qop="auth"',
+        'Digest realm="x", nonce="n"',
+        'Digest realm="x", nonce="n", qop="auth-int"',
+        DIGEST_OFFER + "MD5-sess",
+    ],
 )
 def test_what_digest_cannot_answer_is_passed_over(wanting: Callable[..., Wanting], offer: str) -> None:
     proxy = wanting([offer, "Basic"], None)
