@@ -171,9 +171,6 @@ TODAY: dict[str, set[str]] = {
     "long_modules": {
         "relay/share/served.py",
     },
-    "long_signatures": {
-        "dial.tcp.__init__",
-    },
 }
 
 

@@ -65,7 +65,7 @@ def dial(route: Route, run: Run, *, lookup: Lookup | None = None, share: Share |
             return _through_hops(route, run, lookup, share)
         target = route.target
         run.progress.at(str(target))
-        terms = tcp.Terms(family=run.options.family, source=run.options.source)
+        terms = tcp.Terms(family=run.options.family, local=tcp.Local(run.options.source))
         if run.options.proxy is None and not is_onion(target.host):  # what needs no plan does not import one
             return SocketStream(tcp.connect(target.host, target.port or 22, run.progress, terms))
         from relay.dial.first import connect

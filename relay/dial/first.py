@@ -41,8 +41,7 @@ def first_leg(leg: Leg, run: Run) -> tuple[Stream, str]:
         source, interface = hop.get("bindaddress"), hop.get("bindinterface")
     terms = tcp.Terms(
         family=options.family or family,
-        source=options.source or source or None,
-        interface=interface or None,
+        local=tcp.Local(options.source or source or None, interface=interface or None),
         timeout=hop.seconds("connecttimeout") or None,
         attempts=hop.number("connectionattempts", 1),
         keepalive=hop.yes("tcpkeepalive"),

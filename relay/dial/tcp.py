@@ -40,22 +40,37 @@ _MOST_TOLD = 4  # addresses that an error names one by one
 _NO_NAME = {getattr(_socket, name, None) for name in ("EAI_NONAME", "EAI_NODATA", "EAI_ADDRFAMILY")}
 
 
+class Local(Value):
+    """Where to connect from.
+
+    source: an address or a name. interface: where there is no source, the network interface whose address it is.
+    """
+
+    __slots__ = ("interface", "source")
+    source: str | None
+    interface: str | None
+
+    def __init__(self, source: str | None = None, *, interface: str | None = None) -> None:
+        self._set(source=source, interface=interface)
+
+
+ANY = Local()  # the system chooses
+
+
 class Terms(Value):
     """On which terms to connect.
 
     family: AF_INET or AF_INET6 to take addresses of that kind only.
-    source: the local address to connect from, an address or a name.
-    interface: the network interface whose address to connect from.
+    local: the local end.
     timeout: seconds for each attempt, the look-up not counted (a hop's ConnectTimeout).
     attempts: how often to try, a second apart (ConnectionAttempts).
     keepalive: whether the kernel asks for signs of life (TCPKeepAlive).
     service: the IPv4 type of service or IPv6 traffic class, None for the system's own (IPQoS).
     """
 
-    __slots__ = ("attempts", "family", "interface", "keepalive", "service", "source", "timeout")
+    __slots__ = ("attempts", "family", "keepalive", "local", "service", "timeout")
     family: int
-    source: str | None
-    interface: str | None
+    local: Local
     timeout: float | None
     attempts: int
     keepalive: bool
@@ -65,22 +80,13 @@ class Terms(Value):
         self,
         *,
         family: int = 0,
-        source: str | None = None,
-        interface: str | None = None,
+        local: Local = ANY,
         timeout: float | None = None,
         attempts: int = 1,
         keepalive: bool = True,
         service: int | None = None,
     ) -> None:
-        self._set(
-            family=family,
-            source=source,
-            interface=interface,
-            timeout=timeout,
-            attempts=attempts,
-            keepalive=keepalive,
-            service=service,
-        )
+        self._set(family=family, local=local, timeout=timeout, attempts=attempts, keepalive=keepalive, service=service)
 
 
 USUAL = Terms()
@@ -102,17 +108,18 @@ def connect(host: str, port: int, progress: Progress, terms: Terms = USUAL) -> _
         )
     progress.stage(f"looking up {host}")
     addresses = _look_up(host, port, terms.family)
-    sources = dict(_look_up(terms.source, 0, terms.family)[::-1]) if terms.source else {}
-    if terms.source:
+    source, interface = terms.local.source, terms.local.interface
+    sources = dict(_look_up(source, 0, terms.family)[::-1]) if source else {}
+    if source:
         addresses = [address for address in addresses if address[0] in sources]
         if not addresses:
             kinds = " and ".join(_FAMILY[kind] for kind in sorted(sources))
-            raise RelayError(f"{printable(host)} has no {kinds} address to reach from {terms.source}")
-    elif terms.interface:
+            raise RelayError(f"{printable(host)} has no {kinds} address to reach from {source}")
+    elif interface:
         from relay.dial.interface import address as address_of  # few have it
 
         kinds_wanted = {kind for kind, _ in addresses}
-        sources = {kind: _look_up(address_of(terms.interface, kind), 0, kind)[0][1] for kind in kinds_wanted}
+        sources = {kind: _look_up(address_of(interface, kind), 0, kind)[0][1] for kind in kinds_wanted}
     for attempt in range(1, terms.attempts + 1):
         try:
             sock = _Race(_in_turn(addresses), sources, progress).run(terms.timeout)

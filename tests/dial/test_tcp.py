@@ -245,7 +245,7 @@ def test_family(good: Address, progress: Progress) -> None:
 
 
 def test_source(listener: socket.socket, progress: Progress) -> None:
-    sock = tcp.connect(LOOPBACK, listener.getsockname()[1], progress, tcp.Terms(source="127.0.0.1"))
+    sock = tcp.connect(LOOPBACK, listener.getsockname()[1], progress, tcp.Terms(local=tcp.Local("127.0.0.1")))
     accepted, address = listener.accept()
     assert address == sock.getsockname()
     sock.close()
@@ -253,21 +253,21 @@ def test_source(listener: socket.socket, progress: Progress) -> None:
 
 
 def test_source_chooses_the_family(name: Name, good: Address, progress: Progress) -> None:
-    sock = tcp.connect(name(("::1", good[1], 0, 0), good), 0, progress, tcp.Terms(source=LOOPBACK))
+    sock = tcp.connect(name(("::1", good[1], 0, 0), good), 0, progress, tcp.Terms(local=tcp.Local(LOOPBACK)))
     assert sock.getpeername() == good
     sock.close()
 
 
 def test_source_of_another_family(good: Address, progress: Progress) -> None:
     with pytest.raises(RelayError) as caught:
-        tcp.connect(*good, progress, tcp.Terms(source="::1"))
+        tcp.connect(*good, progress, tcp.Terms(local=tcp.Local("::1")))
     assert caught.value.cause == "127.0.0.1 has no IPv6 address to reach from ::1"
 
 
 def test_source_of_another_machine(good: Address, progress: Progress) -> None:
     with pytest.raises(RelayError) as caught:
         tcp.connect(
-            *good, progress, tcp.Terms(source="192.0.2.77")
+            *good, progress, tcp.Terms(local=tcp.Local("192.0.2.77"))
         )  # an address of the documentation (RFC 5737): no host has it
     assert caught.value.cause.lower().startswith("cannot connect from 192.0.2.77: cannot assign")
 
