@@ -78,6 +78,7 @@ def test_what_is_no_address(text: str, cause: str) -> None:
     [
         ("proxy:1080", "a proxy's URL begins with SCHEME://"),
         ("https://", "the host is empty"),
+        ("https:///run/proxy", "a unix socket has no name that a certificate could have"),
         ("ftp://proxy", "'ftp' is no scheme of a proxy"),
         ("http://proxy/path", "a proxy's URL ends after the port"),
         ("http://", "the host is empty"),

@@ -20,11 +20,12 @@ from proxies import RealProxy
 from scripted_proxy import Line, Peer
 
 from relay.dial.proxy import gss
-from relay.dial.proxy.layer import SIZE, WAITING
+from relay.dial.proxy.layer import SIZE, WAITING, LayerStream
 from relay.dial.proxy.layer import Line as LayerLine
 from relay.dial.proxy.records import MOST, Records, agree, message
 from relay.dial.proxy.wire import Wire
 from relay.errors import RelayError
+from relay.run import fdpass
 from relay.run.progress import Progress
 from relay.spec.proxy import SOCKS5, Proxy
 
@@ -192,6 +193,17 @@ def test_a_proxy_that_does_not_prove_who_it_is() -> None:
         pytest.raises(RelayError, match=r"does not prove that it is rcmd@proxy"),
     ):
         agree(wire, context, b"", "none")  # type: ignore[arg-type]
+
+
+def test_what_is_inside_a_layer_is_not_handed_over() -> None:
+    """--proxy-protection none hands the connection over, unless the proxy grants more than that."""
+    ours, theirs = socket.socketpair()
+    ssh, stdout = socket.socketpair()
+    with theirs, ssh, stdout:
+        stream = LayerStream(ours, records())
+        with pytest.raises(RelayError, match="cannot be handed over"):
+            fdpass.hand_over(stream, stdout.fileno())
+        stream.close()
 
 
 def records(*, secret: bool = True) -> Records:
