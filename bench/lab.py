@@ -75,7 +75,8 @@ class Lab:
     def __init__(self, trips: Sequence[int] = ()) -> None:
         self.path = tempfile.mkdtemp(prefix="pyrelay-bench-")
         path = f"{self.path}:{os.environ['PATH']}"
-        self.environment = {**os.environ, "PATH": path, "XDG_RUNTIME_DIR": f"{self.path}/run"}
+        private = {"XDG_RUNTIME_DIR": f"{self.path}/run", "XDG_STATE_HOME": f"{self.path}/state"}
+        self.environment = {**os.environ, "PATH": path, **private}
         os.mkdir(f"{self.path}/run", 0o700)
         self.ports: dict[str, int] = {}
         self._processes: list[subprocess.Popen[bytes]] = []

@@ -67,6 +67,7 @@ def ssh(top: Path) -> subprocess.CompletedProcess[str]:
     """Run the command through the chain with the real ssh; show it and what it says."""
     print(f"\n$ ssh {ROUTE} '{COMMAND}'")
     environment = {**os.environ, "PATH": os.path.dirname(sys.executable) + os.pathsep + os.environ["PATH"]}
+    environment["XDG_STATE_HOME"] = str(top / "state")  # nothing is remembered of the demo
     environment.pop("SSH_AUTH_SOCK", None)
     ran = subprocess.run(
         ["ssh", "-F", top / "config", ROUTE, COMMAND],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import signal
 import tempfile
@@ -42,6 +43,12 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         terminalreporter.section(f"the slowest of {len(spent)} files")
         for file, seconds in sorted(spent.items(), key=lambda item: -item[1])[:SLOWEST]:
             terminalreporter.line(f"{seconds:7.1f} s  {file}")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _nothing_is_remembered_at_home(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Nor is anything taken from the memory of whoever runs the tests."""
+    os.environ["XDG_STATE_HOME"] = str(tmp_path_factory.mktemp("state"))
 
 
 @pytest.fixture(scope="session")

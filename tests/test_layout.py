@@ -21,6 +21,7 @@ ORDER = """
     share
     dial
     pump
+    ssh.enter
     ssh.session
     ssh.netcat ssh.login
     ssh.wire.userauth ssh.wire.channel

@@ -10,6 +10,7 @@ complete -c pyrelay -l netcat -d 'Cross hops that deny forwarding, or HOP, by a 
 complete -c pyrelay -l netcat-command -r -f -d 'The command line for that; %h and %p are where to.'
 complete -c pyrelay -l share -r -f -d 'Share the hops with other relays, and keep them for TIME after the last one.'
 complete -c pyrelay -l engine -r -f -a 'auto paramiko ssh' -d 'What carries the hops: auto, paramiko or ssh; auto unless given.'
+complete -c pyrelay -l memory -r -f -d 'Remember in DIR, or nowhere (none), what each hop takes, to save round trips.'
 complete -c pyrelay -s 4 -d 'Use IPv4 only.'
 complete -c pyrelay -s 6 -d 'Use IPv6 only.'
 complete -c pyrelay -s s -r -f -d 'Connect from ADDRESS, one of this machine\'s own.'

@@ -140,7 +140,7 @@ def _dial(legs: Plan, reach: Reach, run: Run, control: Control | None = None) ->
     """The stream to the target of a plan with hops. reach: makes the stream to the first."""
     from relay.dial.engine import Engines  # a raw relay logs in nowhere, and a shared hop has been logged in to
 
-    for hop in entered(legs, reach, Engines(run, control).enter, run):
+    for hop in entered(legs, reach, Engines(run, legs.legs[0], control).enter, run):
         last = hop
     run.progress.at(legs.legs[-1].place)
     return _forwarding(last, legs.legs[-2], legs.legs[-1], run, lambda: None)()[0]
@@ -188,4 +188,4 @@ def _expect_session(run: Run) -> None:
 
 
 def _import_session() -> None:
-    import relay.ssh.session  # noqa: F401
+    import relay.ssh.enter  # noqa: F401

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from relay.dial.plan import CLIENT, MASTER
+from relay.dial.plan import CLIENT, MASTER, TOR
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -12,17 +12,18 @@ if TYPE_CHECKING:
     from relay.dial.master import Control
     from relay.dial.plan import Leg
     from relay.run.run import Run
-    from relay.ssh.session import Client
+    from relay.ssh.login.client import Client
 
 
 class Engines:
     """What enters the hops of one route.
 
-    control: the connection to the first hop's ControlMaster, where one lives.
+    first: the leg that it begins with. control: the connection to the first hop's ControlMaster, where one lives.
     """
 
-    def __init__(self, run: Run, control: Control | None = None) -> None:
+    def __init__(self, run: Run, first: Leg, control: Control | None = None) -> None:
         self._run = run
+        self._first = first
         self._control = control
         self._client: Client | None = None
 
@@ -45,12 +46,25 @@ class Engines:
         return OpensshHop(leg.settings, reach, self._run)
 
     def _log_in(self, leg: Leg, reach: Reach, before: Hop | None, following: Leg) -> Hop:
-        stream, address = reach()  # first: while the connection is made, our client is still being imported
+        reached = reach()  # first: while the connection is made, our client is still being imported
 
-        from relay.ssh.session import Client, log_in  # ssh does without paramiko
+        from relay.ssh.enter import log_in  # ssh does without paramiko
 
         if self._client is None:
-            self._client = Client(self._run.progress, self._run.prompt, self._run.children)
+            self._client = client_of(self._run, self._first)
         jumps = before.jumps() if before is not None else ""
         to = following.settings.hostname, following.settings.port
-        return log_in(self._client, stream, leg.settings, address, jumps=jumps, following=to)
+        return log_in(self._client, reached, leg.settings, jumps=jumps, following=to, again=reach)
+
+
+def client_of(run: Run, first: Leg) -> Client:
+    """Who logs in to the hops of a route. first: the leg that it begins with.
+
+    Nothing is remembered of a route that begins at Tor, unless the user says where.
+    """
+    from relay.ssh import memory
+    from relay.ssh.login.client import Client
+
+    chosen = run.options.memory
+    where = "" if first.reached.kind == TOR and chosen is None else memory.directory(run.children.environ, chosen)
+    return Client(run.progress, run.prompt, run.children, memory.Memory(where, str(first.reached)))

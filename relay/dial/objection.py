@@ -47,7 +47,7 @@ def _no_algorithm(settings: HopSettings) -> str:
     """A list of algorithms in ssh_config has none that paramiko knows."""
     if not any(settings.chosen(key) for key in ("kexalgorithms", "ciphers", "macs", "hostkeyalgorithms")):
         return ""
-    from relay.ssh.session import CHOICES
+    from relay.ssh.enter import CHOICES
     from relay.ssh.trust.hostkeys import ALGORITHMS  # only where somebody chose
 
     for key, known in (*((key, known) for key, (_, known) in CHOICES.items()), ("hostkeyalgorithms", ALGORITHMS)):

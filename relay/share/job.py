@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from relay.config.lookup import Defaults
 from relay.config.settings import HopSettings, parse
 from relay.dial.dial import entered
+from relay.dial.engine import client_of
 from relay.dial.first import first_leg
 from relay.dial.plan import MASTER, SSH, Plan, plan
 from relay.errors import NoRoom, RelayError, TimedOut, Unserved
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
     from relay.share.hops import Hops
     from relay.share.wire import Wire
     from relay.spec.options import Options
-    from relay.ssh.session import Client
+    from relay.ssh.login.client import Client
 
 GRACE = 5.0  # seconds after a relay's deadline, when it has ended itself, that its channel is still waited for
 
@@ -279,14 +280,19 @@ class Job:
         return MasterHop(leg.settings, control, self._progress)
 
     def _make_session(self, hop: SharedHop, leg: Leg, reach: Reach) -> Hop:
-        stream, address = reach()
-        self._stream = stream
+        def reach_it() -> tuple[Stream, str]:
+            stream, address = reach()
+            self._stream = stream
+            return stream, address
 
-        from relay.ssh.session import Client, log_in  # the connection can be made before that is imported
+        reached = reach_it()
+
+        from relay.ssh.enter import log_in  # the connection can be made before that is imported
 
         if self._client is None:
-            self._client = Client(self._progress, self._prompt, self._login_children)
-        return log_in(self._client, stream, leg.settings, address, jumps=hop.outer.jumps if hop.outer else "")
+            run = Run(self._options, self._progress, self._prompt, self._login_children)
+            self._client = client_of(run, self._plan.legs[0])
+        return log_in(self._client, reached, leg.settings, jumps=hop.outer.jumps if hop.outer else "", again=reach_it)
 
     def _reach_first(self) -> tuple[Stream, str]:
         """A stream to the first hop, which is being entered: a program that carries it ends with that hop."""

@@ -63,6 +63,7 @@ class Options(Value):
     known_hosts: str | None = None  # print the target's keys instead: under this name, "" for HOST's own
     control: str = ""  # what is to be done to the shared hops: "list", "check", "stop" or "exit"
     engine: str = "auto"  # or "paramiko" or "ssh"
+    memory: str | None = None  # the directory of what hops have shown, "none" for no memory; None: the usual one
     family: int = 0  # AF_INET, AF_INET6, or 0 for both
     source: str | None = None
     deadline: float = DEFAULT_DEADLINE  # seconds
@@ -274,6 +275,13 @@ HOPS = (
         "Share the hops with other relays, and keep them for TIME after the last one.",
     ),
     Flag("--engine", "NAME", "engine", _engine, "What carries the hops: auto, paramiko or ssh; auto unless given."),
+    Flag(
+        "--memory",
+        "DIR",
+        "memory",
+        _last,
+        "Remember in DIR, or nowhere (none), what each hop takes, to save round trips.",
+    ),
 )
 CONNECTION = (
     Flag("-4", "", "family", _ipv4, "Use IPv4 only."),

@@ -1,11 +1,13 @@
 """Our own SSH client: one hop, logged in to, and the streams that it opens.
 
-    session.py   the stages of a hop in their order; opens the streams to what follows
+    enter.py     the stages by which a hop is entered, in their order
+    session.py   a hop that has been entered; opens the streams to what follows
     netcat.py    crosses a hop that denies forwarding
     login/       who are we? keys, agent, passwords; asks a person
     wire/        how bytes move: packets, channels, windows; the room of paramiko
     trust/       who is the hop? known_hosts and host certificates
+    memory.py    what hops have taken, from one run to the next
     pubkey.py    a public key as SSH writes it
 
-Imports point down this list. Only wire/ imports paramiko, and the two above login/ by way of it.
+Imports point down this list. Only wire/ imports paramiko, and those above login/ by way of it.
 """

@@ -60,7 +60,7 @@ class Dialled:
         way, run = self._run(f"{LOOPBACK}:1")
         names, control = dial._names(way, run, look_up(way, run.options, run.children))
         legs = plan(names.places(), names.found, run.options, master=control is not None)
-        engines = Engines(run, control)
+        engines = Engines(run, legs.legs[0], control)
         hops: list[Hop] = list(dial.entered(legs, lambda: first_leg(legs.legs[0], run), engines.enter, run))
         for hop in reversed(hops):
             self._lab.at_end(hop.close)

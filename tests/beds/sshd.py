@@ -108,6 +108,11 @@ class Server:
         """Put lines of sshd_config before all others, for the connections that follow."""
         self._config.write_text(lines + self._config.read_text())
 
+    def replace_host_key(self, key: Path) -> None:
+        """Show another host key, for the connections that follow; the clients are not told."""
+        lines = [line for line in self._config.read_text().splitlines() if not line.startswith("HostKey ")]
+        self._config.write_text("\n".join([f"HostKey {key}", *lines, ""]))
+
     def _serve(self, connection: socket.socket) -> None:
         log = self._top / f"log.{len(self.connections) + 1}"
         with connection:

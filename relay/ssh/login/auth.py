@@ -6,12 +6,13 @@ and their order; what each does is theirs.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from relay.errors import RelayError, printable
 from relay.run.prompt import NobodyToAsk
 from relay.ssh.login.asked import Interactive, Password
 from relay.ssh.login.publickey import PublicKeys
+from relay.ssh.memory import CHANNEL, KEY, Shown
 from relay.ssh.pubkey import BadKey
 from relay.ssh.wire.userauth import Dialogue, Failure, LinkLost, More, Success
 
@@ -19,9 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from relay.config.settings import HopSettings
-    from relay.run.progress import Progress
-    from relay.run.prompt import Prompt
-    from relay.ssh.login.keyring import Keyring
+    from relay.ssh.login.client import Client
     from relay.ssh.wire.opening import Opening
     from relay.ssh.wire.transport import Transport
     from relay.ssh.wire.userauth import Answer
@@ -37,23 +36,32 @@ _MOST_STEPS = 16  # logins that a server may grant and still want another; sshd'
 _MOST_NAMED = 12  # keys that an error lists
 
 
+class LoggedIn(NamedTuple):
+    """A login that got in.
+
+    opening: the channel that was asked for along with it. shown: what the hop has shown in it.
+    """
+
+    opening: Opening | None
+    shown: Shown
+
+
 def login(
     transport: Transport,
     settings: HopSettings,
-    progress: Progress,
-    prompt: Prompt,
-    keyring: Keyring,
+    client: Client,
     *,
+    shown: Shown | None = None,
     ask: Callable[[], Opening] | None = None,
-) -> Opening | None:
+) -> LoggedIn:
     """Log in over a transport whose host key has been verified.
 
-    keyring: the keys that earlier hops of this run have unlocked. ask: asks
-    for the channel that is wanted next, where that may travel with a login;
-    returned when it did. Raises RelayError, which says what was tried and what
-    the server would have taken; LinkLost when the link ended instead.
+    shown: what the hop has shown before, None where it is not known yet. ask:
+    asks for the channel that is wanted next, where that may travel with a login.
+    Raises RelayError, which says what was tried and what the server would have
+    taken; LinkLost when the link ended instead.
     """
-    return _Login(transport, settings, progress, prompt, keyring, ask=ask).run()
+    return _Login(transport, settings, client, shown, ask).run()
 
 
 class _Login:
@@ -63,17 +71,17 @@ class _Login:
         self,
         transport: Transport,
         settings: HopSettings,
-        progress: Progress,
-        prompt: Prompt,
-        keyring: Keyring,
-        *,
+        client: Client,
+        shown: Shown | None,
         ask: Callable[[], Opening] | None,
     ) -> None:
+        progress, prompt = client.progress, client.prompt
+        self._shown = shown
         self._settings = settings
         self._progress = progress
         self._banner_begun = False
         self._dialogue = Dialogue(transport, settings.user, progress, self._show_banner, ask)
-        self._keys = PublicKeys(self._dialogue, settings, progress, prompt, keyring)
+        self._keys = PublicKeys(self._dialogue, settings, client, shown)
         self._password = Password(self._dialogue, settings, prompt)
         self._interactive = Interactive(self._dialogue, settings, prompt)
         self._attempts = {
@@ -90,11 +98,11 @@ class _Login:
         self._taken: tuple[str, ...] = ()  # the methods that the server takes, as it said last
         self._granted: list[str] = []  # those it has granted, which were not enough
 
-    def run(self) -> Opening | None:
+    def run(self) -> LoggedIn:
         """Log in or raise."""
         try:
-            self._run()
-            return self._dialogue.opening
+            method = self._run()
+            return LoggedIn(self._dialogue.opening, self._now_shown(method))
         except LinkLost as error:
             raise self._cut_off(error) from error
         except BadKey as error:
@@ -103,8 +111,22 @@ class _Login:
             self._keys.close()
             self._dialogue.leave()
 
-    def _run(self) -> None:
-        """Method by method, in the order that the server's answers leave."""
+    def _now_shown(self, method: str) -> Shown:
+        """What the hop has shown: what got in, and what it says of keys."""
+        key, algorithm = self._keys.last if method == "publickey" else ("", "")
+        dialogue = self._dialogue
+        in_vain = self._shown.in_vain if self._shown is not None else frozenset()
+        return Shown(
+            method=method,
+            key=key,
+            algorithm=algorithm,
+            sig_algs=dialogue.extension("server-sig-algs"),
+            hostbound=self._keys.bound_to_host(),
+            in_vain=in_vain | {CHANNEL} if dialogue.channel_was_too_early else in_vain,
+        )
+
+    def _run(self) -> str:
+        """Method by method, in the order that the server's answers leave; the one that got in."""
         method, answer = self._open()
         queue: list[str] = []
         while not isinstance(answer, Success):
@@ -129,17 +151,16 @@ class _Login:
             self._progress.note(2, f"trying {method}")
             answer = self._attempt(method)
         self._progress.note(1, f"logged in as {self._settings.user} ({method or 'none'})")
+        return method or "none"
 
     def _open(self) -> tuple[str, Answer | None]:
-        """The first request and its answer, which says what the server takes.
+        """The first request and its answer, which says what the server takes. It travels with the service request.
 
-        It travels with the service request. Where a key goes first anyway that
-        costs nobody anything, it is that key, signed; otherwise `none`, as with
-        ssh, which always spends a round trip on it. (A server that takes no
-        keys counts such a key as a failed login; hence not the agent's.)
+        It is `none`, as with ssh; or the key that has got in before, where that is the first thing to try.
         """
-        if self._in_order()[:1] == ["publickey"]:
-            answer = self._keys.attempt(blind=True)
+        shown = self._shown
+        if shown is not None and shown.takes(KEY) and self._in_order()[:1] == [shown.method] == ["publickey"]:
+            answer = self._keys.attempt_remembered()
             if answer is not None:
                 return "publickey", answer
         return "", self._dialogue.request("none")
@@ -207,7 +228,8 @@ class _Login:
             cause = f"the server ended the login as {self._settings.user}: {cause}"
             if "too many authentication failures" in cause.lower() and len(self._keys.offered) > 1:
                 hint = "IdentitiesOnly=yes offers only the keys that IdentityFile (-i) names"
-        return LinkLost("; ".join([cause, *self._story()]), disconnected=error.disconnected, hint=hint)
+        cause = "; ".join([cause, *self._story()])
+        return LinkLost(cause, disconnected=error.disconnected, refused=error.refused, hint=hint)
 
     def _story(self) -> list[str]:
         """What the server would have taken, and what was tried."""

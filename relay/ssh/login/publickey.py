@@ -22,11 +22,11 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from relay.config.settings import HopSettings
-    from relay.run.progress import Progress
-    from relay.run.prompt import Notice, Prompt
+    from relay.run.prompt import Notice
+    from relay.ssh.login.client import Client
     from relay.ssh.login.identities import Identity
     from relay.ssh.login.keyfile import PrivateKey
-    from relay.ssh.login.keyring import Keyring
+    from relay.ssh.memory import Shown
     from relay.ssh.pubkey import PublicKey
     from relay.ssh.wire.userauth import Answer, Dialogue
 
@@ -44,25 +44,22 @@ class PublicKeys:
 
     offered: those that the server has been asked about. ignored: the others,
     and what kept them from being offered or from signing. problems: those,
-    and what else did not do. All in words.
+    and what else did not do. All in words. last: the fingerprint of the key
+    that signed last, and by which algorithm.
     """
 
-    def __init__(
-        self,
-        dialogue: Dialogue,
-        settings: HopSettings,
-        progress: Progress,
-        prompt: Prompt,
-        keyring: Keyring,
-    ) -> None:
+    def __init__(self, dialogue: Dialogue, settings: HopSettings, client: Client, shown: Shown | None) -> None:
+        """shown: what the hop has shown before, None where it is not known yet."""
+        self.last = "", ""
         self.offered: list[str] = []
         self.problems: list[str] = []
         self.ignored: list[str] = []
         self._dialogue = dialogue
         self._settings = settings
-        self._progress = progress
-        self._prompt = prompt
-        self._keyring = keyring
+        self._progress = client.progress
+        self._prompt = client.prompt
+        self._keyring = client.keyring
+        self._shown = shown
         self._who = who(settings)
         self._agent: Agent | None = None
         self._untried: deque[Identity] | None = None
@@ -83,27 +80,41 @@ class PublicKeys:
             self._untried.extend(self._tried)
             self._tried.clear()
 
-    def attempt(self, *, blind: bool = False) -> Answer | None:
-        """Offer the next key, and sign with it if the server would take it; None when there is none left.
-
-        blind: it is not known yet whether the server takes keys at all, so
-        None before one whose use may cost a person something.
-        """
-        if self._untried is None:
-            self._untried = deque(self._prepare())
-        while self._untried:
-            if blind and self._untried[0].costs:
-                return None
-            identity = self._untried.popleft()
-            self._tried.append(identity)
-            try:
-                answer = self._try(identity)
-            except Unusable as error:
-                self._ignore(f"{identity}: {error}")
-                continue
+    def attempt(self) -> Answer | None:
+        """Offer the next key, and sign with it if the server would take it; None when there is none left."""
+        untried = self._all()
+        while untried:
+            answer = self._next(untried.popleft())
             if answer is not None:
                 return answer
         return None
+
+    def attempt_remembered(self) -> Answer | None:
+        """The same with the key that has got in before; None when it is not there any more.
+
+        One that costs nobody anything signs at once; any other is offered first, so that nobody is asked in vain.
+        """
+        untried = self._all()
+        for identity in untried:
+            public = identity.public
+            if public is not None and self._shown is not None and public.fingerprint() == self._shown.key:
+                untried.remove(identity)
+                return self._next(identity, remembered=True)
+        return None
+
+    def _all(self) -> deque[Identity]:
+        if self._untried is None:
+            self._untried = deque(self._prepare())
+        return self._untried
+
+    def _next(self, identity: Identity, *, remembered: bool = False) -> Answer | None:
+        """The answer to one key; None when it cannot sign."""
+        self._tried.append(identity)
+        try:
+            return self._try(identity, remembered=remembered)
+        except Unusable as error:
+            self._ignore(f"{identity}: {error}")
+            return None
 
     def _problem(self, text: str) -> None:
         self.problems.append(text)
@@ -130,17 +141,18 @@ class PublicKeys:
             self._ignore(problem)
         return found.identities
 
-    def _algorithm(self, public: PublicKey) -> str:
-        """The algorithm for a signature by that key. Raises Unusable."""
-        if public.plain == "ssh-rsa":  # others sign in one way only, whatever the server says
+    def _algorithm(self, public: PublicKey, *, remembered: bool) -> str:
+        """The algorithm for a signature by that key. remembered: it has got in before. Raises Unusable."""
+        known = self._shown.algorithm if remembered and self._shown is not None else ""
+        if public.plain == "ssh-rsa" and not known:  # others sign in one way only, whatever the server says
             self._dialogue.await_extensions()
         smallest = self._settings.number("requiredrsasize", 1024)
         if public.plain == "ssh-rsa" and public.bits < smallest:
             raise Unusable(f"it has {public.bits} bits (RequiredRSASize {smallest})")
         accepted = self._settings.get("pubkeyacceptedalgorithms")
-        taken = self._dialogue.extension("server-sig-algs")
+        taken = known.removesuffix(CERT_SUFFIX) or self._dialogue.extension("server-sig-algs")
         # OpenSSH 7.4 takes them and forgets to say so (compat.c, SSH_BUG_SIGTYPE74).
-        if taken is not None and "OpenSSH_7.4" in self._dialogue.server_version:
+        if taken is not None and not known and "OpenSSH_7.4" in self._dialogue.server_version:
             taken += ",rsa-sha2-256,rsa-sha2-512"
         algorithms = signature_algorithms(
             public.type,
@@ -151,16 +163,16 @@ class PublicKeys:
             raise Unusable("no signature algorithm that both PubkeyAcceptedAlgorithms and the server take")
         return algorithms[0]
 
-    def _try(self, identity: Identity) -> Answer | None:
-        """Ask the server about a key, sign, and have the answer. Raises Unusable."""
+    def _try(self, identity: Identity, *, remembered: bool) -> Answer | None:
+        """Ask the server about a key, sign, and have the answer. remembered: it has got in before. Raises Unusable."""
         public = identity.public
         if public is None:  # then nothing can be asked: the passphrase comes first
             public = self._unlock(identity).public
             identity = identity._replace(public=public)
-        algorithm = self._algorithm(public)
+        algorithm = self._algorithm(public, remembered=remembered)
         key = string(algorithm.encode()) + string(public.blob)
         self.offered.append(str(identity))
-        request = self._dialogue.request if self._untried else self._dialogue.request_last
+        request = self._dialogue.request if self._untried and not remembered else self._dialogue.request_last
         if identity.costs and not self._keyring.holds(identity):
             self._progress.note(1, f"offering {identity}")
             answer = self._dialogue.request("publickey", b"\0" + key)
@@ -175,15 +187,20 @@ class PublicKeys:
         else:
             self._progress.note(1, f"trying {identity}")
         method, bound = "publickey", b""
-        if self._bound_to_host():
+        if self.bound_to_host(remembered=remembered):
             method, bound = _HOSTBOUND, string(self._dialogue.session[0])
+        self.last = public.fingerprint(), algorithm
         fields = b"\1" + key + bound
         signature = self._sign(identity, self._dialogue.to_be_signed(method, fields), algorithm)
         return request(method, fields + string(signature))
 
-    def _bound_to_host(self) -> bool:
-        """Whether signatures name the host key, too; keys of a forwarded agent may demand it."""
+    def bound_to_host(self, *, remembered: bool = False) -> bool:
+        """Whether signatures name the host key, too; keys of a forwarded agent may demand it.
+
+        remembered: a server that is remembered need not have said so yet.
+        """
         known = self._dialogue.extension("publickey-hostbound@openssh.com") == "0"
+        known = known or (remembered and self._shown is not None and self._shown.hostbound)
         return known and self._settings.get("pubkeyauthentication") != "unbound"
 
     def _sign(self, identity: Identity, data: bytes, algorithm: str) -> bytes:

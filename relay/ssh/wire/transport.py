@@ -118,6 +118,7 @@ class Transport(paramiko.Transport):
         self.host_key_signature = b""  # the server's, over the session's identifier
         self.banner_timeout = self.handshake_timeout = self.auth_timeout = self.channel_timeout = _NEVER
         self.remote_lists: dict[str, list[str]] = {}  # the server's KEXINIT, by paramiko's names for its lists
+        self.early = False  # whether our KEXINIT goes out before the server's ident has come
         self._progress = progress
         # Whether the connection that reaches the server is another's: a hop's, a proxy's, a master's, a ProxyCommand's.
         self._is_others = channel is not None or not direct
@@ -314,12 +315,13 @@ class Transport(paramiko.Transport):
         return Keys(name, key, iv)
 
     def _check_banner(self) -> None:
-        """Our KEXINIT goes out with our ident, before the server's ident is waited for: a round trip less.
+        """To a server that has taken it, our KEXINIT goes out with our ident, before its own is waited for.
 
-        RFC 4253 section 7.1 lets either side send it first. What follows is
-        the key exchange.
+        That is a round trip less; RFC 4253 section 7.1 lets either side send
+        it first. What follows is the key exchange.
         """
-        self._send_kex_init()
+        if self.early:
+            self._send_kex_init()
         super()._check_banner()
         if (channel := self.packetizer.channel) is not None:
             channel.transport.carry_acknowledgements()

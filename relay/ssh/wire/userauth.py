@@ -57,12 +57,13 @@ def who(settings: HopSettings) -> str:
 class LinkLost(RelayError):
     """The link ended before the login did.
 
-    disconnected: the server said why (SSH_MSG_DISCONNECT).
+    disconnected: the server said why (SSH_MSG_DISCONNECT). refused: it had refused a login before that.
     """
 
-    def __init__(self, cause: str, *, disconnected: bool = False, hint: str = "") -> None:
+    def __init__(self, cause: str, *, disconnected: bool = False, refused: bool = False, hint: str = "") -> None:
         super().__init__(cause, hint=hint)
         self.disconnected = disconnected
+        self.refused = refused
 
 
 class Success(NamedTuple):
@@ -94,7 +95,8 @@ class Dialogue:
 
     banner: shows a line of the server's banner; it is clean, and there are not too many.
     ask: asks for the channel that is wanted after the login, where that may be done on the way.
-    opening: that channel, once it has been asked for and not in vain.
+    opening: that channel, once it has been asked for and not in vain. channel_was_too_early: it was in vain, though
+    the login got in.
     """
 
     def __init__(
@@ -115,6 +117,8 @@ class Dialogue:
         self._owed = 0  # answers
         self._in_vain = 0  # channels that were asked for with a login that was not granted; the transport keeps each
         self._too_early = False  # something of ours was: the channel's request is what may be
+        self.channel_was_too_early = False
+        self.refusals = 0  # requests that the server has refused
         self._accepted = Event()  # the server has answered the request for the service
         self._banner_left = _BANNER_CHARACTERS
         self._lines_left = _BANNER_LINES
@@ -127,7 +131,7 @@ class Dialogue:
 
     def request(self, method: str, fields: bytes = b"") -> Answer:
         """Ask to be let in (section 5); fields: what the method adds. Raises LinkLost and TimedOut."""
-        return self._ask(self._request(method, fields))
+        return self._noted(method, self._ask(self._request(method, fields)))
 
     def request_last(self, method: str, fields: bytes) -> Answer:
         """The same, where nothing speaks against being let in: the channel that is wanted then is asked for with it.
@@ -136,10 +140,10 @@ class Dialogue:
         the channel is to be asked for again then.
         """
         self._too_early = False
-        answer = self._ask(
-            self._request(method, fields), self._ask_for_channel if self._in_vain < _MOST_IN_VAIN else None
-        )
+        ask = self._ask_for_channel if self._in_vain < _MOST_IN_VAIN else None
+        answer = self._noted(method, self._ask(self._request(method, fields), ask))
         if self.opening is not None and (self._too_early or not isinstance(answer, Success)):
+            self.channel_was_too_early |= isinstance(answer, Success)
             self.opening.drop()
             self.opening = None
             self._in_vain += 1
@@ -148,7 +152,12 @@ class Dialogue:
     def respond(self, answers: list[bytes]) -> Answer:
         """Answer an INFO_REQUEST (RFC 4256 section 3.4). Raises LinkLost and TimedOut."""
         message = cMSG_USERAUTH_INFO_RESPONSE + len(answers).to_bytes(4, "big")
-        return self._ask(message + b"".join(string(answer) for answer in answers))
+        return self._noted("keyboard-interactive", self._ask(message + b"".join(string(answer) for answer in answers)))
+
+    def _noted(self, method: str, answer: Answer) -> Answer:
+        """The answer to a request; a refusal is counted, but of `none`, which only asks what the server takes."""
+        self.refusals += isinstance(answer, Failure) and not answer.partial and method != "none"
+        return answer
 
     @property
     def session(self) -> tuple[bytes, bytes, bytes]:
@@ -279,10 +288,11 @@ class Dialogue:
         """Why the link ended."""
         error: Any = self._transport.saved_exception
         if isinstance(error, Disconnected):
-            return LinkLost(str(error), disconnected=True)
+            return LinkLost(str(error), disconnected=True, refused=self.refusals > 0)
         # A reset is what becomes of an end when the server has not read what came along with the request.
         unread = self.opening is not None and isinstance(error, ConnectionResetError)
         if error is None or unread or isinstance(error, EOFError):
-            return LinkLost("the server closed the connection")
+            return LinkLost("the server closed the connection", refused=self.refusals > 0)
         reason = words(error) if isinstance(error, OSError) else printable(str(error))
-        return LinkLost(f"the connection was lost: {reason or type(error).__name__}")
+        why = reason or type(error).__name__
+        return LinkLost(f"the connection was lost: {why}", refused=self.refusals > 0)

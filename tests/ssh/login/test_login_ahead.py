@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from lab import Lab
 
 OPENSSH = "SSH-2.0-OpenSSH_9.2p1"
+SECOND = 3  # the number of the request by which the second login begins: `none`, publickey, publickey
 EARLY = "dispatch_protocol_error: type 90 "  # what sshd logs of a CHANNEL_OPEN before it lets somebody in
 
 
@@ -33,79 +34,119 @@ def arrives(lab: Lab, *options: str) -> bool:
     return (done.stdout, done.stderr) == ("h2\n", "")
 
 
-def test_it_travels_with_the_signature(hops: Lab) -> None:
-    """A server that lets nobody in before it has got both would else be waited for in vain."""
-
-    def script(request: Request) -> list[bytes]:
-        return [SUCCESS] if request.method == "channel" else []
-
-    server = scripted(hops, "h1", script, ident=OPENSSH)
-    assert arrives(hops, "-w", "20")
-    assert server.requests[1:] == ["channel"]
-    assert server.requests[0].startswith("publickey")
-
-
-@pytest.mark.parametrize("ident", ["SSH-2.0-dropbear_2022.83", "SSH-2.0-Go", "SSH-2.0-NotOpenSSH_9.2", ""])
-def test_not_to_a_server_that_may_end_the_login_at_it(hops: Lab, ident: str) -> None:
-    """RFC 4252 section 6 has it do so."""
-    answers = {
-        "publickey": failure("password", partial=True),
-        "password": SUCCESS,
-        "channel": disconnect("too early"),
-    }
-    server = scripted(hops, "h1", lambda request: [answers[request.method]], ident=ident, BatchMode="no")
-    with ssh(hops, "h1/h2", "echo $SERVER") as terminal:
-        terminal.answer("@h1's password: ", PASSWORD)
-        terminal.ends_well("h2\n")
-    assert server.requests == ["publickey", "password"]
-
-
-def test_not_with_a_key_that_may_be_refused(hops: Lab) -> None:
-    """There is another one to try, and sshd would log what came too early."""
-    first, second = (hops.keygen(name) for name in ("first", "second"))
-    hops.host("h1", IdentityFile=f"{first}\n    IdentityFile {second}")
-    server = hops.server("h1", authorized_keys=Path(f"{second}.pub").read_text())
+def test_not_to_a_server_that_is_not_known_yet(hops: Lab) -> None:
+    server = hops.server("h1")
     assert arrives(hops)
     assert EARLY not in server.whole_log()
     assert server.logins() == [hops.user]
 
 
+def test_it_travels_with_the_signature(hops: Lab) -> None:
+    """A server that lets nobody in before it has got both would else be waited for in vain."""
+    known: list[str] = []
+
+    def script(request: Request) -> list[bytes]:
+        if not known:
+            return [SUCCESS] if request.method.startswith("publickey") else [failure("publickey")]
+        return [SUCCESS] if request.method == "channel" else []
+
+    server = scripted(hops, "h1", script, ident=OPENSSH)
+    assert arrives(hops, "-w", "20")
+    known += server.requests
+    assert arrives(hops, "-w", "20")
+    assert [name.partition("-")[0] for name in server.requests] == ["none", "publickey", "publickey", "channel"]
+
+
+@pytest.mark.parametrize("ident", ["SSH-2.0-dropbear_2022.83", "SSH-2.0-Go", "SSH-2.0-NotOpenSSH_9.2", ""])
+def test_not_to_a_server_that_may_end_the_login_at_it(hops: Lab, ident: str) -> None:
+    """RFC 4252 section 6 has it do so."""
+    answers = {"none": failure("publickey"), "publickey": SUCCESS, "channel": disconnect("too early")}
+    server = scripted(hops, "h1", lambda request: [answers[request.method]], ident=ident)
+    for _ in range(2):
+        assert arrives(hops)
+    assert server.requests == ["none", "publickey", "publickey"]
+
+
+def test_a_server_that_is_not_what_it_says_it_is_costs_one_connection(hops: Lab) -> None:
+    """Its ident is OpenSSH's, and it ends the login at what comes too early: that is remembered, and nobody notices."""
+    early: list[str] = []
+
+    def script(request: Request) -> list[bytes]:
+        if request.method == "channel":
+            early.append(request.method)
+            return [disconnect("Invalid request before authentication was complete")]
+        if request.method == "none":
+            return [failure("publickey")]
+        return [] if len(server.requests) == SECOND else [SUCCESS]
+
+    server = scripted(hops, "h1", script, ident=OPENSSH)
+    for _ in range(3):
+        assert arrives(hops, "-w", "20")
+    assert early == ["channel"]
+    assert server.requests == ["none", "publickey", "publickey", "channel", "none", "publickey", "publickey"]
+
+
+def test_with_the_key_that_has_got_in_before(hops: Lab) -> None:
+    """Though there are others to try, before it and after it."""
+    first, second = (hops.keygen(name) for name in ("first", "second"))
+    hops.host("h1", IdentityFile=f"{first}\n    IdentityFile {second}")
+    server = hops.server("h1", authorized_keys=Path(f"{second}.pub").read_text())
+    for _ in range(2):
+        assert arrives(hops)
+    log = server.whole_log()
+    assert log.count("Failed publickey") == 1  # the first key, when it was not known yet which one gets in
+    assert server.logins() == [hops.user] * 2
+
+
 def test_with_a_key_that_the_server_would_take(hops: Lab) -> None:
-    """It has said so before the agent signs, and others are left."""
+    """An agent may ask its person: the key is offered first, and signs once the server has said that it takes it."""
     first, second = (hops.keygen(name) for name in ("first", "second"))
     agent = RealAgent(hops)
     agent.add(first, second)
     hops.host("h1", IdentityAgent=agent.path, IdentitiesOnly="no")
-    server = hops.server(
-        "h1",
-        authorized_keys="".join(Path(f"{key}.pub").read_text() for key in (first, second)),
-        extra="AuthenticationMethods publickey,publickey",
-    )
-    assert arrives(hops)
-    assert server.whole_log().count(EARLY) == 1  # with the first; with the second it is in time
+    server = hops.server("h1", authorized_keys=Path(f"{second}.pub").read_text())
+    for _ in range(2):
+        assert arrives(hops)
+    log = server.whole_log()
+    assert log.count("Postponed publickey") == 2
+    assert server.logins() == [hops.user] * 2
 
 
-def test_a_key_that_is_not_enough(hops: Lab) -> None:
+def test_a_key_that_is_not_enough_any_more(hops: Lab) -> None:
     """sshd takes no notice of what came too early, and the channel is asked for again."""
-    server = hops.password_server("h1", "publickey,password")
+    server = hops.password_server("h1", "publickey")
+    assert arrives(hops)
+    server.configure("AuthenticationMethods publickey,password\n")
     with ssh(hops, "h1/h2", "echo $SERVER") as terminal:
         terminal.answer("@h1's password: ", PASSWORD)
         terminal.ends_well("h2\n")
     assert server.whole_log().count(EARLY) == 1
-    assert server.logins() == [hops.user]
+    assert server.logins() == [hops.user] * 2
 
 
 def test_a_server_that_reads_it_before_it_has_decided(hops: Lab) -> None:
-    """sshd reads nothing then; whoever does has not understood it, and lets us in all the same."""
-    answers = {"publickey": [], "channel": [UNIMPLEMENTED + bytes(4), SUCCESS]}
-    server = scripted(hops, "h1", lambda request: answers[request.method], ident=OPENSSH)
-    assert arrives(hops, "-w", "20")
-    assert server.requests == ["publickey", "channel"]
+    """sshd reads nothing then. Another has not understood it, and lets us in: it is not sent ahead again."""
+
+    def script(request: Request) -> list[bytes]:
+        if request.method == "none":
+            return [failure("publickey")]
+        if request.method == "channel":
+            return [UNIMPLEMENTED + bytes(4), SUCCESS]
+        return [] if len(server.requests) == SECOND else [SUCCESS]
+
+    server = scripted(hops, "h1", script, ident=OPENSSH)
+    for _ in range(3):
+        assert arrives(hops, "-w", "20")
+    assert server.requests == ["none", "publickey", "publickey", "channel", "publickey"]
 
 
-def test_the_last_key_is_refused(hops: Lab) -> None:
-    server = hops.server("h1", authorized_keys="")
-    assert "login as" in hops.pyrelay("h1/h2").stderr
+def test_the_key_is_withdrawn(hops: Lab) -> None:
+    """The refusal is told, and the memory goes: the next login is as careful as the first."""
+    server = hops.server("h1")
+    assert arrives(hops)
+    server.authorize("")
+    for _ in range(2):
+        assert "login as" in hops.pyrelay("h1/h2").stderr
     assert server.whole_log().count(EARLY) == 1
 
 

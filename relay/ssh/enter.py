@@ -1,0 +1,285 @@
+"""Entering a hop: ident, key exchange, host key and login, in this order; and what is remembered from one to the next.
+
+paramiko's exceptions become words here; argv, stdio and how a route is folded are not known.
+"""
+
+from __future__ import annotations
+
+import time
+from functools import partial
+from typing import TYPE_CHECKING
+
+from relay.errors import RelayError, TimedOut, Unserved, printable
+from relay.ssh.login.auth import login
+from relay.ssh.memory import CHANNEL, KEXINIT, KEY, Shown
+from relay.ssh.session import Session, in_words
+from relay.ssh.trust.trust import Trust
+from relay.ssh.wire.library import paramiko
+from relay.ssh.wire.transport import Transport
+from relay.ssh.wire.userauth import LinkLost
+
+if TYPE_CHECKING:
+    from _socket import socket
+    from collections.abc import Callable, Mapping
+
+    from relay.config.settings import HopSettings
+    from relay.contract import Stream
+    from relay.run.progress import Progress
+    from relay.ssh.login.client import Client
+
+# The algorithms that ssh_config chooses: each keyword's attribute of the Transport, and what the Transport knows.
+CHOICES = {
+    "kexalgorithms": ("_preferred_kex", tuple(Transport._kex_info)),
+    "ciphers": ("_preferred_ciphers", tuple(Transport._cipher_info)),
+    "macs": ("_preferred_macs", tuple(Transport._mac_info)),
+}
+
+
+class _Refused(Exception):
+    """The login has failed. error: what the user is told."""
+
+    def __init__(self, error: RelayError) -> None:
+        self.error = error
+
+
+class _TooEarly(_Refused):
+    """The link has ended, most likely at a thing that was sent ahead, and before a login was refused on it."""
+
+    def __init__(self, error: RelayError, thing: str) -> None:
+        super().__init__(error)
+        self.thing = thing
+
+
+def log_in(
+    client: Client,
+    reached: tuple[Stream, str],
+    settings: HopSettings,
+    *,
+    jumps: str = "",
+    following: tuple[str, int] | None = None,
+    again: Callable[[], tuple[Stream, str]] | None = None,
+) -> Session:
+    """Key exchange, host key, login, over a stream that reaches a hop: the hop, logged in to.
+
+    reached: the stream, and the hop's own address when the stream is a TCP connection to it. jumps: the hops before it,
+    as ssh's -J has them. following: where `forward` is to lead to, the first time; by one thread, and as soon as this
+    is done. again: makes another stream, for a hop that does not take any more what it has taken before.
+    Raises RelayError in the words of the stage that failed.
+    """
+    hop = settings.user, settings.hostname, str(settings.port), jumps
+    shown = client.memory.recall(hop)
+    in_vain = shown.in_vain if shown is not None else frozenset()
+    if shown is not None and not shown.method:
+        shown = None  # nobody has got in since it last refused: it is met as at first
+    try:
+        session = _log_in(client, reached, settings, jumps, following=following, shown=shown)
+    except _TooEarly as failure:
+        in_vain |= {failure.thing}
+        _forget(client, hop, shown, in_vain)
+        if again is None:
+            raise failure.error from failure.__cause__
+        client.progress.note(1, "it does not take what was sent ahead: once more, without that")
+        session = _log_in(client, again(), settings, jumps, following=following, shown=None)
+    except _Refused as failure:
+        _forget(client, hop, shown, in_vain)  # what it has taken before may be why
+        raise failure.error from failure.__cause__
+    client.memory.keep(hop, session.shown.but(in_vain=session.shown.in_vain | in_vain))
+    return session
+
+
+def _forget(client: Client, hop: tuple[str, ...], shown: Shown | None, in_vain: frozenset[str]) -> None:
+    """Remember of a hop no more than that it did not take these things: the next login is a careful one."""
+    if shown is not None:
+        client.memory.keep(hop, shown.but(in_vain=in_vain, method="", key="", algorithm=""))
+
+
+def _log_in(
+    client: Client,
+    reached: tuple[Stream, str],
+    settings: HopSettings,
+    jumps: str,
+    *,
+    following: tuple[str, int] | None,
+    shown: Shown | None,
+) -> Session:
+    """The same, once. shown: what the hop has shown before. Raises RelayError, _Refused and _TooEarly."""
+    stream, address = reached
+    progress = client.progress
+    rekey_limit = settings.rekey_limit()
+    trust = Trust(settings, progress, client.prompt, address=address, jumps=jumps, children=client.children)
+    progress.stage("waiting for the server's ident")
+    transport = Transport(_descriptor(stream), stream.channel, progress, direct=bool(address))
+    transport.early = shown is not None and shown.takes(KEXINIT)
+    session = Session(transport, stream, progress.place, settings.jumps(jumps))
+    try:
+        _choose(transport, settings)
+        transport._preferred_keys = tuple(trust.algorithms(transport._preferred_keys))
+        _exchange_keys(session, settings, progress)
+        progress.stage("host key")
+        trust.verify(transport.host_key_blob)
+        progress.stage("login")
+        _authenticate(client, session, settings, following, shown)
+    except BaseException:
+        transport.close()  # who lives on would else keep the connection until the server ends it
+        raise
+    transport.limit_keys(*rekey_limit)  # not before: sshd takes no KEXINIT amid a login, and ssh sends none
+    interval = settings.seconds("serveraliveinterval")
+    if interval:
+        transport.keep_alive(interval, settings.number("serveralivecountmax", 3))
+    return session
+
+
+def _descriptor(stream: Stream) -> socket | None:
+    """The socket that carries a transport; None where a channel does."""
+    if stream.descriptor is not None or stream.channel is not None:
+        return stream.descriptor
+    from relay.ssh.wire.adapter import as_socket  # few streams need it
+
+    return as_socket(stream)
+
+
+def _exchange_keys(session: Session, settings: HopSettings, progress: Progress) -> None:
+    """Idents and key exchange. Raises RelayError, and _TooEarly."""
+    try:
+        _exchange(session, settings, progress)
+    except (TimedOut, Unserved):
+        raise
+    except RelayError as error:
+        if session.transport.early:
+            raise _TooEarly(error, KEXINIT) from error.__cause__
+        raise
+
+
+def _exchange(session: Session, settings: HopSettings, progress: Progress) -> None:
+    """The same; ConnectTimeout bounds the wait for the ident. Raises RelayError."""
+    transport = session.transport
+    limit = settings.seconds("connecttimeout")
+    if limit:
+        transport.banner_timeout = limit
+    began = time.monotonic()
+    try:
+        transport.start_client()
+    except paramiko.IncompatiblePeer as error:
+        raise _incompatible(transport, error) from error
+    except (paramiko.SSHException, EOFError, OSError) as error:
+        if not transport.remote_version and limit and time.monotonic() - began >= limit:
+            raise TimedOut(f"no SSH ident within {limit:g} seconds (ConnectTimeout)") from error
+        session.check_stream()  # what carries the transport may know why it has ended
+        if not transport.remote_version:
+            raise _no_ident(error, transport.packetizer.said, session.stream.carrier) from error
+        if isinstance(error, EOFError):
+            raise RelayError(f"the server closed the connection ({progress.doing})") from error
+        raise session.lost(error) from error
+    except Exception as error:  # what paramiko's parsers raise at bytes that are no message
+        raise RelayError(f"the server's message cannot be read: {printable(str(error))}") from error
+
+
+def _authenticate(
+    client: Client,
+    session: Session,
+    settings: HopSettings,
+    following: tuple[str, int] | None,
+    shown: Shown | None,
+) -> None:
+    """The login, and the channel to what follows where that may be asked for along with it.
+
+    shown: what the hop has shown before. Raises RelayError, _Refused and _TooEarly.
+    """
+    transport = session.transport
+    if shown is not None and shown.ident != transport.remote_version:
+        shown = None  # it is another server now
+    ask = None
+    if following is not None and shown is not None and shown.takes(CHANNEL) and _may_ask_on_the_way(transport):
+        ask = partial(transport.ask, "direct-tcpip", *following)
+    try:
+        session.opening, found = login(transport, settings, client, shown=shown, ask=ask)
+    except LinkLost as error:
+        session.check_stream()  # what carries the transport may know why it has ended
+        if shown is not None and not error.refused and (ask is not None or shown.method == "publickey"):
+            raise _TooEarly(error, CHANNEL if ask is not None else KEY) from error.__cause__
+        raise _Refused(error) from error.__cause__
+    except TimedOut:
+        raise
+    except RelayError as error:
+        raise _Refused(error) from error.__cause__
+    lists = transport.remote_lists
+    session.shown = found.but(
+        ident=transport.remote_version,
+        kex=next(iter(lists.get("kex_algo_list", ())), ""),
+        host_key=next(iter(lists.get("server_key_algo_list", ())), ""),
+    )
+
+
+def _may_ask_on_the_way(transport: Transport) -> bool:
+    """Whether a channel may be asked for along with a login, which saves a round trip.
+
+    To a server that lets us in it is a message after the login. To one that
+    does not, it came too early: RFC 4252 section 6 has it disconnect, and
+    another key, or another factor, would find it gone. OpenSSH says
+    UNIMPLEMENTED instead (dispatch_protocol_error).
+    """
+    return bool(transport.remote_version.startswith("SSH-2.0-OpenSSH_"))
+
+
+def _no_ident(error: BaseException, said: str, carrier: str) -> RelayError:
+    """Why a server has not said that it speaks SSH.
+
+    said: what it has said instead; sshd says why it lets nobody in. carrier: a command that carries the stream, or "".
+    """
+    cause = error.__context__ if isinstance(error, paramiko.SSHException) else error
+    instead = f"; it said: {printable(said, 80)}" if said else ""
+    if "\ufffd" in said:
+        cause, instead = UnicodeError(), ""
+    if isinstance(cause, (EOFError, ConnectionError)):
+        forced = f"; so does a command that the hop forces (ForceCommand) in place of {carrier}" if carrier else ""
+        return RelayError(
+            f"the connection was closed before the server's SSH ident{instead}",
+            hint=f"a server that is short of room for new logins does so (MaxStartups, PerSourcePenalties){forced}",
+        )
+    if isinstance(cause, OSError):
+        return RelayError(in_words(cause))
+    if isinstance(cause, UnicodeError):
+        return RelayError(
+            f"this is no SSH server: what it says is no text{instead}",
+            hint="start-up files of the hop's shell may say something first" if carrier else "",
+        )
+    return RelayError(f"this is no SSH server: {in_words(cause or error)}")
+
+
+def _choose(transport: Transport, settings: HopSettings) -> None:
+    """The algorithms of ssh_config where somebody chose them, in their order. Raises RelayError when none is left."""
+    for key, (attribute, known) in CHOICES.items():
+        wanted = settings.algorithms(key)
+        if wanted is None:
+            continue
+        names = tuple(name for name in wanted if name in known)
+        if not names:
+            raise RelayError(
+                f"none of the {key} that ssh_config asks for is to be had: {','.join(wanted)}",
+                hint=f"pyrelay has {','.join(known)}",
+            )
+        setattr(transport, attribute, names)
+
+
+def _incompatible(transport: Transport, error: paramiko.SSHException) -> RelayError:
+    """No algorithm in common: Unserved, which says of which kind, with both lists (RFC 4253 section 7.1).
+
+    No lists at all: no version of the protocol in common, which ssh has no other of, either.
+    """
+    theirs: Mapping[str, list[str]] = transport.remote_lists
+    if not theirs:
+        return RelayError(f"the server speaks another version of the protocol: {printable(transport.remote_version)}")
+    for word, ours, offered in (
+        ("key exchange", transport.preferred_kex, "kex_algo_list"),
+        ("host key", transport.preferred_keys, "server_key_algo_list"),
+        ("cipher", transport.preferred_ciphers, "client_encrypt_algo_list"),
+        ("MAC", transport.preferred_macs, "client_mac_algo_list"),
+        ("compression", transport.preferred_compression, "client_compress_algo_list"),
+    ):
+        if not set(ours) & set(theirs.get(offered, ())):
+            server = printable(",".join(theirs.get(offered, ())), 400)
+            # At least one name (RFC 4253 section 7.1), of printable ASCII (RFC 4251 section 6).
+            if not all(name and name.isascii() and name.isprintable() for name in theirs.get(offered, ("",))):
+                return RelayError(f"the server's message cannot be read: its {word} algorithms are no names: {server}")
+            return Unserved(f"no {word} algorithm in common: we have {','.join(ours)}; the server has {server}")
+    return Unserved(f"no algorithm in common: {printable(str(error))}")

@@ -1,0 +1,54 @@
+"""Who logs in: what the logins of one route share."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+from relay.errors import plain
+from relay.ssh.login.keyring import Keyring
+from relay.ssh.memory import Memory
+
+if TYPE_CHECKING:
+    from relay.run.children import Children
+    from relay.run.progress import Progress
+    from relay.run.prompt import Prompt
+
+
+class Client:
+    """Who logs in to the hops of one route.
+
+    prompt: who is asked, with `batch` as the hop in turn has it. children: where a hop's KnownHostsCommand is started.
+    memory: of what hops have shown before. keyring: the keys that are unlocked.
+    """
+
+    def __init__(self, progress: Progress, prompt: Prompt, children: Children, memory: Memory | None = None) -> None:
+        self.progress = progress
+        self.prompt = prompt
+        self.children = children
+        self.memory = memory or Memory()
+        self.keyring = Keyring(prompt)
+        _quiet(progress.verbosity)
+
+
+class _Plain(logging.Formatter):
+    """paramiko logs what a server says as it says it."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The line, as a terminal may have it."""
+        return plain(super().format(record))
+
+
+def _quiet(verbosity: int) -> None:
+    """paramiko logs what we say ourselves, and without a handler logging prints it on stderr; -vvv shows it."""
+    logger = logging.getLogger("paramiko")
+    if logger.handlers:
+        return
+    logger.propagate = False
+    if verbosity >= 3:
+        handler = logging.StreamHandler()
+        handler.setFormatter(_Plain())
+        logger.addHandler(handler)
+        logger.setLevel(logging.DEBUG)
+    else:
+        logger.addHandler(logging.NullHandler())

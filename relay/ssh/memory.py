@@ -1,0 +1,274 @@
+r"""What hops have shown to take: a memory from one run to the next, so that round trips can be saved.
+
+With a hop that is not known yet our client waits where ssh waits. With one that is remembered it sends ahead what that
+hop has taken before. A memory saves time and decides nothing: host keys are checked as ever, and it holds no secret.
+
+    $XDG_STATE_HOME/pyrelay/hops/salt    32 random bytes
+    $XDG_STATE_HOME/pyrelay/hops/NAME    one small file for each hop; NAME is an HMAC under the salt of the user, the
+                                         host, the port and the whole way to it, so that no name stands there in clear
+
+    pyrelay-hop 1                                        the first line; whatever begins otherwise is not read
+    ident SSH-2.0-OpenSSH_9.2p1
+    method publickey                                     a word, then its value to the end of the line
+    sent-in-vain channel                                 once for each thing
+    used 2026-11-28
+    ident                                                ignored: it has no value
+    colour blue                                          ignored: an unknown word
+    \xff\xfe                                             ignored, too
+
+A file that is missing, broken, another's or unreadable is no memory, and one that cannot be written is not written: a
+memory is never an error.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import time
+from typing import TYPE_CHECKING
+
+from relay.value import Value
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+HEAD = b"pyrelay-hop 1\n"
+SALT = "salt"
+SALT_SIZE = 32  # bytes
+MOST = 1000  # hops that are remembered; the longest unused go
+LONGEST = 16 * 1024  # bytes of a file
+
+# What may be sent before the server has said that it takes it.
+KEXINIT, KEY, CHANNEL = "kexinit", "key", "channel"
+AHEAD = (KEXINIT, KEY, CHANNEL)
+
+
+class Shown(Value):
+    """What a hop has shown.
+
+    ident: the server's. kex, host_key: the first key exchange and the first host key algorithm of its KEXINIT.
+    method: the one that got in. key: the fingerprint of the key that did, and algorithm how it signed, "" where it was
+    no key. sig_algs: the server's server-sig-algs, None when it sent none. hostbound: whether it takes
+    publickey-hostbound. in_vain: what of AHEAD it once did not take. used: the day of the last use.
+    """
+
+    ident: str = ""
+    kex: str = ""
+    host_key: str = ""
+    method: str = ""
+    key: str = ""
+    algorithm: str = ""
+    sig_algs: str | None = None
+    hostbound: bool = False
+    in_vain: frozenset[str] = frozenset()
+    used: str = ""
+
+    def __init__(self, **given: object) -> None:
+        self._set(**given)
+
+    @classmethod
+    def _names(cls) -> tuple[str, ...]:
+        return tuple(cls.__annotations__)
+
+    def but(self, **changed: object) -> Shown:
+        """The same with other values."""
+        return Shown(**{**self.__dict__, **changed})
+
+    def takes(self, thing: str) -> bool:
+        """Whether a thing of AHEAD may be sent ahead, as far as is remembered."""
+        return thing not in self.in_vain
+
+
+_WORDS = {  # of a file, each with the attribute whose text it has
+    "ident": "ident",
+    "kex": "kex",
+    "host-key": "host_key",
+    "method": "method",
+    "key": "key",
+    "algorithm": "algorithm",
+    "used": "used",
+}
+
+
+def write(shown: Shown) -> bytes:
+    """A memory as a file has it."""
+    values = shown.__dict__
+    lines = [f"{word} {_one_line(values[name])}" for word, name in _WORDS.items() if values.get(name)]
+    if shown.sig_algs is not None:
+        lines.append(f"sig-algs {_one_line(shown.sig_algs)}")
+    if shown.hostbound:
+        lines.append("hostbound yes")
+    lines += [f"sent-in-vain {thing}" for thing in AHEAD if thing in shown.in_vain]
+    return HEAD + "".join(f"{line}\n" for line in lines).encode(errors="replace")
+
+
+def read(data: bytes) -> Shown | None:
+    """What a file says; None when it is none of ours. Any bytes give one or the other."""
+    if not data.startswith(HEAD) or len(data) > LONGEST:
+        return None
+    values: dict[str, list[str]] = {}
+    for line in data[len(HEAD) :].decode(errors="replace").split("\n"):
+        word, space, value = line.partition(" ")
+        if space:
+            values.setdefault(word, []).append(_one_line(value))
+    if not values.get("ident", [""])[0].startswith("SSH-"):
+        return None
+    return Shown(
+        **{name: values[word][0] for word, name in _WORDS.items() if word in values},
+        sig_algs=values["sig-algs"][0] if "sig-algs" in values else None,
+        hostbound=values.get("hostbound") == ["yes"],
+        in_vain=frozenset(values.get("sent-in-vain", ())) & frozenset(AHEAD),
+    )
+
+
+def _one_line(text: str) -> str:
+    return "".join(c if c.isprintable() else " " for c in text)
+
+
+class Memory:
+    """The memory of one run.
+
+    directory: where it is kept, "" for nowhere. way: what the route begins with, as a plan's words have it.
+    """
+
+    def __init__(self, directory: str = "", way: str = "") -> None:
+        self._directory = directory
+        self._way = way
+        self._salt: bytes | None = None
+
+    def recall(self, hop: Sequence[str]) -> Shown | None:
+        """What is remembered of a hop: its user, host and port, and the hops before it."""
+        if not self._directory:
+            return None
+        try:
+            salt = self._read(SALT)
+            return read(self._read(self._name(hop, salt))) if len(salt) == SALT_SIZE else None
+        except OSError:
+            return None
+
+    def keep(self, hop: Sequence[str], shown: Shown) -> None:
+        """Remember that a hop has shown this, today; a day is written once where nothing else is new."""
+        if not self._directory:
+            return
+        today = time.strftime("%Y-%m-%d", time.gmtime())
+        now = write(shown.but(used=today))
+        try:
+            _make(self._directory)
+            name = self._name(hop, self._make_salt())
+            try:
+                if self._read(name) == now:
+                    return
+            except OSError:
+                self._make_room()
+            self._write(name, now)
+        except OSError:
+            pass
+
+    def _name(self, hop: Sequence[str], salt: bytes) -> str:
+        import hmac
+
+        parts = [part.encode(errors="surrogateescape") for part in (self._way, *hop)]
+        return hmac.digest(salt, b"".join(len(part).to_bytes(4, "big") + part for part in parts), "sha256").hex()
+
+    def _read(self, name: str) -> bytes:
+        """A file of ours. Raises OSError: when it is another's, too."""
+        fd = os.open(os.path.join(self._directory, name), os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
+        with open(fd, "rb") as file:
+            found = os.fstat(fd)
+            if found.st_uid != os.geteuid() or not stat.S_ISREG(found.st_mode):
+                raise PermissionError
+            return file.read(LONGEST + 1)
+
+    def _write(self, name: str, data: bytes) -> None:
+        """A file in place of the one that may be there, at once. Raises OSError."""
+        path = os.path.join(self._directory, name)
+        fresh = self._fresh(data)
+        try:
+            os.rename(fresh, path)
+        except OSError:
+            os.unlink(fresh)
+            raise
+
+    def _fresh(self, data: bytes) -> str:
+        """A new file under a name that nobody else has. Raises OSError: when the disk is full, too."""
+        path = os.path.join(self._directory, f".{os.urandom(16).hex()}")
+        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        try:
+            with open(fd, "wb") as file:
+                file.write(data)
+        except OSError:
+            os.unlink(path)
+            raise
+        return path
+
+    def _make_salt(self) -> bytes:
+        """The salt, made by whoever comes first. Raises OSError."""
+        try:
+            salt = self._read(SALT)
+            if len(salt) == SALT_SIZE:
+                return salt
+            os.unlink(os.path.join(self._directory, SALT))
+        except FileNotFoundError:
+            pass
+        fresh = self._fresh(os.urandom(SALT_SIZE))
+        try:
+            os.link(fresh, os.path.join(self._directory, SALT))
+        except FileExistsError:
+            pass  # another relay was first
+        finally:
+            os.unlink(fresh)
+        return self._read(SALT)
+
+    def _make_room(self) -> None:
+        """Forget the longest unused where there are too many, and with them what a killed run has left half-made."""
+        names = [name for name in os.listdir(self._directory) if name != SALT]
+        if len(names) < MOST:
+            return
+
+        def last_use(name: str) -> float:
+            try:
+                return os.lstat(os.path.join(self._directory, name)).st_mtime
+            except OSError:
+                return 0.0
+
+        for name in sorted(names, key=last_use)[: len(names) - MOST + 1]:
+            try:
+                os.unlink(os.path.join(self._directory, name))
+            except OSError:
+                pass
+
+
+def directory(environ: Mapping[str, str], chosen: str | None) -> str:
+    """Where the memory is: what --memory says ("none" is nowhere), else the user's own place; "" when there is none."""
+    if chosen is not None:
+        return "" if chosen == "none" else os.path.abspath(os.path.expanduser(chosen))
+    state = environ.get("XDG_STATE_HOME", "")
+    if not os.path.isabs(state):  # as the XDG Base Directory Specification has it
+        home = environ.get("HOME", "")
+        if not os.path.isabs(home):
+            return ""
+        state = os.path.join(home, ".local", "state")
+    return os.path.join(state, "pyrelay", "hops")
+
+
+def _make(directory: str) -> None:
+    """Make a directory for the user alone, and those above it that are missing.
+
+    None is made in a directory of somebody else's, and the last one must be the user's: `sudo -E` leaves another's
+    HOME. Raises OSError.
+    """
+    missing = []
+    at = directory
+    while not os.path.isdir(at):
+        missing.append(at)
+        at = os.path.dirname(at)
+    if os.stat(at).st_uid != os.geteuid():
+        raise PermissionError
+    for path in reversed(missing):
+        try:
+            os.mkdir(path, 0o700)
+        except FileExistsError:
+            pass  # another relay was first
+    found = os.lstat(directory)
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid() or found.st_mode & 0o022:
+        raise PermissionError

@@ -1,0 +1,306 @@
+"""With a hop that is not known yet, as careful as ssh; with one that is remembered, what it has taken is sent ahead.
+
+Whatever becomes of a hop in between: nobody loses a login by what is remembered of it.
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+import select
+import socket
+import subprocess
+import threading
+from pathlib import Path
+
+import pytest
+from lab import Lab
+from login_server import SUCCESS, Request, disconnect, failure, questions, scripted
+from peers import LOOPBACK, Listener
+from sshd import PASSWORD
+from strangers import Asyncssh, Dropbear
+from terminal import ssh
+
+from relay.config.settings import HopSettings
+from relay.dial.engine import client_of
+from relay.dial.plan import plan
+from relay.run.children import Children
+from relay.run.progress import Progress
+from relay.run.prompt import Prompt
+from relay.run.run import Run
+from relay.spec import options
+from relay.ssh.memory import Shown
+
+QUIET = 0.2  # seconds without a byte after which a device has read all that came before its own ident
+
+
+def arrives(lab: Lab, times: int = 1) -> None:
+    """ssh arrives at h2 through h1, each time; and it says nothing."""
+    for _ in range(times):
+        done = lab.ssh("h1/h2", "echo $SERVER", timeout=30)
+        assert (done.stdout, done.stderr) == ("h2\n", "")
+
+
+def memories(lab: Lab) -> list[bytes]:
+    """What is remembered of hops."""
+    place = lab.home / ".local/state/pyrelay/hops"
+    return [path.read_bytes() for path in place.iterdir() if path.name != "salt"] if place.exists() else []
+
+
+@pytest.fixture
+def hops(lab: Lab) -> Lab:
+    """A lab with a target, h2; the hop h1 is each test's own."""
+    lab.server("h2")
+    return lab
+
+
+class Device(Listener):
+    """What stands before a server, and drops all that comes before that has said its ident, but for the first line."""
+
+    def __init__(self, port: int) -> None:
+        self.connections = 0
+        self._port = port
+        super().__init__(self._pass_on)
+
+    def _pass_on(self, client: socket.socket) -> None:
+        self.connections += 1
+        with client, socket.create_connection((LOOPBACK, self._port)) as server:
+            first = b""
+            while not first.endswith(b"\n"):
+                first += client.recv(1)
+            while select.select([client], [], [], QUIET)[0]:
+                if not client.recv(65536):
+                    return
+            server.sendall(first)
+            ways = [threading.Thread(target=_copy, args=pair) for pair in ((client, server), (server, client))]
+            for way in ways:
+                way.start()
+            for way in ways:
+                way.join()
+
+
+def _copy(source: socket.socket, sink: socket.socket) -> None:
+    try:
+        while data := source.recv(65536):
+            sink.sendall(data)
+        sink.shutdown(socket.SHUT_WR)
+    except OSError:
+        pass  # one of them has left
+
+
+class InTurn(Listener):
+    """One port behind which several servers stand, as behind a balancer: each connection is for the next one."""
+
+    def __init__(self, *ports: int) -> None:
+        self.connections = 0
+        self._ports = itertools.cycle(ports)
+        super().__init__(self._pass_on)
+
+    def _pass_on(self, client: socket.socket) -> None:
+        self.connections += 1
+        with client, socket.create_connection((LOOPBACK, next(self._ports))) as server:
+            back = threading.Thread(target=_copy, args=(server, client))
+            back.start()
+            _copy(client, server)
+            back.join()
+
+
+# Servers that need ssh's order
+
+
+@pytest.mark.parametrize("tries", [1, 2])
+def test_a_password_where_every_try_counts(hops: Lab, tries: int) -> None:
+    """A key that is at hand is not offered to a server without keys: it would be the one try."""
+    h1 = hops.password_server("h1", extra=f"MaxAuthTries {tries}\nPubkeyAuthentication no")
+    for _ in range(2):
+        with ssh(hops, "h1/h2", "echo $SERVER") as terminal:
+            if tries == 2:
+                terminal.answer("@h1's password: ", "mistyped")
+            terminal.answer("@h1's password: ", PASSWORD)
+            terminal.ends_well("h2\n")
+    assert h1.logins() == [hops.user] * 2
+
+
+@pytest.mark.parametrize("method", ["keyboard-interactive", "publickey,password"])
+def test_one_try_by_the_method_that_the_server_names(hops: Lab, method: str) -> None:
+    """A server that ends the login at the first request that it refuses, but for `none`, which only asks."""
+    first, *more = method.split(",")
+
+    def script(request: Request) -> list[bytes]:
+        if request.method == "none":
+            return [failure(first)]
+        if request.method.partition("-")[0] == "publickey" == first:
+            return [failure(*more, partial=True)]
+        if request.method == first == "keyboard-interactive":
+            return [questions(("Code: ", False))]
+        right = request.answers() == ["123"] if request.method == "answers" else request.method == more[0]
+        return [SUCCESS if right else disconnect("Too many authentication failures")]
+
+    server = scripted(hops, "h1", script, BatchMode="no")
+    for _ in range(2):
+        with ssh(hops, "h1/h2", "echo $SERVER") as terminal:
+            terminal.answer("Code: " if more == [] else "password: ", "123")
+            terminal.ends_well("h2\n")
+    assert server.requests[0] == "none"
+
+
+def test_a_server_that_lets_in_by_none(hops: Lab) -> None:
+    """A key that it is offered it refuses."""
+
+    def script(request: Request) -> list[bytes]:
+        return [SUCCESS if request.method == "none" else failure("none")]
+
+    server = scripted(hops, "h1", script)
+    arrives(hops, 2)
+    assert server.requests == ["none", "none"]
+
+
+def test_a_device_that_drops_what_comes_before_its_ident(hops: Lab) -> None:
+    """The second time something is sent ahead in vain; that costs one connection, and is remembered, too."""
+    h1 = hops.server("h1")
+    device = Device(h1.port)
+    hops.at_end(device.stop)
+    hops.host("h1", Port=device.port)
+    hops.know("h1", device.port, h1.host_keys)
+    arrives(hops)
+    assert device.connections == 1
+    arrives(hops)
+    assert device.connections == 3
+    arrives(hops)
+    assert device.connections == 4
+    assert h1.logins() == [hops.user] * 3
+
+
+# What is remembered, and what becomes of it
+
+
+def test_what_is_remembered_of_a_hop(hops: Lab) -> None:
+    h1 = hops.server("h1")
+    arrives(hops)
+    (memory,) = memories(hops)
+    assert re.fullmatch(
+        rb"pyrelay-hop 1\nident SSH-2.0-OpenSSH_\S+.*\nkex \S+\nhost-key \S+\nmethod publickey\nkey SHA256:\S+\n"
+        rb"algorithm ssh-ed25519\nused \d{4}-\d\d-\d\d\nsig-algs \S+\nhostbound yes\n",
+        memory,
+    )
+    assert h1.logins() == [hops.user]
+
+
+@pytest.mark.parametrize("given", ["none", "elsewhere"])
+def test_where_it_is_kept(hops: Lab, given: str) -> None:
+    hops.server("h1")
+    hops.options = ["--memory", given if given == "none" else str(hops.top / given)]
+    arrives(hops, 2)
+    assert memories(hops) == []
+    assert (hops.top / "elsewhere").exists() == (given == "elsewhere")
+
+
+def test_a_key_that_is_withdrawn_for_another(hops: Lab) -> None:
+    first, second = (hops.keygen(name) for name in ("first", "second"))
+    hops.host("h1", IdentityFile=f"{first}\n    IdentityFile {second}")
+    h1 = hops.server("h1", authorized_keys=Path(f"{first}.pub").read_text())
+    arrives(hops)
+    h1.authorize(Path(f"{second}.pub").read_text())
+    arrives(hops, 2)
+    assert h1.whole_log().count("Failed publickey") == 1
+
+
+def test_a_changed_host_key_is_refused_whatever_is_remembered(hops: Lab) -> None:
+    h1 = hops.server("h1")
+    arrives(hops)
+    other = hops.keygen("other")
+    h1.replace_host_key(other)
+    done = hops.pyrelay("h1/h2")
+    assert "REMOTE HOST IDENTIFICATION HAS CHANGED" in done.stderr
+    assert done.stdout == ""
+
+
+@pytest.mark.parametrize("kex", ["ecdh-sha2-nistp256", "diffie-hellman-group14-sha256"])
+def test_another_list_of_key_exchanges(hops: Lab, kex: str) -> None:
+    h1 = hops.server("h1")
+    arrives(hops, 2)
+    h1.configure(f"KexAlgorithms {kex}\n")
+    arrives(hops, 2)
+
+
+def test_a_server_that_becomes_another(hops: Lab) -> None:
+    """OpenSSH, then dropbear, then OpenSSH."""
+    h1 = hops.server("h1")
+    dropbear = _dropbear(hops)
+    front = InTurn(h1.port, h1.port, dropbear.port, dropbear.port, h1.port)
+    _at(hops, front, h1.host_keys)
+    arrives(hops, 5)
+    assert front.connections == 5
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("other", ["dropbear", "asyncssh"])
+def test_two_servers_in_turn_behind_one_port(hops: Lab, other: str) -> None:
+    """A hundred logins, none lost, and hardly a connection more."""
+    h1 = hops.server("h1")
+    front = InTurn(h1.port, (_dropbear(hops) if other == "dropbear" else _asyncssh(hops)).port)
+    _at(hops, front, h1.host_keys)
+    target = hops["h2"]
+    for _ in range(100):
+        assert hops.pyrelay(f"h1/{LOOPBACK}:{target.port}").stdout.startswith("SSH-2.0-")
+    assert front.connections <= 102
+
+
+def test_fifty_at_once_learn_the_same_hop(hops: Lab) -> None:
+    h1 = hops.server("h1")
+    config = hops.write_config()
+    to = f"h1/{LOOPBACK}:{hops['h2'].port}"
+    running = [
+        hops.start(hops.program, "-F", config, to, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE) for _ in range(50)
+    ]
+    for process in running:
+        assert process.communicate(timeout=110)[0].startswith(b"SSH-2.0-")
+    assert len(memories(hops)) == 1
+    assert h1.logins() == [hops.user] * 50
+
+
+def test_each_hop_of_a_chain_is_remembered_by_the_way_to_it(lab: Lab) -> None:
+    lab.servers("h1", "h2", "h3")
+    for _ in range(2):
+        assert lab.ssh("h1/h2/h3", "echo $SERVER").stdout == "h3\n"
+    assert len(memories(lab)) == 2
+    assert lab.ssh("h2/h3", "echo $SERVER").stdout == "h3\n"
+    assert len(memories(lab)) == 3
+
+
+def test_shared_hops_are_remembered_likewise(shared: Lab) -> None:
+    assert shared.ssh("h1/h2/h3", "echo $SERVER").stdout == "h3\n"
+    assert len(memories(shared)) == 2
+
+
+@pytest.mark.parametrize(("argv", "kept"), [("--tor h1/t", False), ("--tor --memory /m h1/t", True), ("h1/t", True)])
+def test_nothing_is_remembered_of_a_route_that_begins_at_tor(argv: str, kept: bool, tmp_path: Path) -> None:
+    chosen = options.parse(argv.replace("/m", str(tmp_path)).split())
+    progress = Progress()
+    children = Children({"HOME": str(tmp_path)})
+    run = Run(chosen, progress, Prompt(progress, children), children)
+    found = [HopSettings("h1", {}), HopSettings("t", {})]
+    client = client_of(run, plan(["hop", "target"], found, chosen).legs[0])
+    client.memory.keep(["u", "h1", "22", ""], Shown(ident="SSH-2.0-x", method="none"))
+    assert (client.memory.recall(["u", "h1", "22", ""]) is not None) == kept
+
+
+def _dropbear(lab: Lab) -> Dropbear:
+    top = lab.top / "dropbear"
+    top.mkdir()
+    dropbear = Dropbear(top, lab.top / "h1/ed25519", Path(f"{lab.identity}.pub").read_text())
+    lab.at_end(dropbear.stop)
+    return dropbear
+
+
+def _asyncssh(lab: Lab) -> Asyncssh:
+    server = Asyncssh(lab.top / "h1/ed25519", Path(f"{lab.identity}.pub"))
+    lab.at_end(server.stop)
+    return server
+
+
+def _at(lab: Lab, front: InTurn, host_keys: list[str]) -> None:
+    """Have h1 be what stands behind a port."""
+    lab.at_end(front.stop)
+    lab.host("h1", Port=front.port)
+    lab.know("h1", front.port, host_keys)
