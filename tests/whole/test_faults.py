@@ -69,9 +69,9 @@ GONE = fails(
 )
 HUNG_UP = fails("the connection was closed before the server's SSH ident$")
 DEAD = fails("the connection was lost: no answer to 2 keepalives in 2 seconds$")
-NO_PACKET = fails("the connection was lost: invalid packet blocking$")
 LATE_DATA = Ends(1, "the connection was lost: 4 bytes of data where the window has room for 0$", BANNER)
 TOO_LONG = fails(r"the connection was lost: a packet of \d+ bytes$")
+NO_PACKET = TOO_LONG  # its first bytes are read as a length
 
 HANDSHAKE = "nobody sends anything before the kernel's handshake is done, nor takes part in it but the kernel"
 FIXED = "a message of two bytes, which says no length"
