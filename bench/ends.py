@@ -66,6 +66,12 @@ def both(sock: socket.socket, size: int) -> None:
     take(sock)
 
 
+def echo(sock: socket.socket, _size: int) -> None:
+    """Send back what comes."""
+    while data := sock.recv(CHUNK):
+        sock.sendall(data)
+
+
 def send(sock: socket.socket, size: int) -> None:
     """Send size zeros."""
     zeros = memoryview(bytes(CHUNK))
@@ -95,7 +101,7 @@ def _serve(serve: Callable[[socket.socket, int], None], sock: socket.socket, siz
 
 def main(kind: str, port: str, size: str = "0") -> None:
     """Serve connections side by side, each in a thread of its own."""
-    kinds = {"banner": banner, "refusal": refusal, "source": source, "sink": sink, "both": both}
+    kinds = {"banner": banner, "refusal": refusal, "source": source, "sink": sink, "both": both, "echo": echo}
     listener = socket.create_server(("127.0.0.1", int(port)), backlog=128)
     while True:
         sock, _ = listener.accept()

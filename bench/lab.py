@@ -30,6 +30,8 @@ BENCH = os.path.dirname(os.path.abspath(__file__))
 ROOT = os.path.dirname(BENCH)
 SERVERS = ("hop1", "hop2", "hop3", "target")
 NARROW = "narrow"  # a server that takes logins as sshd does by itself, and writes a log
+SUFFIXES = ("-gcm", "-ctr", "-etm", "-chacha", "-kept")  # names of the same servers with settings of their own
+DROPBEARS = ("dropbear1", "dropbear2", "dropbear3")
 FAR = (
     "hop1",
     "target",
@@ -42,6 +44,12 @@ Host */*
     ProxyCommand pyrelay -F ssh_config %h %p
 Host *-gcm
     Ciphers aes128-gcm@openssh.com
+Host *-ctr *-etm
+    Ciphers aes128-ctr
+Host *-etm
+    MACs hmac-sha2-256-etm@openssh.com
+Host *-chacha
+    Ciphers chacha20-poly1305@openssh.com
 Host *-kept
     ControlPath {path}/master-%C
 Host *
@@ -138,6 +146,8 @@ class Lab:
         for server in SERVERS:
             self._sshd(server, "MaxStartups 1000\nLogLevel QUIET")
         self._sshd(NARROW, "LogLevel INFO", "-E", f"{self.path}/narrow.log")
+        if os.geteuid() == 0:
+            self._dropbears()
         self._listen("socks", ["microsocks", "-i", HOST, "-p", "{port}"])
         self.ports["banner"] = self.end("banner", 0)
         self.ports["refusal"] = self.end("refusal", 0)
@@ -145,12 +155,12 @@ class Lab:
             self._delay(trip)
         with open(f"{self.path}/host_ed25519.pub", encoding="utf-8") as file:
             key = " ".join(file.read().split()[:2])
-        servers = {name: port for name, port in self.ports.items() if name.startswith((*SERVERS, NARROW))}
+        servers = {name: port for name, port in self.ports.items() if name.startswith((*SERVERS, *DROPBEARS, NARROW))}
         with open(f"{self.path}/known_hosts", "w", encoding="utf-8") as file:
             file.writelines(f"[{HOST}]:{port},*/{name} {key}\n" for name, port in servers.items())
         with open(f"{self.path}/ssh_config", "w", encoding="utf-8") as file:
             file.writelines(
-                f"Host {name} {name}-gcm {name}-kept\n    HostName {HOST}\n    Port {port}\n"
+                f"Host {name} {' '.join(name + suffix for suffix in SUFFIXES)}\n    HostName {HOST}\n    Port {port}\n"
                 for name, port in servers.items()
             )
             file.write(SSH_CONFIG.format(user=getuser(), path=self.path))
@@ -164,6 +174,20 @@ class Lab:
             file.write(SSHD_CONFIG.format(host=HOST, port=port, path=self.path, more=more))
         sshd = shutil.which("sshd") or "/usr/sbin/sshd"  # sbin is not on every user's path; sshd wants its full name
         self._listen(name, [sshd, "-D", *(options or ("-e",)), "-f", config], port)
+
+    def _dropbears(self) -> None:
+        """Start servers that look for authorized_keys in root's home: they see another directory there."""
+        home = f"{self.path}/home"
+        os.makedirs(f"{home}/.ssh", 0o700)
+        shutil.copyfile(f"{self.path}/authorized_keys", f"{home}/.ssh/authorized_keys")
+        os.chmod(f"{home}/.ssh/authorized_keys", 0o600)
+        key = f"{self.path}/dropbear_host_key"
+        convert = ["dropbearconvert", "openssh", "dropbear", f"{self.path}/host_ed25519", key]
+        subprocess.run(convert, check=True, capture_output=True)
+        for name in DROPBEARS:
+            server = f"dropbear -F -s -m -r {key} -P {key}.{name} -p {HOST}:{{port}}"
+            script = f"mount --bind {home} ~ && exec {server}"
+            self._listen(name, ["unshare", "--mount", "sh", "-c", script])
 
     def _delay(self, trip: int) -> None:
         """Start the delay lines of a round trip."""

@@ -66,7 +66,7 @@ def _transfer(run: Run, *, send: bool, receive: bool) -> dict[str, float]:
     """From the far end's greeting to the last byte."""
     with run.family() as family:
         process = family.start(run.command)
-        _await_greeting(process)
+        await_greeting(process)
         first = family.elapsed()
         if send:
             _feed(process, run.size)
@@ -129,7 +129,7 @@ def crowd(run: Run) -> dict[str, float]:
     """Many relays at once, each from the network, from the start of the first to the last byte of the last."""
 
     def take(process: subprocess.Popen[bytes]) -> None:
-        _await_greeting(process)
+        await_greeting(process)
         _drain(process, run.size)
 
     with run.family() as family:
@@ -144,7 +144,7 @@ def crowd(run: Run) -> dict[str, float]:
 def let_fill(process: subprocess.Popen[bytes]) -> None:
     """Take nothing from a command but its greeting, and wait until no more comes: all is full on the way."""
     assert process.stdout is not None
-    _await_greeting(process)
+    await_greeting(process)
     waiting = array.array("i", [0])
     since, before = time.monotonic(), -1
     while time.monotonic() - since < STANDSTILL:
@@ -165,7 +165,8 @@ def _read(process: subprocess.Popen[bytes], size: int) -> bytes:
     raise RuntimeError("it ended and said nothing")
 
 
-def _await_greeting(process: subprocess.Popen[bytes]) -> None:
+def await_greeting(process: subprocess.Popen[bytes]) -> None:
+    """Take the far end's greeting, and no more."""
     ready = _read(process, len(READY))
     if ready != READY:
         raise RuntimeError(f"no greeting, but {ready!r}")

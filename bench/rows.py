@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, NamedTuple
 
-from bench import measure, shared
+from bench import measure, peers, shared
 from bench.compare import Goal
 from bench.measure import CPU, MEMORY, OVER, THROUGHPUT, TIME
 from bench.row import Row, Scale
@@ -129,6 +129,7 @@ def rows(scale: Scale, *, is_root: bool) -> Iterator[Row]:
         yield from _ssh_true(trip)
     yield from _throughput("default ciphers", "", 0, THROUGHPUT_GOALS, scale.size)
     yield from _throughput("AES-128-GCM for every hop", "-gcm", 2, SAME_CIPHER_GOALS, scale.size)
+    yield from peers.rows(scale, is_root=is_root)
     yield from _sessions(2 * scale.size)
     yield from _crowd(scale, NO_POWERS if is_root else "")
     yield from shared.rows(scale)

@@ -49,25 +49,25 @@ def rows(scale: Scale) -> Iterator[Row]:
         title = f"first byte to ssh, {trip} ms of round trip, against ssh -J over a live ControlMaster"
         goals = {TIME: Goal(1.1, 1.0, START)} if trip else {}
         ways = {"ours": SSH_BY_SHARE, "theirs": SSH_BY_MASTER}
-        yield _kept(title, hop, measure.to_the_end, goals, port="{refusal}", rounds=3, **ways)
+        yield kept(title, hop, measure.to_the_end, goals, port="{refusal}", rounds=3, **ways)
         title = f"first byte, {trip} ms of round trip, against ssh -W over a live ControlMaster"
-        yield _kept(title, hop, measure.first_byte, {}, rounds=3)
+        yield kept(title, hop, measure.first_byte, {}, rounds=3)
     unshared = SHARE.replace("--share 10m ", "")
     for number in (1, 10):
         goals = {THROUGHPUT: Goal(0.9, 1.0, LOOP)} if number == 1 else {}
         title = f"throughput from the network, {number} at once, against relays of their own hops"
         size = scale.size if number == 1 else max(scale.size // 10, 1)
-        yield _kept(
+        yield kept(
             title, "hop1", rate, goals, theirs=unshared, port="{port}", far_end="source", size=size, crowd=number
         )
     title = f"throughput from the network, {FEW} at once beside one whose reader has stopped, against {FEW} alone"
     goals = {THROUGHPUT: Goal(0.95, 1.0, LOOP)}
     ways = {"ours": SHARE, "theirs": SHARE, "port": "{port}", "far_end": "source"}
     size = max(scale.size // FEW, 1)
-    yield _kept(title, "hop1", rate_beside_stopped, goals, measure_theirs=rate, size=size, crowd=FEW, rounds=6, **ways)
+    yield kept(title, "hop1", rate_beside_stopped, goals, measure_theirs=rate, size=size, crowd=FEW, rounds=6, **ways)
     title = f"memory of who keeps the hop, with {crowd} relays, against a ControlMaster"
     goals = {MEMORY: Goal(150, 60, "interpreter, paramiko, uvloop and a thread for each login", ours_alone=True)}
-    yield _kept(title, "hop1", keeper, goals, crowd=crowd, rounds=0.4)
+    yield kept(title, "hop1", keeper, goals, crowd=crowd, rounds=0.4)
     arriving = {
         "ssh -W": "ssh -F ssh_config -W 127.0.0.1:{port} {hop}",
         "ssh -W with ControlMaster auto": "ssh -F ssh_config -o ControlMaster=auto -o ControlPersist=10m "
@@ -80,7 +80,7 @@ def rows(scale: Scale) -> Iterator[Row]:
         yield Row(GROUP, title, ours, theirs, arrivals, goals, crowd=crowd, rounds=0.4)
 
 
-def _kept(
+def kept(
     title: str,
     hop: str,
     run: Callable[[Run], dict[str, float]],
