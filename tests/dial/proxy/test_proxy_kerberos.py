@@ -152,7 +152,14 @@ def note(lab: Lab, realm: Realm, *words: str, env: dict[str, str] | None = None)
 
 
 def test_squid_gets_a_ticket_where_there_is_one(h3: Lab, realm: Realm, squid: RealProxy) -> None:
-    assert "ticket of HTTP@localhost" in note(h3, realm, *squid.options)
+    told = note(h3, realm, *squid.options)
+    assert "ticket of HTTP@localhost" in told
+    assert told.count(f"connecting to {LOOPBACK}") == 2  # the first one learns that it wants one
+
+
+def test_and_at_once_where_that_is_chosen(h3: Lab, realm: Realm, squid: RealProxy) -> None:
+    told = note(h3, realm, *squid.options, "--proxy-auth", "negotiate")
+    assert told.count(f"connecting to {LOOPBACK}") == 1
 
 
 def test_and_else_a_password_that_is_not_said(h3: Lab, realm: Realm, squid: RealProxy) -> None:
