@@ -140,6 +140,7 @@ def judged(path: Path, host: str) -> list[tuple[int, str, str]]:
 @example(data=b"*,!h1 " + ED25519 + b"\n", host="h1")
 @example(data=b"@revoked\th1\t" + ED25519.replace(b" ", b"\t") + b"\n", host="h1")
 @example(data=b"@cert-authority *,!" + b"h" * 1023 + b" " + ED25519 + b"\n", host="h1")
+@pytest.mark.timeout(400)  # a thousand runs of ssh-keygen
 def test_ssh_keygen_finds_the_same(tmp_path: Path, data: bytes, host: str) -> None:
     path = tmp_path / "known_hosts"
     path.write_bytes(data)
