@@ -36,7 +36,7 @@ from peers import LOOPBACK, closed_port, until
 
 from relay.contract import Flow, Hop, Stream
 from relay.errors import RelayError
-from relay.pump.bridge import LAST_WORDS
+from relay.pump.rules import CLOSING
 from relay.run.progress import Progress
 
 SOON = 30.0  # seconds; nothing here takes one, but the machine may be busy
@@ -294,7 +294,7 @@ class StreamContract:
         sent, begin = ends.overfill()
         ends.end()
         with suppress(subprocess.TimeoutExpired):
-            ends.process.wait(1.5 * LAST_WORDS)
+            ends.process.wait(1.5 * CLOSING)
         assert digest(begin + ends.far_receive()) == digest(sent)
         assert ends.status() == 0
 

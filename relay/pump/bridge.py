@@ -10,13 +10,13 @@ from _thread import allocate_lock, start_new_thread
 from typing import TYPE_CHECKING, Protocol, Self
 
 from relay.errors import RelayError
+from relay.pump.rules import CLOSING
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from types import TracebackType
 
 SIZE = 256 * 1024  # bytes
-LAST_WORDS = 1.0  # seconds that the last bytes for the target may take when ssh has gone
 
 
 class Channel(Protocol):
@@ -73,9 +73,9 @@ class Bridge:
         sent = closed = False
         while not closed:
             last = gone()
-            sent = sent or self._sending.acquire(timeout=LAST_WORDS)
+            sent = sent or self._sending.acquire(timeout=CLOSING)
             if sent:
-                closed = self.channel.wait_for_close(LAST_WORDS)
+                closed = self.channel.wait_for_close(CLOSING)
             if last:
                 break
 

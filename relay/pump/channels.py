@@ -1,8 +1,7 @@
-"""The relay of a channel: stdin and stdout against a Flow of relay/ssh, in one thread.
+"""The relay of a stream whose bytes pass through this process: stdin and stdout against a Flow, in one thread.
 
-The same rules as in the pump for what ends it; but the network is read
-whatever stdout does, since keys and windows need it: the channel's window is
-what holds a sender up.
+Any Flow of the contract (relay/contract.py) is moved by it. What ends the relay is in rules.py. Here the network is
+read whatever stdout does, since keys and windows need it: the stream's window is what holds a sender up.
 """
 
 from __future__ import annotations
@@ -11,120 +10,139 @@ from select import POLLIN, POLLOUT, poll
 from time import monotonic, sleep
 from typing import TYPE_CHECKING
 
-from relay.errors import RelayError
-from relay.pump.bridge import LAST_WORDS
-from relay.pump.pump import Relay
+from relay.pump import rules
+from relay.pump.mover import Mover, Watch
 from relay.pump.way import End, ReadError, Stdio, Way, WriteError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from relay.contract import Flow, Stream
 
-WRITE_SIZE = 256 * 1024  # bytes written at once to what is no terminal
+WRITE_SIZE = 256 * 1024  # bytes written at once to what is not a terminal
 FAST = 100e6  # bytes a second, from which on it pays to let them gather
 ENOUGH = 128 * 1024  # bytes at one look, of which more would not be worth the wait
 GATHER = 0.0005  # seconds that they are let
 GLANCE = 0.02  # seconds from one look at the speed to the next
 
 
-class ChannelRelay(Relay):
-    """A channel against stdin and stdout, and everything that ends it."""
+class FlowMover(Mover):
+    """A flow against stdin and stdout. check, up: as for Mover."""
 
-    out: _Out
-    back: _Back
+    out: Out
+    back: Back
 
-    def __init__(self, stream: Stream, flow: Flow, stdin: Stdio, stdout: Stdio, parent: int) -> None:
-        net = _Net(flow)
-        super().__init__(_Out(stdin, net, flow), _Back(net, stdout, flow), parent, self.check_end)
-        self.channel = stream
+    def __init__(
+        self, flow: Flow, stdin: Stdio, stdout: Stdio, check: Callable[[], None], up: Callable[[], None] | None = None
+    ) -> None:
+        net = Net(flow)
+        super().__init__(Out(stdin, net, flow), Back(net, stdout, flow), check, up)
         self.flow = flow
-        self.connection = flow.connection
-        self.wake_fd = self.connection.wake_fd
-        self._pace = Pace()
         for end in (stdin, stdout):
             end.do_not_wait()
 
-    def run(self, alarm: int = -1) -> int:
-        """Relay until it is over; return the exit status."""
-        try:
-            status = super().run(alarm)
-        except RelayError:
-            self.gone = True  # or will be: stdout is of no use any more
-            raise
-        finally:
-            self.finish()
-        if not self.gone:
-            self.check_end()
-        return status
+    @property
+    def moved(self) -> int:
+        """Bytes so far, both ways together."""
+        return self.out.moved + self.back.moved
 
-    def finish(self) -> None:
+    def interests(self) -> dict[int, int]:
+        """What to wait for, as any Mover has it."""
+        self.out.look()
+        self.back.look()
+        return super().interests()
+
+    def move(self, ready: dict[int, int]) -> None:
+        """Move what can be moved, and see how the flow is. Raises RelayError."""
+        super().move(ready)
+        if self.flow.closed:
+            self.heed(rules.TARGET_DEAF)
+        if self.flow.over and self.rules.back and not len(self.flow.received):
+            self.receive()
+
+
+class ChannelRelay:
+    """A flow that this thread drives, against stdin and stdout. parent: as for pump.relay."""
+
+    def __init__(self, stream: Stream, flow: Flow, stdin: Stdio, stdout: Stdio, parent: int) -> None:
+        self._stream = stream
+        self._parent = parent
+        self._flow = flow
+        self._connection = flow.connection
+        self._fd = flow.connection.fd  # as it was: the connection may be lost
+        self.wake_fd = flow.connection.wake_fd
+        self._mover = FlowMover(flow, stdin, stdout, self._check_end)
+        self._pace = Pace()
+
+    def run(self, alarm: int = -1) -> None:
+        """Relay until it is over. Raises RelayError when the link is lost. alarm: as for pump.relay."""
+        mover, flow = self._mover, self._flow
+        watch = Watch(alarm)
+        listens = False  # whether ssh is still there when all is moved
+        try:
+            while not mover.rules.over:
+                table = mover.interests() | self.network()
+                # In a fast transfer, wait until enough is likely to have come.
+                if self._pace.gathers(mover.back.moved, monotonic()) and not len(flow.received):
+                    sleep(GATHER)
+                ready = watch.wait(table, mover.patience())
+                mover.notice(ready, self._parent)
+                self._drive(ready)
+                mover.move(ready)
+            listens = mover.rules.state != rules.GONE
+            if loss := mover.loss():
+                listens = False  # stdout is of no use any more
+                raise loss
+        finally:
+            mover.close()
+            self._finish(listens)
+        if listens:
+            self._check_end()
+
+    def _finish(self, listens: bool) -> None:
         """Close the channel, and wait for the server to do so, too: it has then passed on what it had for the target.
 
-        (It would forget that when the connection is closed before.) For who is still there as long as that takes the
-        target, as `ssh -W` does; an ssh that leaves ends us by a signal.
+        (It would forget that when the connection is closed before.) An ssh that listens waits for as long as that takes
+        the target, as with `ssh -W`; one that leaves ends us by a signal.
         """
-        self.flow.close()
-        while not self.await_close(LAST_WORDS) and not self.gone:
+        self._flow.close()
+        while not self._await_close(rules.CLOSING) and listens:
             pass
-        self.connection.close()
+        self._connection.close()
 
-    def await_close(self, seconds: float) -> bool:
+    def _await_close(self, seconds: float) -> bool:
         """Whether the server closes the channel within so long; nothing but the network is seen to meanwhile."""
         deadline = monotonic() + seconds
-        while not self.flow.closed and (left := deadline - monotonic()) > 0:
+        while not self._flow.closed and (left := deadline - monotonic()) > 0:
             network = poll()
             for fd, events in self.network().items():
                 network.register(fd, events)
-            self.drive(dict(network.poll(left * 1000)))
-        return self.flow.closed
+            self._drive(dict(network.poll(left * 1000)))
+        return self._flow.closed
 
-    def check_end(self) -> None:
-        """Raise RelayError when the end of the channel was no orderly one."""
-        self.await_close(self.flow.status_due)
-        if loss := self.channel.loss(self.flow):
+    def _check_end(self) -> None:
+        """Raise RelayError when the channel has ended in no good order."""
+        self._await_close(self._flow.status_due)
+        if loss := self._stream.loss(self._flow):
             raise loss
 
     def network(self) -> dict[int, int]:
         """What to poll the connection for, whatever the two ways wait for."""
         table = {self.wake_fd: POLLIN} if self.wake_fd >= 0 else {}
-        if self.connection.fd >= 0:  # it may have been lost after an orderly end of the channel
-            reading = POLLIN if self.connection.reading else 0
-            table[self.net.fd] = reading | (POLLOUT if self.connection.sending else 0)
+        if self._connection.fd >= 0:  # it may have been lost after an orderly end of the channel
+            reading = POLLIN if self._connection.reading else 0
+            table[self._fd] = reading | (POLLOUT if self._connection.sending else 0)
         return table
 
-    def drive(self, ready: dict[int, int]) -> None:
+    def _drive(self, ready: dict[int, int]) -> None:
         """Read and write the connection."""
         if self.wake_fd in ready:
-            self.connection.look_round()
-        events = ready.get(self.net.fd, 0)
+            self._connection.look_round()
+        events = ready.get(self._fd, 0)
         if events & POLLOUT:
-            self.connection.flush()
+            self._connection.flush()
         if events & ~POLLOUT:
-            self.connection.receive()
-
-    def wait(self) -> dict[int, int]:
-        """Wait until something can be done, or in a fast transfer until enough of it is likely to have come."""
-        if self._pace.gathers(self.back.moved, monotonic()) and not len(self.flow.received):
-            sleep(GATHER)
-        return super().wait()
-
-    def interests(self) -> dict[int, int]:
-        """What to poll for, by file descriptor."""
-        self.out.look()
-        self.back.look()
-        return super().interests() | self.network()
-
-    def move(self, ready: dict[int, int]) -> None:
-        """Do what can be done. Raises RelayError and SshGone."""
-        self.drive(ready)
-        super().move(ready)
-        if self.flow.closed:
-            self.out.open = False
-        if self.flow.over and self.back.open and not len(self.flow.received):
-            self.receive()
-
-    def is_over(self, ready: dict[int, int]) -> bool:
-        """Whether the target takes nothing more. Raises SshGone when ssh does not."""
-        return super().is_over(ready) or (not self.back.open and self.flow.closed)
+            self._connection.receive()
 
 
 class Pace:
@@ -151,7 +169,7 @@ class Pace:
         return self._fast and step < ENOUGH
 
 
-class _Net(End):
+class Net(End):
     """The network's end."""
 
     def __init__(self, flow: Flow) -> None:
@@ -163,12 +181,12 @@ class _Net(End):
         self.flow.end()
 
 
-class _Out(Way):
+class Out(Way):
     """From stdin to the channel, as far as windows allow. moved: bytes so far."""
 
     source: Stdio
 
-    def __init__(self, source: Stdio, sink: _Net, flow: Flow) -> None:
+    def __init__(self, source: Stdio, sink: Net, flow: Flow) -> None:
         super().__init__(source, sink)
         self.flow = flow
         self.moved = 0
@@ -191,10 +209,10 @@ class _Out(Way):
         return None if size < 0 else size
 
 
-class _Back(Way):
+class Back(Way):
     """From the channel to stdout. moved: bytes so far."""
 
-    def __init__(self, source: _Net, sink: Stdio, flow: Flow) -> None:
+    def __init__(self, source: Net, sink: Stdio, flow: Flow) -> None:
         super().__init__(source, sink)
         self.flow = flow
         self.moved = 0

@@ -263,10 +263,7 @@ class Stdio(End):
                 pass  # the reader has gone
             return
         self.restore()
-        # Not only closed: the next file that is opened would become stdout.
-        null = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(null, self.fd)
-        os.close(null)
+        show_end(self.fd)
 
     def restore(self) -> None:
         """Leave the open file as it was."""
@@ -290,6 +287,16 @@ class ReadError(EndError):
 
 class WriteError(EndError):
     """The sink failed."""
+
+
+def show_end(fd: int) -> None:
+    """Show the end of file to whoever reads what is written to a descriptor, which becomes /dev/null.
+
+    (If it were only closed, the next file that is opened would become stdout.)
+    """
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, fd)
+    os.close(null)
 
 
 def _widen(pipe: int) -> None:

@@ -74,6 +74,17 @@ def watch(work: Callable[[], T], progress: Progress, stdin: int, stdout: int, pa
     return outcome[0]
 
 
+def leave_terminal() -> None:
+    """Leave the terminal for a session of our own, as ssh keeps its ProxyCommand: closing it must not end us.
+
+    For when the link is up: it may carry a persisted ControlMaster, which outlives the terminal.
+    """
+    try:
+        os.setsid()
+    except PermissionError:
+        pass  # leader of a process group: started by a shell, which has its own ways
+
+
 def has_left(stdout: int, parent: int) -> bool:
     """Whether ssh has gone, for who is not watched yet: nobody reads stdout, or our parent is another."""
     reader = select.poll()

@@ -8,6 +8,8 @@ from _socket import socketpair
 
 from relay.dial.stream import SocketStream
 from relay.errors import RelayError, TimedOut, Unserved
+from relay.pump.way import show_end
+from relay.run.guard import leave_terminal
 from relay.run.prompt import Cancelled, NobodyToAsk
 from relay.share import call, place
 from relay.share.wire import BadMessage, Ended, has_come, pack, text
@@ -250,10 +252,10 @@ class SharedStream:
     def _heed(self, kind: str, stdout: int, watched: select.poll) -> None:
         """What the holder says on the way."""
         if kind == "up":
-            _leave_terminal()
+            leave_terminal()
         elif kind == "eof":
             watched.unregister(stdout)
-            _close(stdout)
+            show_end(stdout)
 
 
 class LentStream(SocketStream):
@@ -295,18 +297,3 @@ def failure(fields: Sequence[bytes]) -> RelayError:
 
 def _holder_gone() -> RelayError:
     return RelayError("the process that holds the shared hops has ended")
-
-
-def _leave_terminal() -> None:
-    """As the pump does it: a persisted master must outlive the terminal."""
-    try:
-        os.setsid()
-    except PermissionError:
-        pass  # leader of a process group: started by a shell
-
-
-def _close(stdout: int) -> None:
-    """Show the end of file to whoever reads it."""
-    null = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(null, stdout)
-    os.close(null)

@@ -19,9 +19,10 @@ import uvloop
 
 from relay.errors import RelayError, Unserved
 from relay.share import place
+from relay.share.carrier import Carrier
 from relay.share.hops import Hops
 from relay.share.job import Job
-from relay.share.served import Carrier, Served, has_hung_up, tell_end
+from relay.share.served import Served, has_hung_up, tell_end
 from relay.share.wire import BadMessage, Ended, Wire
 
 if TYPE_CHECKING:

@@ -1,7 +1,7 @@
-"""One relay's bytes, moved by the holder's loop; and the connections that carry them.
+"""One relay's bytes, moved by the holder's loop.
 
-The rules of what ends a relay are those of relay/pump/channels.py. Its process sees
-to ssh's leaving; what the loop sees is that the process has gone.
+What ends a relay is in relay/pump/rules.py. Its own process sees to it that ssh leaves; what the loop sees is that the
+process has gone.
 """
 
 from __future__ import annotations
@@ -11,101 +11,36 @@ from select import POLLHUP, POLLIN, POLLOUT, poll
 from typing import TYPE_CHECKING
 
 from relay.errors import RelayError
-from relay.pump.bridge import LAST_WORDS, Bridge
-from relay.pump.channels import ChannelRelay
-from relay.pump.pump import LINGER, Relay, SshGone
-from relay.pump.way import CarriedWay, Stdio, Stream
+from relay.pump import rules
+from relay.pump.bridge import Bridge
+from relay.pump.channels import FlowMover
+from relay.pump.mover import drive
+from relay.pump.pump import between
+from relay.pump.way import Stdio
 from relay.share.wire import Ended, has_come
 
 if TYPE_CHECKING:
-    from asyncio import AbstractEventLoop, TimerHandle
+    from asyncio import TimerHandle
     from collections.abc import Callable
 
-    from relay.contract import Flow
+    from relay.contract import Flow, Stream
+    from relay.share.carrier import Carrier
     from relay.share.wire import Wire
     from relay.ssh.wire.channel import ChannelStream
-    from relay.ssh.wire.connection import Connection
-
 
 LOOK = 1.0  # seconds between two looks at whether ssh is there
 
 
-class Carrier:
-    """A connection, driven by the loop, and the relays whose bytes it carries.
-
-    held_up: the relays whose stdin waits for the network to take more; who has waited longest comes first.
-    """
-
-    def __init__(self, connection: Connection, loop: AbstractEventLoop) -> None:
-        self.connection = connection
-        self.relays: dict[Flow, Served] = {}
-        self.held_up: dict[Served, None] = {}
-        self.loop = loop
-        self._fd, self._wake_fd = connection.fd, connection.wake_fd
-        self._writing = False
-        self._changed = connection.changed = set()
-        loop.add_reader(self._fd, self._drive, connection.receive)
-        loop.add_reader(self._wake_fd, self._drive, connection.look_round)
-        self.settle()
-
-    @property
-    def closed(self) -> bool:
-        """The connection is no more."""
-        return self.connection.fd < 0
-
-    def step(self, relay: Served, ready: dict[int, int]) -> None:
-        """Something has happened to a relay's stdin or stdout."""
-        relay.step(ready)
-        self.settle()
-
-    def settle(self) -> None:
-        """Something has happened to the connection: let the relays that it concerns get on."""
-        everybody = self.closed and self._fd >= 0
-        if everybody:
-            self._leave_loop()
-        changed = self._changed
-        while changed or self.held_up or everybody:
-            concerned = (
-                [*self.relays.values()] if everybody else [self.relays[flow] for flow in changed if flow in self.relays]
-            )
-            waiting = [relay for relay in self.held_up if relay not in concerned]
-            changed.clear()
-            everybody = False
-            for relay in concerned:
-                relay.step({relay.net.fd: POLLIN})
-            for relay in waiting:
-                relay.send_next()
-            if not changed:
-                break
-        if not self.closed and self.connection.sending != self._writing:
-            self._writing = self.connection.sending
-            if self._writing:
-                self.loop.add_writer(self._fd, self._drive, self.connection.flush)
-            else:
-                self.loop.remove_writer(self._fd)
-
-    def _drive(self, work: Callable[[], None]) -> None:
-        work()
-        self.settle()
-
-    def _leave_loop(self) -> None:
-        self.loop.remove_writer(self._fd)
-        self.loop.remove_reader(self._fd)
-        self.loop.remove_reader(self._wake_fd)
-        self._fd = -1
-
-
-class Served(ChannelRelay):
-    """A channel against the stdin and stdout of a relay's process.
+class Served:
+    """A flow against the stdin and stdout of a relay's process.
 
     over: called with this once all is done, and the server has closed the channel, too: it has then passed on what it
     had for the target. Until then the relay's process waits, as it would if it had a hop of its own.
-    moved: bytes, both ways together.
     """
 
     def __init__(
         self,
-        stream: ChannelStream,
+        stream: Stream,
         flow: Flow,
         stdio: tuple[int, int],
         wire: Wire,
@@ -113,6 +48,8 @@ class Served(ChannelRelay):
         carrier: Carrier,
         over: Callable[[Served], None],
     ) -> None:
+        self._stream = stream
+        self._flow = flow
         self._wire = wire
         self._carrier = carrier
         self._loop = carrier.loop
@@ -127,17 +64,19 @@ class Served(ChannelRelay):
         self._files: set[int] = set()  # descriptors that are always ready
         self._due: set[int] = set()  # those of them whose turn has been asked for
         self._lingering: TimerHandle | None = None
-        self._target_has_gone = False
         stdin, stdout = stdio
-        super().__init__(stream, flow, Stdio(stdin), _Stdout(stdout, wire, self._leave), os.getppid())
+        self._mover = FlowMover(
+            flow, Stdio(stdin), Stdout(stdout, wire, self._leave), self._check, lambda: _tell(wire, "up")
+        )
+        self._rules = self._mover.rules
 
     @property
     def moved(self) -> int:
         """Bytes, both ways together."""
-        return self.out.moved + self.back.moved
+        return self._mover.moved
 
     def begin(self, *, detached: bool) -> None:
-        """Move what can be moved from now on. detached: there is no process of the relay's any more."""
+        """Move what can be moved from now on. detached: the relay's process has ended; ssh has the ends of stdio."""
         self._detached = detached
         self._wire.socket.setblocking(False)  # a relay that is stopped must not stop the loop
         if detached:
@@ -145,58 +84,47 @@ class Served(ChannelRelay):
             self._look_for_ssh()
         else:
             self._loop.add_reader(self._wire.socket.fileno(), self._relay_has_gone)
-        self._carrier.relays[self.flow] = self
-        self._carrier.step(self, {self.net.fd: POLLIN})
+        self._carrier.relays[self._flow] = self
+        self._carrier.step(self, {self._mover.net.fd: POLLIN})
+
+    def heard(self) -> None:
+        """Something has happened to its flow."""
+        self.step({self._mover.net.fd: POLLIN})
 
     def step(self, ready: dict[int, int]) -> None:
         """Something has happened: do what can be done, and wait for the next thing."""
         if self._done:
-            if self.flow.closed:
+            if self._flow.closed:
                 self._end()
             return
         try:
-            if self._is_over():
-                self.finish_with(self.channel.loss(self.flow) if self.flow.error is not None else None)
-                return
-            self.move(ready)
-            if self._detached and not self.out.open and self.back.open and has_hung_up(self.stdin.fd):
-                raise SshGone
-            if not (self.out.open or self.back.open):
-                self.finish_with(self.channel.loss(self.flow))
+            self._mover.move(ready)
+            # When stdin has ended, its hang-up says that ssh is not there to listen, either.
+            if self._detached and self._rules.back and not self._rules.out and has_hung_up(self._mover.stdin.fd):
+                self._mover.heed(rules.SSH_LEFT)
+            if self._rules.over:
+                self.finish_with(self._stream.loss(self._flow) if self._flow.error is not None else None)
                 return
             self._register()
-        except SshGone:
-            self._leave_without_ssh()
-            return
         except RelayError as error:
             self.finish_with(error)
             return
         except Exception as error:  # a fault of our own ends this relay; the others go on
             self.finish_with(RelayError(f"internal error: {type(error).__name__}: {error}"))
             return
-        if not self.back.open and self._lingering is None:
+        if not self._rules.back and self._lingering is None:
             self._linger()
 
     def send_next(self) -> None:
-        """It was held up: let it send before those who have just sent, if it may."""
-        if self.flow.room():
-            self.out.look()
-            self.step({self.net.fd: POLLIN, self.stdin.fd: POLLIN})
+        """It was held up: let it send before those that have just sent, if it may."""
+        if self._flow.room():
+            self._mover.out.look()
+            self.step({self._mover.net.fd: POLLIN, self._mover.stdin.fd: POLLIN})
 
-    def network(self) -> dict[int, int]:
-        """The Carrier sees to the network."""
-        return {}
-
-    def drive(self, ready: dict[int, int]) -> None:
-        """As above."""
-
-    def await_close(self, seconds: float) -> bool:  # noqa: ARG002
-        """It is not waited for: others are served meanwhile."""
-        return self.flow.closed
-
-    def leave_terminal(self) -> None:
-        """The relay's own business, which it is told of."""
-        _tell(self._wire, "up")
+    def _check(self) -> None:
+        """Raise RelayError when the stream has ended in no good order. Nothing is waited for: others are served."""
+        if loss := self._stream.loss(self._flow):
+            raise loss
 
     def finish_with(self, error: RelayError | None) -> None:
         """It is over: close the channel, and give everything back but what the server's answer decides."""
@@ -211,29 +139,28 @@ class Served(ChannelRelay):
         self._carrier.held_up.pop(self, None)
         for fd in list(self._registered):
             self._leave(fd)
-        self.flow.close()
-        if error is None and self.lost is not None:
-            error = RelayError(f"the link was lost: {self.lost.strerror}")
-        self._error = error
-        for way in (self.out, self.back):
-            way.close()
-        self.stdin.restore()
-        self.stdout.restore()
+        self._flow.close()
+        self._error = error or self._mover.loss()
+        self._mover.close()
         for fd in set(self._fds):
             os.close(fd)
-        if self.flow.closed or error is not None:
+        if self._flow.closed or self._error is not None:
             self._end()
-        elif self.gone or self._detached:
-            self._loop.call_later(LAST_WORDS, self._end)
+        elif self._has_gone or self._detached:
+            self._loop.call_later(rules.CLOSING, self._end)
+
+    @property
+    def _has_gone(self) -> bool:
+        return self._rules.state == rules.GONE
 
     def _end(self) -> None:
         """The server has closed the channel, too, or is not waited for any more: tell the relay how it was."""
         if self._ended:
             return
         self._ended = True
-        if self.flow.closed and self._error is None and not self.gone:
-            self._error = self.channel.loss(self.flow)
-        self._carrier.relays.pop(self.flow, None)
+        if self._flow.closed and self._error is None and not self._has_gone:
+            self._error = self._stream.loss(self._flow)
+        self._carrier.relays.pop(self._flow, None)
         self._leave_wire()
         tell_end(self._wire, self._error)
         self._wire.close()
@@ -243,33 +170,31 @@ class Served(ChannelRelay):
         if self._wire.socket.fileno() >= 0:
             self._loop.remove_reader(self._wire.socket.fileno())
 
-    def _is_over(self) -> bool:
-        """Whether the target takes nothing more."""
-        return not self.back.open and (self._target_has_gone or self.flow.closed)
-
     def _linger(self) -> None:
-        """The target has said its last: it is taken to have gone once stdin has been silent for LINGER seconds."""
-        before = self.out.moved
+        """The target has said its last: see whether stdin is silent for as long as the rules say."""
+        mover = self._mover
+        before = mover.out.moved
 
         def look() -> None:
-            waits = self.out.open and self.out.waits_for == self.stdin.fd and self.out.moved == before
-            if waits and not has_come(self.stdin.fd, 0):  # it may have been held up until just now
-                self._target_has_gone = True
+            waits = self._rules.out and mover.out.waits_for == mover.stdin.fd and mover.out.moved == before
+            if waits and not has_come(mover.stdin.fd, 0):  # it may have been held up until just now
+                mover.heed(rules.SILENCE)
             else:
                 self._lingering = None
             self._carrier.step(self, {})
 
-        self._lingering = self._loop.call_later(LINGER, look)
+        self._lingering = self._loop.call_later(rules.PATIENCE[rules.LINGERING], look)
 
     def _register(self) -> None:
         """Have the loop wait for what the two ways wait for."""
-        table = self.interests()
-        held_up = self.out.open and self.out.waits_for != self.stdin.fd
-        if not held_up or self.out.moved != self._sent:
-            self._carrier.held_up.pop(self, None)  # who has sent something is the last to be next
+        out = self._mover.out
+        table = self._mover.interests()
+        held_up = self._rules.out and out.waits_for != self._mover.stdin.fd
+        if not held_up or out.moved != self._sent:
+            self._carrier.held_up.pop(self, None)  # whoever has just sent goes to the end of the queue
         if held_up:
             self._carrier.held_up[self] = None
-        self._sent = self.out.moved
+        self._sent = out.moved
         for fd in set(self._fds):
             events = table.get(fd, 0) & (POLLIN | POLLOUT)
             if fd not in self._files:
@@ -312,38 +237,36 @@ class Served(ChannelRelay):
         """Its end of the socket is closed: it was ended, or its ssh has gone."""
         self._leave_wire()
         if self._done:
-            self._loop.call_later(LAST_WORDS, self._end)
+            self._loop.call_later(rules.CLOSING, self._end)
         else:
             self._leave_without_ssh()
 
     def _leave_without_ssh(self) -> None:
-        self.gone = True
-        self.send_last_words()
+        self._mover.heed(rules.SSH_LEFT)
         self.finish_with(None)
 
     def _look_for_ssh(self) -> None:
         """Without a process of the relay's, nothing but this tells that ssh has gone while its bytes are held up."""
         if self._done:
             return
-        if self in self._carrier.held_up and has_hung_up(self.stdin.fd):
+        if self in self._carrier.held_up and has_hung_up(self._mover.stdin.fd):
             self._leave_without_ssh()
         else:
             self._loop.call_later(LOOK, self._look_for_ssh)
 
 
 def serve_by_threads(stream: ChannelStream, stdio: tuple[int, int], wire: Wire, *, detached: bool) -> None:
-    """The same for a stream that the loop cannot move (Packetizer.can_park): the relay of pump.py, in this thread."""
+    """Move the bytes of a relay whose stream the loop cannot drive (Packetizer.can_park), in this thread."""
     stdin, stdout = stdio
     error: RelayError | None = None
     try:
         with Bridge(stream) as bridge:
-            net = Stream(bridge.socket)
-            near, far = Stdio(stdin), _Stdout(stdout, wire)
-            whole = _Threaded(CarriedWay(near, net), CarriedWay(net, far), os.getppid(), bridge.check)
-            whole.wire, whole.detached = wire, detached
-            whole.run()
+            mover = between(bridge.socket, Stdio(stdin), Stdout(stdout, wire), bridge.check, lambda: _tell(wire, "up"))
+            drive(mover, parent=0, holder=-1 if detached else wire.socket.fileno())
             bridge.check()
-            bridge.send_the_rest(lambda: whole.gone or detached or has_hung_up(wire.socket.fileno()))
+            bridge.send_the_rest(
+                lambda: mover.rules.state == rules.GONE or detached or has_hung_up(wire.socket.fileno())
+            )
     except RelayError as failure:
         error = failure
     except Exception as failure:  # such as one too many descriptors
@@ -354,27 +277,7 @@ def serve_by_threads(stream: ChannelStream, stdio: tuple[int, int], wire: Wire, 
     tell_end(wire, error)
 
 
-class _Threaded(Relay):
-    wire: Wire
-    detached: bool
-
-    def interests(self) -> dict[int, int]:
-        table = super().interests()
-        if not self.detached:
-            table[self.wire.socket.fileno()] = 0  # that the relay's process has gone is said unasked
-        return table
-
-    def is_over(self, ready: dict[int, int]) -> bool:
-        if not self.detached and self.wire.socket.fileno() in ready:
-            raise SshGone
-        self.parent = os.getppid()  # the holder's, which says nothing of the relay's
-        return super().is_over(ready)
-
-    def leave_terminal(self) -> None:
-        _tell(self.wire, "up")
-
-
-class _Stdout(Stdio):
+class Stdout(Stdio):
     """stdout, which the relay's process has open, too: it is told to close it.
 
     leave: called with the descriptor before it becomes another file.

@@ -18,7 +18,7 @@ from contract import MIB, SOON, Command, Ends, Meanwhile, StreamContract, noise,
 from lab import ROOT, Lab
 from peers import LOOPBACK
 
-from relay.pump import pump, way
+from relay.pump import rules, way
 
 FROM_HERE = f'import sys; sys.path.insert(0, "{ROOT}")\n'
 # How bytes get moved: by splice, by read and write where Python has none, and where the system refuses.
@@ -333,7 +333,7 @@ def test_parent_leaves_later(family: Family) -> None:
     assert ends.receive(6) == b"banner"
     family.parent_leaves()
     # Nothing may happen for twice the time between two looks at the parent.
-    ends.far.settimeout(2 * pump.CHECK_PARENT)
+    ends.far.settimeout(2 * rules.PATIENCE[rules.STARTING])
     with pytest.raises(TimeoutError):
         ends.far.recv(1)
     ends.far.settimeout(SOON)

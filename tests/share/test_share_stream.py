@@ -58,7 +58,7 @@ def test_a_reader_that_stops_holds_up_nobody_else(shared: Lab) -> None:
 
 def test_who_was_held_up_was_not_silent(shared: Lab) -> None:
     """The target has said its last, and takes no more for a while: stdin still has bytes, so ssh has not gone."""
-    program(shared, "from relay.share import served", "served.LINGER = 0.0")
+    program(shared, "from relay.pump import rules", "rules.PATIENCE[rules.LINGERING] = 0.0")
     ends = relay(shared, "h1/h2")
     data = noise(MIB)
     sent = fill(ends.process.stdin.fileno(), data)  # type: ignore[union-attr]

@@ -1,0 +1,91 @@
+"""A connection that the holder's loop drives, and the relays whose bytes it carries."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from asyncio import AbstractEventLoop
+    from collections.abc import Callable
+
+    from relay.contract import Flow
+    from relay.ssh.wire.connection import Connection
+
+
+class Carried(Protocol):
+    """A relay, as its connection sees it (served.py)."""
+
+    def step(self, ready: dict[int, int]) -> None:
+        """Something has happened to its stdin or stdout. ready: the events of poll, by descriptor."""
+
+    def heard(self) -> None:
+        """Something has happened to its flow."""
+
+    def send_next(self) -> None:
+        """Its turn to send what the network had no room for."""
+
+
+class Carrier:
+    """A connection, driven by the loop.
+
+    relays: those that it carries, by their flows. held_up: those whose stdin waits for the network to take more; the
+    one that has waited longest comes first.
+    """
+
+    def __init__(self, connection: Connection, loop: AbstractEventLoop) -> None:
+        self.connection = connection
+        self.relays: dict[Flow, Carried] = {}
+        self.held_up: dict[Carried, None] = {}
+        self.loop = loop
+        self._fd, self._wake_fd = connection.fd, connection.wake_fd
+        self._writing = False
+        self._changed = connection.changed = set()
+        loop.add_reader(self._fd, self._drive, connection.receive)
+        loop.add_reader(self._wake_fd, self._drive, connection.look_round)
+        self.settle()
+
+    @property
+    def closed(self) -> bool:
+        """Whether the connection has been closed."""
+        return self.connection.fd < 0
+
+    def step(self, relay: Carried, ready: dict[int, int]) -> None:
+        """Something has happened to a relay's stdin or stdout."""
+        relay.step(ready)
+        self.settle()
+
+    def settle(self) -> None:
+        """Something has happened to the connection: let the relays that it concerns get on."""
+        everybody = self.closed and self._fd >= 0
+        if everybody:
+            self._leave_loop()
+        changed = self._changed
+        while changed or self.held_up or everybody:
+            concerned = (
+                [*self.relays.values()] if everybody else [self.relays[flow] for flow in changed if flow in self.relays]
+            )
+            waiting = [relay for relay in self.held_up if relay not in concerned]
+            changed.clear()
+            everybody = False
+            for relay in concerned:
+                relay.heard()
+            for relay in waiting:
+                relay.send_next()
+            if not changed:
+                break
+        if not self.closed and self.connection.sending != self._writing:
+            self._writing = self.connection.sending
+            if self._writing:
+                self.loop.add_writer(self._fd, self._drive, self.connection.flush)
+            else:
+                self.loop.remove_writer(self._fd)
+
+    def _drive(self, work: Callable[[], None]) -> None:
+        work()
+        self.settle()
+
+    def _leave_loop(self) -> None:
+        self.loop.remove_writer(self._fd)
+        self.loop.remove_reader(self._fd)
+        self.loop.remove_reader(self._wake_fd)
+        self._fd = -1
