@@ -75,10 +75,14 @@ class Forked(BaseException):
         self.go_on = go_on
 
 
+def sentence(text: str) -> str:
+    """A text from outside as the end of a line of ours: no capital at its start, unless it is an abbreviation's."""
+    return text[:1].lower() + text[1:] if text[1:2].islower() else text
+
+
 def words(error: OSError) -> str:
     """What the system says of an error, as a cause: "connection refused"."""
-    text = error.strerror or str(error)
-    return text[:1].lower() + text[1:]
+    return sentence(error.strerror or str(error))
 
 
 def printable(text: str, limit: int = 200) -> str:

@@ -253,6 +253,7 @@ def test_a_hop_by_its_master(lab: Lab, port: int) -> None:
         "relay.config.settings",
         "relay.dial.engine",
         "relay.dial.master",
+        "relay.run.unix",
     }
     assert found & {"asyncio", "cryptography", "dataclasses", "paramiko", "socket", "typing"} == set()
 
@@ -263,6 +264,7 @@ SHARED = {
     "relay.share",
     "relay.share.call",
     "relay.share.client",
+    "relay.run.unix",
     "relay.share.place",
     "relay.share.wire",
 }

@@ -60,7 +60,6 @@ PROBES = {
     "getattr(_socket, 'TCP_QUICKACK', None)",
     "getattr(socket, 'TCP_QUICKACK', 0)",
     "getattr(_socket, name, None)",
-    "hasattr(_socket, 'SO_PEERCRED')",
     "hasattr(os, 'splice')",
     # the fields of a value, by their names
     "getattr(self, name)",

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from relay.dial.stream import SocketStream
 from relay.errors import RelayError, words
+from relay.run import unix
 from relay.run.children import LOOK_AGAIN
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ def run(command: str, hop: HopSettings, progress: Progress, children: Children) 
     if not hop.yes("proxyusefdpass"):
         return CommandStream(ours, child)
     with ours:
-        _, fds, _, _ = socket.recv_fds(ours, 1, 1)
+        _, fds = unix.receive(ours, 1, 1)
     child.wait()
     if not fds:
         raise RelayError("the ProxyCommand ended without handing over a connection (ProxyUseFdpass)")

@@ -29,12 +29,12 @@ from __future__ import annotations
 
 import _socket
 import os
-import sys
-from _socket import AF_UNIX, SCM_RIGHTS, SOCK_STREAM, SOL_SOCKET
+from _socket import AF_UNIX, SOCK_STREAM
 from time import monotonic, sleep
 
 from relay.dial.stream import SocketStream
-from relay.errors import RelayError, printable, words
+from relay.errors import RelayError, printable, sentence, words
+from relay.run import unix
 from relay.value import Value
 
 TYPE_CHECKING = False
@@ -145,7 +145,7 @@ class Control:
         self.wait(seconds)
         try:
             self._connect()
-            if _owner(self._socket, self.path) not in {os.geteuid(), 0}:
+            if unix.peer_uid(self._socket) not in {os.geteuid(), 0}:
                 raise NoMaster("it belongs to another user")
             self._socket.sendall(hello())
             greeting = self.receive()
@@ -182,7 +182,7 @@ class Control:
         """Ask for a stream, which the master is to carry between host and this end of a socket pair. Raises OSError."""
         self._socket.sendall(forward(host, port))
         for _ in ("its stdin", "its stdout"):  # a byte with each (mm_receive_fd, monitor_fdpass.c)
-            self._socket.sendmsg([b"\0"], [(SOL_SOCKET, SCM_RIGHTS, end.fileno().to_bytes(4, sys.byteorder))])
+            unix.send(self._socket, b"\0", [end.fileno()])
 
     def receive(self) -> Message:
         """The next message, and no byte more. Raises OSError, EOFError, Garbled, TimeoutError."""
@@ -216,14 +216,6 @@ def meet(path: str, seconds: float) -> Control:
         control.close()
         raise
     return control
-
-
-def _owner(sock: _socket.socket, path: str) -> int:
-    """The user who listens there (unix(7), SO_PEERCRED), or where the system does not say that, whose file it is."""
-    if not hasattr(_socket, "SO_PEERCRED"):
-        return os.stat(path).st_uid
-    credentials = sock.getsockopt(SOL_SOCKET, _socket.SO_PEERCRED, 12)  # struct ucred: pid, uid, gid
-    return int.from_bytes(credentials[4:8], sys.byteorder)
 
 
 def find(settings: HopSettings, progress: Progress) -> Control | None:
@@ -343,13 +335,13 @@ class MasterHop:
                 progress.resume()
         if answer.kind == FAILURE:
             raise RelayError(
-                f"no connection (says the master of {self.place} of {host} port {port}: {_sentence(answer.reason)})",
+                f"no connection (says the master of {self.place} of {host} port {port}: {sentence(answer.reason)})",
                 hint="a master does not pass on why: the port may be closed, or the hop may not forward "
                 "(AllowTcpForwarding, PermitOpen); -o ControlPath=none shows it",
             )
         if answer.kind == PERMISSION_DENIED:
             raise RelayError(
-                f"its master refused to connect to {host} port {port}: {_sentence(answer.reason)}",
+                f"its master refused to connect to {host} port {port}: {sentence(answer.reason)}",
                 hint="-o ControlPath=none logs in without the master",
                 place=self.place,
             )
@@ -392,8 +384,3 @@ class MasterStream(SocketStream):
             pass  # busy
         except NoMaster as error:
             raise self._gone() from error
-
-
-def _sentence(text: str) -> str:
-    """A master's text as the end of a line of ours: no capital at its start."""
-    return text[:1].lower() + text[1:]

@@ -12,12 +12,12 @@ from __future__ import annotations
 import os
 import shlex
 import socket
-import struct
 import sys
 from select import POLLIN, poll
 
 from relay.dial.command import ChildStream
 from relay.errors import RelayError
+from relay.run import unix
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -236,15 +236,7 @@ class _Counter:
         while self._listener.fileno() in (fd for fd, _ in table.poll()):
             customer, _ = self._listener.accept()
             with customer:
-                if _is_ours(customer):
+                if unix.peer_uid(customer) == os.geteuid():  # anyone can connect to an abstract address (unix(7))
                     self._socket.setblocking(True)  # as ssh would have found it
-                    socket.send_fds(customer, [b"\0"], [self._socket.fileno()])
+                    unix.send(customer, b"\0", [self._socket.fileno()])
                     return
-
-
-def _is_ours(customer: socket.socket) -> bool:
-    """Whether a process of the same user has connected: anyone can, to an abstract address (unix(7))."""
-    if sys.platform != "linux":
-        return True
-    _, uid, _ = struct.unpack("3i", customer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i")))
-    return bool(uid == os.geteuid())

@@ -14,10 +14,10 @@ that ssh started only waits for it: to be ready, or to fail.
 from __future__ import annotations
 
 import os
-import sys
-from _socket import AF_UNIX, SCM_RIGHTS, SOCK_STREAM, SOL_SOCKET, socket, socketpair
+from _socket import AF_UNIX, SOCK_STREAM, socket, socketpair
 
 from relay.errors import RelayError, UsageError
+from relay.run import unix
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ def hand_over(stream: Stream, stdout: int) -> None:
 def _give(connection: socket, stdout: int) -> None:
     ssh = socket(fileno=os.dup(stdout))
     try:
-        ssh.sendmsg([READY], [(SOL_SOCKET, SCM_RIGHTS, connection.fileno().to_bytes(4, sys.byteorder))])
+        unix.send(ssh, READY, [connection.fileno()])
     except OSError as error:
         raise RelayError("ssh has gone") from error
     finally:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 import uvloop
 
 from relay.errors import RelayError, Unserved
+from relay.run.unix import peer_uid
 from relay.share import place
 from relay.share.carrier import Carrier
 from relay.share.hops import Hops
@@ -96,7 +97,7 @@ class Holder:
             self.loop.call_later(LOOK, self._listen_again)
             return
         sock.setblocking(True)
-        if place.peer_uid(sock) != os.geteuid():
+        if peer_uid(sock) != os.geteuid():
             sock.close()
             return
         wire = Wire(sock)

@@ -11,12 +11,12 @@ from __future__ import annotations
 import fcntl
 import os
 import stat
-import sys
 import time
-from _socket import AF_UNIX, SOL_SOCKET, socket
+from _socket import AF_UNIX, socket
 
 from relay import __version__
 from relay.errors import Forked, RelayError, words
+from relay.run.unix import peer_uid
 from relay.share.wire import BadMessage, Ended, Wire, has_come
 
 TYPE_CHECKING = False
@@ -139,17 +139,6 @@ def find_or_start(path: str, hold: Callable[[socket, int], NoReturn], wait_on: C
             raise Forked(lambda listener=listener, lock=lock: hold(listener, lock))  # type: ignore[misc]
         listener.close()
         os.close(lock)  # the child has it, too, and keeps it
-
-
-def peer_uid(sock: socket) -> int:
-    """Who is at the other end of a unix socket."""
-    if sys.platform == "linux":
-        from _socket import SO_PEERCRED  # only Linux has it
-
-        credentials = sock.getsockopt(SOL_SOCKET, SO_PEERCRED, 12)  # struct ucred: pid, uid, gid
-    else:
-        credentials = sock.getsockopt(0, 1, 8)  # SOL_LOCAL, LOCAL_PEERCRED: struct xucred, version and uid first
-    return int.from_bytes(credentials[4:8], sys.byteorder)
 
 
 def withdraw(path: str, lock: int) -> None:

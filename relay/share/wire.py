@@ -13,11 +13,10 @@ from __future__ import annotations
 
 import os
 import select
-import sys
-from _socket import CMSG_SPACE, SCM_RIGHTS, SOL_SOCKET
 from _thread import allocate_lock
 
 from relay.errors import encoded
+from relay.run import unix
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -30,7 +29,6 @@ if TYPE_CHECKING:
 MOST = 4 * 1024 * 1024  # bytes of a message; the largest has an environment, and what ssh_config says of some hops
 FDS_MOST = 2  # stdin and stdout
 _LENGTH = 4  # bytes
-_FD = 4  # bytes of a descriptor's number in a control message: a C int
 
 
 class BadMessage(Exception):
@@ -97,8 +95,7 @@ class Wire:
                     raise Ended
                 self._cut_off = True
                 if fds:
-                    numbers = b"".join(fd.to_bytes(_FD, sys.byteorder) for fd in fds)
-                    data = data[self.socket.sendmsg([data], [(SOL_SOCKET, SCM_RIGHTS, numbers)]) :]
+                    data = data[unix.send(self.socket, data, fds) :]
                 if data:  # (else the other side may have gone already, with all that it was told)
                     self.socket.sendall(data)
                 self._cut_off = False
@@ -134,16 +131,10 @@ class Wire:
         parts: list[bytes] = []
         while size:
             try:
-                part, control, _, _ = self.socket.recvmsg(size, CMSG_SPACE(FDS_MOST * _FD))
+                part, fds = unix.receive(self.socket, size, FDS_MOST)
             except OSError as error:
                 raise Ended from error
-            for level, kind, numbers in control:
-                if (level, kind) == (SOL_SOCKET, SCM_RIGHTS):
-                    whole = len(numbers) - len(numbers) % _FD
-                    fds = [int.from_bytes(numbers[at : at + _FD], sys.byteorder) for at in range(0, whole, _FD)]
-                    for fd in fds:
-                        os.set_inheritable(fd, False)  # as Python has its own, but not those that come this way
-                    self.fds += fds
+            self.fds += fds
             if len(self.fds) > FDS_MOST:
                 raise BadMessage("descriptors that nobody wants")
             if not part:

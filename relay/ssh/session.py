@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from relay.errors import RelayError, printable
+from relay.errors import RelayError, printable, sentence
 from relay.ssh.memory import Shown
 from relay.ssh.wire.channel import ChannelStream
 from relay.ssh.wire.library import paramiko
@@ -137,11 +137,6 @@ class Session:
     def check_stream(self) -> None:
         """Raise RelayError when what carries the transport knows why it has ended."""
         self.stream.check(heard=bool(self.transport.remote_version))
-
-
-def sentence(text: str) -> str:
-    """A server's text as the end of a line of ours: no capital at its start."""
-    return text[:1].lower() + text[1:] if text[1:2].islower() else text
 
 
 def in_words(error: BaseException | None) -> str:

@@ -1,0 +1,46 @@
+"""Unix sockets: who is at the other end, and descriptors sent and received over them (unix(7))."""
+
+from __future__ import annotations
+
+import os
+import sys
+from _socket import CMSG_SPACE, SCM_RIGHTS, SOL_SOCKET
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from _socket import socket
+    from collections.abc import Sequence
+
+_FD = 4  # bytes of a descriptor's number in a control message: a C int
+
+
+def peer_uid(sock: socket) -> int:
+    """The user at the other end of a connected socket. Raises OSError."""
+    if sys.platform == "linux":
+        from _socket import SO_PEERCRED  # only Linux has it
+
+        credentials = sock.getsockopt(SOL_SOCKET, SO_PEERCRED, 12)  # struct ucred: pid, uid, gid
+    else:
+        credentials = sock.getsockopt(0, 1, 8)  # SOL_LOCAL, LOCAL_PEERCRED: struct xucred, version and uid first
+    return int.from_bytes(credentials[4:8], sys.byteorder)
+
+
+def send(sock: socket, data: bytes, fds: Sequence[int]) -> int:
+    """Send some of data (one byte at least), and descriptors with it; return how many bytes. Raises OSError."""
+    return sock.sendmsg([data], [(SOL_SOCKET, SCM_RIGHTS, b"".join(fd.to_bytes(_FD, sys.byteorder) for fd in fds))])
+
+
+def receive(sock: socket, size: int, most: int) -> tuple[bytes, list[int]]:
+    """At most size bytes, and the descriptors that came with them, at most so many; the caller's now. Raises OSError.
+
+    A program that is started does not inherit them: as with Python's own, which those that come this way are not.
+    """
+    data, control, _, _ = sock.recvmsg(size, CMSG_SPACE(most * _FD))
+    fds: list[int] = []
+    for level, kind, numbers in control:
+        if (level, kind) == (SOL_SOCKET, SCM_RIGHTS):
+            whole = len(numbers) - len(numbers) % _FD
+            fds += [int.from_bytes(numbers[at : at + _FD], sys.byteorder) for at in range(0, whole, _FD)]
+    for fd in fds:
+        os.set_inheritable(fd, False)
+    return data, fds
