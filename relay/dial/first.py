@@ -49,11 +49,7 @@ def first_leg(leg: Leg, run: Run) -> tuple[Stream, str]:
     )
     run.prompt.batch = hop.yes("batchmode")
     stream = connect(leg.reached.kind, hop.hostname, hop.port, run, terms)
-    if stream.descriptor is None:
-        from relay.dial.bridged import BridgedStream  # few proxies speak in a layer of their own
-
-        return BridgedStream(stream), ""
-    if not direct:
+    if stream.descriptor is None or not direct:
         return stream, ""
     try:
         return stream, stream.descriptor.getpeername()[0]

@@ -201,10 +201,9 @@ class _Counter:
         self.check: Callable[[], None] = stream.check
         descriptor = stream.descriptor
         if descriptor is None:
-            from relay.pump.bridge import Bridge  # threads
+            from relay.ssh.wire.adapter import as_socket  # threads
 
-            bridge = Bridge(stream).__enter__()  # type: ignore[arg-type]  # (nothing else is without a descriptor)
-            self.check, descriptor = bridge.check, bridge.socket
+            descriptor = as_socket(stream)
         self._socket = descriptor
         self._listener = socket.socket(socket.AF_UNIX)
         self._directory = ""

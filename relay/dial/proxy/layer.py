@@ -2,7 +2,7 @@
 
 The descriptor is not the stream then: every byte passes through a codec here, so nothing may splice it or hand it to
 another process. The pump drives it as it drives a channel of a hop (`attach`); where a hop is reached through it, two
-threads read and write it by `recv` and `sendall`, which wait (bridged.py).
+threads read and write it by `recv` and `sendall`, which wait (ssh/wire/adapter.py).
 """
 
 from __future__ import annotations
