@@ -17,6 +17,8 @@ SHARED = man/pyrelay.1=man/man1 \
 # What a release is made of: all that there is but what was made here.
 RELEASE = $(filter-out build dist %.egg-info,$(wildcard *)) .ci .gitignore
 DIST = dist
+# Where make matrix keeps its chroot and the logs.
+WORK ?= /var/tmp/pyrelay-matrix
 VENV = .venv/bin
 
 # The programs that tests talk to, as Debian calls their packages.
@@ -35,7 +37,7 @@ SOURCES = autoconf automake dpkg-dev gcc libc6-dev libssl-dev make zlib1g-dev
 OPENERS = clear aes128-gcm@openssh.com chacha20-poly1305@openssh.com aes128-ctr+hmac-sha2-256-etm@openssh.com \
 	aes128-ctr+hmac-sha2-512-etm@openssh.com aes128-ctr+hmac-sha2-256 aes256-ctr+hmac-sha2-512
 
-.PHONY: help demo test check bench elsewhere regress soak fuzz nightly install uninstall dist deb lock peers strangers
+.PHONY: help demo test check bench elsewhere regress soak fuzz nightly matrix install uninstall dist deb lock peers strangers
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -84,6 +86,12 @@ fuzz: .venv/ready ## give whatever reads any bytes any bytes, ten minutes each (
 
 nightly: .venv/ready peers strangers ## run all that takes too long for CI, write docs/nightly.md (ARGS="--only NAME --soak SECONDS")
 	@$(VENV)/python tests/beds/nightly.py $(ARGS)
+
+matrix: ## run demo and tests in a chroot of Debian 13 and with each Python here, write docs/matrix.md (ARGS for pytest)
+	@tests/install-packages debootstrap python3-venv
+	@build=`mktemp -d` && chmod 755 "$$build" && mkdir "$$build/source" && cp -R $(RELEASE) "$$build/source" && \
+		packaging/matrix "$$build" "$(WORK)" $(ARGS); \
+		status=$$?; rm -rf "$$build"; exit $$status
 
 install: ## install under PREFIX (/usr/local), for a package under DESTDIR
 	@# A copy is what pip builds from, so that nothing is left here that belongs to root.

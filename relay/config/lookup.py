@@ -113,11 +113,12 @@ class Lookup:
             said = _said(err)
             if child.returncode != 0:
                 raise RelayError(f"ssh_config of {query.element}: {'; '.join(said) or 'ssh -G failed'}")
-            for line in said:
-                if line not in warned:
-                    progress.note(0, line)
-                warned.add(line)
             settings = HopSettings(query.element.host, parse(out), self._defaults, query.words())
+            if settings.shows_banners or progress.verbosity >= 1:
+                for line in said:
+                    if line not in warned:
+                        progress.note(0, line)
+                    warned.add(line)
             found.append(checked(settings, login=query.is_hop))
         return [*found, *self._known]
 

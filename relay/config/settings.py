@@ -91,7 +91,7 @@ class HopSettings:
 
     @property
     def shows_banners(self) -> bool:
-        """Whether ssh shows what a server says before the login, at this LogLevel (input_userauth_banner)."""
+        """Whether ssh shows warnings and a server's banner at this LogLevel (logit; input_userauth_banner)."""
         return self.log_level not in {"quiet", "fatal", "error"}
 
     def seconds(self, key: str, default: float = 0.0) -> float:

@@ -335,7 +335,7 @@ class MasterHop:
                 progress.resume()
         if answer.kind == FAILURE:
             raise RelayError(
-                f"no connection (says the master of {self.place} of {host} port {port}: {sentence(answer.reason)})",
+                f"the master of {self.place} cannot connect to {host} port {port}: {sentence(answer.reason)}",
                 hint="a master does not pass on why: the port may be closed, or the hop may not forward "
                 "(AllowTcpForwarding, PermitOpen); -o ControlPath=none shows it",
             )

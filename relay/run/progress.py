@@ -32,6 +32,7 @@ class Progress:
         self.status = StatusLine(quiet=verbosity < 0)
         self._start = monotonic()
         self._began = self._start
+        self._hushed = False  # whether the place says no more than errors
         self._waited = 0.0  # seconds that a person has been waited for
         self._asked = 0.0  # when the present question was put, 0 when none is
 
@@ -39,6 +40,7 @@ class Progress:
         """The stages that follow belong to this place, such as "hop 1 of 2 (h1)"."""
         self.stage("")
         self.place = place
+        self._hushed = False
 
     def stage(self, doing: str, *, hint: str = "") -> None:
         """A stage begins ("connecting to 10.0.0.1 port 22"); -v tells how long the one before took.
@@ -88,9 +90,13 @@ class Progress:
         self._waited += monotonic() - self._asked
         self._asked = 0.0
 
+    def hush(self) -> None:
+        """The present place's LogLevel is below INFO: it has no warnings, unless -v was given."""
+        self._hushed = True
+
     def note(self, level: int, text: str, *, place: str = "") -> None:
         """Say text on stderr when -v was given `level` times or more; level 0 is a warning that -q silences."""
-        if self.verbosity >= level:
+        if self.verbosity >= level and not (level == 0 == self.verbosity and self._hushed):
             self.tell(text, place=place)
 
     def tell(self, text: str, *, place: str = "") -> None:

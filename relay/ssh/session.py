@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from relay.contract import Connection, Stream
     from relay.ssh.wire.opening import Opening
 
-OPEN_FAILED_ADMINISTRATIVELY_PROHIBITED = 1  # RFC 4254 section 5.1
+OPEN_FAILED_ADMINISTRATIVELY_PROHIBITED, OPEN_FAILED_UNKNOWN_CHANNEL_TYPE = 1, 3  # RFC 4254 section 5.1
 # What a server means that gives no text with its refusal (the same section).
 OPEN_FAILURES = {2: "connection failed", 3: "direct-tcpip is unknown to the server", 4: "the server lacks resources"}
 
@@ -71,21 +71,32 @@ class Session:
             opening = opening or self.transport.ask("direct-tcpip", host, port)
             channel = opening.wait(limit)
         except Refused as error:
-            if error.reason == OPEN_FAILED_ADMINISTRATIVELY_PROHIBITED:
+            if _is_denied(error):
                 if netcat is not None:
                     return self._cross(host, port, netcat, progress, limit=limit)
-                raise RelayError(
-                    f"the server does not forward to {host} port {port}: {error or 'administratively prohibited'}",
-                    hint="AllowTcpForwarding and PermitOpen in its sshd_config decide that; "
-                    "--netcat goes by a command on the hop instead, where you may",
-                    place=self.place,
-                ) from error
+                raise self._denied(host, port, error) from error
             cause = sentence(str(error)) or OPEN_FAILURES.get(error.reason, "no connection")
-            raise RelayError(f"{cause} (says {self.place} of {host} port {port})") from error
+            raise RelayError(f"{self._name} cannot connect to {host} port {port}: {cause}") from error
         except (paramiko.SSHException, OSError, EOFError) as error:
             # What ended the transport says more than what fails once it has ended.
             raise self.lost(self.transport.saved_exception or error) from error
         return ChannelStream(channel, self.lost)
+
+    @property
+    def _name(self) -> str:
+        """The hop as the route has it, without its user: "h1" of "hop 1 of 2 (u1@h1)"."""
+        return self.place.partition("(")[2].rpartition(")")[0].rpartition("@")[2] or self.place
+
+    def _denied(self, host: str, port: int, error: Refused) -> RelayError:
+        """The hop lets us log in and not go on."""
+        words = sentence(str(error)) or OPEN_FAILURES.get(error.reason, "administratively prohibited")
+        hint = "--netcat goes by a command on the hop instead, where you may"
+        if "openssh" in self.transport.remote_version.lower():
+            hint = (
+                "AllowTcpForwarding and PermitOpen in its sshd_config decide that, and a password that has expired "
+                f"forbids it, too; {hint}"
+            )
+        return RelayError(f"the server does not forward to {host} port {port}: {words}", hint=hint, place=self.place)
 
     def _cross(
         self, host: str, port: int, template: str, progress: contract.Progress, *, limit: float | None
@@ -137,6 +148,16 @@ class Session:
     def check_stream(self) -> None:
         """Raise RelayError when what carries the transport knows why it has ended."""
         self.stream.check(heard=bool(self.transport.remote_version))
+
+
+def _is_denied(error: Refused) -> bool:
+    """Whether a refusal is the hop's own: no target can be at fault for it.
+
+    Twisted Conch does not know the type of the channel, and Erlang's server says "forwarding disabled" under the code
+    of a connection that failed.
+    """
+    denials = (OPEN_FAILED_ADMINISTRATIVELY_PROHIBITED, OPEN_FAILED_UNKNOWN_CHANNEL_TYPE)
+    return error.reason in denials or "forwarding disabled" in str(error).lower()
 
 
 def in_words(error: BaseException | None) -> str:

@@ -348,8 +348,8 @@ def test_the_hop_does_not_forward(lab: Lab, path: Path, denied: str) -> None:
     done = lab.pyrelay("h1/h3")
     assert done.returncode == 1
     assert done.stderr == (
-        "pyrelay: target (h3): no connection "
-        f"(says the master of hop 1 of 1 (h1) of 127.0.0.1 port {port}: session open refused by peer)\n{REFUSED}"
+        "pyrelay: target (h3): the master of hop 1 of 1 (h1) cannot connect to "
+        f"127.0.0.1 port {port}: session open refused by peer\n{REFUSED}"
     )
 
 

@@ -230,7 +230,7 @@ def test_a_refusal_ahead_is_told_as_any(shared: Lab) -> None:
     done = shared.pyrelay(route)
     assert done.returncode == 1
     where = f"{LOOPBACK} port {listener.port}"
-    words = f"target ({LOOPBACK}:{listener.port}): connection refused (says shared hop (h1) of {where})"
+    words = f"target ({LOOPBACK}:{listener.port}): h1 cannot connect to {where}: connection refused"
     assert done.stderr == f"pyrelay: {words}\n"
 
 

@@ -32,8 +32,8 @@ NC = {"busybox": "nc", "nc.traditional": "nc"}  # other programs of that name
 BASE = ("cat", "sh", "sleep")  # what every POSIX system has
 DENIED = (
     "the server does not forward to 127.0.0.1 port {port}: open failed\n"
-    "hint: AllowTcpForwarding and PermitOpen in its sshd_config decide that; "
-    "--netcat goes by a command on the hop instead, where you may\n"
+    "hint: AllowTcpForwarding and PermitOpen in its sshd_config decide that, and a password that has expired "
+    "forbids it, too; --netcat goes by a command on the hop instead, where you may\n"
 )
 
 
@@ -188,9 +188,7 @@ def test_a_refusal_for_another_reason_stays_one(lab: Lab) -> None:
     port = lab.closed("h3")
     done = lab.pyrelay("--netcat", "h1/h3")
     assert done.returncode == 1
-    assert done.stderr == (
-        f"pyrelay: target (h3): connection refused (says hop 1 of 1 (h1) of 127.0.0.1 port {port})\n"
-    )
+    assert done.stderr == (f"pyrelay: target (h3): h1 cannot connect to 127.0.0.1 port {port}: connection refused\n")
     assert commands(lab, "h1") == 0
 
 

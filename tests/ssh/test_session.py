@@ -11,6 +11,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from relay.ssh import session
+from relay.ssh.wire.opening import Refused
+
 if TYPE_CHECKING:
     from lab import Lab
 
@@ -157,3 +160,20 @@ def test_a_hop_that_dies_is_named(chain: Lab, hop: str) -> None:
         assert program.wait(20) == 1
         said = program.stderr.read().decode()
     assert said.startswith(f"pyrelay: hop {hop[1]} of 2 ({hop}): the connection was lost")
+
+
+@pytest.mark.parametrize(
+    ("reason", "text", "denied"),
+    [
+        (1, "open failed", True),  # OpenSSH
+        (1, "", True),  # dropbear -j
+        (3, "unknown channel", True),  # Twisted Conch
+        (2, "Forwarding disabled", True),  # Erlang's
+        (2, "Connection refused", False),
+        (2, "", False),
+        (4, "", False),
+    ],
+)
+def test_whose_fault_a_refusal_is(reason: int, text: str, denied: bool) -> None:
+    """A denial names the hop, and is what --netcat is for; all else is about the target."""
+    assert session._is_denied(Refused(reason, text)) is denied

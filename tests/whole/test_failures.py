@@ -161,4 +161,35 @@ def test_the_message_reaches_the_user_of_ssh(lab: Lab) -> None:
     servers(lab, "h2")
     ran = lab.ssh(ROUTE, "true")
     assert ran.returncode == 255
-    assert ran.stderr.startswith("pyrelay: hop 2 of 2 (h2): connection refused")
+    assert ran.stderr.startswith("pyrelay: hop 2 of 2 (h2): h1 cannot connect to 127.0.0.1 port ")
+
+
+@pytest.mark.parametrize(("level", "says"), [("INFO", True), ("ERROR", False), ("QUIET", False), ("FATAL", False)])
+def test_loglevel_of_a_hop_counts_for_all_that_is_no_error(lab: Lab, level: str, says: bool) -> None:
+    """As in the blocks of Vagrant and Ansible, where ssh -J is silent, too."""
+    lab.servers("h1", "h2")
+    throwaway = {"UserKnownHostsFile": "/dev/null", "StrictHostKeyChecking": "no", "LogLevel": level}
+    lab.host("h1", **throwaway)
+    (lab.top / "bad").write_text("h1 ssh-ed25519 AAAA\n[127.0.0.1]:* ssh-rsa nonsense\n")
+    lab.host("h1", GlobalKnownHostsFile=lab.top / "bad")
+    done = lab.ssh("h1/h2", "echo $SERVER")
+    assert done.stdout == "h2\n"
+    assert ("Permanently added" in done.stderr, "bad" in done.stderr) == (says, says)
+    assert says or done.stderr == ""
+    lab.host("h2", LogLevel="INFO", StrictHostKeyChecking="yes")
+    lab.options = ["-v"]
+    assert "Permanently added" in lab.ssh("h1/h2", "true").stderr  # as with `ssh -v`
+    lab.options = []
+    lab.host("h1", StrictHostKeyChecking="yes")
+    assert "pyrelay: hop 1 of 1 (h1): no host key is known" in lab.ssh("h1/h2", "true").stderr  # errors stay
+
+
+def test_many_keys_are_counted_and_named_only_by_v(lab: Lab) -> None:
+    lab.server("h1", authorized_keys="")
+    lab.server("h2")
+    lab.host("h1", IdentityFile="\n    IdentityFile ".join(str(lab.keygen(f"k{number}")) for number in range(3)))
+    said = lab.pyrelay("h1/h2").stderr
+    assert f"login as {lab.user} refused: Permission denied; the server takes publickey" in said
+    assert "offered: 4 keys (-v names them)" in said
+    said = lab.pyrelay("-v", "h1/h2").stderr
+    assert said.count(": offered: ED25519 SHA256:") == 4

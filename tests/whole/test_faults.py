@@ -103,7 +103,7 @@ SEALED: Row = {
 }
 LOGIN: Row = {
     **SEALED,
-    "refused": fails("login as .* refused; the server takes hostbased; offered: "),
+    "refused": fails("login as .* refused: Permission denied; the server takes hostbased; offered: "),
     "reset": fails("the connection was lost: connection reset by peer; |the server closed the connection; "),
     "early end": fails("the server closed the connection; "),
     "late data": fails("the server ended the login as .*: come back tomorrow; "),
@@ -169,7 +169,7 @@ TABLE: dict[str, Row] = {
     "ident": {
         "refused": fails("the connection was closed before the server's SSH ident; it said: Exceeded MaxStartups$"),
         # So TCP has it when it comes at once, here or on the hop before.
-        "reset": fails(f"{HUNG_UP.words}|connection reset by peer( \\(says hop 1 of 2 .* port \\d+\\))?$"),
+        "reset": fails(f"{HUNG_UP.words}|(.* cannot connect to .* port \\d+: )?connection reset by peer$"),
         "silence": LATE,
         "drip": LATE,
         "garbage": fails("this is no SSH server: what it says is no text$"),
@@ -202,10 +202,10 @@ TABLE: dict[str, Row] = {
     "login by password": LOGIN,
     "channel open": {
         **SEALED,
-        "refused": fails("connection refused \\(says hop", blames="target (target)"),
+        "refused": fails(".* cannot connect to .*: connection refused", blames="target (target)"),
         "silence": LATE._replace(blames="target (target)"),
         "drip": LATE._replace(blames="target (target)"),
-        "late data": fails("connection refused \\(says hop", blames="target (target)"),
+        "late data": fails(".* cannot connect to .*: connection refused", blames="target (target)"),
         "duplicate": lives(),  # of a channel that is open
     },
     "relay to the target": {

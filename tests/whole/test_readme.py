@@ -67,8 +67,17 @@ def test_what_the_box_says_of_users(desk: Desk) -> None:
 def test_the_error_in_the_readme_is_the_one_that_is_printed(desk: Desk) -> None:
     shown = next(text for text in blocks("When it fails") if text.startswith("pyrelay: "))
     port = desk.lab.closed("h2")
-    assert shown.replace("2022", str(port)) in desk.run(f"ssh u1%h1+h2:{port}+h3 true").stderr
+    shown = shown.replace("2022", str(port)).replace("to h2 port", "to 127.0.0.1 port")  # the lab's h2 is there
+    assert f"{shown}\n" in desk.run(f"ssh u1%h1+h2:{port}+h3 true").stderr
     assert desk.logins() == {"h1": [desk.other]}
+
+
+def test_the_error_in_the_manual_is_the_one_that_is_printed(desk: Desk) -> None:
+    page = (ROOT / "man/pyrelay.1").read_text().splitlines()
+    shown = next(line for line in page if line.startswith("pyrelay: hop 2 of 3 (u1@h2:2022): "))
+    port = desk.lab.closed("h2")
+    shown = desk.real(shown.replace("2022", str(port)).replace("to h2 port", "to 127.0.0.1 port"))
+    assert f"{shown}\n" in desk.run(f"ssh h1+u1%h2:{port}+h3+h3 true").stderr
 
 
 def test_the_block_that_shares(desk: Desk) -> None:

@@ -33,7 +33,7 @@ _SETTINGS = {
     "password": "passwordauthentication",
 }
 _MOST_STEPS = 16  # logins that a server may grant and still want another; sshd's AuthenticationMethods have a few
-_MOST_NAMED = 12  # keys that an error lists
+_MOST_NAMED = 2  # keys that an error lists; -v has a line for each
 
 
 class LoggedIn(NamedTuple):
@@ -218,7 +218,9 @@ class _Login:
             hint = self._unasked.hint
         elif "publickey" in self._in_order() and not self._keys.offered:
             hint = "there is no key to offer: `ssh-add` one, or name its file with -i or IdentityFile"
-        return RelayError("; ".join([f"login as {self._settings.user} refused", *self._story()]), hint=hint)
+        return RelayError(
+            "; ".join([f"login as {self._settings.user} refused: Permission denied", *self._story()]), hint=hint
+        )
 
     def _cut_off(self, error: LinkLost) -> LinkLost:
         """The link ended during the login; the server may have said why."""
@@ -240,7 +242,9 @@ class _Login:
             story.append(f"{' and '.join(self._granted)} granted, which is not enough")
         offered = [printable(key) for key in dict.fromkeys(self._keys.offered)]
         if len(offered) > _MOST_NAMED:
-            offered[_MOST_NAMED:] = [f"and {len(offered) - _MOST_NAMED} more"]
+            for key in offered:
+                self._progress.note(1, f"offered: {key}")
+            offered = [f"{len(offered)} keys (-v names them)"]
         for count, what in (
             (self._interactive.attempts, "keyboard-interactive"),
             (self._password.attempts, "password"),

@@ -185,7 +185,7 @@ class Trust:
             except (Cancelled, NobodyToAsk) as error:
                 raise self._unknown(key, error.cause) from error
             if not answer or answer[0].lower() == "no":
-                raise self._unknown(key, "you did not accept it")
+                raise RelayError(f"you did not accept the {key.short} key of {self._name}, {fingerprint}")
             if answer[0].lower() == "yes" or answer[0] == fingerprint:
                 return
             question = "Please type 'yes', 'no' or the fingerprint: "
@@ -298,8 +298,10 @@ class Trust:
         else:
             hint += ", KnownHostsCommand must know it"
         return RelayError(
-            f"REMOTE HOST IDENTIFICATION HAS CHANGED: the host key of {name} is {key.short} {self._fingerprint(key)}, "
-            f"but {entry.place} says {entry.key.short} {self._fingerprint(entry.key)}",
+            f"REMOTE HOST IDENTIFICATION HAS CHANGED: the host key of {name} is not the known one\n"
+            f"  it shows: {key.short} {self._fingerprint(key)}\n"
+            f"  known is: {entry.key.short} {self._fingerprint(entry.key)}\n"
+            f"  known by: {entry.place}",
             hint=hint,
         )
 

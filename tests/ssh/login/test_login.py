@@ -82,7 +82,7 @@ def test_a_key_file_that_others_can_read_is_not_used(hops: Lab) -> None:
 def test_a_key_file_that_does_not_exist_is_named(hops: Lab) -> None:
     hops.server("h1", authorized_keys="", IdentityFile=hops.top / "nothing")
     message = refusal(hops)
-    assert message.startswith(f"login as {hops.user} refused; the server takes publickey")
+    assert message.startswith(f"login as {hops.user} refused: Permission denied; the server takes publickey")
     assert "offered: nothing" in message
     assert message.endswith(f"hint: {hops.top}/nothing: no such identity file\n")
 
@@ -303,7 +303,7 @@ def test_what_the_server_takes_is_said(hops: Lab) -> None:
     key = hops.keygen("key")
     hops.server("h1", authorized_keys="", IdentityFile=key)
     message = refusal(hops)
-    assert message.startswith(f"login as {hops.user} refused; the server takes publickey")
+    assert message.startswith(f"login as {hops.user} refused: Permission denied; the server takes publickey")
     assert f"offered: ED25519 {fingerprint(hops, key)} {key}" in message
     assert "nobody was asked for a password: BatchMode" in message
     assert message.count("\n") <= 2

@@ -64,7 +64,8 @@ def test_number_of_password_prompts(target: Lab) -> None:
     with ssh(target, "-l", "u", "h1/h2") as terminal:
         terminal.answer("@h1's password: ", "wrong")
         terminal.answer("@h1's password: ", "wrong")
-        terminal.expect(f"login as {target.user} refused; the server takes password; offered: password (2 times)\n")
+        terminal.expect(f"login as {target.user} refused: Permission denied; the server takes password; ")
+        terminal.expect("offered: password (2 times)\n")
         assert terminal.wait() == 255
         assert "wrong" not in terminal.shown
     assert server.requests == ["none", "password", "password"]
@@ -285,7 +286,7 @@ def test_passphrase(target: Lab, locked: Path) -> None:
 
 def test_nobody_types_a_passphrase_for_a_key_that_the_server_refuses(target: Lab, locked: Path) -> None:
     with ssh(target, "h1/h2") as terminal:
-        terminal.expect(f"login as {target.user} refused; ")
+        terminal.expect(f"login as {target.user} refused: Permission denied; ")
         terminal.wait()
         assert "passphrase" not in terminal.shown
         assert "offered: ED25519 SHA256:" in terminal.shown

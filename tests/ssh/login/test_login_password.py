@@ -58,7 +58,7 @@ def test_wrong_passwords_to_the_end(target: Lab, prompts: int, times: str) -> No
         for _ in range(prompts):
             terminal.answer("@h1's password: ", "wrong")
         terminal.expect(
-            f"pyrelay: hop 1 of 1 (h1): login as {target.user} refused; the server takes password; "
+            f"pyrelay: hop 1 of 1 (h1): login as {target.user} refused: Permission denied; the server takes password; "
             f"offered: password ({times})\n"
         )
         assert terminal.wait() == 255
@@ -122,7 +122,7 @@ def test_a_key_without_the_password(target: Lab) -> None:
     with ssh(target, "h1/h2") as terminal:
         terminal.answer("@h1's password: ", "wrong")
         terminal.expect(
-            f"pyrelay: hop 1 of 1 (h1): login as {target.user} refused; the server takes password; "
+            f"pyrelay: hop 1 of 1 (h1): login as {target.user} refused: Permission denied; the server takes password; "
             "publickey granted, which is not enough; offered: ED25519 "
         )
         assert terminal.wait() == 255

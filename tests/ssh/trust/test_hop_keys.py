@@ -32,7 +32,10 @@ def replace_key(lab: Lab, name: str, line: str) -> None:
     ("line", "words"),
     [
         ("", "no host key is known for {host}, and StrictHostKeyChecking is yes; it shows ED25519 SHA256:"),
-        ("{host} {other}", "REMOTE HOST IDENTIFICATION HAS CHANGED: the host key of {host} is ED25519 SHA256:"),
+        (
+            "{host} {other}",
+            "REMOTE HOST IDENTIFICATION HAS CHANGED: the host key of {host} is not the known one\n  it shows: ",
+        ),
         ("{host} {key}\n@revoked * {key}", "REVOKED HOST KEY: the ED25519 host key of {host}, SHA256:"),
     ],
 )

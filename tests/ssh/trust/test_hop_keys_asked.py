@@ -57,8 +57,9 @@ def test_everything_else_is_a_no(chain: Lab, answer: str) -> None:
     with Terminal(chain, "ssh", "-F", chain.config, "h1/h2/h3", "echo $SERVER") as terminal:
         terminal.expect(SURE)
         terminal.type(answer)
-        terminal.expect("pyrelay: hop 1 of 2 (h1): no host key is known for ")
+        terminal.expect("pyrelay: hop 1 of 2 (h1): you did not accept the ED25519 key of ")
         assert terminal.wait() == 255
+        assert "hint:" not in terminal.shown
     assert chain.known_hosts.read_bytes() == before
     assert chain["h1"].logins() == []
 

@@ -265,8 +265,13 @@ def test_all_that_is_to_be_known_of_a_changed_key(lab: Lab) -> None:
     write(lab, "# comment\n\n{host} {other}\n")
     error = agree(lab, CHANGED).error
     host = f"[127.0.0.1]:{lab['h1'].port}"
-    assert f"the host key of {host} is ED25519 {fingerprint(lab, 'h1/ed25519')}, " in error
-    assert f"but {lab.known_hosts}:3 says ED25519 {fingerprint(lab, 'other')}\n" in error
+    lines = (
+        f"the host key of {host} is not the known one",
+        f"  it shows: ED25519 {fingerprint(lab, 'h1/ed25519')}",
+        f"  known is: ED25519 {fingerprint(lab, 'other')}",
+        f"  known by: {lab.known_hosts}:3",
+    )
+    assert "\n".join([*lines, "hint: "]) in error
     command = re.search(r"ssh-keygen -f .*$", error)
     assert command
     subprocess.run(command[0], shell=True, capture_output=True, check=True)
