@@ -7,7 +7,7 @@ import gc
 import os
 import sys
 
-from relay.errors import EXIT_FAILED, EXIT_FAULT, Forked, RelayError, encoded, plain
+from relay.errors import EXIT_FAILED, EXIT_FAULT, Forked, RelayError, encoded, plain, shortage
 from relay.spec import PROXY_PASSWORD
 
 TYPE_CHECKING = False
@@ -97,12 +97,25 @@ def run(argv: Sequence[str]) -> int:
         _say(f"{error}\n")
         return error.exit_code
     except Exception as error:  # (a fault of our own must reach the user as one line)
-        if verbosity >= 2:
-            import traceback  # only here
+        return _fault(error, verbosity)
 
-            _say(plain("".join(traceback.format_exception(error))))
-        _say(f"{RelayError(f'internal error: {type(error).__name__}: {error}', hint='-vv shows where')}\n")
-        return EXIT_FAULT
+
+def _fault(error: Exception, verbosity: int) -> int:
+    """Say what is no failure of a leg: something is used up, or the fault is ours; the exit status."""
+    if (words := shortage(error)) or _lacks_memory(error):
+        _say(f"{RelayError(words or 'out of memory', hint='ulimit -a shows the limits')}\n")
+        return EXIT_FAILED
+    if verbosity >= 2:
+        import traceback  # only here
+
+        _say(plain("".join(traceback.format_exception(error))))
+    _say(f"{RelayError(f'internal error: {type(error).__name__}: {error}', hint='-vv shows where')}\n")
+    return EXIT_FAULT
+
+
+def _lacks_memory(error: Exception) -> bool:
+    """Whether a module of ours is there only in part: another thread ran out of memory while it imported it."""
+    return isinstance(error, ImportError) and (error.name or "").startswith("relay.")
 
 
 def _take_secret() -> Mapping[str, str]:

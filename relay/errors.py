@@ -85,6 +85,21 @@ def words(error: OSError) -> str:
     return sentence(error.strerror or str(error))
 
 
+def shortage(error: BaseException | None) -> str:
+    """What this machine, or a limit of this process (ulimit), is short of, "" when that is not why something failed."""
+    from errno import EMFILE, ENFILE, ENOMEM  # a usage error has no use for it
+
+    while error is not None:
+        if isinstance(error, MemoryError):
+            return "out of memory"
+        if isinstance(error, OSError) and error.errno in (ENOMEM, EMFILE, ENFILE):
+            return words(error)
+        if isinstance(error, RuntimeError) and "start new thread" in str(error):
+            return "no room for another thread: out of memory, or of processes"
+        error = error.__cause__ or error.__context__
+    return ""
+
+
 def printable(text: str, limit: int = 200) -> str:
     """Text from outside, safe on a terminal: no control or format characters, one line, cut at limit characters."""
     clean = "".join(c if c.isprintable() else " " for c in text[: 4 * limit])

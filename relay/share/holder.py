@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 import uvloop
 
-from relay.errors import RelayError, Unserved
+from relay.errors import RelayError, Unserved, shortage
 from relay.run.unix import peer_uid
 from relay.share import place
 from relay.share.carrier import Carrier
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from relay.ssh.wire.connection import Connection
 
 LOOK = 1.0  # seconds between two looks at which relays have gone while logins are made for them
+SPARE = 24  # descriptors that are kept for what -O asks, for turning relays away, and for logins
 SETTLE = 30.0  # seconds that the loop may take to take a transport over; it takes milliseconds
 
 
@@ -118,7 +119,10 @@ class Holder:
         try:
             wire.send("welcome")
             kind, fields = wire.receive()
-            if kind == "call":
+            if kind == "call" and self._is_full(wire):
+                wire.receive()
+                wire.send("unserved", "the process that holds the shared hops has no descriptors left")
+            elif kind == "call":
                 handed = self._open(wire, fields)
             else:
                 _answer(self, wire, kind)
@@ -128,6 +132,10 @@ class Holder:
             if not handed:
                 wire.close()
             self.loop.call_soon_threadsafe(self._request_is_done, wire)
+
+    def _is_full(self, wire: Wire) -> bool:
+        """Whether descriptors are so few that another relay could not be served: the lowest free one is taken."""
+        return wire.socket.fileno() >= resource.getrlimit(resource.RLIMIT_NOFILE)[0] - SPARE
 
     def _request_is_done(self, wire: Wire) -> None:
         self._requests.remove(wire)
@@ -166,6 +174,9 @@ class Holder:
             wire.send("failed", type(error).__name__, error.cause, error.hint, error.place)
             return False
         except Exception as error:  # a fault of our own is told like any other
+            if words := shortage(error):
+                wire.send("unserved", f"the process that holds the shared hops: {words}")
+                return False
             wire.send("failed", "", f"internal error: {type(error).__name__}: {error}", "", "")
             return False
         finally:

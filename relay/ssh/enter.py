@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING
 from relay.errors import RelayError, TimedOut, Unserved, printable
 from relay.ssh.login.auth import login
 from relay.ssh.memory import CHANNEL, KEXINIT, KEY, Shown
-from relay.ssh.session import Session, in_words
+from relay.ssh.session import Session
 from relay.ssh.trust.trust import Trust
+from relay.ssh.wire.causes import in_words
 from relay.ssh.wire.library import paramiko
 from relay.ssh.wire.transport import Transport
 from relay.ssh.wire.userauth import LinkLost
@@ -169,11 +170,11 @@ def _exchange(session: Session, settings: HopSettings, progress: Progress) -> No
         session.check_stream()  # what carries the transport may know why it has ended
         if not transport.remote_version:
             raise _no_ident(error, transport.packetizer.said, session.stream.carrier) from error
-        if isinstance(error, EOFError):
+        if not in_words(error):
             raise RelayError(f"the server closed the connection ({progress.doing})") from error
         raise session.lost(error) from error
     except Exception as error:  # what paramiko's parsers raise at bytes that are no message
-        raise RelayError(f"the server's message cannot be read: {printable(str(error))}") from error
+        raise RelayError(in_words(error)) from error
 
 
 def _authenticate(

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from relay.errors import RelayError, printable, sentence
+from relay.errors import RelayError, sentence
 from relay.ssh.memory import Shown
+from relay.ssh.wire.causes import in_words
 from relay.ssh.wire.channel import ChannelStream
 from relay.ssh.wire.library import paramiko
 from relay.ssh.wire.opening import Refused
@@ -158,10 +159,3 @@ def _is_denied(error: Refused) -> bool:
     """
     denials = (OPEN_FAILED_ADMINISTRATIVELY_PROHIBITED, OPEN_FAILED_UNKNOWN_CHANNEL_TYPE)
     return error.reason in denials or "forwarding disabled" in str(error).lower()
-
-
-def in_words(error: BaseException | None) -> str:
-    """The cause in a library's exception, in words."""
-    if isinstance(error, OSError) and error.strerror:
-        return sentence(error.strerror)
-    return sentence(printable(str(error))) if error is not None else ""

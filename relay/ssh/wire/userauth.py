@@ -15,8 +15,9 @@ from queue import Empty, SimpleQueue
 from threading import Event
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
-from relay.errors import RelayError, printable, words
+from relay.errors import RelayError, printable
 from relay.ssh.pubkey import BadKey, Reader, string
+from relay.ssh.wire.causes import in_words
 from relay.ssh.wire.library import Message, SSHException
 from relay.ssh.wire.numbers import (
     MSG_SERVICE_ACCEPT,
@@ -293,6 +294,4 @@ class Dialogue:
         unread = self.opening is not None and isinstance(error, ConnectionResetError)
         if error is None or unread or isinstance(error, EOFError):
             return LinkLost("the server closed the connection", refused=self.refusals > 0)
-        reason = words(error) if isinstance(error, OSError) else printable(str(error))
-        why = reason or type(error).__name__
-        return LinkLost(f"the connection was lost: {why}", refused=self.refusals > 0)
+        return LinkLost(f"the connection was lost: {in_words(error)}", refused=self.refusals > 0)

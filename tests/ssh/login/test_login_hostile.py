@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 import pytest
@@ -55,7 +56,7 @@ def test_partial_success_without_end(target: Lab, ident: str) -> None:
     said = "pyrelay: hop 1 of 1 (h1): the server wants yet another login after 16 that it has granted\n"
     assert ran.stderr.startswith(said)
     assert h1.requests.count("publickey") <= 17
-    assert h1.requests.count("channel") == (3 if ident else 0)
+    assert h1.requests.count("channel") <= 3
 
 
 def everything(request: Request, answer: bytes) -> list[bytes]:
@@ -92,3 +93,34 @@ def test_questions_to_a_program_that_always_answers(target: Lab, answer: bytes, 
     ran = target.run(target.program, "-F", target.config, "h1/h2", env=askpass(target, "echo yes"))
     assert (ran.returncode, ran.stdout) == (1, "")
     assert words in ran.stderr.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        b"\x14",  # KEXINIT
+        b"\x14" + bytes(16) + b"\xff" * 40,
+        b"\x15",  # NEWKEYS
+        b"\x1e\x00\x00\x00\x08",
+        b"\x5b\x00\x00\x00\x08",  # channels that nobody has asked for
+        b"\x5c\x00\x00\x00\x08",
+        b"\x5e\x00\x00\x00\x08\x00\x00\x00\x01x",
+        b"\x63\x00\x00\x00\x08",
+        b"\x07\x00\x00\x00\x08",  # EXT_INFO
+        b"\x01",  # DISCONNECT
+        b"\x32",
+        b"\xc0\x08",
+    ],
+    ids=bytes.hex,
+)
+def test_bytes_that_are_no_message_are_told_in_words(target: Lab, message: bytes) -> None:
+    def script(request: Request) -> list[bytes]:
+        return [] if request.method == "channel" else [message, failure("password")]
+
+    scripted(target, "h1", script)
+    ran = target.pyrelay("h1/h2")
+    assert (ran.returncode, ran.stdout) == (1, "")
+    said = ran.stderr.splitlines()[0]
+    assert said.startswith("pyrelay: hop 1 of 1 (h1): ")
+    bad = r"lost: (\d|'|[a-z]*error)|int\(\)|argument|unpack|object|negotiation failed|None|internal"
+    assert not re.search(bad, said, re.IGNORECASE)
