@@ -180,23 +180,16 @@ class Watch:
             os.read(self._alarm, SIGNALS_MOST)  # its handler has run by now
 
 
-def drive(mover: Mover, *, parent: int, alarm: int = -1, holder: int = -1) -> None:
+def drive(mover: Mover, *, parent: int, alarm: int = -1) -> None:
     """Move bytes between descriptors until the relay is over. Raises RelayError when the link is lost.
 
-    parent: the process that started this one, 0 where that means nothing. holder: a descriptor whose hang-up says that
-    ssh has gone, or -1.
+    parent: the process that started this one, 0 where that means nothing.
     """
     watch = Watch(alarm)
     try:
         while not mover.rules.over:
-            table = mover.interests()
-            if holder >= 0:
-                table[holder] = 0  # its hang-up is said unasked
-            ready = watch.wait(table, mover.patience())
-            if holder in ready:
-                mover.heed(rules.SSH_LEFT)
-            else:
-                mover.notice(ready, parent)
+            ready = watch.wait(mover.interests(), mover.patience())
+            mover.notice(ready, parent)
             mover.move(ready)
     finally:
         mover.close()

@@ -28,7 +28,7 @@ def relay(stream: contract.Stream, stdin: int, stdout: int, *, parent: int, alar
     Raises RelayError when the link is lost, once what had arrived is delivered.
     """
     if (descriptor := stream.descriptor) is not None:
-        drive(between(descriptor, Stdio(stdin), Stdio(stdout), stream.check), parent=parent, alarm=alarm)
+        drive(_between(descriptor, Stdio(stdin), Stdio(stdout), stream.check), parent=parent, alarm=alarm)
         return 0
 
     if (status := stream.serve(stdin, stdout, parent=parent, alarm=alarm)) is not None:
@@ -40,19 +40,17 @@ def relay(stream: contract.Stream, stdin: int, stdout: int, *, parent: int, alar
         ChannelRelay(stream, flow, Stdio(stdin), Stdio(stdout), parent).run(alarm)
         return 0
 
-    from relay.pump.bridge import Bridge  # threads: only where there is no better way
+    from relay.pump.bridge import Bridge  # threads: what had come before the stream ended is still delivered
 
     with Bridge(stream) as bridge:  # type: ignore[arg-type]
-        mover = between(bridge.socket, Stdio(stdin), Stdio(stdout), bridge.check)
+        mover = _between(bridge.socket, Stdio(stdin), Stdio(stdout), bridge.check)
         drive(mover, parent=parent, alarm=alarm)
         bridge.check()
         bridge.send_the_rest(lambda: mover.rules.state == GONE)
         return 0
 
 
-def between(
-    descriptor: socket, stdin: Stdio, stdout: Stdio, check: Callable[[], None], up: Callable[[], None] | None = None
-) -> Mover:
-    """The mover for a socket that is the stream. check, up: as for Mover."""
+def _between(descriptor: socket, stdin: Stdio, stdout: Stdio, check: Callable[[], None]) -> Mover:
+    """The mover for a socket that is the stream. check: as for Mover."""
     net = Stream(descriptor)
-    return Mover(CarriedWay(stdin, net), CarriedWay(net, stdout), check, up)
+    return Mover(CarriedWay(stdin, net), CarriedWay(net, stdout), check)

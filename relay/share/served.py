@@ -12,10 +12,7 @@ from typing import TYPE_CHECKING
 
 from relay.errors import RelayError
 from relay.pump import rules
-from relay.pump.bridge import Bridge
 from relay.pump.channels import FlowMover
-from relay.pump.mover import drive
-from relay.pump.pump import between
 from relay.pump.way import Stdio
 from relay.share.wire import Ended, has_come
 
@@ -26,7 +23,6 @@ if TYPE_CHECKING:
     from relay.contract import Flow, Stream
     from relay.share.carrier import Carrier
     from relay.share.wire import Wire
-    from relay.ssh.wire.channel import ChannelStream
 
 LOOK = 1.0  # seconds between two looks at whether ssh is there
 
@@ -253,28 +249,6 @@ class Served:
             self._leave_without_ssh()
         else:
             self._loop.call_later(LOOK, self._look_for_ssh)
-
-
-def serve_by_threads(stream: ChannelStream, stdio: tuple[int, int], wire: Wire, *, detached: bool) -> None:
-    """Move the bytes of a relay whose stream the loop cannot drive (Packetizer.can_park), in this thread."""
-    stdin, stdout = stdio
-    error: RelayError | None = None
-    try:
-        with Bridge(stream) as bridge:
-            mover = between(bridge.socket, Stdio(stdin), Stdout(stdout, wire), bridge.check, lambda: _tell(wire, "up"))
-            drive(mover, parent=0, holder=-1 if detached else wire.socket.fileno())
-            bridge.check()
-            bridge.send_the_rest(
-                lambda: mover.rules.state == rules.GONE or detached or has_hung_up(wire.socket.fileno())
-            )
-    except RelayError as failure:
-        error = failure
-    except Exception as failure:  # such as one too many descriptors
-        error = RelayError(f"internal error: {type(failure).__name__}: {failure}")
-    finally:
-        for fd in stdio:
-            os.close(fd)
-    tell_end(wire, error)
 
 
 class Stdout(Stdio):
