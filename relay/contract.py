@@ -99,6 +99,12 @@ class Connection(Protocol):
         """Close it."""
 
 
+class ManyFlows(Connection, Protocol):
+    """One that carries many flows. changed: where whoever serves them puts a set: those with news."""
+
+    changed: set[Any] | None
+
+
 class Flow(Protocol):
     """A stream whose bytes pass through this process, as the mover sees it.
 
@@ -196,7 +202,20 @@ class Stream(Protocol):
         """Give the stream up, from any thread; a recv or sendall that waits in another one returns or raises."""
 
 
-class Hop(Protocol):
+class Forwards(Protocol):
+    """What opens streams to what follows it: a hop, or a shared one."""
+
+    def forward(
+        self, host: str, port: int, progress: Progress, netcat: str | None = None, limit: float | None = None
+    ) -> Stream:
+        """A stream from the hop to host and port, which the hop looks up; a new one each time.
+
+        netcat: the command that may be run there when it denies forwarding, "" for one that finds a tool by itself,
+        None for none. limit: seconds for the answer, where nothing else ends the wait. Raises RelayError.
+        """
+
+
+class Hop(Forwards, Protocol):
     """A place that has been logged in to, or that will be when it forwards.
 
     place: what messages call it.
@@ -208,15 +227,6 @@ class Hop(Protocol):
     def alive(self) -> bool:
         """Whether streams can be opened on it, as far as is known."""
 
-    def forward(
-        self, host: str, port: int, progress: Progress, netcat: str | None = None, limit: float | None = None
-    ) -> Stream:
-        """A stream from the hop to host and port, which the hop looks up; a new one each time.
-
-        netcat: the command that may be run there when it denies forwarding, "" for one that finds a tool by itself,
-        None for none. limit: seconds for the answer, where nothing else ends the wait. Raises RelayError.
-        """
-
     def jumps(self) -> str:
         """The hops up to this one, as ssh's -J has them."""
 
@@ -226,7 +236,7 @@ class Hop(Protocol):
     def probe(self, seconds: float) -> bool:
         """Whether it shows a sign of life within so many seconds."""
 
-    def take_over(self) -> Connection | None:
+    def take_over(self) -> ManyFlows | None:
         """Leave its connection, once it is logged in to, to the caller, who polls and drives it from then on.
 
         None when there is nothing to drive. `park` comes first, in a thread that may wait.

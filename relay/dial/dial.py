@@ -15,18 +15,17 @@ from relay.spec.route import is_onion
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
-    from typing import Any as Hop  # CONTRACT
     from typing import Protocol, TypeVar
 
     from relay.config.lookup import Lookup
     from relay.config.settings import HopSettings
-    from relay.contract import Reach, Stream
+    from relay.contract import Forwards, Reach, Stream
     from relay.dial.master import Control
     from relay.dial.plan import Leg, Names, Plan
     from relay.run.run import Run
     from relay.spec.route import Element, Route
 
-    Entered = TypeVar("Entered", bound=Hop)
+    Entered = TypeVar("Entered", bound=Forwards)
 
     class Shared(Stream, Protocol):
         """A stream that the holder of shared hops has (relay/share/client.py).
@@ -104,7 +103,7 @@ def entered(
         reach = _forwarding(hop, leg, following, run, limit)
 
 
-def _forwarding(hop: Hop, leg: Leg, following: Leg, run: Run, limit: Callable[[], float | None]) -> Reach:
+def _forwarding(hop: Forwards, leg: Leg, following: Leg, run: Run, limit: Callable[[], float | None]) -> Reach:
     """What makes a stream from a hop to what follows it; what a hop connects to has no address here."""
     to = following.settings
     return lambda: (hop.forward(to.hostname, to.port, run.progress, leg.netcat, limit()), "")

@@ -6,9 +6,7 @@ from relay.dial.plan import CLIENT, MASTER, TOR
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any as Hop  # CONTRACT
-
-    from relay.contract import Reach
+    from relay.contract import Hop, Reach
     from relay.dial.master import Control
     from relay.dial.plan import Leg
     from relay.run.run import Run

@@ -16,8 +16,7 @@ from relay.run.progress import Progress
 from relay.share.hops import ANSWER
 
 if TYPE_CHECKING:
-    from typing import Any as Stream  # CONTRACT
-
+    from relay.contract import Stream
     from relay.share.hops import SharedHop
 
 

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from relay.contract import Flow
-    from relay.ssh.wire.connection import Connection
+    from relay.contract import ManyFlows
 
 
 class Carried(Protocol):
@@ -32,7 +32,7 @@ class Carrier:
     one that has waited longest comes first.
     """
 
-    def __init__(self, connection: Connection, loop: AbstractEventLoop) -> None:
+    def __init__(self, connection: ManyFlows, loop: AbstractEventLoop) -> None:
         self.connection = connection
         self.relays: dict[Flow, Carried] = {}
         self.held_up: dict[Carried, None] = {}

@@ -30,12 +30,11 @@ if TYPE_CHECKING:
     import _socket
     from asyncio import TimerHandle
     from collections.abc import Sequence
-    from typing import Any as Hop  # CONTRACT
     from typing import NoReturn
 
+    from relay.contract import Hop, ManyFlows
     from relay.share.hops import SharedHop
     from relay.ssh.wire.channel import ChannelStream
-    from relay.ssh.wire.connection import Connection
 
 LOOK = 1.0  # seconds between two looks at which relays have gone while logins are made for them
 SPARE = 24  # descriptors that are kept for what -O asks, for turning relays away, and for logins
@@ -64,7 +63,7 @@ class Holder:
         self._listening = True
         self._lock = lock
         self._path = path
-        self._carriers: dict[Connection, Carrier] = {}
+        self._carriers: dict[ManyFlows, Carrier] = {}
         self._driven: dict[Hop, Carrier] = {}
         self._requests: set[Wire] = set()  # that a thread sees to; it moves the bytes of some relays, too
         self._jobs: dict[Job, Wire] = {}  # under way
@@ -222,7 +221,7 @@ class Holder:
         self.loop.call_soon_threadsafe(adopt)
         done.wait(SETTLE)
 
-    def _carrier(self, connection: Connection) -> Carrier:
+    def _carrier(self, connection: ManyFlows) -> Carrier:
         carrier = self._carriers.get(connection)
         if carrier is None:
             carrier = self._carriers[connection] = Carrier(connection, self.loop)

@@ -16,9 +16,9 @@ from relay.errors import RelayError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from typing import Any as Hop  # CONTRACT
-    from typing import Any as Stream  # CONTRACT
 
+    from relay.contract import Hop, Stream
+    from relay.contract import Progress as Clock
     from relay.run.children import Children
     from relay.run.progress import Progress
 
@@ -120,7 +120,7 @@ class SharedHop:
                 self._turn.notify_all()
 
     def forward(
-        self, host: str, port: int, progress: Progress, netcat: str | None, limit: float | None = None
+        self, host: str, port: int, progress: Clock, netcat: str | None = None, limit: float | None = None
     ) -> Stream:
         """A channel from it, as Hop.forward has it. Raises RelayError."""
         if self.session is None:

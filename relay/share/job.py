@@ -30,10 +30,8 @@ from relay.spec import PROXY_PASSWORD, options
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from typing import Any as Hop  # CONTRACT
-    from typing import Any as Stream  # CONTRACT
 
-    from relay.contract import Reach
+    from relay.contract import Hop, Reach, Stream
     from relay.dial.plan import Leg
     from relay.share.hops import Hops
     from relay.share.wire import Wire

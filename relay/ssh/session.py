@@ -18,7 +18,7 @@ from relay.ssh.wire.transport import Disconnected, Transport
 
 if TYPE_CHECKING:
     from relay import contract
-    from relay.contract import Connection, Stream
+    from relay.contract import ManyFlows, Stream
     from relay.ssh.wire.opening import Opening
 
 OPEN_FAILED_ADMINISTRATIVELY_PROHIBITED, OPEN_FAILED_UNKNOWN_CHANNEL_TYPE = 1, 3  # RFC 4254 section 5.1
@@ -121,7 +121,7 @@ class Session:
         """Prepare for `take_over`: its own thread reads no more. May wait."""
         self.transport.packetizer.park()
 
-    def take_over(self) -> Connection | None:
+    def take_over(self) -> ManyFlows | None:
         """Leave its connection to the caller, who polls and drives it from then on; None when it has ended."""
         link = take_over(self.transport)
         return link.connection if link is not None else None
