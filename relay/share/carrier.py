@@ -8,8 +8,7 @@ if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
     from collections.abc import Callable
 
-    from relay.contract import Flow
-    from relay.contract import ManyFlows
+    from relay.contract import Flow, ManyFlows
 
 
 class Carried(Protocol):

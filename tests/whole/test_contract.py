@@ -117,8 +117,8 @@ class TestChannel(BytesContract):
         return lambda _: end_connections(lab, "h2")
 
 
-class TestChannelByThreads(BytesContract):
-    moves = "threads"
+class TestChannelOfAnotherCipher(BytesContract):
+    moves = "attach"
 
     @pytest.fixture
     def make(self, lab: Lab) -> Make:
