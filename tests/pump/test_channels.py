@@ -10,7 +10,8 @@ import struct
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
+from types import SimpleNamespace
 
 import paramiko
 import pytest
@@ -20,7 +21,9 @@ from pair import KEY, FarTransport, Pair, Server
 from peers import LOOPBACK
 from sealing import plain_packet
 
+from relay.errors import RelayError
 from relay.pump.channels import ENOUGH, FAST, GLANCE, ChannelRelay, Pace
+from relay.pump.pump import relay
 from relay.pump.way import Stdio
 from relay.ssh.wire.channel import ChannelStream
 
@@ -258,3 +261,22 @@ def test_a_server_that_breaks_the_rules(lab: Lab, evil, complaint: str) -> None:
     assert complaint in done.stderr
     assert done.stderr.startswith("pyrelay: hop 1 of 1 (evil): the ")
     assert "\x1b" not in done.stderr
+
+
+@pytest.mark.parametrize("error", [None, RelayError("the connection was lost")])
+def test_a_stream_that_has_ended_before_it_is_relayed(error: RelayError | None) -> None:
+    """What had come is delivered, and why it ended is said."""
+    left = [b"last ", b"words"]
+
+    def recv(_: int) -> bytes:
+        if not left and error is not None:
+            raise error
+        return left.pop(0) if left else b""
+
+    stream = SimpleNamespace(descriptor=None, serve=lambda *_, **__: None, attach=lambda: None, recv=recv)
+    ours, theirs = os.pipe()
+    with open(ours, "rb") as out, open(theirs, "wb") as into:
+        with pytest.raises(RelayError) if error else nullcontext():
+            assert relay(stream, 0, into.fileno(), parent=os.getppid()) == 0
+        into.close()
+        assert out.read() == b"last words"
