@@ -171,7 +171,8 @@ def _read(path: str, must_exist: bool) -> _File:
             problem = getattr(error, "strerror", None) or str(error)
     if only_public is not None:
         problem = "a public key only, which the agent does not hold"
-    public = only_public or (private and private.public) or read_public(f"{path}.pub")
+    # The .pub beside a key goes before what the key itself says: it may be a certificate (sshkey_load_public).
+    public = only_public or read_public(f"{path}.pub") or (private and private.public)
     if public is not None and public.plain.startswith("sk-"):
         private, problem = None, "a security key signs through the agent only; `ssh-add` adds it"
     elif private is not None:

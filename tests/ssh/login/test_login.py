@@ -257,6 +257,23 @@ def test_certificates_from_files(hops: Lab, authority: Path, kind: str) -> None:
     assert succeeds(hops)
 
 
+def test_a_certificate_that_is_the_public_half_beside_a_key(hops: Lab, authority: Path) -> None:
+    key = hops.keygen("key")
+    certify(hops, authority, key).rename(f"{key}.pub")
+    hops.host("h1", IdentityFile=key)
+    assert succeeds(hops)
+
+
+def test_a_public_half_of_another_key_beside_a_key(hops: Lab) -> None:
+    """It is what is offered, and the key does not sign for it; ssh says so, too."""
+    key, other = hops.keygen("key"), hops.keygen("other")
+    hops.server("h1", authorized_keys=Path(f"{key}.pub").read_text() + Path(f"{other}.pub").read_text())
+    Path(f"{other}.pub").rename(f"{key}.pub")
+    hops.host("h1", IdentityFile=key)
+    assert "the private key is not that of the public key beside it" in refusal(hops)
+    assert hops.ssh("h1", "true").returncode == 255
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_certificates_from_the_agent(hops: Lab, authority: Path, kind: str) -> None:
     key = hops.keygen("key", *KINDS[kind])
