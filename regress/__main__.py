@@ -42,7 +42,7 @@ def run_all(source: Source, tests: list[str], ways: list[Way], jobs: int, again:
 
         try:
             with ThreadPoolExecutor(jobs) as pool:
-                wanted = [(test, way) for test in tests for way in ways if page.applies(test, way)]
+                wanted = [(test, way) for test in tests for way in ways if page.applies(test)]
                 if not again:
                     wanted = [(test, way) for test, way in wanted if way.name not in outcomes.get(test, {})]
                 # Those that take ports of their own choosing take the same ones: they are one job.

@@ -12,15 +12,15 @@ from regress import kept
 from regress.kept import Outcomes
 from regress.reasons import DIFFERS, LOGINS, NO_CONNECTION
 from regress.source import BUILD, ROOT, SUITES
-from regress.ways import IN_PLACE, PLAIN, THROUGH, Way
+from regress.ways import IN_PLACE, PLAIN, THROUGH
 
 PAGE = ROOT / "docs" / "regress.md"
 HEAD = Path(__file__).with_name("head.md")
 
 
-def applies(test: str, way: Way) -> bool:
-    """Whether a test says anything about this way."""
-    return test not in NO_CONNECTION and way.name not in LOGINS.get(test, {}).get("not by", ())
+def applies(test: str) -> bool:
+    """Whether a test says anything here."""
+    return test not in NO_CONNECTION
 
 
 def write() -> int:
@@ -89,16 +89,18 @@ def _in_place(outcomes: Outcomes, unexplained: list[str]) -> list[str]:
         differ = [one for one, other in zip(ssh, ours, strict=True) if one[0] != other[0]]
         total.update(same)
         total["differ"] += len(differ)
-        why = LOGINS.get(test, {}).get("why", "")
+        why = LOGINS.get(test, "")
+        verdicts = " | ".join(ran[way.name]["verdict"] for way in IN_PLACE)
         if differ and not why:
             unexplained += [f"{test}: ssh has {verdict} {line}" for verdict, line in differ]
-        rows.append(f"| {test} | {same['accepted']} | {same['refused']} | {len(differ)} | {why if differ else ''} |")
+        counts = f"{same['accepted']} | {same['refused']} | {len(differ)}"
+        rows.append(f"| {test} | {verdicts} | {counts} | {why if differ else ''} |")
     if not rows:
         return []
     return [
         "### In ssh's place\n",
         f"Logins: both accept {total['accepted']}, both refuse {total['refused']}, they differ in {total['differ']}.\n",
-        _table(["test", "both accept", "both refuse", "differ", "why"], rows),
+        _table(["test", "ssh -W", "pyrelay", "both accept", "both refuse", "differ", "why"], rows),
     ]
 
 

@@ -37,15 +37,16 @@ NO_CONNECTION = {
 }
 
 # Why a test that goes well by itself does not through a hop; `ssh -W` in the same place fails in the same way.
+_BY_ADDRESS = "expects that sshd knows no address of the client; behind a hop there is one"
 DIFFERS: dict[str, str] = {
-    "proxy-connect": "expects that sshd knows no address of the client; behind a hop there is one",
-    "hostkey-agent": "expects that sshd knows no address of the client; behind a hop there is one",
+    "proxy-connect": _BY_ADDRESS,
+    "hostkey-agent": _BY_ADDRESS,
 }
 
 # What differs between the logins in ssh's place, and why.
-LOGINS: dict[str, dict[str, str]] = {
-    "agent": {
-        "why": "DSA keys are not supported (nor by OpenSSH 10); "
-        "ssh also refuses a ForwardAgent that names no variable, pyrelay forwards no agent"
-    },
+LOGINS: dict[str, str] = {
+    "agent": (
+        "DSA keys are not supported, as in OpenSSH 10: one login more is refused. "
+        "Two with a ForwardAgent that names no variable are accepted, since pyrelay forwards no agent."
+    ),
 }
