@@ -182,7 +182,7 @@ ONION = f"{'a' * 56}.onion"
 def test_a_hop_is_not_asked_for_an_onion_name(lab: Lab) -> None:
     lab.server("h1")
     (line, hint) = fails(lab, f"h1/{ONION}")
-    assert line.startswith(f"pyrelay: target ({ONION}): a .onion name cannot be asked of a hop") and "RFC 7686" in line
+    assert line.startswith(f"pyrelay: target ({ONION}): a hop cannot be asked for a .onion name") and "RFC 7686" in line
     assert hint.startswith(f"hint: begin with it: {ONION}/")
     assert lab["h1"].connections == []
 
