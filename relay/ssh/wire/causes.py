@@ -5,6 +5,7 @@ from __future__ import annotations
 from relay.errors import RelayError, printable, sentence, shortage
 from relay.ssh.pubkey import BadKey
 from relay.ssh.wire.library import SSHException
+from relay.ssh.wire.packet import BadPacket
 
 _NO_REASON = "Negotiation failed."  # what paramiko says of a transport that has ended for no reason that it kept
 
@@ -20,6 +21,6 @@ def in_words(error: BaseException | None) -> str:
         return words
     if isinstance(error, OSError) and error.strerror:
         return sentence(error.strerror)
-    if isinstance(error, (SSHException, RelayError, BadKey, OSError)):
+    if isinstance(error, (SSHException, RelayError, BadKey, BadPacket, OSError)):
         return sentence(printable(str(error)))
     return "the server's message cannot be read"
