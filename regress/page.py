@@ -110,7 +110,7 @@ Login = tuple[str, str]  # accepted or refused, and the arguments
 def _logins(lines: list[str]) -> list[Login]:
     """What a test logged in to, without names that differ from run to run."""
     split = [line.split(None, 1) for line in lines]
-    return [(verdict, re.sub(r"/tmp/ssh-\S+|\b\d{5}\b", "...", line)) for verdict, line in split]
+    return [(verdict, re.sub(r"^-E\S+ |/tmp/ssh-\S+|\b\d{5}\b", "", line)) for verdict, line in split]
 
 
 def _aligned(one: list[Login], other: list[Login]) -> tuple[list[Login], list[Login]]:
