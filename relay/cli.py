@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from typing import NoReturn
 
     from relay.config.lookup import Lookup
+    from relay.run import Run
     from relay.run.progress import Progress
-    from relay.run.run import Run
     from relay.share.client import Share
     from relay.share.wire import Wire
     from relay.spec.options import Options
@@ -164,15 +164,14 @@ def relay(chosen: Options, parent: int, argv: Sequence[str], called: Wire | None
     def wait_on() -> bool:
         return progress.remaining() > 0 and not guard.has_left(STDOUT, parent)
 
+    from relay.run import Run
     from relay.run.prompt import Prompt
-    from relay.run.run import Run
 
     prompt = Prompt(progress, children, batch=chosen.batch)
     around = Run(chosen, progress, prompt, children)
     share = _share(around, way, argv, called, wait_on)
 
-    from relay.dial import dial
-    from relay.pump import pump
+    from relay import dial, pump
 
     def clean_up() -> None:
         prompt.restore()

@@ -38,7 +38,6 @@ RAW = {
     "relay.run.children",
     "relay.cli",
     "relay.dial",
-    "relay.dial.dial",
     "relay.dial.stream",
     "relay.errors",
     "relay.run.guard",
@@ -46,10 +45,8 @@ RAW = {
     "relay.spec.options",
     "relay.run.progress",
     "relay.run.prompt",
-    "relay.run.run",
     "relay.pump",
     "relay.pump.mover",
-    "relay.pump.pump",
     "relay.pump.rules",
     "relay.spec.route",
     "relay.run.status",
@@ -227,7 +224,7 @@ def test_hops(lab: Lab, port: int) -> None:
 
 
 def test_garbage_is_looked_for_once_the_relay_has_begun(port: int) -> None:
-    script = "import gc; import relay.pump.pump as pump; relay = pump.relay\n"
+    script = "import gc; import relay.pump as pump; relay = pump.relay\n"
     script += "pump.relay = lambda *rest, **more: print(gc.isenabled(), gc.get_freeze_count() > 999) or 0\n"
     run = subprocess.run(
         [sys.executable, "-c", f"{script}from relay.cli import main; main()", LOOPBACK, str(port)],

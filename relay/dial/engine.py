@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from relay.contract import Hop, Reach
     from relay.dial.master import Control
     from relay.dial.plan import Leg
-    from relay.run.run import Run
+    from relay.run import Run
     from relay.ssh.login.client import Client
 
 

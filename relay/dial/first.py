@@ -10,7 +10,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from relay.contract import Stream
     from relay.dial.plan import Leg
-    from relay.run.run import Run
+    from relay.run import Run
 
 
 def connect(kind: str, host: str, port: int, run: Run, terms: tcp.Terms) -> Stream:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from relay.config.settings import HopSettings
     from relay.contract import Progress, Reach, Stream
-    from relay.run.run import Run
+    from relay.run import Run
 
 # ssh keeps no descriptor of ours but 0, 1 and 2, so what it runs as its ProxyCommand fetches the stream at a socket of
 # ours. It hands on the control message as it came: the number in it is that of the descriptor that came with it.

@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 
     from relay.contract import Flow
     from relay.dial.plan import Names
+    from relay.run import Run
     from relay.run.progress import Progress
     from relay.run.prompt import Notice, Prompt
-    from relay.run.run import Run
     from relay.share.wire import Wire
     from relay.spec.options import Options
 

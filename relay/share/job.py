@@ -1,6 +1,6 @@
 """One request of a relay, in a thread of its own: the hops are entered, and a channel is opened.
 
-It is the dialing of relay/dial/dial.py, by the same plan and the same fold, in another process than the one that has
+It is the dialing of relay/dial, by the same plan and the same fold, in another process than the one that has
 the terminal (remote.py). Where that enters a hop, this one holds a hop that many relays share.
 """
 
@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING
 
 from relay.config.lookup import Defaults
 from relay.config.settings import HopSettings, parse
-from relay.dial.dial import entered
+from relay.dial import entered
 from relay.dial.engine import client_of
 from relay.dial.first import first_leg
 from relay.dial.plan import MASTER, SSH, Plan, plan
 from relay.errors import NoRoom, RelayError, TimedOut, Unserved
+from relay.run import Run
 from relay.run.children import Children
-from relay.run.run import Run
 from relay.share.ahead import Ahead
 from relay.share.hops import Abandoned, SharedHop, Stuck
 from relay.share.key import digest, key, lasting

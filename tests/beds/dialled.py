@@ -7,17 +7,18 @@ from contextlib import suppress
 from lab import Lab
 from peers import LOOPBACK
 
+from relay import dial
 from relay.config.lookup import look_up
 from relay.config.settings import HopSettings
 from relay.contract import Hop, Stream
-from relay.dial import command, dial
+from relay.dial import command
 from relay.dial.engine import Engines
 from relay.dial.first import first_leg
 from relay.dial.plan import plan
+from relay.run import Run
 from relay.run.children import Children
 from relay.run.progress import Progress
 from relay.run.prompt import Prompt
-from relay.run.run import Run
 from relay.share.client import Share, SharedStream
 from relay.spec import options, route
 

@@ -16,10 +16,10 @@ from relay.dial.proxy import auth, causes, digest, handshake, http, message
 from relay.dial.proxy.who import Who
 from relay.dial.proxy.wire import LINE, Wire
 from relay.errors import RelayError
+from relay.run import Run
 from relay.run.children import Children
 from relay.run.progress import Progress
 from relay.run.prompt import Prompt
-from relay.run.run import Run
 from relay.spec import route
 from relay.spec.options import Options
 from relay.spec.proxy import CONNECT, SOCKS4, SOCKS5, TOR, Proxy

@@ -22,8 +22,8 @@ from peers import LOOPBACK
 from sealing import plain_packet
 
 from relay.errors import RelayError
+from relay.pump import relay
 from relay.pump.channels import ENOUGH, FAST, GLANCE, ChannelRelay, Pace
-from relay.pump.pump import relay
 from relay.pump.way import Stdio
 from relay.ssh.wire.channel import ChannelStream
 

@@ -178,7 +178,7 @@ def test_who_only_calls_closes_no_hop(shared: Lab) -> None:
     """The request held what was opened ahead for it, and ended before it said how long hops shall stay."""
     for _ in range(2):
         assert shared.ssh("h1/h3", "echo $SERVER").stdout == "h3\n"
-    program(shared, "import sys", "sys.modules['relay.dial.dial'] = None")
+    program(shared, "import sys", "sys.modules['relay.dial'] = None")
     assert shared.ssh("h1/h3", "echo $SERVER").returncode == 255
     until(lambda: ", 0 relays, " in control(shared, "list"), "end of what was called for")
     program(shared)

@@ -24,10 +24,10 @@ from terminal import ssh
 from relay.config.settings import HopSettings
 from relay.dial.engine import client_of
 from relay.dial.plan import plan
+from relay.run import Run
 from relay.run.children import Children
 from relay.run.progress import Progress
 from relay.run.prompt import Prompt
-from relay.run.run import Run
 from relay.spec import options
 from relay.ssh.memory import Shown
 

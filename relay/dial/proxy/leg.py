@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from relay.contract import Stream
-    from relay.run.run import Run
+    from relay.run import Run
     from relay.spec.proxy import Proxy
 
 TOR_ANSWER = 5.0  # seconds for the first two bytes of a Tor on this machine, where there is another place to look

@@ -11,7 +11,7 @@ from relay.spec.proxy import SOCKS4, check_field, check_header
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from relay.dial.proxy.gss import Context
-    from relay.run.run import Run
+    from relay.run import Run
     from relay.spec.proxy import Proxy
 
 MOST = 65536  # bytes of a file of headers

@@ -19,10 +19,10 @@ from relay.dial.proxy import digest
 from relay.dial.proxy.auth import Challenge, challenges
 from relay.dial.proxy.leg import connect
 from relay.errors import RelayError
+from relay.run import Run
 from relay.run.children import Children
 from relay.run.progress import Progress
 from relay.run.prompt import Prompt
-from relay.run.run import Run
 from relay.spec.options import Options
 from relay.spec.proxy import BASIC, CONNECT, DIGEST, NEGOTIATE, Manner, Proxy
 

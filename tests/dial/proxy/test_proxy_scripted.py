@@ -22,10 +22,10 @@ from relay.dial.proxy.handshake import SOCKS4_REPLIES, SOCKS5_REPLIES, TOR_REPLI
 from relay.dial.proxy.leg import connect
 from relay.dial.tcp import Terms
 from relay.errors import RelayError, TimedOut
+from relay.run import Run
 from relay.run.children import Children
 from relay.run.progress import Progress
 from relay.run.prompt import Prompt
-from relay.run.run import Run
 from relay.run.secret import take
 from relay.spec.options import Options
 from relay.spec.proxy import CONNECT, SOCKS4, SOCKS5, TOR, Proxy, parse_address, parse_url
