@@ -10,12 +10,13 @@ from __future__ import annotations
 import os
 import re
 from threading import Thread, Timer
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from relay.errors import NoRoom, RelayError, printable
 from relay.ssh.wire.channel import ChannelStream
 from relay.ssh.wire.library import paramiko
 from relay.ssh.wire.opening import Refused
+from relay.value import Record
 
 if TYPE_CHECKING:
     from relay import contract
@@ -82,7 +83,7 @@ def command(host: str, port: int, template: str = "") -> str:
     return re.sub("%([hp%])", lambda match: tokens[match[1]], template)
 
 
-class Hop(NamedTuple):
+class Hop(Record):
     """The hop that is crossed. place: what messages call it. lost: says why the link to it has ended."""
 
     transport: Transport

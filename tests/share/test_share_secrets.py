@@ -26,6 +26,7 @@ LOOK = """
 import gc, signal, sys, threading
 SECRETS = {secrets!r}
 def look(number, frame):
+    gc.unfreeze()  # else what was there when the relay began is not among the objects
     stacks = [*sys._current_frames().values(), frame]
     left, seen, found = list(gc.get_objects()), set(), set()
     for each in stacks:

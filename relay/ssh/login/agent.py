@@ -11,9 +11,10 @@ from __future__ import annotations
 import os
 import socket
 import time
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from relay.ssh.pubkey import BadKey, PublicKey, Reader, string
+from relay.value import Record
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -31,7 +32,7 @@ class AgentFailed(Exception):
     """The agent does not answer, answers nonsense, or refuses."""
 
 
-class AgentKey(NamedTuple):
+class AgentKey(Record):
     """A key or a certificate that the agent can sign with."""
 
     public: PublicKey

@@ -6,7 +6,7 @@ and their order; what each does is theirs.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from relay.errors import RelayError, printable
 from relay.run.prompt import NobodyToAsk
@@ -15,6 +15,7 @@ from relay.ssh.login.publickey import PublicKeys
 from relay.ssh.memory import CHANNEL, KEY, Shown
 from relay.ssh.pubkey import BadKey
 from relay.ssh.wire.userauth import Dialogue, Failure, LinkLost, More, Success
+from relay.value import Record
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -36,7 +37,7 @@ _MOST_STEPS = 16  # logins that a server may grant and still want another; sshd'
 _MOST_NAMED = 2  # keys that an error lists; -v has a line for each
 
 
-class LoggedIn(NamedTuple):
+class LoggedIn(Record):
     """A login that got in.
 
     opening: the channel that was asked for along with it. shown: what the hop has shown in it.

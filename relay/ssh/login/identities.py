@@ -8,10 +8,11 @@ nothing and asks nobody.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from relay.ssh.login.keyfile import BadFile, PrivateFile, read_private, read_public
 from relay.ssh.pubkey import BadKey, PublicKey, Reader
+from relay.value import Record
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 _USER_CERTIFICATE = 1  # PROTOCOL.certkeys, SSH_CERT_TYPE_USER
 
 
-class Identity(NamedTuple):
+class Identity(Record):
     """A key or certificate to log in with.
 
     name: the file's, or the agent's comment. public: what is offered; None
@@ -46,14 +47,14 @@ class Identity(NamedTuple):
         return self.name if self.public is None else f"{self.public.short} {self.public.fingerprint()} {self.name}"
 
 
-class Found(NamedTuple):
+class Found(Record):
     """The identities in the order in which they are offered, and what cannot be used, in words."""
 
     identities: list[Identity]
     problems: list[str]
 
 
-class _File(NamedTuple):
+class _File(Record):
     """An IdentityFile: what it holds, or what is wrong with it ("" when it just does not exist)."""
 
     path: str

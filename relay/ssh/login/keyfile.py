@@ -12,11 +12,12 @@ from __future__ import annotations
 import os
 from binascii import Error as NotBase64
 from binascii import a2b_base64
-from typing import Any, NamedTuple
+from typing import Any
 
 from cryptography.exceptions import InvalidTag, UnsupportedAlgorithm
 
 from relay.ssh.pubkey import CERT_SUFFIX, BadKey, PublicKey, Reader, mpint, read_key, string
+from relay.value import Record
 
 _MAGIC = b"openssh-key-v1\0"  # OpenSSH's PROTOCOL.key
 _LARGEST = 1 << 20  # bytes of a key file; sshbuf-io.c and authfile.c have such a limit, too
@@ -70,7 +71,7 @@ class PrivateKey:
         return b"".join(string(mpint(number)) for number in numbers)  # section 3.1.2
 
 
-class PrivateFile(NamedTuple):
+class PrivateFile(Record):
     """What a private key file holds.
 
     public: the public half, where the file says it without a passphrase.

@@ -5,9 +5,10 @@ A new cipher is a row of CIPHERS, and a module with what seals and opens its pac
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from relay.ssh.wire.packet import MAX_BLOCK, Shape
+from relay.value import Record
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -26,7 +27,7 @@ CLEAR = Shape(8, 0, counted=True)  # before the first keys
 CPU = 4096  # bytes of /proc/cpuinfo; more than those of the first processor
 
 
-class Cipher(NamedTuple):
+class Cipher(Record):
     """A row: bytes of key and IV, of a block, and of the tag that is the cipher's own (0: a MAC makes it).
 
     rooms: the classes of its sealer and its opener, from the module that is imported where the cipher is this one.

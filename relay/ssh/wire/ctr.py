@@ -10,12 +10,13 @@ from __future__ import annotations
 
 from hmac import compare_digest
 from struct import Struct
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from cryptography.hazmat.primitives import hashes, hmac
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
 from relay.ssh.wire.packet import CHANGED, HEAD, LENGTH, UINT32, BadPacket, Opener, Sealer
+from relay.value import Record
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 NUMBER_AND_LENGTH = Struct(">II")
 
 
-class _Ctr(NamedTuple):
+class _Ctr(Record):
     """What a key of AES-CTR and one of a MAC come to."""
 
     crypt: Callable[[bytes | memoryview], bytes]

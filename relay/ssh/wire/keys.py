@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from relay.value import Record
 
 
-class Mac(NamedTuple):
+class Mac(Record):
     """A message authentication code. size: bytes of its tag. etm: it is over what has been encrypted."""
 
     size: int
@@ -13,7 +13,7 @@ class Mac(NamedTuple):
     etm: bool
 
 
-class Keys(NamedTuple):
+class Keys(Record):
     """What a key exchange has come to, one way. mac: None where the cipher makes the tag."""
 
     cipher: str

@@ -13,7 +13,7 @@ import os
 from contextlib import suppress
 from queue import Empty, SimpleQueue
 from threading import Event
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from relay.errors import RelayError, printable
 from relay.ssh.pubkey import BadKey, Reader, string
@@ -31,6 +31,7 @@ from relay.ssh.wire.numbers import (
     cMSG_USERAUTH_REQUEST,
 )
 from relay.ssh.wire.transport import Disconnected
+from relay.value import Record
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -67,11 +68,11 @@ class LinkLost(RelayError):
         self.refused = refused
 
 
-class Success(NamedTuple):
+class Success(Record):
     """Logged in."""
 
 
-class Failure(NamedTuple):
+class Failure(Record):
     """Not logged in (yet).
 
     methods: those that can continue. partial: the request itself was granted,
@@ -82,7 +83,7 @@ class Failure(NamedTuple):
     partial: bool
 
 
-class More(NamedTuple):
+class More(Record):
     """Message 60, whose meaning the method of the request says: PK_OK, PASSWD_CHANGEREQ or INFO_REQUEST."""
 
     body: Reader
