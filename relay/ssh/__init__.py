@@ -8,6 +8,7 @@
     trust/       who is the hop? known_hosts and host certificates
     memory.py    what hops have taken, from one run to the next
     pubkey.py    a public key as SSH writes it
+    record.py    small named tuples
 
 Imports point down this list. Only wire/ imports paramiko, and those above login/ by way of it.
 """

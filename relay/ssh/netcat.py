@@ -13,10 +13,10 @@ from threading import Thread, Timer
 from typing import TYPE_CHECKING
 
 from relay.errors import NoRoom, RelayError, printable
+from relay.ssh.record import Record
 from relay.ssh.wire.channel import ChannelStream
 from relay.ssh.wire.library import paramiko
 from relay.ssh.wire.opening import Refused
-from relay.value import Record
 
 if TYPE_CHECKING:
     from relay import contract

@@ -14,7 +14,7 @@ import time
 from typing import TYPE_CHECKING
 
 from relay.ssh.pubkey import BadKey, PublicKey, Reader, string
-from relay.value import Record
+from relay.ssh.record import Record
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

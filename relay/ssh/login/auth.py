@@ -14,8 +14,8 @@ from relay.ssh.login.asked import Interactive, Password
 from relay.ssh.login.publickey import PublicKeys
 from relay.ssh.memory import CHANNEL, KEY, Shown
 from relay.ssh.pubkey import BadKey
+from relay.ssh.record import Record
 from relay.ssh.wire.userauth import Dialogue, Failure, LinkLost, More, Success
-from relay.value import Record
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from relay.ssh.login.keyfile import BadFile, PrivateFile, read_private, read_public
 from relay.ssh.pubkey import BadKey, PublicKey, Reader
-from relay.value import Record
+from relay.ssh.record import Record
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

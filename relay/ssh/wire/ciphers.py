@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from relay.ssh.record import Record
 from relay.ssh.wire.packet import MAX_BLOCK, Shape
-from relay.value import Record
 
 if TYPE_CHECKING:
     from collections.abc import Callable

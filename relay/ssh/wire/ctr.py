@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 from cryptography.hazmat.primitives import hashes, hmac
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
+from relay.ssh.record import Record
 from relay.ssh.wire.packet import CHANGED, HEAD, LENGTH, UINT32, BadPacket, Opener, Sealer
-from relay.value import Record
 
 if TYPE_CHECKING:
     from collections.abc import Callable

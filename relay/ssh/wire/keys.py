@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from relay.value import Record
+from relay.ssh.record import Record
 
 
 class Mac(Record):

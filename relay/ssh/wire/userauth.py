@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from relay.errors import RelayError, printable
 from relay.ssh.pubkey import BadKey, Reader, string
+from relay.ssh.record import Record
 from relay.ssh.wire.causes import in_words
 from relay.ssh.wire.library import Message, SSHException
 from relay.ssh.wire.numbers import (
@@ -31,7 +32,6 @@ from relay.ssh.wire.numbers import (
     cMSG_USERAUTH_REQUEST,
 )
 from relay.ssh.wire.transport import Disconnected
-from relay.value import Record
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

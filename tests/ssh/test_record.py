@@ -1,4 +1,4 @@
-"""Small values: what they have in common with typing's."""
+"""A record is a named tuple of typing's, as far as it goes."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import pytest
 
-from relay.value import Record
+from relay.ssh.record import Record
 
 
 class Ours(Record):
