@@ -182,7 +182,10 @@ def _names(route: Route, run: Run, lookup: Lookup) -> tuple[Names, Control | Non
 
 def _expect_session(run: Run) -> None:
     """Import our client meanwhile: that takes longer than ssh needs to read its files, or a near server to answer."""
+    from relay.run.limits import check_memory  # a raw relay needs little
+
     if run.options.engine != "ssh":
+        check_memory()
         start_new_thread(_import_session, ())
 
 

@@ -52,6 +52,15 @@ class FlowMover(Mover):
         self.back.look()
         return super().interests()
 
+    def send_at_once(self) -> None:
+        """Read stdin without a poll before it, where the window has just opened.
+
+        A server whose window is one packet (dropbear's) is waited for at each of them.
+        """
+        if self.rules.out and self.out.waits_for != self.stdin.fd and not self.stdin.is_device and self.flow.room():
+            self.out.look()
+            self.send()
+
     def move(self, ready: dict[int, int]) -> None:
         """Move what can be moved, and see how the flow is. Raises RelayError."""
         super().move(ready)
@@ -89,6 +98,7 @@ class ChannelRelay:
                 mover.notice(ready, self._parent)
                 self._drive(ready)
                 mover.move(ready)
+                mover.send_at_once()
             listens = mover.rules.state != rules.GONE
             if loss := mover.loss():
                 listens = False  # stdout is of no use any more

@@ -21,6 +21,7 @@ from relay.dial.plan import MASTER, SSH, Plan, plan
 from relay.errors import NoRoom, RelayError, TimedOut, Unserved
 from relay.run import Run
 from relay.run.children import Children
+from relay.run.limits import check_memory
 from relay.share.ahead import Ahead
 from relay.share.hops import Abandoned, SharedHop, Stuck
 from relay.share.key import digest, key, lasting
@@ -283,6 +284,7 @@ class Job:
             self._stream = stream
             return stream, address
 
+        check_memory()
         reached = reach_it()
 
         from relay.ssh.enter import log_in  # the connection can be made before that is imported

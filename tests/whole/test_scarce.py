@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import resource
-import signal
 import subprocess
 from typing import TYPE_CHECKING, Any
 
@@ -36,8 +35,6 @@ def fails_in_words(process: subprocess.Popen[bytes], words: tuple[str, ...]) -> 
         assert out.startswith(b"SSH-2.0-")
         assert said == ""
         return
-    if process.returncode == -signal.SIGABRT and said.startswith("memory allocation of "):
-        return  # cryptography's Rust ends the process by itself, in one line; nothing in Python can catch that
     assert process.returncode == 1, said
     assert len(said.splitlines()) <= 2
     assert said.startswith("pyrelay: ")

@@ -1,0 +1,30 @@
+"""Whether there is enough of what the user's limits (ulimit) leave, asked before it is needed."""
+
+from __future__ import annotations
+
+from relay.errors import RelayError
+
+LOGIN = 128  # MiB of address space: our client, its threads' stacks, windows and buffers of some hops
+MIB = 1 << 20
+
+
+def check_memory() -> None:
+    """Raise RelayError where the address space that is left (RLIMIT_AS) is too small for our client.
+
+    Python turns most of what fails then into a MemoryError; the compiled part of a library may end the process instead.
+    """
+    import resource  # only hops need it
+
+    most = resource.getrlimit(resource.RLIMIT_AS)[0]
+    if most == resource.RLIM_INFINITY:
+        return
+    try:
+        with open("/proc/self/statm", encoding="ascii") as file:
+            used = int(file.read().split()[0]) * resource.getpagesize()
+    except (OSError, ValueError, IndexError):  # only Linux says so
+        used = 0
+    if most - used < LOGIN * MIB:
+        raise RelayError(
+            f"out of memory: the limit leaves {max(most - used, 0) // MIB} MiB, and a login takes up to {LOGIN}",
+            hint="ulimit -v says what the limit is",
+        )
