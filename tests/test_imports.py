@@ -184,8 +184,8 @@ _HOP = """
     _struct _typing _weakrefset array atexit binascii bisect collections collections.abc contextlib copyreg enum
     functools hashlib heapq hmac importlib importlib._abc importlib._bootstrap importlib._bootstrap_external
     importlib.machinery itertools keyword linecache logging math operator queue random re re._casefix re._compiler
-    re._constants re._parser reprlib select selectors socket string struct textwrap threading token tokenize traceback
-    types typing typing.io typing.re warnings weakref zlib
+    re._constants re._parser reprlib resource select selectors socket string struct textwrap threading token tokenize
+    traceback types typing typing.io typing.re warnings weakref zlib
 
     cryptography cryptography.__about__ cryptography.exceptions cryptography.utils _openssl _openssl.lib
     cryptography.hazmat cryptography.hazmat._oid
