@@ -74,6 +74,7 @@ class Packetizer(paramiko.packet.Packetizer):
         self.link: Link | None = None
         self.lost: BaseException | None = None
         self._ident_due = 0.0
+        self._introduced = False  # the server has said its ident
         self.said = ""
         self._kind_in: tuple[str, int, bool] | None = None  # the algorithms, once there are keys
         self._kind_out: tuple[str, int, bool] | None = None
@@ -167,6 +168,7 @@ class Packetizer(paramiko.packet.Packetizer):
         line = self.input.take(size - self.input.start)
         text = line.removesuffix(b"\n").removesuffix(b"\r")
         if text.startswith(b"SSH-"):
+            self._introduced = True
             return text.decode()
         self.said = text.decode(errors="replace")
         return self.said
@@ -194,6 +196,17 @@ class Packetizer(paramiko.packet.Packetizer):
             raise
 
     # Writing, by any thread
+
+    def write_all(self, out: bytes) -> None:
+        """Write to the stream. Raises EOFError when it has ended.
+
+        Before the server's ident has come, reading finds that out, and what the server has said instead.
+        """
+        try:
+            super().write_all(out)
+        except EOFError:
+            if self._introduced:
+                raise
 
     def send_message(self, message: paramiko.Message) -> None:
         """Send a message, whatever the state of a key exchange. Raises EOFError when the stream has ended."""
