@@ -1,6 +1,6 @@
-"""From a route to a stream. Here is the dialer, which folds the plan: the stream of each leg carries the next.
+"""From a route to a stream. This file holds the dialer, which walks the plan: the stream of each leg carries the next.
 
-It knows in which order legs follow each other; it must not know what is inside a leg, nor why the plan has it.
+The dialer knows the order of the legs. It must not know what is inside a leg, nor why the plan chose it.
 """
 
 from __future__ import annotations
@@ -28,32 +28,32 @@ if TYPE_CHECKING:
     Entered = TypeVar("Entered", bound=Forwards)
 
     class Shared(Stream, Protocol):
-        """A stream that the holder of shared hops has (relay/share/client.py).
+        """A stream that the holder of shared hops has opened (relay/share/client.py).
 
-        leads_to: the number of the name that it leads to. unserved: why that is a hop for ssh, "" for the target.
+        leads_to: the number of the name at its far end. unserved: why that name is a hop for ssh, "" for the target.
         """
 
         leads_to: int
         unserved: str
 
         def lend(self) -> Stream:
-            """The same as a stream that is its descriptor, for a program. Raises RelayError."""
+            """Return the same stream as one that a program can be given by its descriptor. Raises RelayError."""
 
     class Share(Protocol):
-        """The holder of shared hops, as one relay has it."""
+        """The holder of shared hops, as one relay talks to it."""
 
         def ask(self, names: Names, places: Sequence[str], run: Run) -> Shared:
-            """The stream through the hops. Raises RelayError: Unserved, when they cannot be shared."""
+            """Return the stream through the hops. Raises RelayError; Unserved when the hops cannot be shared."""
 
         def close(self) -> None:
-            """Want nothing of it."""
+            """Close the connection to the holder without asking for anything."""
 
 
 def dial(route: Route, run: Run, *, lookup: Lookup | None = None, share: Share | None = None) -> Stream:
-    """A stream to the route's target. Raises RelayError that names the leg that failed.
+    """Return a stream to the route's target. Raises a RelayError that names the leg that failed.
 
-    lookup: of the route's names, where it has begun. share: the holder of shared hops, where they are to be shared.
-    Blocks; the guard sees to the deadline and to ssh's leaving.
+    lookup: the look-up of the route's names, if it has begun. share: the holder of shared hops, with --share only.
+    Blocks. The guard ends the process at the deadline, or when ssh has gone.
     """
     try:
         if route.hops:
@@ -65,7 +65,7 @@ def dial(route: Route, run: Run, *, lookup: Lookup | None = None, share: Share |
         target = route.target
         run.progress.at(str(target))
         terms = tcp.Terms(family=run.options.family, local=tcp.Local(run.options.source))
-        if run.options.proxy is None and not is_onion(target.host):  # what needs no plan does not import one
+        if run.options.proxy is None and not is_onion(target.host):  # a route this plain needs no plan
             return SocketStream(tcp.connect(target.host, target.port or 22, run.progress, terms))
         from relay.dial.first import connect
         from relay.dial.plan import reached_first
@@ -84,10 +84,11 @@ def entered(
     *,
     limit: Callable[[], float | None] = lambda: None,
 ) -> Iterator[Entered]:
-    """The hops of a plan, one by one as they are entered: each is reached through the one before it.
+    """Enter the hops of a plan one by one, each through the one before it, and yield each as it is entered.
 
-    reach: makes the stream to the first. enter: enters one, as Engines.enter does. limit: as for Hop.forward.
-    A hop that turns out not to be for our client is entered as the rest of the plan then has it. Raises RelayError.
+    reach: makes the stream to the first hop. enter: enters one hop, see Engines.enter. limit: see Hop.forward.
+    When a hop turns out not to be for our client, the rest of the plan is replaced, and that hop is entered by the
+    new plan. Raises RelayError.
     """
     hop: Entered | None = None
     for number in range(legs.hops):
@@ -104,15 +105,15 @@ def entered(
 
 
 def _forwarding(hop: Forwards, leg: Leg, following: Leg, run: Run, limit: Callable[[], float | None]) -> Reach:
-    """What makes a stream from a hop to what follows it; what a hop connects to has no address here."""
+    """Return what makes a stream from a hop to the next name. The address is "": only the hop looks that name up."""
     to = following.settings
     return lambda: (hop.forward(to.hostname, to.port, run.progress, leg.netcat, limit()), "")
 
 
 def _through_hops(route: Route, run: Run, lookup: Lookup, share: Share | None) -> Stream:
-    """The names of the route looked up, and the hops entered, by the holder of shared hops or by us."""
+    """Look up the names of the route and go through its hops, by the holder of shared hops or by ourselves."""
     run.progress.stage("reading ssh_config")
-    early = len(route.hops) > 1 and share is None  # else a master, or the holder, may do without paramiko here
+    early = len(route.hops) > 1 and share is None  # in other cases a master or the holder may spare us paramiko
     if early:
         _expect_session(run)
     from relay.dial.first import first_leg
@@ -127,7 +128,7 @@ def _through_hops(route: Route, run: Run, lookup: Lookup, share: Share | None) -
         legs = plan(places, names.found, run.options, master=control is not None)
         return _dial(legs, lambda: first_leg(legs.legs[0], run), run, control)
     if control is not None:
-        control.close()  # the holder has its own
+        control.close()  # the holder connects to the master itself
     if not shared.unserved:
         return shared
     legs = plan(places, names.found, run.options, is_held=lambda number: number < shared.leads_to)
@@ -136,8 +137,8 @@ def _through_hops(route: Route, run: Run, lookup: Lookup, share: Share | None) -
 
 
 def _dial(legs: Plan, reach: Reach, run: Run, control: Control | None = None) -> Stream:
-    """The stream to the target of a plan with hops. reach: makes the stream to the first."""
-    from relay.dial.engine import Engines  # a raw relay logs in nowhere, and a shared hop has been logged in to
+    """Return the stream to the target of a plan with hops. reach: makes the stream to the first hop."""
+    from relay.dial.engine import Engines  # a raw relay logs in nowhere, and the holder has logged in to a shared hop
 
     for hop in entered(legs, reach, Engines(run, legs.legs[0], control).enter, run):
         last = hop
@@ -146,7 +147,7 @@ def _dial(legs: Plan, reach: Reach, run: Run, control: Control | None = None) ->
 
 
 def _shared(share: Share, names: Names, places: Sequence[str], run: Run) -> Shared | None:
-    """The stream that the holder of shared hops has, or None: -v says why."""
+    """Return the stream from the holder of shared hops, or None, and say why under -v."""
     try:
         if names.master and len(places) == 2:
             share.close()
@@ -158,14 +159,14 @@ def _shared(share: Share, names: Names, places: Sequence[str], run: Run) -> Shar
 
 
 def _names(route: Route, run: Run, lookup: Lookup) -> tuple[Names, Control | None]:
-    """The names to be travelled, and the connection to the first one's ControlMaster, where that lives."""
+    """Return the names to travel, and a connection to the ControlMaster of the first name if that is alive."""
     from relay.dial import plan as planning
 
     control: Control | None = None
 
     def lives(hop: HopSettings) -> bool:
         nonlocal control
-        from relay.dial.master import find  # few have one
+        from relay.dial.master import find  # few hops have a ControlMaster
 
         control = find(hop, run.progress)
         return control is not None
@@ -181,7 +182,7 @@ def _names(route: Route, run: Run, lookup: Lookup) -> tuple[Names, Control | Non
 
 
 def _expect_session(run: Run) -> None:
-    """Import our client meanwhile: that takes longer than ssh needs to read its files, or a near server to answer."""
+    """Import our client in the meantime: it takes longer than `ssh -G` does, or a near server's answer."""
     from relay.run.limits import check_memory  # a raw relay needs little
 
     if run.options.engine != "ssh":
@@ -192,5 +193,5 @@ def _expect_session(run: Run) -> None:
 def _import_session() -> None:
     try:
         import relay.ssh.enter  # noqa: F401
-    except Exception:  # noqa: S110 - out of memory, most likely: whoever needs it tries again, and says so
+    except Exception:  # noqa: S110 - probably out of memory: the code that needs it imports it again, and reports
         pass

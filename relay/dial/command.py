@@ -18,17 +18,17 @@ if TYPE_CHECKING:
     from relay.run.children import Children
     from relay.run.progress import Progress
 
-# Hops whose ProxyCommand is being run by the pyrelays above this one: a
-# ProxyCommand that leads to its own hop again would never end.
+# The hops whose ProxyCommand the pyrelays above this one are running. It stops a
+# ProxyCommand that leads back to its own hop, which would never end.
 VIA = "PYRELAY_VIA"
-LAST_WORDS = 2.0  # seconds that the status of a program is waited for whose stream has ended
+LAST_WORDS = 2.0  # seconds to wait for a program's exit status once its stream has ended
 
 
 def run(command: str, hop: HopSettings, progress: Progress, children: Children) -> SocketStream:
-    """The hop's ProxyCommand as ssh runs it (sshconnect.c, ssh_proxy_connect): by the user's shell.
+    """Run the hop's ProxyCommand by the user's shell, as ssh does (sshconnect.c, ssh_proxy_connect).
 
-    With ProxyUseFdpass the socket that the command hands over is used, and
-    the command is waited for. Raises RelayError.
+    With ProxyUseFdpass, it waits for the command to end and returns the socket
+    that the command has handed over. Raises RelayError.
     """
     via = children.environ.get(VIA, "").split()
     if hop.name in via:
@@ -61,8 +61,8 @@ class ChildStream(SocketStream):
         self._child = child
 
     def status(self) -> int | None:
-        """The program's exit status, once what it has said is told; None while it still runs."""
-        from subprocess import TimeoutExpired  # it has been started: this costs nothing more
+        """Return the program's exit status; None while it still runs. What it printed has been shown by then."""
+        from subprocess import TimeoutExpired  # starting the program has imported it already
 
         until = monotonic() + LAST_WORDS
         try:
@@ -75,10 +75,10 @@ class ChildStream(SocketStream):
 
 
 class CommandStream(ChildStream):
-    """Those of a ProxyCommand."""
+    """The stdin and stdout of a ProxyCommand."""
 
     def check(self, *, heard: bool = True) -> None:
-        """Raise RelayError when the program has failed, or has ended before anything was heard of it."""
+        """Raise RelayError when the program has failed, or has ended before a byte came from it."""
         status = self.status()
         if status is None or (status == 0 and heard):
             return

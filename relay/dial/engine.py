@@ -14,9 +14,9 @@ if TYPE_CHECKING:
 
 
 class Engines:
-    """What enters the hops of one route.
+    """Enters the hops of one route.
 
-    first: the leg that it begins with. control: the connection to the first hop's ControlMaster, where one lives.
+    first: the route's first leg. control: the connection to the first hop's ControlMaster, if that is alive.
     """
 
     def __init__(self, run: Run, first: Leg, control: Control | None = None) -> None:
@@ -26,27 +26,27 @@ class Engines:
         self._client: Client | None = None
 
     def enter(self, leg: Leg, reach: Reach, before: Hop | None, following: Leg) -> Hop:
-        """The hop that a leg leads to. Our own client has logged in then; ssh does so when the hop forwards.
+        """Enter the hop that a leg leads to. Our own client logs in now; ssh logs in when the hop forwards.
 
-        before: the hop that it is reached through. following: the leg that it is to open at once. Raises RelayError:
-        Unserved, when it turns out at the key exchange that it is not for our client.
+        before: the hop that it is reached through. following: the leg to open at once. Raises RelayError; Unserved
+        when the key exchange shows that our client cannot serve the hop.
         """
-        assert leg.entered is not None  # noqa: S101  (for the type checker: it is a hop's)
+        assert leg.entered is not None  # noqa: S101  (for the type checker: a hop's leg has one)
         self._run.progress.note(1, str(leg.entered))
         if leg.entered.kind == CLIENT:
             return self._log_in(leg, reach, before, following)
         if leg.entered.kind == MASTER and self._control is not None:
-            from relay.dial.master import MasterHop  # it has been imported
+            from relay.dial.master import MasterHop  # finding the master has imported it already
 
             return MasterHop(leg.settings, self._control, self._run.progress)
-        from relay.dial.openssh import OpensshHop  # few hops need it
+        from relay.dial.openssh import OpensshHop  # few hops need ssh
 
         return OpensshHop(leg.settings, reach, self._run)
 
     def _log_in(self, leg: Leg, reach: Reach, before: Hop | None, following: Leg) -> Hop:
-        reached = reach()  # first: while the connection is made, our client is still being imported
+        reached = reach()  # before the import: a thread imports our client meanwhile
 
-        from relay.ssh.enter import log_in  # ssh does without paramiko
+        from relay.ssh.enter import log_in  # only here: ssh needs no paramiko
 
         if self._client is None:
             self._client = client_of(self._run, self._first)
@@ -56,9 +56,9 @@ class Engines:
 
 
 def client_of(run: Run, first: Leg) -> Client:
-    """Who logs in to the hops of a route. first: the leg that it begins with.
+    """Return the client that logs in to the hops of a route. first: the route's first leg.
 
-    Nothing is remembered of a route that begins at Tor, unless the user says where.
+    It remembers nothing of a route that begins at Tor, unless the user names a directory (--memory).
     """
     from relay.ssh import memory
     from relay.ssh.login.client import Client

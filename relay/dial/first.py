@@ -1,4 +1,4 @@
-"""The first connection of a route, as the plan has it: plain TCP, a proxy, Tor, or the first hop's ProxyCommand."""
+"""Makes the first connection of a route as the plan says: by TCP, a proxy, Tor, or the first hop's ProxyCommand."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def connect(kind: str, host: str, port: int, run: Run, terms: tcp.Terms) -> Stream:
-    """A stream to host and port. kind: TCP, or else it is a proxy or Tor. Raises RelayError."""
+    """Return a stream to host and port. kind: TCP, PROXY or TOR. Raises RelayError."""
     if kind == TCP:
         return SocketStream(tcp.connect(host, port, run.progress, terms))
     from relay.dial.proxy import leg
@@ -25,17 +25,17 @@ def connect(kind: str, host: str, port: int, run: Run, terms: tcp.Terms) -> Stre
 
 
 def first_leg(leg: Leg, run: Run) -> tuple[Stream, str]:
-    """A stream to the first name of a route, and its address where the stream is a TCP connection to it.
+    """Return a stream to the first name of a route, and the name's address if the stream is a TCP connection to it.
 
-    Raises RelayError.
+    The address is "" for any other stream. Raises RelayError.
     """
     hop, options = leg.settings, run.options
     if leg.reached.kind == COMMAND:
-        from relay.dial import command  # few hops have one
+        from relay.dial import command  # few hops have a ProxyCommand
 
         return command.run(hop.proxy_command(), hop, run.progress, run.children), ""
     direct = leg.reached.kind == TCP
-    family, source, interface = 0, "", ""  # what ssh_config has of these is said of the hop, not of a proxy
+    family, source, interface = 0, "", ""  # ssh_config sets these for the hop, not for a proxy
     if direct:
         family = tcp.FAMILIES.get(hop.get("addressfamily"), 0)
         source, interface = hop.get("bindaddress"), hop.get("bindinterface")
@@ -53,5 +53,5 @@ def first_leg(leg: Leg, run: Run) -> tuple[Stream, str]:
         return stream, ""
     try:
         return stream, stream.descriptor.getpeername()[0]
-    except OSError:  # reset as soon as it was connected: what reads it first will say so
+    except OSError:  # reset at once: the first read will report it
         return stream, ""

@@ -1,7 +1,7 @@
 """The address of a network interface, for BindInterface of ssh_config(5).
 
-ssh takes it from getifaddrs(3), which Python does not have: the kernel is
-asked instead.
+ssh calls getifaddrs(3), which Python does not have. This module asks the
+kernel instead.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from relay.errors import RelayError, printable
 IFNAMSIZ = 16  # bytes, <net/if.h>
 SIOCGIFADDR = 0x8915  # <linux/sockios.h>
 _IPV6 = "/proc/net/if_inet6"  # address, index, prefix length, scope, flags, name
-_LINK = 0x20  # the scope of an address that is good on its own link only
+_LINK = 0x20  # the scope of an address that is valid on its own link only
 
 
 def address(name: str, family: int) -> str:
-    """The interface's address of that family, with its zone if it needs one. Raises RelayError when it has none."""
+    """Return the interface's address of a family, with its zone if it needs one. Raises RelayError if it has none."""
     found = _ipv4(name) if family == AF_INET else _ipv6(name)
     if not found:
         kind = "IPv4" if family == AF_INET else "IPv6"
@@ -32,7 +32,7 @@ def _ipv4(name: str) -> str:
     try:
         return inet_ntoa(fcntl.ioctl(sock.fileno(), SIOCGIFADDR, ifreq)[20:24])
     except OSError:
-        return ""  # no such interface, or none on it
+        return ""  # no such interface, or it has no such address
     finally:
         sock.close()
 
@@ -43,7 +43,7 @@ def _ipv6(name: str) -> str:
             rows = [line.split() for line in file]
     except OSError:
         return ""
-    # The widest scope first, as that reaches most.
+    # The address with the widest scope comes first: it reaches most hosts.
     own = sorted((int(row[3], 16), row[0]) for row in rows if row[5] == name)
     if not own:
         return ""

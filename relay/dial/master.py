@@ -1,8 +1,9 @@
-"""A ControlMaster that lives: the user's own ssh, already logged in to the first hop, opens the stream to the next.
+"""A live ControlMaster: the user's own ssh, already logged in to the first hop, opens the stream to the next name.
 
-OpenSSH's multiplexing protocol (PROTOCOL.mux and mux.c), as far as one stream
-needs it. The master is given two descriptors to read and write; what it opens
-for them lives for as long as the connection to its control socket does.
+This is OpenSSH's multiplexing protocol (PROTOCOL.mux and mux.c), as far as one
+stream needs it. We give the master two descriptors, one to read and one to
+write. The channel that it opens for them lives as long as our connection to its
+control socket.
 
     packet = uint32 length, uint32 type, body
 
@@ -17,12 +18,13 @@ for them lives for as long as the connection to its control socket does.
     00000004 80000006                                           rejected: it ends before it should
     00000010 80000003 00000001 00000009 "busy"                  rejected: the string is longer than the packet
 
-(PROTOCOL.mux has the port as a string; mux.c reads a uint32.) A forward takes
-part in nothing but its own channel; MUX_C_PROXY, the other way to share a
-master, can end it when an open fails.
+(In PROTOCOL.mux the port is a string; mux.c reads a uint32.) A forward touches
+only its own channel. MUX_C_PROXY, the other way to share a master, can end the
+master when an open fails.
 
-Knows control sockets; does not know what else reaches a hop, nor how a route
-is folded. The login and the host key of this hop are the master's affair.
+This module knows control sockets. It does not know the other ways to reach a
+hop, nor the order of a route. The master takes care of this hop's login and
+host key.
 """
 
 from __future__ import annotations
@@ -51,22 +53,22 @@ PERMISSION_DENIED = 0x80000002
 FAILURE = 0x80000003
 SESSION_OPENED = 0x80000006
 
-_REQUEST = 1  # one to a connection: a master forwards no second one over it
-_LONGEST = 64 * 1024  # bytes of a packet; what a master has to say here is a line
-# Seconds. A master greets at once: it has one loop, and nothing in it waits but a question to a person. One that does
-# not is stopped, or stuck, and a login of our own gets there; that must not find its own time spent.
+_REQUEST = 1  # the only request number: a master forwards one stream over each connection
+_LONGEST = 64 * 1024  # bytes of a packet; a master's longest message here is a line of text
+# Seconds. A master greets at once: it runs one loop, and only a question to a person makes that wait. A master that
+# does not greet is stopped or stuck. Then we log in ourselves, so this wait must leave enough time for the login.
 _GREETING = 3.0
-_KNOCK_AGAIN = 0.02  # seconds, when more wait at the door than the master's listen() has places for (64)
+_KNOCK_AGAIN = 0.02  # seconds, when the queue of the master's listen() (64 connections) is full
 
 
-# What is said
+# The messages
 
 
 class Message(Value):
-    """What a master says.
+    """A message from a master.
 
-    number: the version in a HELLO, else the request that is answered. reason:
-    why not, for a person.
+    number: the version in a HELLO, else the number of the request that it
+    answers. reason: why the master refuses, for a person.
     """
 
     __slots__ = ("kind", "number", "reason")
@@ -79,21 +81,21 @@ class Message(Value):
 
 
 class Garbled(Exception):
-    """What came is no message of the multiplexing protocol."""
+    """The bytes are not a message of the multiplexing protocol."""
 
 
 def hello() -> bytes:
-    """Our HELLO."""
+    """Return our HELLO."""
     return _packet(HELLO, _uint32(VERSION))
 
 
 def forward(host: str, port: int) -> bytes:
-    """The request for a stream to host and port; the two descriptors follow it."""
+    """Return the request for a stream to host and port. The two descriptors are sent after it."""
     return _packet(NEW_STDIO_FWD, _uint32(_REQUEST), _string(b""), _string(os.fsencode(host)), _uint32(port))
 
 
 def parse(packet: bytes) -> Message:
-    """A packet without its length. Raises Garbled."""
+    """Parse a packet, given without its length. Raises Garbled."""
     kind, number = _number(packet, 0), _number(packet, 4)
     if kind not in {PERMISSION_DENIED, FAILURE}:
         return Message(kind, number)
@@ -121,15 +123,15 @@ def _number(packet: bytes, at: int) -> int:
     return int.from_bytes(packet[at : at + 4], "big")
 
 
-# Who says it
+# The connection
 
 
 class NoMaster(Exception):
-    """Nobody is there who could be asked; the message says why, for -v."""
+    """There is no master to ask. The message says why, for -v."""
 
 
 class Silent(NoMaster):
-    """Somebody has taken the connection, and has not said a word."""
+    """The connection was accepted, but no greeting came."""
 
 
 class Control:
@@ -141,7 +143,7 @@ class Control:
         self._socket = _socket.socket(AF_UNIX, SOCK_STREAM)
 
     def greet(self, seconds: float) -> None:
-        """Connect, and exchange greetings, within so many seconds. Raises NoMaster; nothing has been asked for then."""
+        """Connect and exchange greetings within so many seconds. Raises NoMaster; no request has been sent then."""
         self.wait(seconds)
         try:
             self._connect()
@@ -165,7 +167,7 @@ class Control:
                 self._socket.connect(self.path)
                 return
             except BlockingIOError:
-                # Its queue is full. ssh would wait; logging in instead would make a hundred logins of a hundred relays.
+                # Its queue is full. Wait, as ssh does: if each of a hundred relays logged in, that made 100 logins.
                 sleep(min(_KNOCK_AGAIN, self._left()))
 
     def _left(self) -> float:
@@ -175,17 +177,17 @@ class Control:
         return left
 
     def wait(self, seconds: float | None) -> None:
-        """What follows may take so long, or, with None, for ever."""
+        """Set how long the calls that follow may wait; None: for ever."""
         self._end = monotonic() + (float("inf") if seconds is None else seconds)
 
     def request(self, host: str, port: int, end: _socket.socket) -> None:
-        """Ask for a stream, which the master is to carry between host and this end of a socket pair. Raises OSError."""
+        """Ask the master to carry a stream between host and this end of a socket pair. Raises OSError."""
         self._socket.sendall(forward(host, port))
         for _ in ("its stdin", "its stdout"):  # a byte with each (mm_receive_fd, monitor_fdpass.c)
             unix.send(self._socket, b"\0", [end.fileno()])
 
     def receive(self) -> Message:
-        """The next message, and no byte more. Raises OSError, EOFError, Garbled, TimeoutError."""
+        """Read the next message, and not a byte more. Raises OSError, EOFError, Garbled, TimeoutError."""
         length = int.from_bytes(self._exactly(4), "big")
         if length > _LONGEST:
             raise Garbled("what answers there speaks no multiplexing protocol")
@@ -203,12 +205,12 @@ class Control:
         return data
 
     def close(self) -> None:
-        """Close the connection; what was opened over it ends."""
+        """Close the connection. The stream that was opened over it ends."""
         self._socket.close()
 
 
 def meet(path: str, seconds: float) -> Control:
-    """A connection to a master that lives: greetings have been exchanged within so many seconds. Raises NoMaster."""
+    """Connect to a master and exchange greetings within so many seconds. Raises NoMaster."""
     control = Control(path)
     try:
         control.greet(seconds)
@@ -219,12 +221,12 @@ def meet(path: str, seconds: float) -> Control:
 
 
 def find(settings: HopSettings, progress: Progress) -> Control | None:
-    """The master that a hop's ControlPath leads to, when it lives. -v says why it does not."""
+    """Return a connection to the master at a hop's ControlPath, or None if none is alive there; -v says why."""
     path = settings.get("controlpath")
     if path.lower() in {"", "none"}:
         return None
     progress.stage(f"looking for a master at {printable(path)}")
-    if path.startswith("~") or "%" in path or "${" in path:  # what an ssh that is too old leaves is not where it looks
+    if path.startswith("~") or "%" in path or "${" in path:  # an ssh too old to expand these in -G looks elsewhere
         progress.note(1, f"no master at {printable(path)}: ssh -G has not expanded it")
         return None
     try:
@@ -236,7 +238,7 @@ def find(settings: HopSettings, progress: Progress) -> Control | None:
     return control
 
 
-# What it is asked for
+# The hop and its stream
 
 
 class MasterHop:
@@ -248,18 +250,18 @@ class MasterHop:
         self._path = control.path
         self._greeted: Control | None = control
 
-    alive = True  # as far as is known: each stream asks the master anew
+    alive = True  # as far as we know: each stream asks the master anew
 
     def jumps(self) -> str:
-        """As Hop has it: the first hop alone."""
+        """Return the hops up to this one for ssh's -J: this hop alone, since it is the first."""
         return self._settings.jumps()
 
     def quiet_for(self) -> float:
-        """As Hop has it: the master does not tell."""
+        """Seconds since the hop has sent something: not known, since the master does not report it."""
         return float("inf")
 
     def probe(self, seconds: float) -> bool:
-        """As Hop has it: whether the master greets. (Its own ServerAliveInterval says whether the hop lives.)"""
+        """Whether the master greets in time. (The master checks the hop itself, by its ServerAliveInterval.)"""
         try:
             meet(self._path, seconds).close()
         except Silent:
@@ -269,13 +271,13 @@ class MasterHop:
         return True
 
     def park(self) -> None:
-        """As Hop has it: there are no threads."""
+        """Do nothing: this hop has no threads to stop."""
 
     def take_over(self) -> None:
-        """As Hop has it: the master drives its own connection."""
+        """Return None: the master drives its own connection."""
 
     def close(self) -> None:
-        """As Hop has it: the master is the user's, and stays."""
+        """Do nothing: the master belongs to the user and stays."""
         if self._greeted is not None:
             self._greeted.close()
 
@@ -284,10 +286,10 @@ class MasterHop:
         host: str,
         port: int,
         progress: Progress,
-        netcat: str | None = None,  # noqa: ARG002  (a master does not tell why a hop would not forward)
+        netcat: str | None = None,  # noqa: ARG002  (a master does not say why a hop refuses to forward)
         limit: float | None = None,  # noqa: ARG002  (the deadline ends the wait for the master)
     ) -> MasterStream:
-        """A stream from the hop to host and port, a new one each time. Raises RelayError."""
+        """Open a new stream from the hop to host and port. Raises RelayError."""
         progress.stage(
             f"waiting for the master of {self._settings.name} to connect",
             hint=f"the connection of a master may be dead: ssh -O exit {self._settings.name} ends it",
@@ -304,12 +306,12 @@ class MasterHop:
                 raise self.gone() from error
             raise
         finally:
-            theirs.close()  # the master has its own: when those are closed, the stream ends
+            theirs.close()  # the master has copies of it: the stream ends when the master closes them
         progress.stage("")
         return stream
 
     def _control(self, progress: Progress) -> Control:
-        """A connection to the master over which nothing has been asked for yet. Raises RelayError."""
+        """Return a connection to the master that has not been used for a request yet. Raises RelayError."""
         control, self._greeted = self._greeted, None
         if control is not None:
             return control
@@ -319,8 +321,8 @@ class MasterHop:
             raise self.gone() from error
 
     def _await(self, control: Control, host: str, port: int, progress: Progress) -> None:
-        """Wait until the master has connected. Raises RelayError, and OSError and EOFError when it has ended."""
-        asks = self._settings.get("controlmaster") in {"ask", "autoask"}  # a person, whose time is not counted
+        """Wait until the master has connected. Raises RelayError; OSError or EOFError when the master has ended."""
+        asks = self._settings.get("controlmaster") in {"ask", "autoask"}  # a person is asked: that time does not count
         if asks:
             progress.pause()
         try:
@@ -349,16 +351,16 @@ class MasterHop:
             raise RelayError("its master's answer is none to what it was asked for", place=self.place)
 
     def gone(self) -> RelayError:
-        """Nobody is at the control socket any more."""
+        """Return the error for a control socket at which nobody listens any more."""
         return RelayError(f"its master at {printable(self._path)} is gone", place=self.place)
 
 
 class MasterStream(SocketStream):
     """Two-way bytes that a master forwards: our end of the socket pair.
 
-    Our end of the data is passed on by itself. The target's ends the whole
-    stream, as with ssh -W: a master then reads no more (channels.c,
-    channel_input_ieof, force_drain).
+    When we send end-of-file, the master passes it on, and the other direction
+    goes on. When the target sends it, the whole stream ends, as with ssh -W: a
+    master then reads no more (channels.c, channel_input_ieof, force_drain).
     """
 
     def __init__(self, ours: _socket.socket, control: Control, gone: Callable[[], RelayError]) -> None:
@@ -367,16 +369,16 @@ class MasterStream(SocketStream):
         self._gone = gone
 
     def close(self) -> None:
-        """Give the stream up; the master ends what it opened for it."""
+        """Give the stream up. The master then closes the channel that it opened for it."""
         super().close()
         self._control.close()
 
     def check(self, *, heard: bool = True) -> None:  # noqa: ARG002
-        """Raise RelayError when the stream has ended because the master has. For whoever has read its end.
+        """Raise RelayError when the stream has ended because the master has. Call it after reading the end.
 
         A target that has closed and a master that has died look the same here,
-        so whoever is at its socket is asked. (After ssh -O stop nobody is; most
-        masters then end themselves with their last stream.)
+        so this greets the master once more. (After ssh -O stop nobody listens
+        at its socket; most masters then end with their last stream.)
         """
         try:
             meet(self._control.path, _GREETING).close()

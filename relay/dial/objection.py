@@ -1,4 +1,4 @@
-"""Why our own client cannot serve a hop, as far as ssh_config shows it before the hop is connected to."""
+"""Why our own client cannot serve a hop, as far as ssh_config shows before we connect to the hop."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from relay.config.settings import HopSettings
 
-# The methods of ssh, in its order, each with the keyword that turns it on and off (sshconnect2.c, authmethods).
+# ssh's methods in ssh's order, each with the keyword that turns it on and off (sshconnect2.c, authmethods).
 _METHODS = {
     "gssapi-with-mic": "gssapiauthentication",
     "hostbased": "hostbasedauthentication",
@@ -22,14 +22,14 @@ _AGENT_SECONDS = 2.0
 
 
 def objection(settings: HopSettings) -> str:
-    """Why paramiko cannot serve a hop with these settings, or "" when nothing is known against it."""
+    """Return why paramiko cannot serve a hop with these settings, or "" if the settings show no reason."""
     return _no_method(settings) or _no_algorithm(settings) or _token(settings)
 
 
 def _no_method(settings: HopSettings) -> str:
-    """PreferredAuthentications, and what turns methods off, leave only methods that are ssh's alone.
+    """Return why no login method is left for us: the settings leave only methods that only ssh has.
 
-    That GSSAPIAuthentication is on says nothing: distributions turn it on for all hosts.
+    GSSAPIAuthentication being on is not a reason: distributions turn it on for all hosts.
     """
     preferred = settings.get("preferredauthentications")
     batch = settings.yes("batchmode")
@@ -44,11 +44,11 @@ def _no_method(settings: HopSettings) -> str:
 
 
 def _no_algorithm(settings: HopSettings) -> str:
-    """A list of algorithms in ssh_config has none that paramiko knows."""
+    """Return why no algorithm is left for us: a list in ssh_config holds none that paramiko knows."""
     if not any(settings.chosen(key) for key in ("kexalgorithms", "ciphers", "macs", "hostkeyalgorithms")):
         return ""
     from relay.ssh.enter import CHOICES
-    from relay.ssh.trust.hostkeys import ALGORITHMS  # only where somebody chose
+    from relay.ssh.trust.hostkeys import ALGORITHMS  # only when the user chose algorithms
 
     for key, known in (*((key, known) for key, (_, known) in CHOICES.items()), ("hostkeyalgorithms", ALGORITHMS)):
         wanted = settings.algorithms(key)
@@ -58,7 +58,7 @@ def _no_algorithm(settings: HopSettings) -> str:
 
 
 def _token(settings: HopSettings) -> str:
-    """The key is in a token that only ssh can use: PKCS#11, or a security key whose handle is a file."""
+    """Return why the key is out of reach: only ssh can use PKCS#11 tokens, and security keys whose handle is a file."""
     if settings.get("pubkeyauthentication") in {"no", "false"}:
         return ""
     if settings.get("pkcs11provider") not in {"", "none"}:
@@ -67,7 +67,7 @@ def _token(settings: HopSettings) -> str:
     handles = [path for path in files if _is_security_key(path)]
     if not handles:
         return ""
-    from relay.ssh.login.agent import Agent, AgentFailed, socket_path  # only where it matters
+    from relay.ssh.login.agent import Agent, AgentFailed, socket_path  # only when a key file is a security key's
     from relay.ssh.login.identities import gather
 
     held = []
@@ -87,7 +87,7 @@ def _token(settings: HopSettings) -> str:
 
 
 def _is_security_key(path: str) -> bool:
-    """Whether a private key file is the handle of a security key, as the public key beside it says."""
+    """Whether a private key file is the handle of a security key. The public key beside it says so."""
     try:
         with open(f"{path}.pub", "rb") as file:
             return file.read(3) == b"sk-"

@@ -1,10 +1,10 @@
 """A hop that the system's ssh carries, by `ssh -W`: that hop alone, over the stream that already reaches it.
 
-ssh gets that stream as the connection of its ProxyCommand (ProxyUseFdpass), so
-nothing is connected twice and no login of an earlier hop is made again. It has
-the hop's settings by the words that `ssh -G` was asked with, its own terminal
-for questions, and our stderr for what it has to say. Its stdin and stdout are
-one socket, which is relayed as any other.
+ssh gets that stream from its ProxyCommand (ProxyUseFdpass), so nothing is
+connected twice, and no earlier hop is logged in to again. ssh gets the hop's
+settings by the same words as `ssh -G` did. It asks questions on its own
+terminal, and prints on our stderr. Its stdin and stdout are one socket, which
+is relayed like any other.
 """
 
 from __future__ import annotations
@@ -30,22 +30,23 @@ if TYPE_CHECKING:
     from relay.contract import Progress, Reach, Stream
     from relay.run import Run
 
-# ssh keeps no descriptor of ours but 0, 1 and 2, so what it runs as its ProxyCommand fetches the stream at a socket of
-# ours. It hands on the control message as it came: the number in it is that of the descriptor that came with it.
-# (No quote or percent sign: a shell and ssh read this, too. An address that begins with @ is one of Linux's abstract.)
+# ssh closes all descriptors that it inherits but 0, 1 and 2. So its ProxyCommand, this program, connects to a socket of
+# ours and fetches the stream there. It hands on the control message as it came: the number in that message is already
+# the number of the descriptor that came with it. (The program holds no quote and no percent sign, since a shell and ssh
+# read it first. An address that begins with @ is one of Linux's abstract addresses.)
 _FETCH = (
     "import _socket as s,sys;"
     "c=s.socket(s.AF_UNIX);"
     "c.connect_ex(sys.argv[1].replace(chr(64),chr(0),1))and sys.exit(1);"  # whoever had it has left
     "s.socket(s.AF_UNIX,s.SOCK_STREAM,0,1).sendmsg([bytes(1)],c.recvmsg(1,64)[1])"
 )
-_NOISE = 65536  # bytes that the start-up files of a shell may say before our line
+_NOISE = 65536  # bytes that a shell's start-up files may print before our line
 
 
 class OpensshHop:
-    """One hop, entered when it forwards.
+    """One hop. ssh logs in to it when it forwards.
 
-    reach: makes a stream to it.
+    reach: makes a stream to the hop.
     """
 
     def __init__(self, settings: HopSettings, reach: Reach, run: Run) -> None:
@@ -57,25 +58,25 @@ class OpensshHop:
     alive = True  # each stream is a login of its own
 
     def jumps(self) -> str:
-        """As Hop has it: the login is ssh's, and so is what its messages call the way to it."""
+        """Return the hops up to this one for ssh's -J: none, since ssh logs in here and words its own messages."""
         return ""
 
     def quiet_for(self) -> float:
-        """As Hop has it: it is not known before it forwards."""
+        """Seconds since the hop has sent something: not known, since it is not connected before it forwards."""
         return float("inf")
 
     def probe(self, seconds: float) -> bool:  # noqa: ARG002  (there is nothing to ask before it forwards)
-        """As Hop has it."""
+        """Whether the hop shows a sign of life: nothing speaks against it, since each stream is a login of its own."""
         return True
 
     def park(self) -> None:
-        """As Hop has it: it has no threads."""
+        """Do nothing: this hop has no threads to stop."""
 
     def take_over(self) -> None:
-        """As Hop has it: ssh drives its own connection."""
+        """Return None: ssh drives its own connection."""
 
     def close(self) -> None:
-        """As Hop has it: its streams are programs, which end with the run."""
+        """Do nothing: this hop's streams are programs, which end with the run."""
 
     def forward(
         self,
@@ -85,10 +86,10 @@ class OpensshHop:
         netcat: str | None = None,
         limit: float | None = None,  # noqa: ARG002  (the run's deadline ends ssh)
     ) -> SshStream:
-        """A stream from the hop to host and port; ssh has logged in then, and is about to ask the hop for it.
+        """Return a stream from the hop to host and port, once ssh has logged in. ssh asks the hop for it next.
 
-        netcat counts for a hint only: ssh does not tell us why a hop would not
-        forward. Raises RelayError; what ssh itself has said is on stderr.
+        netcat changes only the hint: ssh does not tell us why a hop refuses to
+        forward. Raises RelayError; ssh's own messages are on stderr.
         """
         following, progress.place = progress.place, self.place
         under, _ = self._reach()
@@ -118,22 +119,22 @@ class OpensshHop:
 
 
 def _argv(settings: HopSettings, host: str, port: int, address: str, mark: str) -> list[str]:
-    """The ssh that carries a hop. Of an option that is given twice, ssh takes the first.
+    """Return the command line of the ssh that carries a hop. If an option is given twice, ssh takes the first one.
 
-    LocalCommand says when the login is done, by a line that comes before all else on stdout.
+    LocalCommand reports the end of the login: it prints the mark, before the first byte of the stream.
     """
     fetch = shlex.join([sys.executable, "-ISc", _FETCH, address]).replace("%", "%%")
     options = {
         "ProxyCommand": fetch,
         "ProxyUseFdpass": "yes",
-        "VerifyHostKeyDNS": "no",  # whoever reaches the hop through a proxy or Tor would tell our resolver its name
+        "VerifyHostKeyDNS": "no",  # it would show our resolver a name that only the proxy or Tor may see
         "ControlMaster": "no",
         "ControlPath": "none",
         "PermitLocalCommand": "yes",
         "LocalCommand": f"echo {mark}",
     }
     for name in ("StdinNull", "ForkAfterAuthentication"):
-        if settings.yes(name.lower()):  # an old ssh knows no such option, and does not print it
+        if settings.yes(name.lower()):  # an old ssh does not know the option, and does not print it
             options[name] = "no"
     words = [word for name, value in options.items() for word in ("-o", f"{name}={value}")]
     target = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
@@ -143,8 +144,8 @@ def _argv(settings: HopSettings, host: str, port: int, address: str, mark: str) 
 class SshStream(ChildStream):
     """The stdin and stdout of an ssh.
 
-    check_under: raises RelayError when what reaches the hop has failed. place: what messages call the hop. is_quiet:
-    LogLevel keeps it from saying why it fails. hint: what to say when it fails.
+    check_under: raises RelayError when the stream below, to the hop, has failed. place: what messages call the hop.
+    is_quiet: whether LogLevel keeps ssh from saying why it fails. hint: what to try when ssh fails.
     """
 
     is_quiet = False
@@ -156,7 +157,7 @@ class SshStream(ChildStream):
         self._place = place
 
     def skip_to(self, mark: str) -> None:
-        """Read up to the line that ssh's LocalCommand says, and no byte more. Raises RelayError when ssh has ended."""
+        """Read up to the line that LocalCommand prints, and not a byte more. Raises RelayError if ssh has ended."""
         line = mark.encode() + b"\n"
         said = b""
         while not said.endswith(line):
@@ -166,14 +167,14 @@ class SshStream(ChildStream):
             said += byte
 
     def check(self, *, heard: bool = True) -> None:  # noqa: ARG002
-        """Raise RelayError when the stream has ended because ssh has failed. For whoever has read its end."""
+        """Raise RelayError when the stream has ended because ssh has failed. Call it after reading the end."""
         if self.descriptor.fileno() >= 0 and not _has_ended(self.descriptor):
             return
         if self.status() not in (0, None):
             raise self._failure()
 
     def _failure(self) -> RelayError:
-        """Why ssh has ended; the cause may be further out."""
+        """Return why ssh has ended: the fault of the stream below it, if that has failed."""
         self._check_under()
         status = self.status()
         if status is not None and status < 0:
@@ -184,7 +185,7 @@ class SshStream(ChildStream):
 
 
 def _has_ended(stream: _socket) -> bool:
-    """Whether the far side has said its last, and all of it has been read."""
+    """Whether the far side has sent end-of-file, and everything before it has been read."""
     try:
         return not stream.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
     except OSError as error:
@@ -192,9 +193,9 @@ def _has_ended(stream: _socket) -> bool:
 
 
 class _Counter:
-    """Where ssh's ProxyCommand fetches the stream to the hop. A context manager: it is open for one customer.
+    """The socket at which ssh's ProxyCommand fetches the stream to the hop. A context manager; it serves one customer.
 
-    check: raises RelayError when the stream has failed. address: for _FETCH.
+    check: raises RelayError when the stream has failed. address: the socket's address, for _FETCH.
     """
 
     def __init__(self, stream: Stream) -> None:
@@ -207,7 +208,7 @@ class _Counter:
         self._socket = descriptor
         self._listener = socket.socket(socket.AF_UNIX)
         self._directory = ""
-        if sys.platform == "linux":  # nothing in the file system, so nothing to be left behind there
+        if sys.platform == "linux":  # an abstract address leaves no file behind
             self.address = f"@pyrelay-{os.urandom(16).hex()}"
         else:
             from tempfile import mkdtemp
@@ -222,20 +223,20 @@ class _Counter:
 
     def __exit__(self, *_: object) -> None:
         self._listener.close()
-        os.close(self._socket.detach())  # it is ssh's now, but not what else it needs: a master's control connection
+        os.close(self._socket.detach())  # ssh has it now; what it depends on stays open: a master's control connection
         if self._directory:
             os.unlink(self.address)
             os.rmdir(self._directory)
 
     def serve(self, ssh: _socket) -> None:
-        """Hand the stream over, unless ssh ends before it is fetched."""
+        """Hand the stream over, unless ssh ends before it fetches it."""
         table = poll()
         table.register(self._listener, POLLIN)
-        table.register(ssh, 0)  # its hang-up
+        table.register(ssh, 0)  # to see it hang up
         while self._listener.fileno() in (fd for fd, _ in table.poll()):
             customer, _ = self._listener.accept()
             with customer:
                 if unix.peer_uid(customer) == os.geteuid():  # anyone can connect to an abstract address (unix(7))
-                    self._socket.setblocking(True)  # as ssh would have found it
+                    self._socket.setblocking(True)  # ssh expects a blocking socket
                     unix.send(customer, b"\0", [self._socket.fileno()])
                     return

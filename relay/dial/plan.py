@@ -1,20 +1,20 @@
 """The plan of a route: how each name is reached, what enters each hop, and why. It connects to nothing.
 
     reached by    TCP           the first name, as a rule
-                  PROXY, TOR    where options or a .onion name say so
-                  COMMAND       where ssh_config gives the first name a ProxyCommand
+                  PROXY, TOR    if the options or a .onion name say so
+                  COMMAND       if ssh_config gives the first name a ProxyCommand
                   HOP           every other name: the hop before it opens the stream
     entered by    CLIENT        our own client, by paramiko: the rule
-                  SSH           what ours cannot serve, or --engine ssh: the system's ssh
-                  MASTER        the first hop, where a ControlMaster of the user's lives
-                  HELD          a hop that the holder of shared hops has been logged in to
+                  SSH           the system's ssh: hops that our client cannot serve, or --engine ssh
+                  MASTER        the first hop, if a ControlMaster of the user's is alive
+                  HELD          a hop that the holder of shared hops is logged in to already
 
-Ours is the faster client, and the rule. What can be known from ssh_config is decided here, before anything is
-connected to. What shows only at the key exchange (always before anything of a login) replaces the rest of the plan:
-`Plan.without_client`. The dialer (dial.py) and the holder of shared hops (share/job.py) do what the plan says, and -v
-prints its words.
+Our own client is the rule, since it is faster. The plan is made from ssh_config before anything is connected. If the
+key exchange with a hop shows that our client cannot serve it, `Plan.without_client` replaces the rest of the plan;
+that is always before the login begins. The dialer (relay/dial/__init__.py) and the holder of shared hops
+(share/job.py) do what the plan says, and -v prints its words.
 
-What a plan must know of the world comes in by functions: whether a master lives, whether a hop is held.
+Functions tell the plan what it must know of the world: whether a master is alive, and whether a hop is held.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from relay.spec.options import Options
     from relay.spec.route import Element
 
-    # Looks up hops that a ProxyJump of ssh_config brings in.
+    # Looks up the hops that a ProxyJump of ssh_config adds.
     LookUp = Callable[[Sequence[Element]], list[HopSettings]]
 
 TCP, PROXY, TOR, COMMAND, HOP = "TCP", "a proxy", "Tor", "its ProxyCommand", "the hop before"
@@ -41,7 +41,7 @@ AUTO, PARAMIKO, OPENSSH = ENGINES
 
 
 class Choice(Value):
-    """What carries something, and why it is not the usual; "" for the usual."""
+    """What carries a leg or enters a hop, and why it is not the usual choice; "" if it is."""
 
     __slots__ = ("kind", "why")
     kind: str
@@ -58,7 +58,7 @@ class Leg(Value):
     """The way to one name of the route.
 
     place: what messages call the name. settings: what ssh_config gives it. reached: what makes the stream to it.
-    entered: what logs in there; None for the target. netcat: the command that may cross it, as for Hop.forward.
+    entered: what logs in there; None for the target. netcat: the command that may cross it, see Hop.forward.
     """
 
     __slots__ = ("entered", "netcat", "place", "reached", "settings")
@@ -74,12 +74,12 @@ class Leg(Value):
         self._set(place=place, settings=settings, reached=reached, entered=entered, netcat=netcat)
 
     def by(self, entered: Choice) -> Leg:
-        """The same, entered otherwise."""
+        """Return a copy of this leg with another way to log in."""
         return Leg(self.place, self.settings, self.reached, entered, self.netcat)
 
 
 class Plan(Value):
-    """The legs of a route in the order travelled; the last one leads to the target. engine: the one of --engine."""
+    """The legs of a route in the order travelled; the last one leads to the target. engine: the value of --engine."""
 
     __slots__ = ("engine", "legs")
     legs: tuple[Leg, ...]
@@ -90,13 +90,13 @@ class Plan(Value):
 
     @property
     def hops(self) -> int:
-        """How many hops there are."""
+        """The number of hops."""
         return len(self.legs) - 1
 
     def without_client(self, number: int, refusal: Unserved) -> Plan:
-        """The plan once our client has turned out not to do for a hop, the one of that number, counted from 0.
+        """Return the plan for when our client cannot serve the hop of that number, counted from 0.
 
-        Raises the refusal when the user wants our client.
+        Raises the refusal if the user insists on our client (--engine paramiko).
         """
         if self.engine == PARAMIKO:
             refusal.hint = refusal.hint or "--engine auto leaves such a hop to ssh"
@@ -105,14 +105,14 @@ class Plan(Value):
         return Plan(_behind_ssh(legs, number + 1), self.engine)
 
     def rest(self, number: int) -> Plan:
-        """The plan from the leg of that number on."""
+        """Return the plan from the leg of that number on."""
         return Plan(self.legs[number:], self.engine)
 
 
 class Names(Value):
-    """The names of a route as they are to be travelled: those that were asked for, and what a ProxyJump adds.
+    """The names of a route in the order travelled: those of HOST and -J, and those that a ProxyJump adds.
 
-    master: whether the first one has a ControlMaster that lives, and so is logged in to.
+    master: whether the first name has a live ControlMaster, which is logged in there already.
     """
 
     __slots__ = ("elements", "found", "master")
@@ -124,7 +124,7 @@ class Names(Value):
         self._set(elements=tuple(elements), found=tuple(found), master=master)
 
     def places(self) -> list[str]:
-        """What messages call the names. Raises RelayError when one behind a hop is an onion name."""
+        """Return what messages call the names. Raises RelayError if an onion name stands behind a hop."""
         count = len(self.elements) - 1
         places = [f"hop {number} of {count} ({element})" for number, element in enumerate(self.elements[:-1], 1)]
         places.append(f"target ({self.elements[-1]})")
@@ -146,13 +146,13 @@ def names(
     look_up: LookUp,
     lives: Callable[[HopSettings], bool],
 ) -> Names:
-    """The names as they are to be travelled.
+    """Return the names in the order travelled.
 
-    The first name's own ProxyJump puts hops before it, unless options or its name say how it is reached. Where its
-    ControlMaster lives, its ProxyJump is not looked at: ssh, too, asks its own master before it connects to anything.
+    The first name's own ProxyJump puts hops before it, unless the options or the name say how to reach it. If the first
+    name has a live ControlMaster, its ProxyJump is ignored: ssh, too, asks its master before it connects to anything.
 
-    look_up: asks ssh_config about such hops. lives: whether the ControlMaster of a hop does; asked only where one may
-    be used. Raises RelayError.
+    look_up: asks ssh_config about the hops of a ProxyJump. lives: tells whether a hop's ControlMaster is alive; it is
+    called only if that master may be used. Raises RelayError.
     """
     came_from = {elements[0].host}
     while not _is_proxied(elements[0].host, options):
@@ -179,9 +179,9 @@ def plan(
     master: bool = False,
     is_held: Callable[[int], bool] = lambda _: False,
 ) -> Plan:
-    """What carries each leg to the places, whose settings are `found`.
+    """Decide what carries each leg to the places. `found` are their settings.
 
-    master: as Names has it. is_held: whether the hop of that number, counted from 0, has been logged in to.
+    master: see Names. is_held: tells whether the holder is logged in to the hop of that number, counted from 0.
     Raises RelayError for a setting that cannot be read.
     """
     legs: list[Leg] = []
@@ -198,9 +198,9 @@ def plan(
 
 
 def reached_first(host: str, options: Options, settings: HopSettings | None = None) -> Choice:
-    """What makes the first connection of a route, which is to that host: as options or name say, else ssh_config.
+    """Return what makes the first connection of a route, to host. The options decide, then the name, then ssh_config.
 
-    settings: those of the first name, None where ssh has looked it up itself.
+    settings: the settings of the first name; None if ssh has looked it up itself.
     """
     name = settings.name if settings is not None else host
     if settings is not None and not _is_proxied(name, options) and settings.proxy_command():
@@ -213,20 +213,21 @@ def reached_first(host: str, options: Options, settings: HopSettings | None = No
 
 
 def _is_proxied(host: str, options: Options) -> bool:
-    """Whether options or name say how the first host is reached, whatever ssh_config says."""
+    """Whether the options or the name say how to reach the first host, so that ssh_config does not matter."""
     return options.proxy is not None or is_onion(host)
 
 
 def _may_use_master(hop: HopSettings, options: Options) -> bool:
     """Whether a ControlMaster of a first hop may be used.
 
-    Whoever names an engine wants that one; and why a hop refuses, which --netcat must know, a master does not say.
+    Not with --engine: the user wants that engine. Not with --netcat: it must know why a hop refuses to forward, and a
+    master does not say why.
     """
     return options.engine == AUTO and options.netcat_for(hop.name) is None and bool(hop.get("controlpath"))
 
 
 def _entered(settings: HopSettings, options: Options, *, master: bool, held: bool, legs: Sequence[Leg]) -> Choice:
-    """What enters a hop. legs: those before it."""
+    """Return what enters a hop. legs: the legs before it."""
     if master:
         return Choice(MASTER, printable(settings.get("controlpath")))
     if held:
@@ -237,14 +238,14 @@ def _entered(settings: HopSettings, options: Options, *, master: bool, held: boo
         return Choice(CLIENT, "--engine paramiko")
     if legs and _is_by_ssh(legs[-1]):
         return _AFTER_SSH
-    from relay.dial.objection import objection  # a raw relay has no use for it
+    from relay.dial.objection import objection  # a raw relay does not need it
 
     reason = objection(settings)
     return Choice(SSH, reason) if reason else Choice(CLIENT)
 
 
-# If the key exchange showed that our client cannot, the hop before would have to be entered once more: another ssh,
-# another login there, and whatever that asks of a person.
+# Our client could find out at the key exchange that it cannot serve this hop. Then the hop before would have to be
+# entered once more: another ssh, another login, and the questions of that login again.
 _AFTER_SSH = Choice(SSH, "as the hop before, which a second try would log in to again")
 
 
@@ -253,7 +254,7 @@ def _is_by_ssh(leg: Leg) -> bool:
 
 
 def _behind_ssh(legs: Sequence[Leg], number: int) -> list[Leg]:
-    """The legs, with the hops from that number on left to ssh, as the one before them is."""
+    """Return the legs with all hops from that number on left to ssh, since the hop before them is, too."""
     return [
         leg if at < number or leg.entered is None or _is_by_ssh(leg) else leg.by(_AFTER_SSH)
         for at, leg in enumerate(legs)

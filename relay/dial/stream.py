@@ -1,6 +1,6 @@
-"""A stream that is its descriptor: a connected socket, as the contract has it (relay/contract.py).
+"""A stream that is nothing but its descriptor: a connected socket that keeps the contract (relay/contract.py).
 
-A socket to a program that carries the stream is a subclass, whose `check` knows how that program has ended.
+Where a program carries the stream, a subclass holds the socket to it. Its `check` knows how the program has ended.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class SocketStream:
-    """A connected socket. What is not said below is as the contract says it."""
+    """A connected socket. The contract describes the methods; the docstrings here add what a socket does."""
 
     carrier = ""
     channel = None
@@ -25,11 +25,11 @@ class SocketStream:
         self.descriptor = descriptor
 
     def recv(self, size: int, /) -> bytes:
-        """At most size bytes, waited for; b"" at the end. Raises OSError."""
+        """Wait for bytes and return at most size of them; b"" at the end. Raises OSError."""
         return self.descriptor.recv(size)
 
     def sendall(self, data: bytes, /) -> None:
-        """All of data, waited for. Raises OSError."""
+        """Send all of data, waiting as long as it takes. Raises OSError."""
         self.descriptor.sendall(data)
 
     def shutdown_write(self) -> None:
@@ -37,27 +37,27 @@ class SocketStream:
         try:
             self.descriptor.shutdown(SHUT_WR)
         except OSError:
-            pass  # the far side has gone: reading finds that out, too
+            pass  # the far side has gone: the next read reports it
 
     def attach(self) -> Flow | None:
-        """None: the descriptor is the way."""
+        """Return None: the caller moves the bytes by the descriptor."""
         return None
 
     def serve(self, _stdin: int, _stdout: int, *, parent: int, alarm: int) -> int | None:  # noqa: ARG002
-        """None: it is this process that has the stream."""
+        """Return None: this process has the stream, and must serve it itself."""
         return None
 
     def check(self, *, heard: bool = True) -> None:
-        """Nothing: a socket itself says how it has ended, by an error of recv."""
+        """Do nothing: a socket reports how it has ended by an error of recv."""
 
     def loss(self, _flow: Flow) -> RelayError | None:
-        """None: it is never attached."""
+        """Return None: a socket is never attached."""
         return None
 
     def close(self) -> None:
-        """Give the stream up, whatever other descriptors there are of the socket; a recv that waits returns."""
+        """End the stream, even if other descriptors of the socket are open. A recv that waits returns."""
         try:
             self.descriptor.shutdown(SHUT_RDWR)
         except OSError:
-            pass  # it has ended, or was never connected
+            pass  # the socket has ended, or was never connected
         self.descriptor.close()

@@ -1,13 +1,14 @@
 """Plain TCP: from a name and a port to a connected socket.
 
-All addresses of the name are tried, the two families in turn, a quarter of a
-second apart (RFC 8305, Happy Eyeballs); the first to answer wins. Knows
-addresses and deadlines; does not know SSH, nor who wanted the connection.
+It tries all addresses of the name, the two families in turn, a quarter of a
+second apart (RFC 8305, Happy Eyeballs); the first to answer wins. This module
+knows addresses and deadlines. It does not know SSH, nor what the connection is
+for.
 
-Sockets are `_socket.socket`, the class under `socket.socket`: importing the
-module `socket` costs 5.5 ms (enum, selectors), `_socket` 0.3 ms, and the whole
-raw path is to cost 4 ms. `socket.socket(fileno=s.detach())` makes the richer
-kind where a library needs it.
+Sockets are `_socket.socket`, the class below `socket.socket`. Importing the
+module `socket` costs 5.5 ms (enum, selectors), `_socket` 0.3 ms, and the goal
+for the whole raw path is 4 ms. Where a library needs the richer class,
+`socket.socket(fileno=s.detach())` makes one.
 """
 
 from __future__ import annotations
@@ -33,17 +34,17 @@ if TYPE_CHECKING:
     Address: TypeAlias = tuple[int, Sockaddr]  # (family, where)
 
 FAMILIES = {"inet": AF_INET, "inet6": AF_INET6}  # AddressFamily of ssh_config(5)
-ATTEMPT_DELAY = 0.25  # seconds before the next address is tried besides (RFC 8305, section 5)
+ATTEMPT_DELAY = 0.25  # seconds before the next address is tried in parallel (RFC 8305, section 5)
 _FAMILY = {AF_INET: "IPv4", AF_INET6: "IPv6"}
 _SERVICE = {AF_INET: (_socket.IPPROTO_IP, _socket.IP_TOS), AF_INET6: (_socket.IPPROTO_IPV6, _socket.IPV6_TCLASS)}
-_MOST_TOLD = 4  # addresses that an error names one by one
+_MOST_TOLD = 4  # the most addresses that an error names one by one
 _NO_NAME = {getattr(_socket, name, None) for name in ("EAI_NONAME", "EAI_NODATA", "EAI_ADDRFAMILY")}
 
 
 class Local(Value):
     """Where to connect from.
 
-    source: an address or a name. interface: where there is no source, the network interface whose address it is.
+    source: an address or a name. interface: if there is no source, the network interface whose address is used.
     """
 
     __slots__ = ("interface", "source")
@@ -60,12 +61,12 @@ ANY = Local()  # the system chooses
 class Terms(Value):
     """On which terms to connect.
 
-    family: AF_INET or AF_INET6 to take addresses of that kind only.
+    family: AF_INET or AF_INET6 to use addresses of that family only.
     local: the local end.
     timeout: seconds for each attempt, the look-up not counted (a hop's ConnectTimeout).
     attempts: how often to try, a second apart (ConnectionAttempts).
     keepalive: whether the kernel asks for signs of life (TCPKeepAlive).
-    service: the IPv4 type of service or IPv6 traffic class, None for the system's own (IPQoS).
+    service: the IPv4 type of service or IPv6 traffic class, None for the system's default (IPQoS).
     """
 
     __slots__ = ("attempts", "family", "keepalive", "local", "service", "timeout")
@@ -93,13 +94,13 @@ USUAL = Terms()
 
 
 def connect(host: str, port: int, progress: Progress, terms: Terms = USUAL) -> _socket.socket:
-    """A connected socket in blocking mode, TCP_NODELAY set.
+    """Return a connected socket in blocking mode, with TCP_NODELAY set.
 
-    The deadline of progress holds besides that of the terms. A resolver cannot
-    be interrupted: whoever needs the deadline to be kept during a look-up ends
-    the process.
+    Both the deadline of progress and the timeout of the terms hold. A resolver
+    cannot be interrupted: the only way to keep the deadline during a look-up is
+    to end the process.
 
-    Raises RelayError when no address answers, TimedOut when time is up.
+    Raises RelayError if no address answers, TimedOut if time is up.
     """
     if is_onion(host):
         raise RelayError(
@@ -116,7 +117,7 @@ def connect(host: str, port: int, progress: Progress, terms: Terms = USUAL) -> _
             kinds = " and ".join(_FAMILY[kind] for kind in sorted(sources))
             raise RelayError(f"{printable(host)} has no {kinds} address to reach from {source}")
     elif interface:
-        from relay.dial.interface import address as address_of  # few have it
+        from relay.dial.interface import address as address_of  # few hops have a BindInterface
 
         kinds_wanted = {kind for kind, _ in addresses}
         sources = {kind: _look_up(address_of(interface, kind), 0, kind)[0][1] for kind in kinds_wanted}
@@ -139,7 +140,7 @@ def connect(host: str, port: int, progress: Progress, terms: Terms = USUAL) -> _
 
 
 def connect_unix(path: str, progress: Progress) -> _socket.socket:
-    """A connected unix stream socket in blocking mode. Raises RelayError."""
+    """Return a connected unix stream socket in blocking mode. Raises RelayError."""
     progress.stage(f"connecting to {path}")
     sock = _socket.socket(AF_UNIX, SOCK_STREAM)
     try:
@@ -156,8 +157,8 @@ def connect_unix(path: str, progress: Progress) -> _socket.socket:
 
 
 def _look_up(host: str, port: int, family: int) -> list[Address]:
-    """The addresses of a name, in the resolver's order (RFC 6724), each once. Raises RelayError."""
-    # As bytes, as ssh hands it over: for a str the idna codec would be imported, and a name
+    """Return the addresses of a name in the resolver's order (RFC 6724), each once. Raises RelayError."""
+    # The name is passed as bytes, as ssh passes it. For a str Python would import the idna codec, and a name
     # such as "a..b" would raise a bare UnicodeError.
     try:
         found = _socket.getaddrinfo(os.fsencode(host), port, family, SOCK_STREAM, IPPROTO_TCP)
@@ -167,14 +168,14 @@ def _look_up(host: str, port: int, family: int) -> list[Address]:
 
 
 def _no_address(host: str, family: int, error: Exception) -> RelayError:
-    """What the resolver's refusal means."""
+    """Return the error for a name that the resolver has no address for."""
     name = printable(host)
     if not isinstance(error, gaierror):
         return RelayError(f"{name}: {error}")
     if error.errno not in _NO_NAME:
         return RelayError(f"{name}: {words(error)}")
     hint = "" if host.isascii() else "the DNS knows an international name by its xn-- form"
-    if host.isascii() and host.islower() and "." not in host:  # an alias, most likely
+    if host.isascii() and host.islower() and "." not in host:  # probably an alias of ssh_config
         hint = "ssh hands names over in lower case; where ssh_config has this one with capitals, write %n for %h"
     if family:
         return RelayError(f"no such host: {name}, or it has no {_FAMILY[family]} address", hint=hint)
@@ -182,7 +183,7 @@ def _no_address(host: str, family: int, error: Exception) -> RelayError:
 
 
 def _in_turn(addresses: list[Address]) -> list[Address]:
-    """The two families in turn, the family of the first address first (RFC 8305, section 4)."""
+    """Sort addresses so that the two families alternate, beginning with that of the first (RFC 8305, section 4)."""
     first = [address for address in addresses if address[0] == addresses[0][0]]
     other = [address for address in addresses if address[0] != addresses[0][0]]
     turns: list[Address] = []
@@ -192,10 +193,10 @@ def _in_turn(addresses: list[Address]) -> list[Address]:
 
 
 class _Race:
-    """Connection attempts to several addresses, of which one may win."""
+    """Connection attempts to several addresses. The first to connect wins."""
 
     def __init__(self, addresses: list[Address], sources: dict[int, Sockaddr], progress: Progress) -> None:
-        self.waiting = addresses[::-1]  # next one last
+        self.waiting = addresses[::-1]  # the next address is the last item
         self.sources = sources
         self.progress = progress
         self.running: dict[int, tuple[_socket.socket, Address]] = {}  # by file descriptor
@@ -203,7 +204,7 @@ class _Race:
         self.poll = select.poll()
 
     def run(self, timeout: float | None) -> _socket.socket:
-        """The socket that connected first; every other one is closed, whatever happens."""
+        """Return the socket that connects first. Every other socket is closed, also when this raises."""
         end = None if timeout is None else monotonic() + timeout
         try:
             while self.waiting or self.running:
@@ -214,7 +215,7 @@ class _Race:
                 patience = self.left(end, timeout)
                 if self.waiting:
                     patience = min(patience, ATTEMPT_DELAY)
-                # Rounded up: poll would return just before the deadline, over and over.
+                # Rounded up, or poll would return just before the deadline again and again.
                 for fd, _ in self.poll.poll(int(patience * 1000) + 1):
                     if won := self.finish(fd):
                         return won
@@ -224,7 +225,7 @@ class _Race:
                 sock.close()
 
     def left(self, end: float | None, timeout: float | None) -> float:
-        """Seconds that may still be waited. Raises TimedOut."""
+        """Return for how many seconds we may still wait. Raises TimedOut."""
         if end is None:
             return self.progress.left()
         if (left := end - monotonic()) <= 0:
@@ -234,7 +235,7 @@ class _Race:
         return self.progress.left(left)
 
     def start(self, address: Address) -> _socket.socket | None:
-        """Begin an attempt. The socket, when it is connected already."""
+        """Begin an attempt. Return its socket if that is connected already, else None."""
         family, where = address
         self.progress.stage(f"connecting to {_text(where)} port {where[1]}")
         try:
@@ -261,14 +262,14 @@ class _Race:
         return None
 
     def bind(self, sock: _socket.socket, source: Sockaddr) -> None:
-        """Fix the local address: one that this machine does not have fails for every address alike."""
+        """Bind to the local address. Raises RelayError, which ends the race: every other attempt would fail, too."""
         try:
             sock.bind(source)
         except OSError as error:
             raise RelayError(f"cannot connect from {_text(source)}: {words(error)}") from error
 
     def finish(self, fd: int) -> _socket.socket | None:
-        """An attempt has ended: the socket, or None when it failed."""
+        """Finish an attempt. Return its socket, or None if it has failed."""
         self.poll.unregister(fd)
         sock, address = self.running.pop(fd)
         code = sock.getsockopt(_socket.SOL_SOCKET, _socket.SO_ERROR)
@@ -278,17 +279,17 @@ class _Race:
         return None
 
     def fail(self, sock: _socket.socket, address: Address, code: int) -> None:
-        """Remember why an address did not answer."""
+        """Close the socket, and remember why the address did not answer."""
         sock.close()
         self.failed.append((address, words(OSError(code, os.strerror(code)))))
 
     def defeat(self) -> RelayError:
-        """No address is left."""
+        """Return the error for when no address is left."""
         return RelayError(_causes(self.failed))
 
 
 def _causes(failed: list[tuple[Address, str]]) -> str:
-    """Which address failed how, in one line; the addresses are left out when there is only one."""
+    """Say in one line how each address failed. If there is only one, the line does not name it."""
     if len(failed) == 1:
         return failed[0][1]
     told = [f"{_text(where)}: {why}" for (_, where), why in failed[:_MOST_TOLD]]
@@ -298,5 +299,5 @@ def _causes(failed: list[tuple[Address, str]]) -> str:
 
 
 def _text(where: Sockaddr) -> str:
-    """An address for a person, with its zone: getaddrinfo leaves it out of the text."""
+    """Return an address for a person, with its zone, which the text from getaddrinfo leaves out."""
     return f"{where[0]}%{where[3]}" if len(where) == 4 and where[3] else where[0]

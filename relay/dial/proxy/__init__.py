@@ -1,17 +1,17 @@
 """A leg that begins a route: a connection that a proxy makes for us.
 
-SOCKS4a and SOCKS5 (PySocks, which is met in `handshake` only), HTTP CONNECT, and
-Tor. One rule stands over all of them: the name goes to the proxy as a name;
-nothing here ever looks up the host that is asked for. And one about bytes: what a
-handshake owes is read, and nothing behind it, for the next byte belongs to ssh.
+SOCKS4a and SOCKS5 (PySocks, which only `handshake` uses), HTTP CONNECT, and Tor.
+Two rules hold for all of them. The name goes to the proxy as a name: nothing here
+ever looks up the host that we ask for. And a handshake reads its own bytes and
+not one more, since the next byte belongs to ssh.
 
     leg.py        connect(): reach the proxy, then ask it for the host
-    who.py        who asks: user, password, headers, a ticket of Kerberos
+    who.py        our side of a login: user, password, headers, a Kerberos ticket
     wire.py       the connection while the handshake lasts: one deadline, exact reads
     handshake.py  SOCKS4a and SOCKS5
-    records.py    SOCKS5 with GSS-API: the login, and the records behind it
+    records.py    SOCKS5 with GSS-API: the login, and the records after it
     http.py       HTTP CONNECT: message.py has its messages, login.py logs in (auth.py reads challenges, digest.py
-                  answers one kind), causes.py has its refusals in words
+                  answers those of Digest), causes.py puts its refusals in words
     tls.py        an https:// proxy
     layer.py      the stream inside TLS or records, as the pump moves it
     gss.py        Kerberos, by the system's library

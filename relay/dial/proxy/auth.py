@@ -1,13 +1,13 @@
-"""What an HTTP proxy wants to know of who asks: the challenges of a 407, and the answers to them. Pure.
+"""The login that an HTTP proxy demands: the challenges of a 407 response, and the answers to them. Pure.
 
     Proxy-Authenticate     = #challenge                                            RFC 9110 section 11.7.1
     challenge              = auth-scheme [ 1*SP ( token68 / #auth-param ) ]        section 11.3
     auth-param             = token BWS "=" BWS ( token / quoted-string )
     token68                = 1*( ALPHA / DIGIT / "-" / "." / "_" / "~" / "+" / "/" ) *"="
 
-The field is a list (section 5.6.1): its members may stand in several lines, which mean the same as one line with
-commas between them (section 5.3), and some of them may be empty. A comma also stands between the parameters of one
-challenge, so a new challenge is told by its form: a token that no "=" follows.
+The field is a list (section 5.6.1). Its members may stand in several lines, which mean the same as one line with
+commas between them (section 5.3). Members may be empty. A comma also separates the parameters of one challenge, so
+the parser recognises a new challenge by its form: a token that no "=" follows.
 
 read                                         as
 Negotiate, NTLM, Basic realm="x"             three challenges
@@ -32,7 +32,7 @@ _SPACE = " \t"
 class Challenge(Value):
     """One way to log in that a proxy offers.
 
-    scheme: in lower case. token: its token68, or "". parameters: the others, their names in lower case.
+    scheme: its name in lower case. token: its token68, or "". parameters: its auth-params by name in lower case.
     """
 
     __slots__ = ("parameters", "scheme", "token")
@@ -45,12 +45,12 @@ class Challenge(Value):
 
 
 def challenges(lines: Iterable[str]) -> list[Challenge]:
-    """The challenges in the values of all Proxy-Authenticate lines; what has no form of one is passed over."""
+    """Parse the values of all Proxy-Authenticate lines into challenges. Whatever is not a challenge is skipped."""
     return list(_Reader(", ".join(lines)).challenges())
 
 
 class _Reader:
-    """The field, and how far it is read."""
+    """The text of the field, and the position up to which it has been read."""
 
     def __init__(self, text: str) -> None:
         self.text = text
@@ -72,7 +72,7 @@ class _Reader:
         return found
 
     def _run(self, letters: Iterable[str]) -> str:
-        """What comes of these letters."""
+        """Read a run of these letters."""
         start = self.at
         while self.at < len(self.text) and self.text[self.at] in letters:
             self.at += 1
@@ -81,7 +81,7 @@ class _Reader:
     _skip = _run
 
     def _value(self) -> str | None:
-        """What stands behind an "=", which may have spaces around it; None where there is none."""
+        """Read an "=", with or without spaces around it, and return the value after it; None if there is no "="."""
         start = self.at
         self._skip(_SPACE)
         if self.text[self.at : self.at + 1] != "=":
@@ -92,7 +92,7 @@ class _Reader:
         return self._quoted() if self.text[self.at : self.at + 1] == '"' else self._run(_TOKEN)
 
     def _quoted(self) -> str:
-        """A quoted-string without its quotes; it ends with the field at the latest."""
+        """Read a quoted-string and return it without its quotes. It ends with the field at the latest."""
         said = ""
         self.at += 1
         while self.at < len(self.text) and self.text[self.at] != '"':
@@ -103,7 +103,7 @@ class _Reader:
         return said
 
     def _token68(self) -> str:
-        """The token68 behind a scheme, or "" where parameters or the next challenge follow."""
+        """Read the token68 after a scheme; "" if parameters or the next challenge follow instead."""
         start = self.at
         if not self._skip(_SPACE):
             return ""
@@ -116,7 +116,7 @@ class _Reader:
         return ""
 
     def _pass_over(self) -> None:
-        """Something else: up to the next comma outside quotes."""
+        """Skip to the next comma outside quotes."""
         while self.at < len(self.text) and self.text[self.at] != ",":
             if self.text[self.at] == '"':
                 self._quoted()

@@ -1,4 +1,4 @@
-"""Why an HTTP proxy has refused, in words: what its status means, and the fields in which it says more. Pure."""
+"""Why an HTTP proxy has refused, in words: from its status and from the fields that say more. Pure."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from relay.dial.proxy.login import Login
     from relay.dial.proxy.message import Head
 
-# Status: hint. The reason is the proxy's own.
+# Status: hint. The message quotes the proxy's own reason.
 HINTS = {
     400: "it may be no proxy for CONNECT",
     403: "many proxies allow port 443 only, some only programs that they know: --proxy-header 'User-Agent: ...'",
@@ -24,7 +24,7 @@ HINTS = {
 HINT_KERBEROS = "klist shows the tickets, and --proxy-service names the proxy where it is not HTTP"
 HINT_NTLM = "pyrelay has no NTLM; cntlm and px are proxies for this machine that do"
 KNOWN = (NEGOTIATE, DIGEST, BASIC)
-# X-Squid-Error: words, the ones of squid's pages of errors.
+# X-Squid-Error: words, as in squid's error pages.
 SQUID = {
     "ERR_ACCESS_DENIED": "its rules do not allow it",
     "ERR_CACHE_ACCESS_DENIED": "it wants a login",
@@ -38,12 +38,12 @@ SQUID = {
 
 
 def refusal(head: Head, *, login: Login | None) -> tuple[str, str]:
-    """What a response that is no tunnel says, and what to try. login: how it was logged in to."""
+    """Return what a response says that opens no tunnel, and what to try. login: the login so far, if any."""
     said = f"{head.status} {head.reason}".rstrip()
     squid = "" if head.status == 407 else _squid(head.value("x-squid-error"))
     more = [words for words in (squid, _proxy_status(head.all("proxy-status"))) if words]
     hint = HINTS.get(head.status, "")
-    if head.status in {401, 407}:  # 407 is what RFC 9110 has for proxies; tinyproxy answers a wrong password by 401
+    if head.status in {401, 407}:  # RFC 9110 has 407 for proxies, but tinyproxy answers a wrong password with 401
         hint = _login_hint(login)
         if login is not None and login.tried:
             more.append(f"it does not accept the login by {login.tried}")
@@ -57,7 +57,7 @@ def refusal(head: Head, *, login: Login | None) -> tuple[str, str]:
 
 
 def _login_hint(login: Login | None) -> str:
-    """What to try where a login is wanted."""
+    """Return what to try if the proxy demands a login."""
     if login is None:
         return HINT_WANTED
     if login.tried:
@@ -75,12 +75,12 @@ def _login_hint(login: Login | None) -> str:
 
 
 def _squid(field: str) -> str:
-    """What squid says: a name of its own, and the system's number of an error ("ERR_CONNECT_FAIL 111")."""
+    """Put X-Squid-Error in words: a name of squid's, then the system's error number ("ERR_CONNECT_FAIL 111")."""
     name, _, number = field.strip().partition(" ")
     if not name:
         return ""
     words = SQUID.get(name, "")
-    if number.isdigit() and 0 < int(number[:4]) < 200:  # the proxy's system may count otherwise, but seldom does
+    if number.isdigit() and 0 < int(number[:4]) < 200:  # numbered as here, on nearly every proxy's system
         reason = strerror(int(number[:4])).lower()
         words = f"{words}: {reason}" if words else reason
     said = printable(f"{name} {number}".rstrip(), 60)
@@ -88,10 +88,10 @@ def _squid(field: str) -> str:
 
 
 def _proxy_status(lines: Sequence[str]) -> str:
-    """What the proxy nearest to the target says of an error (RFC 9209): its type, in words, and its details.
+    """Put the error of the proxy nearest to the target in words (RFC 9209): its type and its details.
 
-    The field is a list of structured items (RFC 8941), of which the last one was added by the proxy nearest to us, and
-    the first one by the proxy that failed.
+    The field is a list of structured items (RFC 8941). The proxy that failed added the first item, the proxy nearest
+    to us the last one.
     """
     for member in _split(", ".join(lines), ","):
         name, *parameters = _split(member, ";")
@@ -104,7 +104,7 @@ def _proxy_status(lines: Sequence[str]) -> str:
 
 
 def _split(text: str, at: str) -> list[str]:
-    """A text in the parts between separators that stand in no quotes."""
+    """Split a text at the separators that stand outside quotes."""
     parts, quoted, escaped = [""], False, False
     for letter in text:
         if letter == at and not quoted:
@@ -117,5 +117,5 @@ def _split(text: str, at: str) -> list[str]:
 
 
 def _unquoted(text: str) -> str:
-    """A structured string without its quotes; a token as it is."""
+    """Return a structured string without its quotes, or a token unchanged."""
     return text[1:].removesuffix('"').replace('\\"', '"').replace("\\\\", "\\") if text.startswith('"') else text

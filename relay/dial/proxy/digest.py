@@ -1,7 +1,7 @@
 """The Digest scheme of HTTP, as a proxy's login for CONNECT: RFC 7616, by SHA-256 or MD5, with qop=auth. Pure.
 
-It proves that the password is known without saying it. RFC 2069's form, which has no qop, is not answered: whoever
-plays the proxy could have a dictionary ready for it.
+It proves that we know the password without sending it. Challenges without a qop (RFC 2069) are not answered: a false
+proxy could prepare a dictionary of passwords for such an answer.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ if TYPE_CHECKING:
     from relay.dial.proxy.auth import Challenge
 
 ALGORITHMS: dict[str, Callable[..., Any]] = {"SHA-256": hashlib.sha256, "MD5": hashlib.md5}  # the strongest first
-COUNT = "00000001"  # each answer has a nonce of the client's own, so each is its first use
+COUNT = "00000001"  # uses of the client's nonce: each answer has a new one
 
 
 def strongest(offers: Sequence[Challenge]) -> Challenge | None:
-    """The strongest of the Digest challenges that can be answered."""
+    """Return the Digest challenge with the strongest algorithm that we have, or None."""
     usable = [
         offer
         for offer in offers
@@ -31,12 +31,12 @@ def strongest(offers: Sequence[Challenge]) -> Challenge | None:
 
 
 def is_stale(offers: Sequence[Challenge]) -> bool:
-    """Whether the proxy has refused an answer for the age of its nonce alone (section 3.3)."""
+    """Whether the proxy has refused an answer only because its nonce was too old (section 3.3)."""
     return any(offer.scheme == "digest" and offer.parameters.get("stale", "").lower() == "true" for offer in offers)
 
 
 def answer(offer: Challenge, user: str, password: str, uri: str, *, method: str = "CONNECT", cnonce: str = "") -> str:
-    """The value of Proxy-Authorization for a challenge (section 3.4). cnonce: the client's nonce, made unless given."""
+    """Return Proxy-Authorization's value for a challenge (section 3.4). cnonce: the client's nonce; "": make one."""
     algorithm = _algorithm(offer)
     realm, nonce = offer.parameters.get("realm", ""), offer.parameters.get("nonce", "")
     cnonce = cnonce or os.urandom(16).hex()

@@ -1,7 +1,7 @@
-"""GSS-API by the library that ssh itself brings along, without a compiler: RFC 2743 and 2744, by ctypes.
+"""GSS-API (RFC 2743, RFC 2744) by ctypes, from the library that ssh itself depends on. Nothing is compiled.
 
-libgssapi_krb5 is MIT's (and whatever stands in for it), GSS.framework macOS's own. Only what a client of a proxy needs
-is here: a security context, and what it does to messages. Errors come in GSS-API's own words.
+libgssapi_krb5 is MIT's library, GSS.framework is macOS's. This module holds only what a client of a proxy needs: a
+security context, and how it wraps and unwraps messages. Errors come in GSS-API's own words.
 """
 
 from __future__ import annotations
@@ -24,29 +24,29 @@ LIBRARIES = (
     if sys.platform == "darwin"
     else ("libgssapi_krb5.so.2", "libgssapi.so.3")  # MIT's, Heimdal's
 )
-_PACK = 2 if sys.platform == "darwin" and platform.machine() == "x86_64" else 0  # as gssapi.h says there
+_PACK = 2 if sys.platform == "darwin" and platform.machine() == "x86_64" else 0  # as gssapi.h has it on that system
 
 # Kerberos 5 (RFC 4121), SPNEGO (RFC 4178), and "service@host" for a name (RFC 2743 section 4.1).
 KERBEROS = bytes.fromhex("2a864886f712010202")
 SPNEGO = bytes.fromhex("2b0601050502")
 _HOSTBASED = bytes.fromhex("2a864886f71201020104")
 
-MUTUAL, REPLAY, SEQUENCE, CONFIDENTIALITY, INTEGRITY = 2, 4, 8, 16, 32  # what a context is to have
+MUTUAL, REPLAY, SEQUENCE, CONFIDENTIALITY, INTEGRITY = 2, 4, 8, 16, 32  # the flags to ask for
 _CONTINUE = 1  # GSS_S_CONTINUE_NEEDED
 _OUT_OF_ORDER = 2 | 4 | 8 | 16  # GSS_S_DUPLICATE_TOKEN, _OLD_TOKEN, _UNSEQ_TOKEN and _GAP_TOKEN
-_ROUTINE = 0xFFFF0000  # the errors in a major status; the rest says more of a success
+_ROUTINE = 0xFFFF0000  # the bits of errors in a major status; the other bits qualify a success
 _NO_CRED, _EXPIRED = 7 << 16, 11 << 16
 _GSS_CODE, _MECH_CODE = 1, 2
 
 HINT_KINIT = "kinit gets a ticket, klist shows them"
-# What Kerberos calls it (krb5_err.et): the hint.
+# Kerberos' number of an error (krb5_err.et): the hint.
 _HINTS = {
     -1765328377: "--proxy-service names the proxy as its Kerberos does",  # the server is not in the database
     -1765328352: HINT_KINIT,  # the ticket has expired
     -1765328243: HINT_KINIT,  # no such ticket
-    -1765328189: HINT_KINIT,  # no file of tickets
+    -1765328189: HINT_KINIT,  # there is no ticket cache
     -1765328230: "krb5.conf says where a realm's KDC is",
-    -1765328228: "krb5.conf says where a realm's KDC is",  # it does not answer
+    -1765328228: "krb5.conf says where a realm's KDC is",  # the KDC does not answer
     -1765328347: "look at this machine's clock",
 }
 
@@ -64,12 +64,12 @@ class _Buffer(ctypes.Structure):
 
     @classmethod
     def of(cls, data: bytes) -> _Buffer:
-        """A buffer that shows data, which must outlive it."""
+        """Return a buffer that points at data. The caller keeps data alive as long as the buffer."""
         return cls(len(data), ctypes.cast(c_char_p(data), c_void_p))
 
 
 _OID, _BUFFER, _STATUS = POINTER(_Oid), POINTER(_Buffer), POINTER(c_uint32)
-# The functions, and what they take; each returns a major status and sets a minor one.
+# The functions and the types of their arguments. Each returns a major status and sets a minor one.
 _FUNCTIONS: dict[str, tuple[Any, ...]] = {
     "gss_import_name": (_BUFFER, _OID, POINTER(c_void_p)),
     "gss_release_name": (POINTER(c_void_p),),
@@ -88,16 +88,16 @@ _FUNCTIONS: dict[str, tuple[Any, ...]] = {
 
 
 class Context:
-    """A security context with a service, from this side.
+    """A security context with a service, on the client's side.
 
-    service: NAME@HOST. mechanism: KERBEROS or SPNEGO. flags: what it is to have. complete: whether it stands.
+    service: NAME@HOST. mechanism: KERBEROS or SPNEGO. flags: what to ask for. complete: whether it is established.
     """
 
     def __init__(self, service: str, mechanism: bytes, flags: int, environ: Mapping[str, str]) -> None:
-        """environ: of the user, who may have named another cache of tickets there. Raises RelayError."""
+        """environ: the user's environment, which may name a ticket cache (KRB5CCNAME). Raises RelayError."""
         self.complete = False
         self.service = service
-        self.got = 0  # flags
+        self.got = 0  # the flags that were granted
         self._library = _load()
         self._mechanism = _Oid(len(mechanism), mechanism)
         self._flags = flags
@@ -110,7 +110,7 @@ class Context:
         self._call("gss_import_name", byref(_Buffer.of(text)), byref(kind), byref(self._name))
 
     def step(self, token: bytes = b"") -> bytes:
-        """Take the other side's token, none at first; what it is to be sent, if anything. Raises RelayError."""
+        """Take the server's token (b"" at first) and return the token to send, b"" for none. Raises RelayError."""
         answer, got, said = _Buffer(), c_uint32(), _Buffer.of(token)
         major = self._call(
             "gss_init_sec_context",
@@ -122,7 +122,7 @@ class Context:
         return self._taken(answer)
 
     def wrap(self, data: bytes, *, secret: bool) -> bytes:
-        """A message, sealed, and made unreadable if it is secret. Raises RelayError."""
+        """Seal a message, and encrypt it if it is secret. Raises RelayError."""
         sealed, done = _Buffer(), c_int()
         self._call("gss_wrap", self._context, int(secret), 0, byref(_Buffer.of(data)), byref(done), byref(sealed))
         if secret and not done.value:
@@ -130,7 +130,7 @@ class Context:
         return self._taken(sealed)
 
     def unwrap(self, data: bytes) -> tuple[bytes, bool]:
-        """A message of the other side's, and whether it was unreadable on the way. Raises RelayError."""
+        """Open a message from the server. Return its data and whether it was encrypted. Raises RelayError."""
         opened, secret = _Buffer(), c_int()
         major = self._call("gss_unwrap", self._context, byref(_Buffer.of(data)), byref(opened), byref(secret), None)
         plain = self._taken(opened)
@@ -139,13 +139,13 @@ class Context:
         return plain, bool(secret.value)
 
     def wrap_limit(self, size: int, *, secret: bool) -> int:
-        """How long a message may be for its sealed form to have at most size bytes. Raises RelayError."""
+        """Return the longest message, in bytes, whose sealed form has at most size bytes. Raises RelayError."""
         limit = c_uint32()
         self._call("gss_wrap_size_limit", self._context, int(secret), 0, size, byref(limit))
         return limit.value
 
     def close(self) -> None:
-        """Forget it."""
+        """Delete the context."""
         minor = c_uint32()
         if self._context:
             self._library.gss_delete_sec_context(byref(minor), byref(self._context), None)
@@ -153,7 +153,7 @@ class Context:
             self._library.gss_release_name(byref(minor), byref(self._name))
 
     def _call(self, name: str, *arguments: Any) -> int:
-        """Call a function; its major status. Raises RelayError."""
+        """Call a function of the library and return its major status. Raises RelayError."""
         minor = c_uint32()
         major: int = self._library[name](byref(minor), *arguments)
         if major & _ROUTINE:
@@ -161,13 +161,13 @@ class Context:
         return major
 
     def _taken(self, buffer: _Buffer) -> bytes:
-        """A copy of what the library has made, which it may then forget."""
+        """Copy a buffer that the library has allocated, and release it."""
         data = ctypes.string_at(buffer.value, buffer.length) if buffer.value else b""
         self._library.gss_release_buffer(byref(c_uint32()), byref(buffer))
         return data
 
     def _error(self, major: int, minor: int) -> RelayError:
-        """An error in GSS-API's words: those of Kerberos where it has some, else the general ones."""
+        """Return the error in GSS-API's words: Kerberos' own if it has some, else the general ones."""
         text = self._words(minor, _MECH_CODE) if minor else ""
         text = text or self._words(major, _GSS_CODE)
         hint = _HINTS.get(minor - (1 << 32) if minor >> 31 else minor, "")
@@ -183,7 +183,7 @@ class Context:
 
 
 def _load() -> Any:
-    """The library, its functions declared. Raises RelayError when this system has none."""
+    """Load the library and declare its functions. Raises RelayError if this system has none."""
     for name in LIBRARIES:
         try:
             library = ctypes.CDLL(name)

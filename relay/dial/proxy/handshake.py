@@ -1,17 +1,17 @@
-"""SOCKS4, SOCKS4a and SOCKS5: PySocks' handshake, on a connection that is there already.
+"""SOCKS4, SOCKS4a and SOCKS5: PySocks' handshake, on a connection that is made already.
 
-PySocks does what it does right: the messages and their order, addresses as addresses
-and names as names, exact reads. What it has wrong (1.7.1, its last) is mended here:
+PySocks gets much right: the messages and their order, addresses sent as addresses and
+names as names, exact reads. This module works around what it gets wrong (1.7.1, its last):
 
-- it connects by itself, to one IPv4 address: it is given our connection;
-- its time-out is for each read: it reads and writes through our Wire;
-- a length byte of 128 and more goes out as UTF-8, two bytes: `_Writer` mends the message;
-- Tor's codes are "Unknown error" to it, its errors wrap each other: the reply itself is read;
-- it refuses what servers get wrong in bytes that say nothing: the version before the status of a
-  password (05 for 01: tinyproxy, microsocks), and before SOCKS4's reply (04 for 00). `_Reader` mends those.
+- It connects by itself, to one IPv4 address. We give it our connection.
+- Its time-out is for each read. It reads and writes through our Wire instead.
+- It sends a length byte of 128 and more as UTF-8, two bytes. `_Writer` mends the message.
+- It calls Tor's codes "Unknown error", and its errors wrap each other. We read the reply itself.
+- It refuses answers whose version byte is wrong, which does no harm: before the status of a password
+  (05 for 01: tinyproxy, microsocks), and before SOCKS4's reply (04 for 00). `_Reader` mends those bytes.
 
-RFC 1928 (SOCKS5), RFC 1929 (user and password); SOCKS4 and 4a have no RFC, but a text of
-NEC's each. Tor's own codes: its socks-extensions.txt and proposal 304.
+RFC 1928 (SOCKS5), RFC 1929 (user and password). SOCKS4 and 4a have no RFC, but one text each
+by NEC. Tor's own codes: its socks-extensions.txt and proposal 304.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ SOCKS5_REPLIES = {
     0x03: ("network unreachable", ""),
     0x04: ("host unreachable", ""),
     0x05: ("connection refused", ""),
-    0x06: ("timed out", ""),  # "TTL expired": what Tor and others say when their own time is over
+    0x06: ("timed out", ""),  # "TTL expired": Tor and others send it when their own time is up
     0x07: ("it cannot connect to hosts", "this proxy may serve something else than TCP"),
     0x08: ("it does not take this type of address", ""),
     0xF0: (
@@ -57,18 +57,18 @@ SOCKS5_REPLIES = {
     0xF6: ("that is no onion address", "a letter may be wrong or missing: an address has 56 before .onion"),
     0xF7: ("introduction timed out: the onion service does not answer", "try again; its host may be overloaded"),
 }
-# SOCKS4's have no words of their own beyond these.
+# Reply code of SOCKS4: words, hint.
 SOCKS4_REPLIES = {
     0x5B: ("refused or failed", ""),
     0x5C: ("it cannot reach an identd on this host", "SOCKS5 needs none: -X 5"),
     0x5D: ("identd names another user than was given", "give the user that identd names: -P USER"),
 }
-# What Tor means by ordinary codes,
+# What Tor means by ordinary codes: words, hint.
 TOR_REPLIES = {
     0x02: ("not allowed by its rules", "look for SafeSocks, NoOnionTraffic or OnionTrafficOnly in torrc"),
     0x06: ("timed out", "Tor may still be starting, or has no network: its log tells"),
 }
-# and by those that say nothing of an onion service: without the flag F0 and F2 arrive as 04, F4 to F6 as 01.
+# The hint for Tor's vague codes. Without the flag Tor sends 04 in place of F0 and F2, and 01 in place of F4 to F6.
 EXTENDED = "Tor says more where its SocksPort has the flag: SocksPort 9050 ExtendedErrors"
 VAGUE_REPLIES = {
     0x01: ("general failure", EXTENDED),
@@ -76,7 +76,7 @@ VAGUE_REPLIES = {
 }
 # The first byte of a proxy's first message.
 VERSIONS = {SOCKS4: (b"\0", b"\x04"), SOCKS5: (b"\x05",)}
-# What an answer that is no SOCKS may begin with, and what that is.
+# How the answer of a server that does not speak SOCKS may begin, and what that server is.
 STRANGERS = (
     (b"HTTP/", "answers as an HTTP proxy does", "-X connect"),
     (b"SSH-", "answers as an SSH server does", "a proxy's port is meant; ssh hops are written h1/h2"),
@@ -89,7 +89,7 @@ STRANGERS = (
 def negotiate(
     wire: Wire, host: str, port: int, user: str | None, password: str | None, *, logged_in: bool = False
 ) -> None:
-    """Ask the proxy to connect to host. logged_in: what comes before that has been done. Raises RelayError."""
+    """Ask the proxy to connect to host. logged_in: greeting and login are done already. Raises RelayError."""
     if wire.proxy.kind == SOCKS4 and ":" in host:
         raise RelayError("SOCKS4 cannot carry an IPv6 address", hint="SOCKS5 can: -X 5")
     handshake = _Handshake(wire, user, password, logged_in=logged_in)
@@ -109,7 +109,7 @@ def negotiate(
     except socks.SOCKS5AuthError as error:
         raise _not_authenticated(wire, handshake.reply, user) from error
     except socks.ProxyError as error:
-        if handshake.reply == b"\x05\x01":  # which nobody has offered
+        if handshake.reply == b"\x05\x01":  # GSS-API, which we have not offered
             raise _wants(wire, 1, user) from error
         raise wire.fault(f"sends what is not {_protocol(wire)}: {handshake.reply.hex(' ')}") from error
     finally:
@@ -117,9 +117,9 @@ def negotiate(
 
 
 class _Handshake(socks.socksocket):  # type: ignore[misc]  # PySocks has no types
-    """PySocks' socket around the wire's, for as long as the handshake lasts.
+    """PySocks' socket, wrapped around the wire's for the time of the handshake.
 
-    reply: the message that was read last, of which PySocks' errors tell only words.
+    reply: the message that was read last. PySocks' errors have only its words, not its code.
     """
 
     def __init__(self, wire: Wire, user: str | None, password: str | None, *, logged_in: bool) -> None:
@@ -129,13 +129,13 @@ class _Handshake(socks.socksocket):  # type: ignore[misc]  # PySocks has no type
         self.logged_in = logged_in
         self.reply = b""
         credentials = (_field(user), _field(password))
-        self.fields: tuple[bytes | None, ...] = credentials  # whose lengths the messages tell
+        self.fields: tuple[bytes | None, ...] = credentials  # each is sent after a length byte
         kind = socks.SOCKS4 if wire.proxy.kind == SOCKS4 else socks.SOCKS5
-        # rdns: names go as names. No address: the connection is there.
+        # True is rdns: names are sent as names. The address is None, since the connection is made already.
         self.proxy = (kind, None, None, True, *credentials)
 
     def run(self, host: str, port: int) -> None:
-        """What PySocks' connect() does after it has connected."""
+        """Do what PySocks' connect() does after it has connected."""
         if self.proxy[0] == socks.SOCKS4:
             self._negotiate_SOCKS4(host, port)
         else:
@@ -143,19 +143,19 @@ class _Handshake(socks.socksocket):  # type: ignore[misc]  # PySocks has no type
             self._negotiate_SOCKS5(host, port)
 
     def makefile(self, mode: str = "r", _buffering: int | None = None) -> _Reader | _Writer:
-        """What PySocks reads from and writes to."""
+        """Return the file that PySocks reads from, or the one that it writes to."""
         return _Reader(self) if mode == "rb" else _Writer(self)
 
 
 class _Reader:
-    """PySocks' view of what comes in."""
+    """The file that PySocks reads from."""
 
     def __init__(self, handshake: _Handshake) -> None:
         self._handshake = handshake
-        self._number = 0  # of the messages that have been read
+        self._number = 0  # how many messages have been read
 
     def read(self, size: int) -> bytes:
-        """Exactly `size` bytes; a closed connection and a stranger's answer raise our own errors."""
+        """Read exactly `size` bytes. Raises RelayError if the connection closes or the answer is not SOCKS."""
         wire = self._handshake.wire
         self._number += 1
         if self._number == 1 and self._handshake.logged_in:
@@ -169,7 +169,7 @@ class _Reader:
             data += wire.receive(size - len(data))
         if self._number == 1 and wire.proxy.kind == SOCKS4:
             data = b"\0" + data[1:]
-        elif self._number == 2 and size == 2:  # the status of a password: a reply has three bytes
+        elif self._number == 2 and size == 2:  # the status of a password; a reply is read three bytes at first
             data = b"\1" + data[1:]
         self._handshake.reply = data
         return data
@@ -179,15 +179,15 @@ class _Reader:
 
 
 class _Writer:
-    """PySocks' view of what goes out: parts of a message, then a flush that sends it."""
+    """The file that PySocks writes to: it writes the parts of a message, then flushes, which sends the message."""
 
     def __init__(self, handshake: _Handshake) -> None:
         self._handshake = handshake
         self._message = b""
-        self._hold_back = handshake.logged_in  # the greeting
+        self._hold_back = handshake.logged_in  # do not send the greeting: it was sent before
 
     def write(self, part: bytes) -> None:
-        """Add to the message."""
+        """Add a part to the message."""
         self._message += part
 
     def flush(self) -> None:
@@ -203,10 +203,11 @@ class _Writer:
 
 
 def _mended(message: bytes, fields: tuple[bytes | None, ...]) -> bytes:
-    """The message with the length bytes of 128 and more as the one byte that they are.
+    """Return the message with each length byte of 128 and more as one byte.
 
-    PySocks writes chr(length).encode(), which is two bytes then. The fields stand
-    in this order, and one that is so long cannot hide in one that is shorter.
+    PySocks writes chr(length).encode(), which is two bytes from 128 on. The fields
+    stand in the message in the given order, and a field so long does not fit into a
+    shorter one, so the search cannot find it in the wrong place.
     """
     at = 0
     for field in fields:
@@ -221,13 +222,13 @@ def _mended(message: bytes, fields: tuple[bytes | None, ...]) -> bytes:
 
 
 def _refused(wire: Wire, replies: dict[int, tuple[str, str]], code: int) -> RelayError:
-    """The error for a reply code."""
+    """Return the error for a reply code."""
     words, hint = replies.get(code, (f"unknown reply code 0x{code:02X}", ""))
     return RelayError(f"{words}, says {wire.proxy}", hint=hint)
 
 
 def _not_authenticated(wire: Wire, reply: bytes, user: str | None) -> RelayError:
-    """The error for a choice of method (RFC 1928 section 3) or a status (RFC 1929 section 2) that ends it."""
+    """Return the error for a refused method (RFC 1928 section 3) or a refused password (RFC 1929 section 2)."""
     if reply[0] == 1:
         return RelayError(f"{wire.proxy} does not accept the password of {user}", hint=HINT_REFUSED)
     if reply[1] == 2:
@@ -238,7 +239,7 @@ def _not_authenticated(wire: Wire, reply: bytes, user: str | None) -> RelayError
 
 
 def greet_gssapi(wire: Wire) -> None:
-    """Offer GSS-API, and nothing else. Raises RelayError."""
+    """Offer GSS-API and no other method. Raises RelayError."""
     wire.send(b"\x05\x01\x01")
     answer = wire.receive(1)
     if answer != b"\x05":
@@ -249,9 +250,10 @@ def greet_gssapi(wire: Wire) -> None:
 
 
 def find_method(wire: Wire, user: str | None) -> RelayError:
-    """The error for a proxy that has refused with NoMethod, from a connection on which it is only asked for its method.
+    """Find out which method a proxy wants that has refused with NoMethod, and return the error that says so.
 
-    (A method that is offered must be gone through with, so the first connection does not offer what we cannot do.)
+    It uses a connection of its own. (A client must go through with any method that it offers. So the first connection
+    offers only methods that we have.)
     """
     wire.send(b"\x05\x02\x01\x02")
     answer = wire.receive(1)
@@ -261,7 +263,7 @@ def find_method(wire: Wire, user: str | None) -> RelayError:
 
 
 def _wants(wire: Wire, method: int, user: str | None) -> RelayError:
-    """The error for a method (RFC 1928 section 3) that a proxy has chosen and we have not offered."""
+    """Return the error for a method (RFC 1928 section 3) that the proxy wants and was not offered at first."""
     if method == 1:
         return RelayError(f"{wire.proxy} wants GSS-API (Kerberos)", hint="--proxy-auth gssapi")
     if method == 2 and user is None:
@@ -270,7 +272,7 @@ def _wants(wire: Wire, method: int, user: str | None) -> RelayError:
 
 
 def _stranger(wire: Wire, begins: bytes) -> RelayError:
-    """The error for a first answer that is no SOCKS: what it is instead, as far as that can be told."""
+    """Return the error for a first answer that is not SOCKS. It names what the server speaks, if that is known."""
     answer = begins + wire.glimpse()
     for start, words, hint in STRANGERS:
         if answer.startswith(start):

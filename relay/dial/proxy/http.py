@@ -1,9 +1,9 @@
 """HTTP CONNECT: RFC 9110 section 9.3.6.
 
-Own code, for PySocks reads beyond the header and loses what the server has said
-already. A proxy that wants a login says so by a 407, and is asked again, by
-another connection: squid and tinyproxy close theirs, and whatever else follows
-a 407 need not be read.
+This is our own code, since PySocks reads beyond the header and so loses bytes of
+the target. A proxy that wants a login answers 407. We then ask again over a new
+connection: squid and tinyproxy close the first one, and so the body of the 407
+need not be read.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ if TYPE_CHECKING:
     from relay.dial.proxy.who import Who
     from relay.dial.proxy.wire import Wire
 
-MOST = 4  # requests; a login takes two, or three where it has grown stale
+MOST = 4  # requests; a login takes two, or three when a nonce was stale
 
 
 def connect(reach: Callable[[], Wire], host: str, port: int, who: Who) -> Stream:
-    """A connection to host by a proxy that `reach` connects to, anew each time. Raises RelayError."""
+    """Return a connection to host through a proxy. reach: makes a new connection to the proxy. Raises RelayError."""
     wanted = authority(host, port)
     headers = who.headers()
     login: Login | None = None
@@ -39,7 +39,7 @@ def connect(reach: Callable[[], Wire], host: str, port: int, who: Who) -> Stream
             head = response(wire)
             while 100 <= head.status < 200:  # an interim response may come at any time (RFC 9110 section 15.2)
                 head = response(wire)
-            if 200 <= head.status < 300:  # any of them is the tunnel, whatever its headers say of a body
+            if 200 <= head.status < 300:  # any 2xx opens the tunnel, even if its headers promise a body
                 return wire.leave()
         if head.status != 407 or not head.all("proxy-authenticate"):
             break
@@ -50,14 +50,14 @@ def connect(reach: Callable[[], Wire], host: str, port: int, who: Who) -> Stream
 
 
 def _login(wanted: str, who: Who) -> Login:
-    from relay.dial.proxy.login import Login  # few proxies want one
+    from relay.dial.proxy.login import Login  # few proxies want a login
 
     return Login(wanted, who)
 
 
 def _refused(head: Head, login: Login | None, who: Who) -> RelayError:
-    """The error for a status that is no tunnel."""
-    from relay.dial.proxy.causes import refusal  # only a refusal has any
+    """Return the error for a status that opens no tunnel."""
+    from relay.dial.proxy.causes import refusal  # only a refusal needs it
 
     said, hint = refusal(head, login=login)
     return RelayError(f"{who.proxy} refuses: {said}", hint=hint)
