@@ -1,8 +1,8 @@
 """A stream inside a layer of its own: TLS, or the records of GSS-API, over a socket to a proxy.
 
-The descriptor is not the stream then: every byte passes through a codec here, so nothing may splice it or hand it to
-another process. The pump drives it as it drives a channel of a hop (`attach`); where a hop is reached through it, two
-threads read and write it by `recv` and `sendall`, which wait (ssh/wire/adapter.py).
+Every byte passes through a codec here, so the descriptor alone is not the stream: nothing may splice it or hand it to
+another process. The pump drives the stream like a channel of a hop (`attach`). If a hop is reached through it, two
+threads read and write it instead, by `recv` and `sendall`, which wait (ssh/wire/adapter.py).
 """
 
 from __future__ import annotations
@@ -23,32 +23,32 @@ if TYPE_CHECKING:
     from relay.contract import Flow
 
     class Codec(Protocol):
-        """What a layer does to the bytes. No I/O.
+        """Translates between the data and the bytes on the socket. No I/O.
 
-        over: the far side has said that nothing follows. Raises RelayError at bytes that are none of its own.
+        over: whether the far side has said that nothing follows. Raises RelayError for bytes that do not fit the layer.
         """
 
         over: bool
 
         def seal(self, data: bytes | memoryview, /) -> bytes:
-            """What goes over the socket for data."""
+            """Return the bytes that go over the socket for data."""
 
         def open(self, data: bytes, /) -> bytes:
-            """What the far side has said, as far as the bytes that have come complete it."""
+            """Take bytes from the socket, and return the data in them that is complete."""
 
         def end(self) -> bytes | None:
-            """What says that nothing follows; None where the end of the socket says so."""
+            """Return the bytes that say that nothing follows; None if the end of the socket says so."""
 
         def cut(self) -> None:
-            """The socket has ended. Raises RelayError when that is amid something."""
+            """Note that the socket has ended. Raises RelayError if it ended in the middle of a message."""
 
 
-SIZE = 128 * 1024  # bytes that are read at once, of the socket or of stdin
-WAITING = 256 * 1024  # bytes in either direction from which on no more are read for it
+SIZE = 128 * 1024  # bytes of one read, from the socket or from stdin
+WAITING = 256 * 1024  # bytes that may wait in each direction before we stop reading
 
 
 class Received:
-    """Bytes of the far side's that wait to be delivered."""
+    """Bytes from the far side that wait to be delivered."""
 
     def __init__(self) -> None:
         self._data = b""
@@ -58,26 +58,27 @@ class Received:
         return len(self._data) - self._at
 
     def waiting(self) -> memoryview:
-        """The bytes."""
+        """The bytes that wait."""
         return memoryview(self._data)[self._at :]
 
     def drop(self, size: int) -> None:
-        """Forget the first size of them."""
+        """Remove the first size bytes."""
         self._at += size
 
     def put(self, data: bytes) -> None:
-        """Add some."""
+        """Add bytes at the end."""
         self._data = self._data[self._at :] + data if len(self) else data
         self._at = 0
 
 
 class Line:
-    """The socket and its codec, read and written without waiting: what contract.Connection is.
+    """The socket and its codec, read and written without waiting. It is a contract.Connection.
 
-    received: what the far side has said. over: it says no more. broken: it takes no more. error: why, if not in order.
+    received: data from the far side. over: whether no more will come. broken: whether the far side takes no more.
+    error: why, unless it ended in good order.
     """
 
-    wake_fd = -1  # no other thread has anything to do with it
+    wake_fd = -1  # no other thread uses this connection
 
     def __init__(self, sock: socket, codec: Codec) -> None:
         self.socket = sock
@@ -89,7 +90,7 @@ class Line:
         self._ended = False
         self._out = b""
         self._end_follows = False
-        self.received.put(codec.open(b""))  # which a handshake may have read
+        self.received.put(codec.open(b""))  # data that the handshake has read already
 
     @property
     def fd(self) -> int:
@@ -103,7 +104,7 @@ class Line:
 
     @property
     def reading(self) -> bool:
-        """Whether there is room for what comes, and something may come."""
+        """Whether to read: more may come, and there is room for it."""
         return not self.over and len(self.received) < WAITING
 
     @property
@@ -122,7 +123,7 @@ class Line:
                 self.fail(error)
 
     def take(self, data: bytes) -> None:
-        """Bytes of the socket's have come, none at its end."""
+        """Decode bytes from the socket; b"" is its end."""
         try:
             if data:
                 self.received.put(self.codec.open(data))
@@ -151,7 +152,7 @@ class Line:
         except OSError as error:
             self._out = b""
             self.broken = True
-            # EPIPE is how the kernel says that the far side had closed before: reading finds out what that was.
+            # EPIPE means that the far side has closed before. The next read finds out why.
             if error.errno != EPIPE and not self.over:
                 self.error = self.error or error
 
@@ -165,25 +166,25 @@ class Line:
             self.flush()
 
     def fail(self, error: BaseException) -> None:
-        """It is lost, in both directions."""
+        """Mark the connection as lost in both directions."""
         self.error = self.error or error
         self.over = self.broken = True
         self._out = b""
 
     def look_round(self) -> None:
-        """Nothing: no other thread leaves anything to do."""
+        """Do nothing: no other thread leaves work here."""
 
     def close(self) -> None:
         """Close it, from any thread."""
         try:
             self.socket.shutdown(SHUT_RDWR)
         except OSError:
-            pass  # it has ended
+            pass  # the socket has ended
         self.socket.close()
 
 
 class LayerFlow:
-    """The stream as the pump moves it: what contract.Flow is."""
+    """The stream as the pump moves it. It is a contract.Flow."""
 
     status_due = 0.0
 
@@ -195,17 +196,17 @@ class LayerFlow:
 
     @property
     def over(self) -> bool:
-        """Whether nothing follows what is in `received`."""
+        """Whether nothing more comes after the bytes in `received`."""
         return self.connection.over
 
     @property
     def closed(self) -> bool:
-        """Whether the far side takes nothing more, or has been given all that there was for it."""
+        """Whether sending is over: the far side takes no more, or has been sent everything."""
         return self.connection.broken or (self._closing and not self.connection.sending)
 
     @property
     def error(self) -> BaseException | None:
-        """Why it ended before that."""
+        """Why the stream has ended too early, or None."""
         return self.connection.error
 
     def room(self) -> int:
@@ -213,7 +214,10 @@ class LayerFlow:
         return self.connection.room
 
     def read_from(self, read: Callable[[list[memoryview]], int]) -> int:
-        """Let `read` (as os.readv) read what there is room for, and send it; what it returned, -1 without room."""
+        """Let `read` (like os.readv) read as much as there is room for, and send that.
+
+        Returns what `read` has returned, or -1 if there is no room.
+        """
         room = self.room()
         if not room:
             return -1
@@ -223,14 +227,14 @@ class LayerFlow:
         return size
 
     def delivered(self, size: int) -> None:
-        """Nothing: `Line.reading` looks at what is left."""
+        """Do nothing: `Line.reading` looks at how many bytes are left."""
 
     def end(self) -> None:
         """Tell the far side that nothing follows."""
         self.connection.end()
 
     def close(self) -> None:
-        """Tell the far side that this stream is done with."""
+        """Close the stream, and tell the far side."""
         self.connection.end()
         self._closing = True
 
@@ -240,21 +244,22 @@ class LayerStream:
 
     carrier = ""
     channel = None
-    descriptor = None  # it is not the stream
+    descriptor = None  # the socket's descriptor is not the stream
 
     def __init__(self, sock: socket, codec: Codec) -> None:
         self._line = Line(sock, codec)
         self._sending = allocate_lock()  # the order of records on the socket
-        self._coding = allocate_lock()  # the codec is for one thread at a time
+        self._coding = allocate_lock()  # one thread at a time may use the codec
         self._unsent = b""
 
     def settimeout(self, seconds: float | None) -> None:
-        """How long one wait may take, as for a socket."""
+        """Set how long one wait may take, as for a socket."""
         self._line.socket.settimeout(seconds)
 
     def recv(self, size: int, flags: int = 0, /) -> bytes:
-        """At most size bytes, waited for; b"" at the end. flags: MSG_PEEK leaves them, MSG_DONTWAIT does not wait.
+        """Wait for bytes and return at most size of them; b"" at the end.
 
+        flags: MSG_PEEK leaves the bytes for the next call, MSG_DONTWAIT does not wait.
         Raises RelayError or OSError when the stream is lost.
         """
         line = self._line
@@ -271,7 +276,7 @@ class LayerStream:
         return data
 
     def send(self, data: bytes, /) -> int:
-        """All of data; where a TimeoutError ends the wait, call it again with the same data. Raises as sendall."""
+        """Send all of data. After a TimeoutError, call it again with the same data. Raises the errors of sendall."""
         if not self._unsent:
             with self._coding:
                 self._unsent = self._line.codec.seal(data)
@@ -280,7 +285,7 @@ class LayerStream:
         return len(data)
 
     def sendall(self, data: bytes, /) -> None:
-        """All of data, waited for. Raises RelayError or OSError when the stream is lost or takes no more."""
+        """Send all of data, waiting if need be. Raises RelayError or OSError if the stream is lost or takes no more."""
         with self._sending:
             with self._coding:
                 sealed = self._line.codec.seal(data)
@@ -297,10 +302,10 @@ class LayerStream:
                 else:
                     self._line.socket.sendall(said)
             except OSError:
-                pass  # the far side has gone: reading finds that out, too
+                pass  # the far side has gone: the next read reports it
 
     def wait_for_close(self, seconds: float) -> bool:
-        """Whether the far side ends within so long."""
+        """Wait for the far side to end, for so many seconds at most. Return whether it has."""
         ready = poll()
         ready.register(self._line.fd, POLLIN)
         return self._line.over or bool(ready.poll(seconds * 1000))
@@ -311,25 +316,25 @@ class LayerStream:
         return LayerFlow(self._line)
 
     def serve(self, _stdin: int, _stdout: int, *, parent: int, alarm: int) -> int | None:  # noqa: ARG002
-        """None: it is this process that has the stream."""
+        """Return None: this process has the stream, and must serve it itself."""
         return None
 
     def check(self, *, heard: bool = True) -> None:  # noqa: ARG002
-        """Raise RelayError when the stream has ended in no good order."""
+        """Raise RelayError when the stream has not ended in good order."""
         if (loss := _loss(self._line.error)) is not None:
             raise loss
 
     def loss(self, flow: Flow) -> RelayError | None:
-        """Why an attached stream has ended, when that was no orderly end."""
+        """Return why an attached stream has not ended in good order, or None if it has."""
         return _loss(flow.error)
 
     def close(self) -> None:
-        """Give the stream up, from any thread; a recv or sendall that waits in another one returns or raises."""
+        """Close the stream, from any thread. A recv or sendall that waits in another thread returns or raises."""
         self._line.close()
 
 
 def _loss(error: BaseException | None) -> RelayError | None:
-    """What an end out of order is called."""
+    """Return the error to report for an end that was not in good order, None for a good one."""
     if error is None or isinstance(error, RelayError):
         return error
     return RelayError(f"the link was lost: {words(error) if isinstance(error, OSError) else error}")

@@ -1,4 +1,4 @@
-"""The leg itself: reach the proxy, then ask it for the host."""
+"""Connects through a proxy: reach the proxy, then ask it for the host."""
 
 from __future__ import annotations
 
@@ -17,25 +17,25 @@ if TYPE_CHECKING:
     from relay.run import Run
     from relay.spec.proxy import Proxy
 
-TOR_ANSWER = 5.0  # seconds for the first two bytes of a Tor on this machine, where there is another place to look
-METHOD_ANSWER = 5.0  # seconds for a SOCKS5 proxy's second answer, which only makes a message better
+TOR_ANSWER = 5.0  # seconds for the first two bytes of a Tor on this machine, if there is another place to try
+METHOD_ANSWER = 5.0  # seconds for the answer of a SOCKS5 proxy that is asked only to word an error better
 HINT_TORSOCKS = "torsocks lets nothing connect to this machine: call ssh without it, for pyrelay goes to Tor by itself"
 
 
 def connect(proxy: Proxy, host: str, port: int, run: Run, terms: tcp.Terms = tcp.USUAL) -> Stream:
-    """A stream to host that the proxy has made; the host is never looked up here.
+    """Return a stream to host that the proxy has made. The host is never looked up here.
 
-    terms: for the way to the proxy; their timeout holds for its answer again. Raises RelayError.
+    terms: for the connection to the proxy. Their timeout holds once more for its answer. Raises RelayError.
     """
-    if "%" in host:  # a zone: it names an interface of this machine
+    if "%" in host:  # a zone names an interface of this machine, which means nothing to the proxy
         raise RelayError(f"an address with a zone means nothing to {proxy}")
     who = Who(proxy, run)
 
     def reach(place: Proxy, first: float | None = None) -> Wire:
-        """A connection to the proxy itself. first: seconds for its first answer."""
+        """Connect to the proxy itself. first: seconds for its first answer."""
         wire = Wire(_reach(place, run, terms), place, host, run.progress, seconds=terms.timeout, first=first)
         if place.kind == SECURE:
-            from relay.dial.proxy import tls  # it brings ssl
+            from relay.dial.proxy import tls  # it imports ssl
 
             run.progress.stage(f"TLS with {place}", hint=tls.HINT_PLAIN)
             tls.secure(wire, who.cacert)
@@ -54,7 +54,7 @@ def connect(proxy: Proxy, host: str, port: int, run: Run, terms: tcp.Terms = tcp
     user, password = who.credentials()
 
     def through(place: Proxy, first: float | None = None) -> Stream:
-        """The whole way by one place."""
+        """Connect to host through the proxy at one place."""
         from relay.dial.proxy.handshake import negotiate  # PySocks is not needed for HTTP
 
         try:
@@ -68,7 +68,7 @@ def connect(proxy: Proxy, host: str, port: int, run: Run, terms: tcp.Terms = tcp
 
 
 def _by_gssapi(reach: Callable[[Proxy], Wire], host: str, port: int, who: Who) -> Stream:
-    """A connection to host by a SOCKS5 proxy that is logged in to by GSS-API. Raises RelayError."""
+    """Connect to host through a SOCKS5 proxy, with a login by GSS-API. Raises RelayError."""
     from relay.dial.proxy import gss, records
     from relay.dial.proxy.handshake import greet_gssapi, negotiate
 
@@ -81,8 +81,8 @@ def _by_gssapi(reach: Callable[[Proxy], Wire], host: str, port: int, who: Who) -
 
 
 def _explained(error: NoMethod, reach: Callable[[Proxy, float], Wire], place: Proxy, user: str | None) -> RelayError:
-    """The same error, or one that says what the proxy wants, as far as another connection can tell."""
-    from relay.dial.proxy.handshake import find_method  # it has been imported
+    """Return an error that says which login the proxy wants, if another connection finds it out; else return error."""
+    from relay.dial.proxy.handshake import find_method  # the handshake has imported it already
 
     try:
         with reach(place, METHOD_ANSWER) as wire:
@@ -92,7 +92,7 @@ def _explained(error: NoMethod, reach: Callable[[Proxy, float], Wire], place: Pr
 
 
 def _through_tor(through: Callable[[Proxy, float | None], Stream], environ: Mapping[str, str]) -> Stream:
-    """By the first place that answers as Tor's SOCKS port does."""
+    """Connect through the first place that answers like Tor's SOCKS port. Raises RelayError."""
     from relay.dial.proxy.tor import HOST_VARIABLE, PORT_VARIABLE, places
 
     causes = []
@@ -110,7 +110,7 @@ def _through_tor(through: Callable[[Proxy, float | None], Stream], environ: Mapp
 
 
 def _reach(proxy: Proxy, run: Run, terms: tcp.Terms) -> socket:
-    """A connection to the proxy itself. Raises NoAnswer."""
+    """Connect to the proxy itself. Raises NoAnswer."""
     try:
         if proxy.path:
             return tcp.connect_unix(proxy.path, run.progress)

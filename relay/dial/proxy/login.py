@@ -1,8 +1,7 @@
-"""Logging in to an HTTP proxy: by the strongest of the ways that it offers and that we have.
+"""Logging in to an HTTP proxy, by the strongest method that both sides have.
 
-Nothing is retried that could count as a failed login: what the proxy has
-refused ends it. What cannot be begun (no ticket, no user) only makes room for
-the next way.
+A refusal ends the login: another try could count as another failed login. If a
+method cannot be begun (no ticket, no user), the next one is tried.
 """
 
 from __future__ import annotations
@@ -19,14 +18,14 @@ if TYPE_CHECKING:
     from relay.dial.proxy.auth import Challenge
     from relay.dial.proxy.who import Who
 
-STRONGEST = (NEGOTIATE, DIGEST, BASIC)  # first
+STRONGEST = (NEGOTIATE, DIGEST, BASIC)  # the strongest first
 
 
 class Login:
-    """What a proxy is told, as far as it has come.
+    """The state of a login.
 
-    wanted: what CONNECT asks for. answer: the value of the next request's Proxy-Authorization, "" for none.
-    offered: the schemes of the last 407. problem: why a stronger way could not be begun, or None.
+    wanted: the authority that CONNECT asks for. answer: the next request's Proxy-Authorization, "" for none.
+    offered: the schemes of the last 407. problem: why a stronger method could not be begun, or None.
     """
 
     def __init__(self, wanted: str, who: Who) -> None:
@@ -40,11 +39,11 @@ class Login:
 
     @property
     def tried(self) -> str:
-        """The scheme that the proxy was answered by, "" when it was by none."""
+        """The scheme of our last answer; "" if there was none."""
         return self.answer.partition(" ")[0].lower()
 
     def begin(self) -> None:
-        """Say before the first request what needs no challenge, where the user has chosen that. Raises RelayError."""
+        """Prepare an answer for the first request, if the user chose a method without challenge. Raises RelayError."""
         chosen = self._who.proxy.manner.auth
         if chosen == BASIC and self.has_user:
             self.answer = self._basic()
@@ -52,7 +51,7 @@ class Login:
             self.answer = self._negotiate()
 
     def take(self, lines: Sequence[str]) -> bool:
-        """Answer the challenges of a 407; whether there is an answer. Raises RelayError."""
+        """Prepare the answer to the challenges of a 407. Return whether there is one. Raises RelayError."""
         offers = challenges(lines)
         self.offered = list(dict.fromkeys(offer.scheme for offer in offers))
         if self.answer:
@@ -68,7 +67,7 @@ class Login:
         return False
 
     def _answer(self, scheme: str, offers: list[Challenge]) -> str:
-        """The answer by one way, "" where it cannot be begun. Raises RelayError."""
+        """Return the answer by one method; "" if it cannot be begun. Raises RelayError."""
         if scheme == NEGOTIATE:
             try:
                 return self._negotiate()
@@ -87,17 +86,17 @@ class Login:
         return digest.answer(strongest, self._who.user or "", self._who.password(), self._wanted)
 
     def _basic(self) -> str:
-        """RFC 7617."""
+        """Return the answer of Basic (RFC 7617)."""
         from binascii import b2a_base64
 
         credentials = f"{self._who.user}:{self._who.password()}".encode("utf-8", "surrogateescape")
         return f"Basic {b2a_base64(credentials, newline=False).decode()}"
 
     def _negotiate(self) -> str:
-        """RFC 4559; one token is all that Kerberos needs."""
+        """Return the answer of Negotiate (RFC 4559). One token is enough for Kerberos."""
         from binascii import b2a_base64
 
-        from relay.dial.proxy import gss  # it brings ctypes
+        from relay.dial.proxy import gss  # it imports ctypes
 
         token = self._who.begin_kerberos("HTTP", gss.SPNEGO, gss.MUTUAL | gss.REPLAY)[1]
         return f"Negotiate {b2a_base64(token, newline=False).decode()}"

@@ -1,6 +1,6 @@
-"""The messages of HTTP as CONNECT has them: the request, and the head of a response, each taken off the wire exactly.
+"""The HTTP messages of CONNECT: the request, and the head of a response, which is read to its last byte and no further.
 
-RFC 9112 sections 3.2.3 (the request's form), 4 and 5 (status and fields). Knows nothing of what they mean.
+RFC 9112 sections 3.2.3 (the request's form), 4 and 5 (status and fields). This module does not interpret them.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ if TYPE_CHECKING:
 
     from relay.dial.proxy.wire import Wire
 
-HEADERS = 200  # lines; a proxy that sends more means no good
+HEADERS = 200  # lines; a proxy that sends more is hostile
 
 
 class Head:
-    """The head of a response: its status, its reason (clean), and its fields by their names in lower case."""
+    """The head of a response: its status, its reason (made printable), and its fields by name in lower case."""
 
     def __init__(self, status: int, reason: str) -> None:
         self.status = status
@@ -25,16 +25,16 @@ class Head:
         self.fields: list[tuple[str, str]] = []
 
     def all(self, name: str) -> list[str]:
-        """The values of all lines with this name, in their order."""
+        """Return the values of all lines with this name, in their order."""
         return [value for each, value in self.fields if each == name]
 
     def value(self, name: str) -> str:
-        """The first of them, or ""."""
+        """Return the value of the first line with this name, or ""."""
         return next(iter(self.all(name)), "")
 
 
 def authority(host: str, port: int) -> str:
-    """What CONNECT asks for, "name:port" (RFC 9110 section 7.2). Raises RelayError."""
+    """Return the authority that CONNECT asks for, "name:port" (RFC 9110 section 7.2). Raises RelayError."""
     try:
         name = host.encode("ascii" if host.isascii() else "idna").decode()
     except UnicodeError as error:
@@ -43,7 +43,7 @@ def authority(host: str, port: int) -> str:
 
 
 def request(wanted: str, headers: Sequence[str]) -> bytes:
-    """The request for an authority. headers: "NAME: VALUE" each; one of them may take the place of our Host."""
+    """Return the request for an authority. headers: "NAME: VALUE" each; a Host among them replaces ours."""
     lines = [f"CONNECT {wanted} HTTP/1.1"]
     if not any(header.partition(":")[0].lower() == "host" for header in headers):
         lines.append(f"Host: {wanted}")

@@ -5,8 +5,8 @@
     |  1  |  1   |   2   | up to 2^16 - 1 |      0xff (the server gives up, and nothing follows)
     +-----+------+-------+----------------+
 
-What is not in the RFC, but dante and curl have it: protection level 0, after which no record follows, and the bytes
-pass as they are. Level 3 (selective) is refused: nobody says for which message what would hold.
+dante and curl also have protection level 0, which is not in the RFC: no records follow, and the bytes pass as they
+are. Level 3 (selective) is refused: the RFC does not say which protection a message would then have.
 """
 
 from __future__ import annotations
@@ -29,17 +29,17 @@ FLAGS = gss.MUTUAL | gss.REPLAY | gss.SEQUENCE | gss.CONFIDENTIALITY | gss.INTEG
 
 
 class Records:
-    """The layer; see layer.Codec. secret: whether the proxy must not send what can be read on the way."""
+    """The codec of the records, see layer.Codec. secret: whether to refuse records that are not encrypted."""
 
     def __init__(self, context: Context, *, secret: bool) -> None:
         self.over = False
         self._context = context
         self._secret = secret
         self._limit = context.wrap_limit(MOST, secret=secret)
-        self._left = b""  # the beginning of a record
+        self._left = b""  # the beginning of a record that is not complete yet
 
     def seal(self, data: bytes | memoryview, /) -> bytes:
-        """The records for data."""
+        """Return the records for data."""
         sealed = []
         for start in range(0, len(data), self._limit):
             token = self._context.wrap(bytes(data[start : start + self._limit]), secret=self._secret)
@@ -47,7 +47,7 @@ class Records:
         return b"".join(sealed)
 
     def open(self, data: bytes, /) -> bytes:
-        """What is in the records that are complete."""
+        """Return the data in the records that are complete."""
         data = self._left + data
         opened = []
         at = 0
@@ -68,22 +68,22 @@ class Records:
         return b"".join(opened)
 
     def end(self) -> None:
-        """None: the end of the socket says so."""
+        """Return None: the end of the socket says that nothing follows."""
         return
 
     def cut(self) -> None:
-        """The socket has ended."""
+        """Raise RelayError if the socket has ended in the middle of a record."""
         if self._left:
             raise RelayError("the link was lost amid a record of GSS-API")
 
 
 def message(kind: int, token: bytes) -> bytes:
-    """A message on the wire."""
+    """Return a message as it goes over the wire."""
     return bytes((VERSION, kind)) + len(token).to_bytes(2) + token
 
 
 def agree(wire: Wire, context: Context, first: bytes, wanted: str) -> None:
-    """Log in, and agree on a protection; the wire is inside it from then on.
+    """Log in and agree on a protection. From then on the wire speaks inside the records.
 
     first: the context's first token. wanted: one of PROTECTIONS. Raises RelayError.
     """
@@ -113,12 +113,12 @@ def agree(wire: Wire, context: Context, first: bytes, wanted: str) -> None:
 
 
 def _token(wire: Wire, kind: int) -> bytes:
-    """The token of the next message, which must be of this kind. Raises RelayError."""
+    """Read the next message, which must be of this kind, and return its token. Raises RelayError."""
     try:
         head = wire.exactly(2)
     except TimedOut:
         raise
-    except RelayError as error:  # it has closed, which is all that dante says
+    except RelayError as error:  # the proxy has closed: dante refuses that way
         raise _given_up(wire, kind) from error
     if head[1] == ABORT:
         raise _given_up(wire, kind)
@@ -128,7 +128,7 @@ def _token(wire: Wire, kind: int) -> bytes:
 
 
 def _given_up(wire: Wire, kind: int) -> RelayError:
-    """The error for a proxy that goes no further. kind: of the message that it owes."""
+    """Return the error for a proxy that gives up. kind: the kind of the message that we waited for."""
     if kind == PROTECTION:
         return RelayError(
             f"{wire.proxy} does not grant the protection that it was asked for",

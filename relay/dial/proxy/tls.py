@@ -1,8 +1,8 @@
-"""TLS to a proxy: a codec by the standard library's ssl, always verified.
+"""TLS to a proxy: a codec by the standard library's ssl. The certificate is always verified.
 
-RFC 8446 and 5246; names as RFC 6125 and 9525 have it, which ssl does. A half-close is the close_notify, which in TLS
-1.3 ends one direction (section 6.1). An end of the socket without one is taken for the end: many proxies do that, and
-what passes here is SSH, which notices by itself when something is missing.
+RFC 8446 and RFC 5246; ssl checks the name by RFC 6125 and RFC 9525. A half-close is a close_notify, which ends one
+direction in TLS 1.3 (section 6.1). A socket that ends without a close_notify counts as a good end: many proxies do
+that, and the data is SSH, which notices by itself when bytes are missing.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 HINT_PLAIN = "does it speak plain HTTP? --proxy http://..."
 CA_HINT = "the certificates of those whom you believe about it are for --proxy-cacert FILE"
-# What OpenSSL calls a certificate that does not do (x509_vfy.h): the hint.
+# OpenSSL's number for what is wrong with a certificate (x509_vfy.h): the hint.
 HINTS = {
     10: "the proxy needs a new one",  # has expired
     9: "look at this machine's clock",  # is not yet valid
@@ -32,7 +32,7 @@ HINTS = {
 
 
 class Tls:
-    """The layer; see layer.Codec."""
+    """The codec of TLS, see layer.Codec."""
 
     def __init__(self, host: str, cacert: str | None) -> None:
         """host: the name that the certificate must have. cacert: see Manner. Raises RelayError."""
@@ -41,7 +41,10 @@ class Tls:
         self.tls = _context(cacert).wrap_bio(self._in, self._out, server_hostname=host)
 
     def greet(self, data: bytes) -> bool:
-        """Go on with the handshake by what has come; whether it is done. `said` has the answer. Raises SSLError."""
+        """Continue the handshake with bytes that have come. Return whether it is done. Raises SSLError.
+
+        `said` then returns the bytes to send.
+        """
         self._in.write(data)
         try:
             self.tls.do_handshake()
@@ -50,11 +53,11 @@ class Tls:
         return True
 
     def said(self) -> bytes:
-        """What TLS itself has to say."""
+        """Return the bytes that TLS itself wants to send."""
         return self._out.read()
 
     def seal(self, data: bytes | memoryview, /) -> bytes:
-        """What goes over the socket for data, and whatever TLS itself has to say."""
+        """Return the bytes that go over the socket for data, together with those of TLS itself."""
         view = memoryview(data)
         try:
             while view:
@@ -64,7 +67,7 @@ class Tls:
         return self._out.read()
 
     def open(self, data: bytes, /) -> bytes:
-        """What the far side has said."""
+        """Take bytes from the socket, and return the data in them that is complete."""
         self._in.write(data)
         parts = []
         try:
@@ -80,21 +83,21 @@ class Tls:
         return b"".join(parts)
 
     def end(self) -> bytes | None:
-        """The close_notify. All that has come has been opened before, so nothing is in its way."""
+        """Return the close_notify. `open` has read all data before, so unwrap() does not stumble over any."""
         try:
             self.tls.unwrap()
-        except ssl.SSLError:  # it waits for the other one's, which may take long
+        except ssl.SSLError:  # unwrap() also wants the far side's close_notify, which may come much later
             pass
         return self._out.read()
 
     def cut(self) -> None:
-        """Nothing: see the head of this file."""
+        """Do nothing: such an end counts as a good one, see the head of this file."""
 
 
 def secure(wire: Wire, cacert: str | None) -> None:
-    """Speak TLS with the proxy that a wire leads to; from now on the wire is inside it.
+    """Make the TLS handshake with the proxy. From then on the wire speaks inside TLS.
 
-    cacert: a file of those whose word about the proxy is believed, None for the system's. Raises RelayError.
+    cacert: a file of the authorities to trust about the proxy, None for the system's. Raises RelayError.
     """
     proxy = wire.proxy
     data = b""
@@ -106,7 +109,7 @@ def secure(wire: Wire, cacert: str | None) -> None:
         wire.send(codec.said())
         wire.wrap(LayerStream(wire.tcp, codec))
     except ssl.SSLCertVerificationError as error:
-        wire.send(codec.said())  # the proxy is told, too
+        wire.send(codec.said())  # an alert tells the proxy, too
         reason = printable(error.verify_message).rstrip(".")
         cause = f"{proxy}: its certificate does not do: {reason[:1].lower()}{reason[1:]}"
         raise RelayError(cause, hint=HINTS.get(error.verify_code, "")) from error
@@ -114,7 +117,7 @@ def secure(wire: Wire, cacert: str | None) -> None:
         hint = HINT_PLAIN if error.reason in _NO_TLS else ""
         raise RelayError(f"{proxy}: TLS: {_reason(error)}", hint=hint) from error
     finally:
-        if wire.socket is wire.tcp:  # it has failed
+        if wire.socket is wire.tcp:  # the handshake has failed
             wire.socket.close()
 
 
@@ -135,7 +138,7 @@ def _context(cacert: str | None) -> ssl.SSLContext:
 
 
 def _reason(error: ssl.SSLError) -> str:
-    """OpenSSL's reason in words: "tlsv1 alert protocol version"."""
+    """Return OpenSSL's reason in words: "tlsv1 alert protocol version"."""
     return printable((error.reason or str(error)).replace("_", " ").lower())
 
 

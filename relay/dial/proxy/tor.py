@@ -1,8 +1,8 @@
 """Tor: where it listens on this machine, and a circuit of its own for each target.
 
-Tor speaks SOCKS5 (`handshake`, which has its reply codes in words). It gives streams
-with different SOCKS users or passwords different circuits (IsolateSOCKSAuth, which
-every SocksPort has unless told otherwise), and never checks either.
+Tor speaks SOCKS5; `handshake` has its reply codes in words. Streams with different
+SOCKS users or passwords get different circuits (IsolateSOCKSAuth, on by default for
+every SocksPort). Tor never checks the user or the password.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 HOST = "127.0.0.1"
-PORTS = (9050, 9150)  # tor itself, and the one that Tor Browser brings
-HOST_VARIABLE, PORT_VARIABLE = "TOR_SOCKS_HOST", "TOR_SOCKS_PORT"  # Tor Browser's own,
-PATH_VARIABLE = "TOR_SOCKS_IPC_PATH"  # and its own for a unix socket, which it prefers
+PORTS = (9050, 9150)  # the port of tor itself, and that of Tor Browser's
+HOST_VARIABLE, PORT_VARIABLE = "TOR_SOCKS_HOST", "TOR_SOCKS_PORT"  # Tor Browser reads these
+PATH_VARIABLE = "TOR_SOCKS_IPC_PATH"  # Tor Browser's for a unix socket, which goes before host and port
 FIELD = 255  # bytes; see RFC 1929
 
 
 def places(environ: Mapping[str, str]) -> list[Proxy]:
-    """Where to look for Tor, in this order. Raises UsageError when the environment names a place that is none."""
+    """Return where to look for Tor, in this order. Raises UsageError if the environment names an invalid place."""
     if path := environ.get(PATH_VARIABLE):
         return [Proxy(TOR, path=path)]
     host, port = environ.get(HOST_VARIABLE), environ.get(PORT_VARIABLE)
@@ -41,9 +41,9 @@ def places(environ: Mapping[str, str]) -> list[Proxy]:
 
 
 def isolation(host: str, port: int) -> tuple[str, str]:
-    """The SOCKS user and password for a target: one pair for each user of this machine and each target.
+    """Return the SOCKS user and password for a target: one pair for each user of this machine and each target.
 
-    They are no secret, only different; so nothing is remembered, and all
+    They need not be secret, only different. They are computed, not stored, so all
     sessions of one user to one target share a circuit. Neither begins with
     "<torS0X>", which Tor reserves (socks-extensions.txt).
     """

@@ -1,4 +1,4 @@
-"""Who asks a proxy, and in which words: the user, the password, the headers of one's own."""
+"""Our side of a login to a proxy: the user, the password, and the headers that the user adds."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ if TYPE_CHECKING:
     from relay.run import Run
     from relay.spec.proxy import Proxy
 
-MOST = 65536  # bytes of a file of headers
+MOST = 65536  # bytes; the largest file of headers
 
 
 class Who:
-    """The user of a proxy, None where it is not told any, and what goes with it."""
+    """The user of a proxy (None: no user is sent), and the password, tickets and headers that go with it."""
 
     def __init__(self, proxy: Proxy, run: Run) -> None:
         self.proxy = proxy
@@ -35,17 +35,17 @@ class Who:
             )
 
     def isolate(self, host: str, port: int) -> None:
-        """Take the user and the password that give a target a circuit of its own, which Tor wants for nothing else."""
+        """Set the user and password that give a target a circuit of its own. Tor uses them for nothing else."""
         from relay.dial.proxy.tor import isolation
 
         self.user, self._password = isolation(host, port)
 
     def note(self, text: str) -> None:
-        """Say something under -v."""
+        """Print a text under -v."""
         self._progress.note(1, text)
 
     def password(self) -> str:
-        """The password: from the command line, from the environment, or asked for once. Raises RelayError."""
+        """Return the password: from the command line, from the environment, or by asking once. Raises RelayError."""
         if self._password is None:
             password = self._secret.get(PROXY_PASSWORD)
             if password is None:
@@ -55,17 +55,17 @@ class Who:
         return self._password
 
     def credentials(self) -> tuple[str | None, str | None]:
-        """The user and the password of SOCKS; (None, None) when it is to have none. Raises RelayError."""
+        """Return the user and the password for SOCKS; (None, None) for a login without. Raises RelayError."""
         if self.user is None or self.proxy.kind == SOCKS4:
             return self.user, None
         return self.user, self.password()
 
     def begin_kerberos(self, service: str, mechanism: bytes, flags: int) -> tuple[Context, bytes]:
-        """A context with the proxy, and its first token. service: what it is, unless the user says. Raises RelayError.
+        """Begin a context with the proxy. Return it and its first token. Raises RelayError.
 
-        (The KDC may be asked for a ticket.)
+        service: the proxy's name in Kerberos, unless the user gives one. The library may ask the KDC for a ticket.
         """
-        from relay.dial.proxy.gss import KERBEROS, Context  # few have Kerberos
+        from relay.dial.proxy.gss import KERBEROS, Context  # few users have Kerberos
 
         name, at, host = (self.proxy.manner.service or service).partition("@")
         host = host if at else self.proxy.host
@@ -77,12 +77,12 @@ class Who:
         try:
             return context, context.step()
         except RelayError:
-            if mechanism != KERBEROS:  # SPNEGO says no more than that nothing will do
+            if mechanism != KERBEROS:  # SPNEGO only says that no mechanism works; Kerberos says why
                 Context(service, KERBEROS, flags, self.environ).step()
             raise
 
     def headers(self) -> list[str]:
-        """The headers that the user adds to a request, those in files included. Raises RelayError."""
+        """Return the headers that the user adds to a request, those in files included. Raises RelayError."""
         found: list[str] = []
         for header in self.proxy.manner.headers:
             found += self._read(self.path(header[1:])) if header.startswith("@") else [header]
@@ -90,11 +90,11 @@ class Who:
 
     @property
     def cacert(self) -> str | None:
-        """The file of those whose word about the proxy is believed, None for the system's."""
+        """Return the file of the authorities to trust about the proxy, None for the system's."""
         return self.proxy.manner.cacert and self.path(self.proxy.manner.cacert)
 
     def path(self, name: str) -> str:
-        """A file as the user means it, whose directory and home need not be this process's."""
+        """Return a file's name as seen from the user's directory and home, which may differ from this process's."""
         if name.startswith("~/"):
             name = os.path.join(self.environ.get("HOME", "~"), name[2:])
         return os.path.join(self._directory or "", name)
@@ -111,7 +111,7 @@ class Who:
 
     @staticmethod
     def _read(path: str) -> list[str]:
-        """The headers in a file, one a line."""
+        """Read the headers in a file, one a line."""
         try:
             with open(path, encoding="utf-8", errors="surrogateescape") as file:
                 text = file.read(MOST)

@@ -1,8 +1,8 @@
 """The connection to a proxy while the handshake lasts.
 
-Whole messages out, exact reads in: what lies behind the handshake stays in the
-socket for ssh. One deadline holds for the whole handshake, however many reads it
-takes and however slowly the bytes drip.
+It sends whole messages and reads exactly what it needs: the bytes after the
+handshake stay in the socket for ssh. One deadline holds for the whole handshake,
+no matter how many reads it takes and how slowly the bytes come.
 """
 
 from __future__ import annotations
@@ -28,25 +28,25 @@ if TYPE_CHECKING:
 
     T = TypeVar("T")
 
-PATIENCE = 1.0  # seconds; a person who waits longer is told for what
+PATIENCE = 1.0  # seconds; after these a person is told what we wait for
 QUICKACK: int | None = getattr(_socket, "TCP_QUICKACK", None)
-LINE = 8192  # bytes; longer ones no header of a proxy has
+LINE = 8192  # bytes; no line of a real proxy is longer
 
 
 class NoAnswer(RelayError):
-    """What is there does not speak the protocol that it was asked in, or does not speak at all."""
+    """The server does not speak the proxy's protocol, does not answer, or cannot be reached."""
 
 
 class NoMethod(RelayError):
-    """A SOCKS5 proxy takes none of the ways to log in that it was offered, and does not say which it would take."""
+    """A SOCKS5 proxy refuses all login methods that we offered, and does not say which one it wants."""
 
 
 class Wire:
-    """A connected socket to `proxy`, which is asked to reach `wanted`.
+    """A connected socket to `proxy`, which is asked to connect to `wanted`.
 
-    seconds: how long the whole handshake may take; first: how long its first
-    answer may. None is as long as progress has left. A context manager: closes
-    the socket, unless it has left it to somebody else.
+    seconds: how long the whole handshake may take. first: how long the first
+    answer may take. None: as long as progress has left. A context manager: it
+    closes the socket at the end, unless `leave` has given it away.
     """
 
     def __init__(
@@ -60,7 +60,7 @@ class Wire:
         first: float | None = None,
     ) -> None:
         self.tcp = sock
-        self.socket: socket | LayerStream = sock  # what is spoken over
+        self.socket: socket | LayerStream = sock  # the socket, or the layer over it
         self._layer: LayerStream | None = None
         self.proxy = proxy
         self._wanted = wanted
@@ -79,17 +79,17 @@ class Wire:
             self.socket.close()
 
     def wrap(self, stream: LayerStream) -> None:
-        """From now on it is spoken inside a layer, over the same socket."""
+        """Speak inside a layer from now on, over the same socket."""
         self._layer = self.socket = stream
 
     def leave(self) -> Stream:
-        """The handshake is over: the connection as a stream, for whoever uses it from now on."""
+        """End the handshake and return the connection as a stream. It belongs to the caller from now on."""
         self._left_behind = True
         self.tcp.settimeout(None)
         return self._layer or SocketStream(self.tcp)
 
     def answered(self) -> None:
-        """The proxy has said a first thing that makes sense: it is there, and faults are its own from now on."""
+        """Note that the proxy's first answer makes sense. Later faults are errors of this proxy, not NoAnswer."""
         self._answered = True
 
     def send(self, message: bytes) -> None:
@@ -99,7 +99,7 @@ class Wire:
             message = message[sent:]
 
     def receive(self, most: int) -> bytes:
-        """At least one byte and at most `most`. Raises RelayError when the proxy has closed."""
+        """Read at least one byte and at most `most`. Raises RelayError if the proxy has closed."""
         data = self._attempt(lambda: self.socket.recv(most))
         self._acknowledge()
         if not data:
@@ -108,17 +108,17 @@ class Wire:
         return data
 
     def exactly(self, size: int) -> bytes:
-        """So many bytes. Raises RelayError when the proxy closes before."""
+        """Read exactly so many bytes. Raises RelayError if the proxy closes before that."""
         data = b""
         while len(data) < size:
             data += self.receive(size - len(data))
         return data
 
     def line(self) -> bytes:
-        """What comes up to the next new-line, which is taken off the wire and not returned."""
+        """Read up to the next new-line, and return the line without it."""
         line = b""
         while len(line) < LINE:
-            # A look first: only what belongs to the line is taken.
+            # Peek first, so that only bytes of this line are taken.
             seen = self._attempt(lambda: self.socket.recv(LINE, MSG_PEEK))
             end = seen.find(b"\n") + 1
             line += self.receive(end or max(len(seen), 1))
@@ -127,10 +127,10 @@ class Wire:
         raise self.fault("sends a line without an end")
 
     def _acknowledge(self) -> None:
-        """Acknowledge at once what has arrived, where the system lets us (Linux).
+        """Acknowledge at once what has arrived, if the system lets us (Linux).
 
-        A proxy that has not set TCP_NODELAY holds the target's first bytes back
-        until its own reply is acknowledged, which by itself takes 40 ms.
+        A proxy without TCP_NODELAY holds the target's first bytes back until we
+        acknowledge its reply. The kernel would take 40 ms for that.
         """
         if QUICKACK is not None:
             try:
@@ -139,14 +139,14 @@ class Wire:
                 pass  # a unix socket
 
     def glimpse(self) -> bytes:
-        """What has arrived already, left where it is."""
+        """Return the bytes that have arrived already, and leave them in the socket."""
         try:
             return self.socket.recv(64, MSG_PEEK | MSG_DONTWAIT)
         except OSError:
             return b""
 
     def fault(self, what: str, *, hint: str = "") -> RelayError:
-        """The error for what the proxy does wrong; before its first answer it may be no such proxy at all."""
+        """Return the error for a fault of the proxy: NoAnswer before its first valid answer, else RelayError."""
         if self._answered:
             return RelayError(f"{self.proxy} {what}", hint=hint)
         if not hint and self.proxy.kind != TOR:
@@ -154,7 +154,7 @@ class Wire:
         return NoAnswer(f"{self.proxy} {what}", hint=hint)
 
     def _attempt(self, call: Callable[[], T]) -> T:
-        """Do one call of the socket's, once it can be done; tell a person who waits for it what for."""
+        """Repeat one call of the socket until it succeeds. After PATIENCE, tell the person what we wait for."""
         status = self._progress.status
         told = False
         try:
@@ -172,7 +172,7 @@ class Wire:
             status.erase()
 
     def _left(self) -> float:
-        """Seconds left. Raises TimedOut, and NoAnswer when only the time for a first answer is over."""
+        """Return the seconds left. Raises TimedOut; NoAnswer if only the time for the first answer is over."""
         left = self._progress.left()
         since = monotonic() - self._began
         for limit, error in ((self._seconds, TimedOut), (None if self._answered else self._first, NoAnswer)):
