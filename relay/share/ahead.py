@@ -1,9 +1,11 @@
-"""A channel that is opened by a thread of its own: it may not be wanted in the end, or its hop be dead.
+"""A channel that is opened ahead of time, in its own thread.
 
-A relay first says how it was called, and only then, when ssh has read its
-files, what that means. Who was called so before most likely wants the same
-again: the channel to there is asked for meanwhile. It is only ever used when
-it leads through the very same hops to the very same place.
+A relay first sends its command line. It sends the route only later, when ssh
+has read its files. An earlier relay with the same command line most likely
+wanted the same channel, so the holder opens that one meanwhile. The relay gets
+it only if its route has the same hops and the same target.
+
+In the end the channel may not be needed, or its hop may be dead.
 """
 
 from __future__ import annotations
@@ -24,7 +26,7 @@ WORDS_MOST = 100  # lines that are kept
 
 
 class Ahead:
-    """The channel: from hop to host and port, netcat as for Session.forward. `take` it or `drop` it."""
+    """A channel from hop to host and port. Call `take` or `drop` once. netcat: as for Session.forward."""
 
     def __init__(self, hop: SharedHop, host: str, port: int, netcat: str | None) -> None:
         self.hop = hop
@@ -39,7 +41,7 @@ class Ahead:
         threading.Thread(target=self._open, daemon=True).start()
 
     def take(self, progress: Progress) -> Stream | None:
-        """The channel, once it is there; None when the hop is dead. Raises RelayError."""
+        """Wait for the channel and return it; None when the hop is dead. Raises RelayError."""
         self._words.go_to(progress)
         progress.stage("waiting for the hop to connect")
         try:
@@ -58,7 +60,7 @@ class Ahead:
         return self._stream
 
     def drop(self) -> None:
-        """It is not wanted: close it, now or when it is there."""
+        """No longer wanted: close the channel if it is open, or as soon as it opens."""
         with self._lock:
             self._dropped = True
             if self._stream is not None:
@@ -78,7 +80,7 @@ class Ahead:
 
 
 class _Words(Progress):
-    """What is to be told meanwhile, by a netcat say: kept until it is known whom to tell."""
+    """Keeps the lines that are said while the channel opens (by a netcat, say) until a relay takes the channel."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -87,7 +89,7 @@ class _Words(Progress):
         self._kept: list[tuple[str, str]] = []
 
     def tell(self, text: str, *, place: str = "") -> None:
-        """Tell it, or keep it."""
+        """Pass the line on to the relay, or keep it while there is none."""
         with self._lock:
             if self._to is not None:
                 self._to.tell(text, place=place)
@@ -95,7 +97,7 @@ class _Words(Progress):
                 self._kept.append((text, place))
 
     def go_to(self, progress: Progress) -> None:
-        """Tell it to this one from now on."""
+        """Pass the kept lines on to this Progress, and all later ones."""
         with self._lock:
             self._to = progress
             for text, place in self._kept:

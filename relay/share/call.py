@@ -1,7 +1,8 @@
-"""A relay's first word to the holder: how it was called, said before it knows itself what that means.
+"""A relay's first message to the holder: its command line, sent before the relay has parsed it.
 
-The holder opens what is most likely wanted (ahead.py) while the relay imports
-what reads its options, and ssh its files. So this room imports next to nothing.
+Meanwhile the holder opens the channel that the relay most likely wants (ahead.py),
+the relay imports its option parser, and ssh reads its files. So this module
+imports next to nothing.
 """
 
 from __future__ import annotations
@@ -20,11 +21,12 @@ if TYPE_CHECKING:
 
 
 def early(argv: Sequence[str], environ: Mapping[str, str]) -> Wire | None:
-    """A holder that has been told, and has not answered yet; None when there is none, or no use for one.
+    """Connect to the holder and send it the command line; do not wait for its answer.
 
-    Whatever else is wrong is found when it is known that hops are to be shared.
+    None when there is no holder, or the relay has no use for one. Other errors are
+    left for later: the options may turn out not to ask for shared hops.
     """
-    if "--fdpass" in argv:  # who hands its stream over forks, and must not have a wire twice
+    if "--fdpass" in argv:  # such a relay may fork, and two processes must not have the same wire
         return None
     try:
         wire = place.connect(place.directory(environ))
@@ -35,10 +37,10 @@ def early(argv: Sequence[str], environ: Mapping[str, str]) -> Wire | None:
 
 
 def say(wire: Wire, argv: Sequence[str], environ: Mapping[str, str]) -> None:
-    """Tell it: arguments, environment, and where we are. Raises Ended."""
+    """Send the holder our arguments, environment and working directory. Raises Ended."""
     pairs = pack(f"{name}={value}" for name, value in environ.items())
     try:
         here = os.getcwd()
-    except FileNotFoundError:  # it was removed
+    except FileNotFoundError:  # the working directory was removed
         here = "/"
     wire.send("call", pack(argv), pairs, here)

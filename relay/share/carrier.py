@@ -1,4 +1,4 @@
-"""A connection that the holder's loop drives, and the relays whose bytes it carries."""
+"""A connection to a hop, which the holder's loop drives, and the relays whose bytes it carries."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ if TYPE_CHECKING:
 
 
 class Carried(Protocol):
-    """A relay, as its connection sees it (served.py)."""
+    """What a connection calls on a relay that it carries (served.py)."""
 
     def step(self, ready: dict[int, int]) -> None:
-        """Something has happened to its stdin or stdout. ready: the events of poll, by descriptor."""
+        """The relay's stdin or stdout is ready. ready: the events of poll, by descriptor."""
 
     def heard(self) -> None:
-        """Something has happened to its flow."""
+        """The relay's flow has news."""
 
     def send_next(self) -> None:
-        """Its turn to send what the network had no room for."""
+        """It is the relay's turn to send what the network had no room for."""
 
 
 class Carrier:
     """A connection, driven by the loop.
 
-    relays: those that it carries, by their flows. held_up: those whose stdin waits for the network to take more; the
-    one that has waited longest comes first.
+    relays: the relays that it carries, by their flows. held_up: the relays whose stdin waits until the network takes
+    more; the one that has waited longest comes first.
     """
 
     def __init__(self, connection: ManyFlows, loop: AbstractEventLoop) -> None:
@@ -49,12 +49,12 @@ class Carrier:
         return self.connection.fd < 0
 
     def step(self, relay: Carried, ready: dict[int, int]) -> None:
-        """Something has happened to a relay's stdin or stdout."""
+        """A relay's stdin or stdout is ready: let the relay move bytes, then settle."""
         relay.step(ready)
         self.settle()
 
     def settle(self) -> None:
-        """Something has happened to the connection: let the relays that it concerns get on."""
+        """Let every relay go on whose flow has news; poll for writing only while bytes wait to be sent."""
         everybody = self.closed and self._fd >= 0
         if everybody:
             self._leave_loop()

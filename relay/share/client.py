@@ -1,4 +1,4 @@
-"""The relay's side: ask the holder for a stream, lend it a person, hand it stdin and stdout, and wait."""
+"""The relay's side: ask the holder for a stream, ask the person what it asks, hand it stdin and stdout, wait."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ if TYPE_CHECKING:
     from relay.share.wire import Wire
     from relay.spec.options import Options
 
-LOOK_ROUND = 0.5  # seconds between two looks at who the parent is
+LOOK_ROUND = 0.5  # seconds between two looks at the parent's process id
 LAST_WORDS = 1.0  # seconds that the holder has to say why a stream has ended
 _ERRORS = {kind.__name__: kind for kind in (TimedOut,)}
 
 
 class Share:
-    """The holder, found or started, as one relay has it. For the main thread, before there is another.
+    """One relay's connection to the holder, which is found or started. Make it before there is a second thread.
 
-    argv: our own arguments, which `chosen` is made of. called: a holder that has been told how we were called.
-    wait_on: whether a holder that does not answer is to be waited for. Raises RelayError.
+    argv: our own arguments; `chosen` holds them parsed. called: a connection to a holder that has our command line
+    already. wait_on: whether to go on waiting for a holder that does not answer. Raises RelayError.
     """
 
     def __init__(
@@ -63,15 +63,13 @@ class Share:
                 raise _holder_gone() from error
 
     def close(self) -> None:
-        """Want nothing of it."""
+        """Close the connection: the holder is not needed."""
         self._wire.close()
 
     def ask(self, names: Names, places: Sequence[str], run: Run) -> SharedStream:
-        """The stream through the hops, to the last of the names, or the first that is for ssh.
+        """Return the stream through the hops to the target, or to the first hop that only the system's ssh can enter.
 
-        Raises RelayError, Unserved when it cannot be shared.
-
-        places: what messages call the names of the route.
+        places: what messages call each name of the route. Raises RelayError; Unserved when the hops cannot be shared.
         """
         packed = [
             pack((place, settings.name, settings.lines(), pack(settings.words)))
@@ -89,7 +87,7 @@ def _find_or_start(path: str, wait_on: Callable[[], bool]) -> Wire:
     def hold(listener: socket, lock: int) -> NoReturn:
         import gc
 
-        from relay.share import holder  # the relay has no use for it
+        from relay.share import holder  # only the holder's process needs it
 
         gc.enable()  # main turned it off for a relay's start; this process lives long
         holder.run(listener, lock, path)
@@ -98,7 +96,7 @@ def _find_or_start(path: str, wait_on: Callable[[], bool]) -> Wire:
 
 
 class _Conversation:
-    """What the holder says until the stream is there."""
+    """What the holder says, and asks, until the stream is open."""
 
     def __init__(self, wire: Wire, progress: Progress, prompt: Prompt) -> None:
         self._wire = wire
@@ -107,8 +105,9 @@ class _Conversation:
         self._notice: Notice | None = None
 
     def run(self) -> tuple[int, str]:
-        """Do what it says until it is done; where the stream leads to, and why no further.
+        """Do what the holder says until the stream is open.
 
+        It returns the number of the name that the stream leads to, and why it goes no further ("" at the target).
         Raises RelayError, Ended and BadMessage.
         """
         while True:
@@ -155,10 +154,10 @@ class _Conversation:
 
 
 class SharedStream:
-    """A stream that the holder has, and whose bytes it moves itself.
+    """A stream that the holder has, and whose bytes the holder moves.
 
-    leads_to: the number of the name that it leads to. unserved: why that is a
-    hop, which is for ssh, or "" for the target. detached: this process is not to wait for its end.
+    leads_to: the number of the name that the stream leads to. unserved: "" when that is the target; otherwise why
+    it stops at a hop, which the system's ssh must enter. detached: this process does not wait for the stream's end.
     """
 
     carrier = ""
@@ -174,7 +173,7 @@ class SharedStream:
         self._lent: LentStream | None = None
 
     def lend(self) -> LentStream:
-        """The same as a socket, for whoever is to speak with what it leads to. Raises RelayError."""
+        """Return this stream as a socket, for our own code to read and write. Raises RelayError."""
         if self._lent is not None:
             return self._lent
         near, far = socketpair()
@@ -200,29 +199,29 @@ class SharedStream:
         self.lend().shutdown_write()
 
     def attach(self) -> Flow | None:
-        """None: its bytes are moved by the holder."""
+        """None: the holder moves the stream's bytes."""
         return None
 
     def check(self, *, heard: bool = True) -> None:
-        """Raise RelayError when the stream has ended in no good order. For whoever has read its end."""
+        """Raise RelayError when the stream did not end in good order. Call it when its end has been read."""
         if self._lent is not None:
             self._lent.check(heard=heard)
 
     def loss(self, _flow: Flow) -> RelayError | None:
-        """None: it is never attached."""
+        """None: this stream is never attached."""
         return None
 
     def close(self) -> None:
-        """Give it up: the holder sees that nobody is here any more."""
+        """Give the stream up: the holder sees that this relay has gone."""
         if self._lent is not None:
             self._lent.close()
         self._wire.close()
 
     def serve(self, stdin: int, stdout: int, *, parent: int, alarm: int) -> int:
-        """Hand stdin and stdout over, and wait for the end; return the exit status. Raises RelayError.
+        """Hand stdin and stdout to the holder, and wait for the end; return the exit status. Raises RelayError.
 
-        parent: the process that started this one; another one says that ssh
-        has gone, until a byte of the target has been delivered.
+        parent: the process that started this one. If the parent changes, ssh
+        has gone; after the target's first byte is delivered, that no longer counts.
         """
         try:
             self._wire.send("serve", int(self._detached), fds=(stdin, stdout))
@@ -233,7 +232,7 @@ class SharedStream:
     def _wait(self, stdout: int, parent: int, alarm: int) -> int:
         watched = select.poll()
         watched.register(self._wire.socket, select.POLLIN)
-        watched.register(stdout, 0)  # that its reader has gone is said unasked
+        watched.register(stdout, 0)  # poll reports unasked that its reader has gone
         if alarm >= 0:
             watched.register(alarm, select.POLLIN)
         link_up = False
@@ -247,10 +246,10 @@ class SharedStream:
                 link_up = link_up or kind == "up"
                 self._heed(kind, stdout, watched)
             elif happened or (not link_up and os.getppid() != parent):
-                return 0  # ssh has gone; the holder sees that we have
+                return 0  # ssh has gone; when this process ends, the holder sees it
 
     def _heed(self, kind: str, stdout: int, watched: select.poll) -> None:
-        """What the holder says on the way."""
+        """Do what the holder says while it moves the bytes."""
         if kind == "up":
             leave_terminal()
         elif kind == "eof":
@@ -259,7 +258,7 @@ class SharedStream:
 
 
 class LentStream(SocketStream):
-    """A socket whose other end the holder serves."""
+    """A socket; the holder serves its other end."""
 
     def __init__(self, descriptor: socket, wire: Wire, progress: Progress) -> None:
         super().__init__(descriptor)
@@ -268,7 +267,7 @@ class LentStream(SocketStream):
         self._over = False
 
     def check(self, *, heard: bool = True) -> None:  # noqa: ARG002
-        """Raise RelayError when the stream has ended in no good order. For whoever has read its end."""
+        """Raise RelayError when the stream did not end in good order. Call it when its end has been read."""
         try:
             while not self._over and has_come(self._wire.socket.fileno(), LAST_WORDS):
                 self._over = _hear(self._wire, self._progress) == "ended"
@@ -277,9 +276,9 @@ class LentStream(SocketStream):
 
 
 def _hear(wire: Wire, progress: Progress) -> str:
-    """What the holder says of a stream that it serves: the kind of its message.
+    """Read the holder's next message about a stream that it serves; return the message's kind.
 
-    Raises RelayError when that is why it has failed; Ended and BadMessage.
+    Raises RelayError when the message says that the stream has failed; also Ended and BadMessage.
     """
     kind, fields = wire.receive()
     if kind == "failed":
@@ -290,7 +289,7 @@ def _hear(wire: Wire, progress: Progress) -> str:
 
 
 def failure(fields: Sequence[bytes]) -> RelayError:
-    """The error that the holder tells of."""
+    """The error that the holder reports."""
     kind, cause, hint, place = map(text, fields)
     return _ERRORS.get(kind, RelayError)(cause, hint=hint, place=place)
 

@@ -1,4 +1,4 @@
-"""-O list, check, stop and exit: what a user may know of the shared hops, and do to them."""
+"""-O list, check, stop and exit: show the user the shared hops, or end them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ PATIENCE = 5.0  # seconds that the holder has to answer
 
 
 def command(name: str, environ: Mapping[str, str]) -> str:
-    """Have the user's holder do it; what is to be printed. Raises RelayError when there is none."""
+    """Have the user's holder carry out the command; return the text to print. Raises RelayError without a holder."""
     until = time.monotonic() + PATIENCE
     try:
         wire = place.find(place.directory(environ), lambda: time.monotonic() < until)
@@ -26,7 +26,7 @@ def command(name: str, environ: Mapping[str, str]) -> str:
     try:
         wire.send(name)
         kind, fields = wire.receive()
-        if kind != "lines":  # it was told to exit before it came to this
+        if kind != "lines":  # the holder was told to exit before it could answer
             raise Ended
     except Ended as error:
         raise RelayError("the process that holds the shared hops does not answer") from error

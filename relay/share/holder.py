@@ -1,7 +1,7 @@
 """The process that holds the shared hops: its loop, and when it ends.
 
-Requests are served by threads (job.py), since logins are; the bytes of all
-relays are moved by the loop, in one thread. It ends with the last hop.
+A thread serves each request (job.py), because a login may wait. The loop moves
+the bytes of all relays, in one thread. The process ends with the last hop.
 """
 
 from __future__ import annotations
@@ -36,24 +36,20 @@ if TYPE_CHECKING:
     from relay.share.hops import SharedHop
     from relay.ssh.wire.channel import ChannelStream
 
-LOOK = 1.0  # seconds between two looks at which relays have gone while logins are made for them
-SPARE = 24  # descriptors that are kept for what -O asks, for turning relays away, and for logins
+LOOK = 1.0  # seconds between two looks at which relays have hung up during their login
+SPARE = 24  # descriptors kept free: to answer -O, to turn relays away, and for logins
 SETTLE = 30.0  # seconds that the loop may take to take a transport over; it takes milliseconds
 
 
 def run(listener: _socket.socket, lock: int, path: str) -> NoReturn:
-    """Be the holder, and end the process."""
-    os.environ.pop("KRB5CCNAME", None)  # of the first relay: each has tickets of its own
+    """Run the holder, then end the process."""
+    os.environ.pop("KRB5CCNAME", None)  # it is the first relay's; every relay has its own tickets
     Holder(socket.socket(fileno=listener.detach()), lock, path).run()
     os._exit(0)
 
 
 class Holder:
-    """All that the process does.
-
-    listener: its socket, and path the directory with that. lock: what makes it
-    the holder.
-    """
+    """The holder. listener: its socket. path: the socket's directory. lock: the process that has it is the holder."""
 
     def __init__(self, listener: socket.socket, lock: int, path: str) -> None:
         self.loop = uvloop.new_event_loop()
@@ -65,14 +61,14 @@ class Holder:
         self._path = path
         self._carriers: dict[ManyFlows, Carrier] = {}
         self._driven: dict[Hop, Carrier] = {}
-        self._requests: set[Wire] = set()  # that a thread sees to; it moves the bytes of some relays, too
-        self._jobs: dict[Job, Wire] = {}  # under way
+        self._requests: set[Wire] = set()  # each is served by a thread
+        self._jobs: dict[Job, Wire] = {}  # the jobs under way
         self._looking: TimerHandle | None = None
         self._timer: TimerHandle | None = None
         self._ending: list[threading.Thread] = []
 
     def run(self) -> None:
-        """Serve until there is nothing more to serve."""
+        """Serve until no hop, relay or request is left."""
         with suppress(OSError, ValueError):  # a relay takes three descriptors, and many shells allow 1024
             most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
             resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
@@ -80,7 +76,7 @@ class Holder:
         self.loop.add_reader(self._listener.fileno(), self._accept)
         self.loop.add_signal_handler(signal.SIGTERM, self.exit)
         self.loop.add_signal_handler(signal.SIGHUP, self.exit)
-        self.loop.call_later(place.PATIENCE, self._look_round)  # a first relay that never came
+        self.loop.call_later(place.PATIENCE, self._look_round)  # ends the process if the first relay never comes
         self.loop.run_forever()
         for ending in self._ending:
             ending.join()
@@ -92,7 +88,7 @@ class Holder:
             sock, _ = self._listener.accept()
         except BlockingIOError:
             return
-        except OSError:  # no more descriptors: they wait at the door
+        except OSError:  # no more descriptors: the relays wait in the listen queue
             self.loop.remove_reader(self._listener.fileno())
             self.loop.call_later(LOOK, self._listen_again)
             return
@@ -104,7 +100,7 @@ class Holder:
         self._requests.add(wire)
         try:
             threading.Thread(target=self._serve, args=(wire,), daemon=True).start()
-        except RuntimeError:  # there are as many as may be
+        except RuntimeError:  # no more threads may be started
             self._requests.remove(wire)
             wire.close()
 
@@ -113,7 +109,7 @@ class Holder:
             self.loop.add_reader(self._listener.fileno(), self._accept)
 
     def _serve(self, wire: Wire) -> None:
-        """A request, in a thread of its own."""
+        """Serve one request, in its own thread."""
         handed = False
         try:
             wire.send("welcome")
@@ -133,7 +129,10 @@ class Holder:
             self.loop.call_soon_threadsafe(self._request_is_done, wire)
 
     def _is_full(self, wire: Wire) -> bool:
-        """Whether descriptors are so few that another relay could not be served: the lowest free one is taken."""
+        """Whether too few descriptors are left to serve another relay.
+
+        The kernel gives the lowest free number to a new descriptor, so the wire's number shows how many are in use.
+        """
         return wire.socket.fileno() >= resource.getrlimit(resource.RLIMIT_NOFILE)[0] - SPARE
 
     def _request_is_done(self, wire: Wire) -> None:
@@ -141,13 +140,13 @@ class Holder:
         self._look_round()
 
     def _open(self, wire: Wire, fields: list[bytes]) -> bool:
-        """Open a channel for a relay, and have its bytes moved; return whether its wire is the loop's from now on."""
+        """Open a channel for a relay, and have the loop move its bytes; return whether the loop now owns the wire."""
         try:
             job = Job(wire, fields, self.hops, self._adopt)
         except (ValueError, IndexError, RelayError) as error:
             raise BadMessage(str(error)) from error
         finally:
-            fields.clear()  # its environment may hold a password; the job forgets it in time
+            fields.clear()  # they hold the relay's environment, perhaps with a password; the job forgets its copy later
         handed = False
         try:
             _, fields = wire.receive()
@@ -161,7 +160,10 @@ class Holder:
         return handed
 
     def _do(self, job: Job, wire: Wire) -> bool:
-        """The same, once it is known what is wanted. Raises Ended, and BadMessage or ValueError."""
+        """Open the channel that the job asks for, and hand it to the loop; return whether the loop now owns the wire.
+
+        Raises Ended, BadMessage and ValueError.
+        """
         self._jobs[job] = wire
         self.loop.call_soon_threadsafe(self._look_after_jobs)
         try:
@@ -172,7 +174,7 @@ class Holder:
         except RelayError as error:
             wire.send("failed", type(error).__name__, error.cause, error.hint, error.place)
             return False
-        except Exception as error:  # a fault of our own is told like any other
+        except Exception as error:  # a fault of our own is reported like any other error
             if words := shortage(error):
                 wire.send("unserved", f"the process that holds the shared hops: {words}")
                 return False
@@ -192,7 +194,10 @@ class Holder:
         return True
 
     def _look_after_jobs(self) -> None:
-        """Give up what is done for relays that have gone; a look tells that, also of those that still may speak."""
+        """Give up the logins of relays that have hung up.
+
+        poll reports a hang-up even while messages of the relay are still unread.
+        """
         if self._looking is not None:
             self._looking.cancel()
             self._looking = None
@@ -202,11 +207,11 @@ class Holder:
         if self._jobs:
             self._looking = self.loop.call_later(LOOK, self._look_after_jobs)
 
-    # Data; all of what follows is the loop's
+    # Data; everything below runs in the loop's thread, unless it says otherwise
 
     def _adopt(self, session: Hop) -> None:
-        """Have the loop drive a hop's connection, if it has one. Called by the thread that has logged in."""
-        session.park()  # here, where waiting holds nobody up
+        """Have the loop drive a hop's connection, if the hop has one. Called by the thread that has logged in."""
+        session.park()  # it may wait: in this thread that delays no other relay
         done = threading.Event()
 
         def adopt() -> None:
@@ -228,7 +233,7 @@ class Holder:
         return carrier
 
     def _begin(self, job: Job, stream: ChannelStream, stdio: tuple[int, int], wire: Wire, detached: bool) -> None:
-        """Move a relay's bytes. detached: its process has ended; ssh itself has the other end of stdio."""
+        """Move a relay's bytes. detached: the relay's process has ended; ssh itself has the other end of stdio."""
         flow = stream.attach()
         if flow is None:
             for fd in set(stdio):
@@ -252,7 +257,7 @@ class Holder:
     # The end
 
     def _look_round(self) -> None:
-        """Close what is over; end when nothing is left."""
+        """Close the hops that have expired; end the process when nothing is left."""
         for hop in self.hops.take_expired(time.monotonic()):
             self._close(hop)
         for connection, carrier in list(self._carriers.items()):
@@ -273,13 +278,13 @@ class Holder:
         if hop.session is not None and carrier is not None:
             hop.session.close()
             carrier.settle()
-        # The rest may take a second, and the others do not wait for it.
+        # To close the rest may take a second: a thread does it, so that other relays do not wait.
         ending = threading.Thread(target=_close_what_waits, args=(hop, carrier is None))
         ending.start()
         self._ending = [*(each for each in self._ending if each.is_alive()), ending]
 
     def stop(self) -> None:
-        """Take no new relays, which find a new holder when this has returned. From any thread but the loop's."""
+        """Accept no new relays; after this returns, they start a new holder. Call it from any thread but the loop's."""
         done = threading.Event()
 
         def stop() -> None:
@@ -290,7 +295,7 @@ class Holder:
         done.wait(SETTLE)
 
     def exit(self) -> None:
-        """End all relays, close all hops, and end. From any thread."""
+        """End all relays, close all hops, and end the process. Call it from any thread."""
         self.loop.call_soon_threadsafe(self._exit)
 
     def _stop(self) -> None:
@@ -299,7 +304,7 @@ class Holder:
         self._listening = False
         place.withdraw(self._path, self._lock)
         self.loop.remove_reader(self._listener.fileno())
-        self._listener.close()  # whoever has connected and has had no answer starts over
+        self._listener.close()  # a relay that has connected, and has had no answer, starts over
         os.close(self._lock)
         self.hops.stop()
         self._look_round()
@@ -321,14 +326,14 @@ class Holder:
 
 
 def _close_what_waits(hop: SharedHop, is_ours: bool) -> None:
-    """Close what is not the loop's: the programs that carry a hop, and its connection where that is_ours."""
+    """End the programs that carry a hop. is_ours: close its connection too, since the loop does not drive it."""
     if hop.session is not None and is_ours:
         hop.session.close()
     hop.children.end()
 
 
 def _answer(holder: Holder, wire: Wire, name: str) -> None:
-    """Do what -O asks for."""
+    """Carry out a command of -O, and send its answer."""
     if name == "list":
         wire.send("lines", *_listing(holder))
     elif name == "check":
@@ -337,13 +342,13 @@ def _answer(holder: Holder, wire: Wire, name: str) -> None:
         holder.stop()
         wire.send("lines", "Stop listening request sent.")
     elif name == "exit":
-        holder.stop()  # whoever comes once it is said finds a new one
+        holder.stop()  # a relay that comes after the answer is sent starts a new holder
         wire.send("lines", "Exit request sent.")
         holder.exit()
 
 
 def _listing(holder: Holder) -> list[str]:
-    """A line for each hop: the way to it, since when, relays on it, bytes."""
+    """A line for each hop: the way to it, since when it is logged in, how many relays use it, bytes moved."""
     lines = []
     now = dict(holder.relays)
     for hop in holder.hops.all():

@@ -1,9 +1,9 @@
-"""Which hops are shared, and who uses them.
+"""The shared hops, and how many relays use each.
 
-A hop is known by everything that decides who and where it is: the way to it,
-what ssh_config says of it, the agent, the proxy. Routes with a common
-beginning share that. Threads of requests enter and leave; what closes a hop is
-the holder's loop.
+A hop's key (key.py) holds everything that decides which host it is, and who logs
+in there: the way to it, its ssh_config, the agent, the proxy. Routes that begin
+with the same hops share those hops. The threads of requests enter and leave hops;
+the holder's loop closes them.
 """
 
 from __future__ import annotations
@@ -23,26 +23,26 @@ if TYPE_CHECKING:
     from relay.run.progress import Progress
 
 QUIET = 10.0  # seconds without a packet, after which a hop is asked for a sign of life before it is used
-ANSWER = 5.0  # seconds that it has for that
-USES_MOST = 1000  # calls that are remembered
+ANSWER = 5.0  # seconds that a hop has to give that sign of life
+USES_MOST = 1000  # command lines that are remembered
 
 
 class Abandoned(RelayError):
-    """Who was logging in has gone; whoever waits for the same hop tries it now."""
+    """The relay that was logging in has gone; the next relay that waits for the same hop tries now."""
 
 
 class Stuck(Exception):
-    """Who was logging in has gone, and what that waited for may never come: a new hop is made."""
+    """The relay that was logging in has gone, and its login may hang for ever: make a new hop."""
 
 
 class SharedHop:
     """One hop, from the first request for it to its end.
 
     outer: the hop that it is reached through. children: the programs that
-    carry it, which end with it. session: None until somebody has logged in.
-    relays: that go through it now. moved: bytes of those that have ended.
-    retired: it serves whom it serves, and nobody else. has_led: it has opened
-    a channel.
+    carry it, which end with it. session: None until a relay has logged in.
+    relays: how many relays and requests hold it now. moved: bytes of the relays
+    that have ended. retired: it goes on serving its relays, and takes no others.
+    has_led: it has opened a channel.
     """
 
     def __init__(self, key: str, name: str, outer: SharedHop | None, children: Children) -> None:
@@ -56,7 +56,7 @@ class SharedHop:
         self.moved = 0
         self.retired = False
         self.has_led = False
-        self.expires = 0.0  # monotonic; when it is to be closed unless it is used
+        self.expires = 0.0  # monotonic: when to close the hop, unless it is used
         self._turn = threading.Condition()
         self._entering = False
         self._stuck = False
@@ -64,33 +64,32 @@ class SharedHop:
 
     @property
     def path(self) -> list[SharedHop]:
-        """The hops from the first one to this."""
+        """The hops from the first one to this one."""
         return [*(self.outer.path if self.outer else ()), self]
 
     @property
     def alive(self) -> bool:
-        """Whether channels can be opened on it."""
+        """Whether channels can be opened on this hop."""
         return self.session is not None and self.session.alive
 
     @property
     def place(self) -> str:
-        """What messages call it: which number it has depends on the route."""
+        """What messages call the hop; not by its number, which differs from route to route."""
         return f"shared hop ({self.name})"
 
     @property
     def jumps(self) -> str:
-        """The hops up to this one, as ssh's -J has them."""
+        """The hops up to this one, as an argument for ssh -J."""
         return self.session.jumps() if self.session is not None else ""
 
     def enter(
         self, login: Callable[[], Hop], progress: Progress, since: float, is_own: Callable[[RelayError], bool]
     ) -> Hop:
-        """The session; who comes first logs in, and the others wait for that, at most until their deadline.
+        """Return the hop's session. The first relay logs in; the others wait for its login, until their own deadline.
 
-        since: when this request was made (monotonic): it fails with a login
-        that has failed after that, as nobody wants the same password refused
-        once for each. is_own: whether a failure is a matter of who has logged
-        in; the next one then tries it himself. Raises RelayError, and Stuck.
+        since: when this request was made (monotonic). If a login fails after that, this request fails with it:
+        otherwise every waiting relay would have the same password refused. is_own: whether a failure is the failing
+        relay's own; the next relay then tries to log in itself. Raises RelayError, and Stuck.
         """
         with self._turn:
             if self._entering:
@@ -122,7 +121,7 @@ class SharedHop:
     def forward(
         self, host: str, port: int, progress: Clock, netcat: str | None = None, limit: float | None = None
     ) -> Stream:
-        """A channel from it, as Hop.forward has it. Raises RelayError."""
+        """Open a channel from this hop; as Hop.forward (relay/contract.py). Raises RelayError."""
         if self.session is None:
             raise Abandoned("the hop before was left")
         stream = self.session.forward(host, port, progress, netcat, limit)
@@ -130,16 +129,16 @@ class SharedHop:
         return stream
 
     def give_up(self) -> None:
-        """Who logs in has gone: nobody is to wait for that. From any thread."""
+        """The relay that is logging in has gone: let the other relays stop waiting for it. Call it from any thread."""
         with self._turn:
             self._stuck = True
             self._turn.notify_all()
         self.children.end()
 
     def responds(self, quiet: float | None = None) -> bool:
-        """Whether the hop that was logged in to lives, as far as is known without waiting longer than ANSWER.
+        """Whether the hop is alive; waits ANSWER seconds at most. A hop without a session yet counts as alive.
 
-        quiet: seconds without a packet, after which it is asked; QUIET unless given.
+        quiet: seconds without a packet, after which the hop is asked for a sign of life; QUIET by default.
         """
         if self.session is None:
             return True
@@ -148,7 +147,7 @@ class SharedHop:
 
 
 class Hops:
-    """All of them."""
+    """All shared hops."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -158,7 +157,7 @@ class Hops:
         self._uses: dict[str, tuple[str, str, int]] = {}
 
     def hold(self, key: str, make: Callable[[], SharedHop]) -> SharedHop:
-        """The hop of that key, made if there is none; it stays until it is let go of as often as it was held."""
+        """Return the hop of that key; make it if there is none. It stays until every `hold` has had its `let_go`."""
         with self._lock:
             hop = self._hops.get(key)
             if hop is None:
@@ -171,13 +170,16 @@ class Hops:
             return hop
 
     def has(self, key: str) -> bool:
-        """Whether there is a hop of that key that has been logged in to."""
+        """Whether a hop of that key is logged in and alive."""
         with self._lock:
             hop = self._hops.get(key)
             return hop is not None and hop.alive
 
     def remember(self, call: str, key: str, to: tuple[str, int]) -> None:
-        """A relay that was called so has gone from the hop of that key to that host and port."""
+        """Remember where a relay with this command line went: from the hop of that key to that host and port.
+
+        call: the digest of the command line.
+        """
         with self._lock:
             self._uses.pop(call, None)
             self._uses[call] = (key, *to)
@@ -185,7 +187,10 @@ class Hops:
                 del self._uses[next(iter(self._uses))]
 
     def remembered(self, call: str) -> tuple[SharedHop, str, int] | None:
-        """Where a relay that was called so has gone, when it can go there again; the hops to there are held then."""
+        """Where a relay with this command line went: hop, host, port. It holds the hops on the way there.
+
+        None when no such relay is remembered, or its hop is not alive.
+        """
         with self._lock:
             key, host, port = self._uses.get(call, ("", "", 0))
             hop = self._hops.get(key)
@@ -196,9 +201,9 @@ class Hops:
             return hop, host, port
 
     def let_go(self, hops: Sequence[SharedHop], linger: float | None, moved: int = 0) -> None:
-        """A request or a relay that has held these hops has ended. linger: seconds that they are to be kept.
+        """A request or a relay that held these hops has ended. linger: seconds to keep the hops from now on.
 
-        None for who has not come to say that: a hop is kept for as long as it would have been.
+        None: the request ended before it said how long. The hops then expire as they would have without it.
         """
         with self._lock:
             for hop in hops:
@@ -210,7 +215,7 @@ class Hops:
                     hop.expires = time.monotonic() + linger
 
     def retire(self, hop: SharedHop) -> None:
-        """Let nobody in any more, nor to the hops that it leads to; the next one makes a new one."""
+        """Let no other relay use this hop, nor the hops behind it; the next relay makes new ones."""
         with self._lock:
             for key, other in list(self._hops.items()):
                 if hop in other.path:
@@ -218,11 +223,14 @@ class Hops:
                     self._retire(other)
 
     def retire_dead(self, hop: SharedHop) -> None:
-        """Retire what does not answer of the hops up to this one, which leads nowhere any more. Waits for answers."""
+        """A hop opens no channels any more: retire the first hop on its way that does not answer, else the hop itself.
+
+        It waits for the answers.
+        """
         self.retire(next((each for each in hop.path if not each.responds(0)), hop))
 
     def stop(self) -> None:
-        """Retire all, and from now on all that are made: who is on his way still gets there, and nobody else."""
+        """Retire all hops, and every hop made from now on. Requests under way are still served; no others are."""
         with self._lock:
             self._stopped = True
             for hop in self._hops.values():
@@ -234,7 +242,7 @@ class Hops:
         self._retired.append(hop)
 
     def take_expired(self, now: float) -> list[SharedHop]:
-        """The hops that are over, inner ones first; they are forgotten. For who closes them."""
+        """Forget the hops that are over, and return them, inner ones first; the caller closes them."""
         with self._lock:
             over = []
             for hop in sorted(self._all(), key=lambda hop: -len(hop.path)):
@@ -245,14 +253,14 @@ class Hops:
             return over
 
     def next_expiry(self) -> float | None:
-        """When the next hop is over (monotonic), None when none is to be."""
+        """When the next hop expires (monotonic); None when no hop is unused."""
         with self._lock:
             return min(
                 (hop.expires for hop in self._all() if hop.relays == 0 and not self._leads_on(hop)), default=None
             )
 
     def all(self) -> list[SharedHop]:
-        """The hops there are, outer ones before those that they lead to."""
+        """All hops; a hop comes before the hops that are reached through it."""
         with self._lock:
             return sorted(self._all(), key=lambda hop: [each.since for each in hop.path])
 
@@ -270,5 +278,5 @@ class Hops:
 
 
 def _again(error: RelayError) -> RelayError:
-    """The same failure for somebody else."""
+    """A copy of a login's failure, for another relay that waited for that login."""
     return type(error)(error.cause, hint=error.hint, place=error.place)

@@ -1,7 +1,7 @@
-"""One request of a relay, in a thread of its own: the hops are entered, and a channel is opened.
+"""One request of a relay, in its own thread: it enters the hops and opens a channel.
 
-It is the dialing of relay/dial, by the same plan and the same fold, in another process than the one that has
-the terminal (remote.py). Where that enters a hop, this one holds a hop that many relays share.
+It dials as relay/dial does, with the same plan and the same fold, but in the holder's process: the terminal is in the
+relay's process (remote.py). Where relay/dial enters a hop of its own, a job holds a hop that many relays share.
 """
 
 from __future__ import annotations
@@ -39,20 +39,20 @@ if TYPE_CHECKING:
     from relay.spec.options import Options
     from relay.ssh.login.client import Client
 
-GRACE = 5.0  # seconds after a relay's deadline, when it has ended itself, that its channel is still waited for
+GRACE = 5.0  # seconds to wait for a channel after the relay's deadline, at which the relay has ended
 
 
 class Job:
-    """What a relay wants: a channel through some hops.
+    """What a relay asks for: a channel through some hops.
 
-    held: the hops that it holds on to, and that it or its relay lets go of.
-    linger: seconds that they are to be kept after that, once it has said so.
-    leads_to: the number of the name, in the order travelled, that its channel leads to: the target, or a hop that is
-    for ssh, and unserved says why.
+    held: the hops that the job holds; `close` lets go of them, or the holder does when the relay has ended.
+    linger: seconds to keep the hops after that; None until the relay has said it.
+    leads_to: the number of the name, in the order travelled, that the channel leads to. That is the target, or a hop
+    that only the system's ssh can enter; unserved then says why.
     """
 
     def __init__(self, wire: Wire, fields: Sequence[bytes], hops: Hops, adopt: Callable[[Hop], None]) -> None:
-        """A relay has said how it was called. Raises ValueError when that is nonsense."""
+        """The relay has sent its command line: fields. Raises ValueError when they are malformed."""
         argv, environ, directory = fields
         self._began = time.monotonic()
         self._hops = hops
@@ -69,9 +69,9 @@ class Job:
         self._prompt = RemotePrompt(self._progress, self._children(), wire)
         self._client: Client | None = None
         self._login_children = self._children()
-        self._entering: SharedHop | None = None  # that is being logged in to
-        self._stream: Stream | None = None  # to it
-        self._gone = False  # the relay has
+        self._entering: SharedHop | None = None  # the hop that this job is logging in to
+        self._stream: Stream | None = None  # the stream to that hop
+        self._gone = False  # whether the relay has gone
         self._found: list[HopSettings] = []
         self._places: list[str] = []
         self._master = False
@@ -85,7 +85,7 @@ class Job:
             self._ahead = Ahead(*before, self._options.netcat_for(before[0].name))
 
     def read(self, fields: Sequence[bytes]) -> None:
-        """It has said what that means. Raises ValueError when that is nonsense."""
+        """The relay has sent its route: fields. Raises ValueError when they are malformed."""
         linger, master, *names = fields
         self.linger = float(linger)
         self._master = master == b"1"
@@ -108,19 +108,19 @@ class Job:
             raise BadMessage("a route without hops")
 
     def open(self) -> Stream:
-        """The channel. Raises RelayError."""
+        """Open the channel and return it. Raises RelayError."""
         try:
             return self._open()
         except NoRoom as error:
             full = [hop for hop in self.held if hop.session is not None and hop.session.place == error.place]
             if any(hop.has_led for hop in full):
-                raise Unserved(error.cause) from error  # others have it all
+                raise Unserved(error.cause) from error  # other relays use all the sessions that the hop allows
             raise
         except RelayError as error:
             raise error.at(self._progress.place) from error.__cause__
 
     def close(self) -> None:
-        """It is over: let go of everything, but for a channel that was handed out."""
+        """End the job: let go of the hops. A channel that was handed out stays open."""
         if self._ahead is not None:
             self._ahead.drop()
         self._hops.let_go(self.held, self.linger)
@@ -129,7 +129,7 @@ class Job:
         self._keys = self._hop_keys()
         if (stream := self._take_ahead()) is not None:
             return stream
-        for _ in range(2):  # a hop that was there before may be no more
+        for _ in range(2):  # a hop that was there may turn out to be dead; the second time it is a new one
             hop = self._enter_all()
             to = self._found[self.leads_to]
             ahead = Ahead(hop, to.hostname, to.port, self._options.netcat_for(hop.name))
@@ -140,9 +140,10 @@ class Job:
         raise RelayError("the hop does not answer any more")
 
     def _enter_all(self) -> SharedHop:
-        """The last hop of the way, or the last one before a hop that is for ssh; raises Unserved if that is the first.
+        """Enter the hops; return the last one, or the last one before a hop that only the system's ssh can enter.
 
-        Those that were held before, for a channel that could not be opened, are let go of then.
+        Raises Unserved if the first hop is such a hop. Hops that were held before, for a channel that could not be
+        opened, are let go of at the end.
         """
         before, self.held = self.held, []
         self.leads_to, self.unserved = 0, ""
@@ -169,7 +170,7 @@ class Job:
         return last
 
     def _take(self, ahead: Ahead) -> Stream | None:
-        """The channel; None when its hop is dead, and retired now."""
+        """Wait for the channel and return it. None when its hop is dead; it is then retired."""
         self._progress.at(self._places[self.leads_to])
         stream = ahead.take(self._progress)
         if stream is None:
@@ -178,7 +179,7 @@ class Job:
         return stream
 
     def _take_ahead(self) -> Stream | None:
-        """The channel that was opened ahead, when it is the right one."""
+        """The channel that was opened ahead of time; None unless it has the right hops and the right target."""
         ahead, self._ahead = self._ahead, None
         if ahead is None:
             return None
@@ -189,11 +190,10 @@ class Job:
         return self._take(ahead)
 
     def give_up(self) -> None:
-        """The relay has gone: nobody is to wait for its login. From any thread, and at once.
+        """The relay has gone: let the other relays stop waiting for its login. From any thread; returns at once.
 
-        What that waits for may never come. It is cut off where it can be, and
-        else ends at the relay's deadline; whoever comes meanwhile makes a hop of
-        his own.
+        The login may wait for an answer that never comes. A thread cuts it off where that is possible; otherwise it
+        ends at the relay's deadline. A relay that comes meanwhile makes a hop of its own.
         """
         if not self._gone:
             self._gone = True
@@ -208,12 +208,15 @@ class Job:
         self._login_children.end()
         if stream is not None and stream.descriptor is not None:
             with suppress(OSError):
-                stream.descriptor.shutdown(SHUT_RDWR)  # whoever polls it closes it
+                stream.descriptor.shutdown(SHUT_RDWR)  # the thread that polls it then closes it
         elif stream is not None:
             stream.close()
 
     def _enter(self, leg: Leg, reach: Reach, outer: SharedHop | None, _following: Leg) -> SharedHop:
-        """A hop, which may be there already. One that has died meanwhile is made anew. Raises RelayError."""
+        """Enter one hop of the way: use the shared one, or log in. If the shared one is dead, make a new one.
+
+        Raises RelayError.
+        """
         assert leg.entered is not None  # noqa: S101  (for the type checker: it is a hop's)
         if leg.entered.kind == SSH:
             raise Unserved(leg.entered.why)
@@ -233,7 +236,7 @@ class Job:
             self._leave(hop)
 
     def _is_own(self, error: RelayError) -> bool:
-        """Whether a login failed by what is this relay's alone: its deadline, or that nobody sits there who answers."""
+        """Whether the failure is this relay's own: its deadline, or nobody there to answer."""
         return isinstance(error, TimedOut) or self._prompt.unanswered
 
     def _hold(self, name: str, settings: HopSettings, outer: SharedHop | None) -> SharedHop:
@@ -242,14 +245,14 @@ class Job:
         return hop
 
     def _leave(self, hop: SharedHop) -> None:
-        """One that is of no use is not kept for it."""
+        """Let go of a hop that is of no use; it does not linger."""
         self.held.remove(hop)
         self._hops.let_go([hop], 0)
 
     def _log_in(self, hop: SharedHop, leg: Leg, reach: Reach) -> Hop:
-        """A hop that is logged in to, which the loop drives from now on.
+        """Log in to a hop and return its session, which the loop drives from now on.
 
-        Raises RelayError: Abandoned, if the relay that asked has gone.
+        Raises RelayError; Abandoned if the relay that asked has gone.
         """
         self._entering = hop
         try:
@@ -260,7 +263,7 @@ class Job:
             self._adopt(session)
             return session
         except RelayError as error:
-            if self._gone:  # this login was cut off: the error is no one else's
+            if self._gone:  # this login was cut off: no other relay is to fail with its error
                 raise Abandoned(error.cause) from error
             raise
         finally:
@@ -270,7 +273,7 @@ class Job:
         return leg.entered is not None and leg.entered.kind == MASTER
 
     def _meet(self, leg: Leg) -> Hop:
-        """The first hop by its ControlMaster. Raises Unserved when that has ended meanwhile: its relay dials it."""
+        """The first hop through its ControlMaster. Raises Unserved if that has ended: the relay then dials itself."""
         from relay.dial.master import MasterHop, find  # few have one
 
         control = find(leg.settings, self._progress)
@@ -295,17 +298,17 @@ class Job:
         return log_in(self._client, reached, leg.settings, jumps=hop.outer.jumps if hop.outer else "", again=reach_it)
 
     def _reach_first(self) -> tuple[Stream, str]:
-        """A stream to the first hop, which is being entered: a program that carries it ends with that hop."""
+        """Make a stream to the first hop. A program that carries the stream ends when the hop ends."""
         assert self._entering is not None  # noqa: S101  (for the type checker)
         children = self._entering.children
         return first_leg(self._plan.legs[0], Run(self._options, self._progress, self._prompt, children))
 
     def _limit(self) -> float:
-        """Seconds that a hop has to open a channel to the next one."""
+        """Seconds for a hop to open a channel to the next hop."""
         return self._progress.left() + GRACE
 
     def _hop_keys(self) -> list[str]:
-        """What the hops are known by."""
+        """The keys of the route's hops (key.py)."""
         chosen = self._options
         way = [repr(each) for each in (chosen.proxy, chosen.family, chosen.source, self._master, self._secret)]
         keys: list[str] = []
@@ -314,9 +317,9 @@ class Job:
         return keys
 
     def forget(self) -> None:
-        """Keep nothing that the relay has lent: its environment, its options, what it answered, keys opened for it.
+        """Drop what came from the relay: its environment, its options, the person's answers, the keys opened with them.
 
-        For when its channel is there; what is left is `close`.
+        Call it when the channel is open; after that only `close` works.
         """
         self._secret = {}
         for children in (self._login_children, *(hop.children for hop in self.held)):

@@ -1,8 +1,9 @@
-"""What a shared hop is known by: whatever decides who and where it is, and whom it trusts.
+"""The key of a shared hop: everything that decides which host it is, who logs in there, and what is trusted.
 
-A relay may use a hop that another one has logged in to when it would itself have got the same hop in the same way. So
-the key holds what ssh_config says of the hop with every file's name as that relay would open it, the way to the hop,
-and, where a program decides (ProxyCommand, KnownHostsCommand), the environment that the program would get.
+A relay may use a hop that another relay has logged in to, if its own login would have led to the same hop in the same
+way. So the key holds what ssh_config says about the hop, with every file name as the relay would open it, and the way
+to the hop. Where a program decides (ProxyCommand, KnownHostsCommand), the key also holds the environment that the
+program would get.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
     from relay.config.settings import HopSettings
 
-# Variables that tell one terminal, or one session, from another and decide nothing: the manual lists them.
+# Variables that only tell one terminal, or one session, from another; they decide nothing. The manual lists them.
 PASSING = frozenset(
     {
         "COLORFGBG",
@@ -54,16 +55,16 @@ PASSING = frozenset(
         "_",
     }
 )
-# Variables that decide who and where a hop is although no program is run.
+# Variables that decide which host a hop is, or who logs in there, even if no program is run.
 _MATTERS = ("HOME", "KRB5CCNAME", "SSH_AUTH_SOCK", "TOR_SOCKS_HOST", "TOR_SOCKS_IPC_PATH", "TOR_SOCKS_PORT")
 _FILES = ("certificatefile", "globalknownhostsfile", "identityfile", "revokedhostkeys", "userknownhostsfile")
-_SALT = os.urandom(32)  # of this process: nobody can guess a password from what it has been digested to
+_SALT = os.urandom(32)  # new in each process: nobody can guess a password from its digest
 
 
 def key(settings: HopSettings, outer: str, first: Sequence[str], directory: str) -> str:
-    """What a hop is known by.
+    """The key of a hop.
 
-    outer: the key of the one before. first: what else decides of a first hop how it is reached. directory: where the
+    outer: the key of the hop before it. first: what else decides how a first hop is reached. directory: where the
     relay's programs run. Raises RelayError when a file's name needs a variable that the relay does not have.
     """
     environ = settings.environ
@@ -80,19 +81,19 @@ def key(settings: HopSettings, outer: str, first: Sequence[str], directory: str)
 
 
 def lasting(environ: Mapping[str, str]) -> list[str]:
-    """An environment without what only tells one terminal from another."""
+    """An environment without the variables that only tell one terminal from another."""
     return sorted(f"{name}={value}" for name, value in environ.items() if name not in PASSING)
 
 
 def _is_relative(command: str) -> bool:
-    """Whether a command names a file by the way from where it runs: "./proxy %h"."""
+    """Whether a command names a file by a path that starts at its working directory: "./proxy %h"."""
     return any(
         "/" in word and word[0] not in "/~$" and "://" not in word for word in re.findall(r"[^\s'\"=;|&<>]+", command)
     )
 
 
 def digest(parts: Sequence[str]) -> str:
-    """One short text for many; it is of use in this process only."""
+    """A digest of some texts, as hex digits. It is of use in this process only."""
     whole = hashlib.sha256(_SALT)
     for part in parts:
         data = os.fsencode(part)

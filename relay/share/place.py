@@ -1,9 +1,9 @@
 """Where relays and their holder meet: a directory of the user's own, a socket, and a lock.
 
-The holder is whoever has the lock. Who takes it makes the socket, under
-another name, and gives it its own by rename: so there is a socket that
-somebody listens to, or nobody has the lock, but for the moment between the
-two. A holder of another version has other names.
+The process that has the lock is the holder. It makes the socket under another
+name, listens, and then renames the socket. So while the lock is held, somebody
+listens at the socket, except in the moment between lock and rename. A holder of
+another version has a socket and a lock of other names.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ if TYPE_CHECKING:
     from typing import NoReturn
 
 SOCKET, LOCK = f"{__version__}.sock", f"{__version__}.lock"
-SHORT = 90  # bytes of a path that fit in sun_path everywhere, with a suffix
+SHORT = 90  # bytes; a path so long, and a file's name after it, fit in sun_path on every system
 BACKLOG = 1024
-PATIENCE = 10.0  # seconds for a holder that is just beginning, or ending
-SILENCE = 60.0  # seconds without a first word, after which a holder is stopped, or stuck; it takes milliseconds
+PATIENCE = 10.0  # seconds to wait for a holder that is just starting, or ending
+SILENCE = 60.0  # seconds; a holder that sends no "welcome" within them is stopped or stuck. It takes milliseconds
 LOOK_AGAIN = 0.005  # seconds
-LOOK_ROUND = 0.25  # seconds from one look at whether it is to be waited for to the next
+LOOK_ROUND = 0.25  # seconds between two calls of wait_on
 
 
 class Gone(Exception):
@@ -38,7 +38,7 @@ class Gone(Exception):
 
 
 def directory(environ: Mapping[str, str]) -> str:
-    """The user's directory for sockets, made when it is not there. Raises RelayError when others may get at it."""
+    """The user's directory for sockets; made if it does not exist. Raises RelayError if other users have access."""
     base = environ.get("XDG_RUNTIME_DIR", "")
     if not (base and _is_ours(base)):
         base = os.path.join(environ.get("HOME") or os.path.expanduser("~"), ".ssh")
@@ -57,7 +57,7 @@ def directory(environ: Mapping[str, str]) -> str:
 
 
 def _is_ours(directory: str) -> bool:
-    """Whether there is such a directory and it is the user's, as XDG_RUNTIME_DIR must be; `su` leaves another's."""
+    """Whether the directory exists and is the user's own. After `su`, XDG_RUNTIME_DIR names another user's."""
     try:
         found = os.stat(directory)
     except OSError:
@@ -66,9 +66,9 @@ def _is_ours(directory: str) -> bool:
 
 
 def connect(path: str) -> Wire:
-    """A connection to whoever listens at the socket in this directory. Raises Gone, and RelayError.
+    """Connect to the process that listens at the socket in this directory. Raises Gone, and RelayError.
 
-    It is the same user, but may be about to end: until it is `welcomed`, nothing that it is told counts.
+    That process is the same user's, but it may be about to end. What is sent to it counts only after `welcomed`.
     """
     sock = socket(AF_UNIX)
     sock.settimeout(SILENCE)
@@ -85,9 +85,9 @@ def connect(path: str) -> Wire:
 
 
 def welcomed(wire: Wire, wait_on: Callable[[], bool]) -> Wire:
-    """The same, once the holder has said its first word: it takes requests.
+    """Wait for the holder's "welcome", its first message, and return the wire: the holder now takes requests.
 
-    wait_on: whether it is to be waited for, asked now and then. Raises Gone, and RelayError.
+    wait_on: whether to go on waiting; called every LOOK_ROUND seconds. Raises Gone, and RelayError.
     """
     until = time.monotonic() + SILENCE
     try:
@@ -105,17 +105,17 @@ def welcomed(wire: Wire, wait_on: Callable[[], bool]) -> Wire:
 
 
 def find(path: str, wait_on: Callable[[], bool]) -> Wire:
-    """A connection to the holder that has its socket in this directory: it takes requests. Raises Gone, RelayError.
+    """Connect to the holder that has its socket in this directory, and wait for its "welcome".
 
-    wait_on: as for `welcomed`.
+    wait_on: as for `welcomed`. Raises Gone, and RelayError.
     """
     return welcomed(connect(path), wait_on)
 
 
 def find_or_start(path: str, hold: Callable[[socket, int], NoReturn], wait_on: Callable[[], bool]) -> Wire:
-    """The same; when there is no holder, a process that this one forks becomes it, by calling `hold`.
+    """Connect to the holder. If there is none, fork a process that becomes the holder by calling `hold`.
 
-    For the main thread, before there is another. Raises RelayError, and Forked in the process that becomes it.
+    Call it in the main thread, before there is a second one. Raises RelayError; Forked in the forked process.
     """
     deadline = time.monotonic() + PATIENCE
     while True:
@@ -126,7 +126,7 @@ def find_or_start(path: str, hold: Callable[[socket, int], NoReturn], wait_on: C
                 raise RelayError("--share: the process that holds the shared hops does not answer") from error
         lock = _take_lock(path)
         if lock is None:
-            time.sleep(LOOK_AGAIN)  # the holder is between lock and socket, or about to end: nothing tells of that
+            time.sleep(LOOK_AGAIN)  # the holder is between lock and rename, or about to end: no event reports either
             continue
         try:
             listener = _listen(path)
@@ -138,11 +138,14 @@ def find_or_start(path: str, hold: Callable[[socket, int], NoReturn], wait_on: C
             _leave_relay(listener, lock)
             raise Forked(lambda listener=listener, lock=lock: hold(listener, lock))  # type: ignore[misc]
         listener.close()
-        os.close(lock)  # the child has it, too, and keeps it
+        os.close(lock)  # the child has it too, and keeps it
 
 
 def withdraw(path: str, lock: int) -> None:
-    """Be found no more; for the holder, which still has the lock. One in a directory that was removed is not found."""
+    """Remove the socket, so that relays no longer find the holder. For the holder, which still has the lock.
+
+    If the directory was removed, or made anew, another holder may have its socket there: leave that alone.
+    """
     try:
         mine, found = os.fstat(lock), os.stat(os.path.join(path, LOCK))
         if (mine.st_dev, mine.st_ino) == (found.st_dev, found.st_ino):
@@ -152,7 +155,7 @@ def withdraw(path: str, lock: int) -> None:
 
 
 def _no_answer(error: Exception) -> Gone | RelayError:
-    """What it means when there is no first word: nobody is there, or who is there is stopped, or stuck."""
+    """The error for a holder that sent no "welcome": Gone if nobody is there, RelayError if it is stopped or stuck."""
     if isinstance(error, TimeoutError) or isinstance(error.__cause__, TimeoutError):
         return RelayError("--share: the process that holds the shared hops does not answer")
     return Gone()
@@ -164,7 +167,7 @@ def _check_peer(sock: socket, path: str) -> None:
 
 
 def _near(path: str, do: Callable[[str], None]) -> None:
-    """Call `do` with a name of the directory that is short enough for sun_path: itself, or "." from within."""
+    """Call `do` with a name of the directory that is short enough for sun_path: its path, or "." from inside it."""
     if len(os.fsencode(path)) <= SHORT:
         do(path)
         return
@@ -178,7 +181,7 @@ def _near(path: str, do: Callable[[str], None]) -> None:
 
 
 def _take_lock(path: str) -> int | None:
-    """The holder's lock, or None when somebody has it. Raises RelayError."""
+    """Take the holder's lock and return its descriptor; None when another process has it. Raises RelayError."""
     try:
         lock = os.open(os.path.join(path, LOCK), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     except OSError as error:
@@ -195,7 +198,7 @@ def _take_lock(path: str) -> int | None:
 
 
 def _listen(path: str) -> socket:
-    """The holder's socket, in the place of one that a killed holder has left."""
+    """Make the holder's socket. It replaces one that a killed holder has left behind."""
     listener = socket(AF_UNIX)
     try:
         _near(path, lambda base: _bind(listener, os.path.join(base, SOCKET)))
@@ -216,7 +219,7 @@ def _bind(listener: socket, name: str) -> None:
 
 
 def _leave_relay(listener: socket, lock: int) -> None:
-    """Leave everything of the relay behind but listener and lock: terminal, directory, stdio, all descriptors."""
+    """Give up all that the relay had except listener and lock: terminal, directory, stdio, all descriptors."""
     try:
         os.setsid()
         os.chdir("/")

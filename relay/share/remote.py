@@ -1,6 +1,6 @@
-"""A person who sits at another process: what they are told and asked goes to the relay, and comes back from there.
+"""A person at the relay's terminal, as the holder reaches them: lines, questions and answers go over the wire.
 
-Nothing of an answer is kept.
+The holder keeps no answer.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class RemoteProgress(Progress):
-    """Progress whose words reach the relay that asked."""
+    """A Progress that sends its lines to the relay that asked."""
 
     def __init__(self, seconds: float, verbosity: int, wire: Wire) -> None:
         super().__init__(seconds, verbosity)
@@ -27,12 +27,12 @@ class RemoteProgress(Progress):
         self._wire = wire
 
     def stage(self, doing: str, *, hint: str = "") -> None:
-        """A stage begins; the relay is told, whose deadline may pass in it."""
+        """A stage begins. The relay is told too: its deadline may pass in this stage, and its error then names it."""
         super().stage(doing, hint=hint)
         _say(self._wire, "stage", self.place, doing, hint)
 
     def tell(self, text: str, *, place: str = "") -> None:
-        """A line for the relay's stderr."""
+        """Send a line for the relay's stderr."""
         _say(self._wire, "say", place or self.place, text)
 
 
@@ -44,18 +44,18 @@ class _RemoteStatus(StatusLine):
         self._wire = wire
 
     def show(self, text: str) -> None:
-        """Show it there."""
+        """Have the relay show the text."""
         _say(self._wire, "status", text)
 
     def erase(self) -> None:
-        """The relay erases it itself when it says something."""
+        """Do nothing: the relay erases its line itself before it prints something."""
 
     def close(self) -> None:
-        """And when all is done."""
+        """Do nothing: the relay takes its line away itself when the set-up is done."""
 
 
 class RemotePrompt(Prompt):
-    """Asks where the relay is: its terminal, or its askpass. unanswered: whether a question has had no answer there."""
+    """Asks on the relay's terminal, or by the relay's askpass. unanswered: whether a question has had no answer."""
 
     def __init__(self, progress: Progress, children: Children, wire: Wire) -> None:
         super().__init__(progress, children)
@@ -63,7 +63,7 @@ class RemotePrompt(Prompt):
         self.unanswered = False
 
     def ask(self, question: str, *, echo: bool = False) -> str:
-        """The answer of who sits there. Raises NobodyToAsk, Cancelled and Abandoned."""
+        """Have the relay ask, and return the person's answer. Raises NobodyToAsk, Cancelled and Abandoned."""
         self._progress.pause()
         try:
             kind, fields = self._call("ask", question, int(echo), int(self.batch))
@@ -76,11 +76,11 @@ class RemotePrompt(Prompt):
         raise (Cancelled if kind == "cancelled" else NobodyToAsk)(cause, hint=hint)
 
     def tell(self, text: str) -> bool:
-        """Say something that a person must know; true when a terminal there shows it."""
+        """Have the relay say something that a person must know; true when a terminal shows it."""
         return self._call("tell", text, int(self.batch)) == ("told", [b"1"])
 
     def notify(self, text: str) -> Notice:
-        """Say what a person must do now."""
+        """Have the relay say what a person must do now."""
         seen = self._call("notify", text, int(self.batch)) == ("told", [b"1"])
         return _RemoteNotice(seen, self._wire)
 
@@ -102,7 +102,7 @@ class _RemoteNotice(Notice):
 
 
 def _say(wire: Wire, *message: str) -> None:
-    """Say something to a relay that may have gone."""
+    """Send a message; the relay may have gone."""
     try:
         wire.send(*message)
     except Ended:

@@ -1,7 +1,7 @@
 """One relay's bytes, moved by the holder's loop.
 
-What ends a relay is in relay/pump/rules.py. Its own process sees to it that ssh leaves; what the loop sees is that the
-process has gone.
+relay/pump/rules.py decides what ends a relay. The relay's own process watches whether ssh leaves, and then ends; the
+loop sees that the process has gone.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ if TYPE_CHECKING:
     from relay.share.carrier import Carrier
     from relay.share.wire import Wire
 
-LOOK = 1.0  # seconds between two looks at whether ssh is there
+LOOK = 1.0  # seconds between two looks at whether ssh is still there
 
 
 class Served:
     """A flow against the stdin and stdout of a relay's process.
 
-    over: called with this once all is done, and the server has closed the channel, too: it has then passed on what it
-    had for the target. Until then the relay's process waits, as it would if it had a hop of its own.
+    over: called with this object when all is done and the server, too, has closed the channel: the server has then
+    passed on all its bytes to the target. Until then the relay's process waits, as it would with a hop of its own.
     """
 
     def __init__(
@@ -53,12 +53,12 @@ class Served:
         self._done = False
         self._ended = False
         self._error: RelayError | None = None
-        self._sent = 0  # bytes, when it was last registered
+        self._sent = 0  # bytes that stdin had sent at the last `_register`
         self._detached = False
         self._fds = stdio
         self._registered: dict[int, int] = {}
         self._files: set[int] = set()  # descriptors that are always ready
-        self._due: set[int] = set()  # those of them whose turn has been asked for
+        self._due: set[int] = set()  # those of them that wait for their turn in the loop
         self._lingering: TimerHandle | None = None
         stdin, stdout = stdio
         self._mover = FlowMover(
@@ -68,11 +68,11 @@ class Served:
 
     @property
     def moved(self) -> int:
-        """Bytes, both ways together."""
+        """Bytes so far, both ways together."""
         return self._mover.moved
 
     def begin(self, *, detached: bool) -> None:
-        """Move what can be moved from now on. detached: the relay's process has ended; ssh has the ends of stdio."""
+        """Start to move bytes. detached: the relay's process has ended; ssh itself has the other ends of stdio."""
         self._detached = detached
         self._wire.socket.setblocking(False)  # a relay that is stopped must not stop the loop
         if detached:
@@ -84,11 +84,11 @@ class Served:
         self._carrier.step(self, {self._mover.net.fd: POLLIN})
 
     def heard(self) -> None:
-        """Something has happened to its flow."""
+        """The flow has news: move what can be moved."""
         self.step({self._mover.net.fd: POLLIN})
 
     def step(self, ready: dict[int, int]) -> None:
-        """Something has happened: do what can be done, and wait for the next thing."""
+        """Move what can be moved, then wait for what comes next. ready: the events of poll, by descriptor."""
         if self._done:
             if self._flow.closed:
                 self._end()
@@ -112,18 +112,18 @@ class Served:
             self._linger()
 
     def send_next(self) -> None:
-        """It was held up: let it send before those that have just sent, if it may."""
+        """A relay that was held up sends now, if its window has room, before relays that have just sent."""
         if self._flow.room():
             self._mover.out.look()
             self.step({self._mover.net.fd: POLLIN, self._mover.stdin.fd: POLLIN})
 
     def _check(self) -> None:
-        """Raise RelayError when the stream has ended in no good order. Nothing is waited for: others are served."""
+        """Raise RelayError when the stream did not end in good order. It does not wait: the loop serves others, too."""
         if loss := self._stream.loss(self._flow):
             raise loss
 
     def finish_with(self, error: RelayError | None) -> None:
-        """It is over: close the channel, and give everything back but what the server's answer decides."""
+        """Close the channel, and give stdin and stdout back. The rest follows when the server has answered (`_end`)."""
         if self._done:
             if error is not None:
                 self._error = error
@@ -150,7 +150,7 @@ class Served:
         return self._rules.state == rules.GONE
 
     def _end(self) -> None:
-        """The server has closed the channel, too, or is not waited for any more: tell the relay how it was."""
+        """The server, too, has closed the channel, or has had time enough to: tell the relay how the stream ended."""
         if self._ended:
             return
         self._ended = True
@@ -167,13 +167,13 @@ class Served:
             self._loop.remove_reader(self._wire.socket.fileno())
 
     def _linger(self) -> None:
-        """The target has said its last: see whether stdin is silent for as long as the rules say."""
+        """The target sends nothing more: see whether stdin is silent for as long as the rules say."""
         mover = self._mover
         before = mover.out.moved
 
         def look() -> None:
             waits = self._rules.out and mover.out.waits_for == mover.stdin.fd and mover.out.moved == before
-            if waits and not has_come(mover.stdin.fd, 0):  # it may have been held up until just now
+            if waits and not has_come(mover.stdin.fd, 0):  # stdin may have been held up until just now
                 mover.heed(rules.SILENCE)
             else:
                 self._lingering = None
@@ -187,7 +187,7 @@ class Served:
         table = self._mover.interests()
         held_up = self._rules.out and out.waits_for != self._mover.stdin.fd
         if not held_up or out.moved != self._sent:
-            self._carrier.held_up.pop(self, None)  # whoever has just sent goes to the end of the queue
+            self._carrier.held_up.pop(self, None)  # a relay that has just sent goes to the end of the queue
         if held_up:
             self._carrier.held_up[self] = None
         self._sent = out.moved
@@ -200,7 +200,7 @@ class Served:
                 self._loop.call_soon(self._take_turn, fd, events)
 
     def _watch(self, fd: int, events: int) -> None:
-        """Have the loop wait for events of a descriptor; one that it refuses is put among the files."""
+        """Have the loop wait for events of a descriptor; if the loop refuses it, put it among the files."""
         changed = events ^ self._registered.get(fd, 0)
         try:
             if changed & POLLIN:
@@ -219,18 +219,18 @@ class Served:
         self._registered[fd] = events
 
     def _take_turn(self, fd: int, events: int) -> None:
-        """What is always ready has waited until the others had theirs."""
+        """Step for a descriptor that is always ready; the other relays have had their turn before it."""
         self._due.discard(fd)
         self._carrier.step(self, {fd: events})
 
     def _leave(self, fd: int) -> None:
-        """A descriptor is about to become another file; epoll would go on with the one that it was."""
+        """Take a descriptor out of the loop. It will become another file; epoll would go on watching the old one."""
         if self._registered.pop(fd, 0):
             self._loop.remove_reader(fd)
             self._loop.remove_writer(fd)
 
     def _relay_has_gone(self) -> None:
-        """Its end of the socket is closed: it was ended, or its ssh has gone."""
+        """The relay has closed its end of the wire: it was ended, or its ssh has gone."""
         self._leave_wire()
         if self._done:
             self._loop.call_later(rules.CLOSING, self._end)
@@ -242,7 +242,7 @@ class Served:
         self.finish_with(None)
 
     def _look_for_ssh(self) -> None:
-        """Without a process of the relay's, nothing but this tells that ssh has gone while its bytes are held up."""
+        """Look whether ssh has gone. A detached relay has no process that would notice while its bytes are held up."""
         if self._done:
             return
         if self in self._carrier.held_up and has_hung_up(self._mover.stdin.fd):
@@ -252,7 +252,7 @@ class Served:
 
 
 class Stdout(Stdio):
-    """stdout, which the relay's process has open, too: it is told to close it.
+    """stdout, which the relay's process has open, too: `end` tells that process to close it.
 
     leave: called with the descriptor before it becomes another file.
     """
@@ -263,14 +263,14 @@ class Stdout(Stdio):
         self._leave = leave
 
     def end(self) -> None:
-        """Show the end of file to whoever reads this."""
+        """Show the end of file to the reader of stdout."""
         self._leave(self.fd)
         super().end()
         _tell(self._wire, "eof")
 
 
 def has_hung_up(fd: int) -> bool:
-    """Whether the other end of a socket is closed altogether. fd: negative when it is this end that is closed."""
+    """Whether the other end of a socket is closed altogether; false if fd is negative: our own end is closed."""
     look = poll()
     if fd >= 0:
         look.register(fd, 0)
@@ -278,7 +278,7 @@ def has_hung_up(fd: int) -> bool:
 
 
 def tell_end(wire: Wire, error: RelayError | None) -> None:
-    """Tell the relay how it has ended; one that does not listen is not waited for."""
+    """Tell the relay how its stream has ended; do not wait for a relay that does not read."""
     if error is None:
         _tell(wire, "ended")
     else:
@@ -286,7 +286,7 @@ def tell_end(wire: Wire, error: RelayError | None) -> None:
 
 
 def _tell(wire: Wire, *message: str) -> None:
-    """Tell the relay; one that has gone, or does not listen, is no reason to wait."""
+    """Send the relay a message; do not wait for one that has gone, or does not read."""
     try:
         wire.send(*message)
     except Ended:

@@ -5,8 +5,8 @@ A message is some fields of bytes, of which the first is its kind:
     uint32    length of what follows
     string    a field (RFC 4251 section 5), as often as there are fields
 
-Both are the same program of the same version and the same user, and yet any
-bytes give a message or BadMessage.
+Both sides are the same version of the program and run as the same user. Even
+so, any bytes are safe to receive: they give a message, or BadMessage.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ if TYPE_CHECKING:
 
     Field: TypeAlias = bytes | str | int
 
-MOST = 4 * 1024 * 1024  # bytes of a message; the largest has an environment, and what ssh_config says of some hops
+MOST = 4 * 1024 * 1024  # bytes of a message; the largest hold an environment, or the ssh_config of some hops
 FDS_MOST = 2  # stdin and stdout
 _LENGTH = 4  # bytes
 
 
 class BadMessage(Exception):
-    """Bytes that are no message."""
+    """Bytes that are not a message."""
 
 
 class Ended(Exception):
@@ -40,7 +40,7 @@ class Ended(Exception):
 
 
 def pack(fields: Iterable[Field]) -> bytes:
-    """Fields as bytes, each with its length before it. Text is in the locale's bytes, and a number its digits."""
+    """Fields as bytes, each with its length before it. Text is encoded in the locale; a number becomes its digits."""
     parts: list[bytes] = []
     for field in fields:
         data = field if isinstance(field, bytes) else encoded(str(field))
@@ -49,7 +49,7 @@ def pack(fields: Iterable[Field]) -> bytes:
 
 
 def unpack(data: bytes) -> list[bytes]:
-    """The fields again. Raises BadMessage."""
+    """The fields that `pack` has packed. Raises BadMessage."""
     fields: list[bytes] = []
     at = 0
     while at < len(data):
@@ -70,19 +70,19 @@ def text(field: bytes) -> str:
 
 
 def has_come(fd: int, seconds: float) -> bool:
-    """Whether there is something to read, be it the end, within so long."""
+    """Whether there is something to read within so many seconds; the end of file counts."""
     look = select.poll()
     look.register(fd, select.POLLIN)
     return bool(look.poll(seconds * 1000))
 
 
 class Wire:
-    """One side's end of the socket. fds: descriptors that have come and are nobody's yet."""
+    """One side's end of the socket. fds: descriptors that were received and not yet taken."""
 
     def __init__(self, sock: socket) -> None:
         self.socket = sock
         self._sending = allocate_lock()
-        self._cut_off = False  # a message that was sent in part; what follows would not be understood
+        self._cut_off = False  # whether a message was sent only in part: the reader would not understand the next one
         self.fds: list[int] = []
 
     def send(self, kind: str, *fields: Field, fds: Sequence[int] = ()) -> None:
@@ -96,7 +96,7 @@ class Wire:
                 self._cut_off = True
                 if fds:
                     data = data[unix.send(self.socket, data, fds) :]
-                if data:  # (else the other side may have gone already, with all that it was told)
+                if data:  # (if nothing is left, the other side may have read it all, and gone)
                     self.socket.sendall(data)
                 self._cut_off = False
         except OSError as error:
@@ -113,7 +113,7 @@ class Wire:
         return text(fields[0]), fields[1:]
 
     def take_fds(self) -> tuple[int, int]:
-        """The two descriptors that have come with a message; the caller's from now on. Raises BadMessage."""
+        """Return the two descriptors that came with a message; the caller closes them. Raises BadMessage."""
         if len(self.fds) != FDS_MOST:
             raise BadMessage(f"{len(self.fds)} descriptors")
         stdin, stdout = self.fds
@@ -121,7 +121,7 @@ class Wire:
         return stdin, stdout
 
     def close(self) -> None:
-        """Close the socket, and descriptors that nobody has taken."""
+        """Close the socket, and the descriptors that were not taken."""
         for fd in self.fds:
             os.close(fd)
         self.fds = []
