@@ -1,7 +1,7 @@
-"""Between a stream and stdin and stdout. Here is the door: the right mover for a stream, by the contract.
+"""Relays bytes between a stream and stdin and stdout. `relay` chooses the mover that the stream's contract asks for.
 
-What ends a relay is in rules.py. How bytes are moved is in way.py where a socket is the stream, and in channels.py
-where they pass through this process. Where the stream came from is not known here.
+rules.py decides what ends a relay. way.py moves the bytes when a socket is the stream; channels.py does so when they
+pass through this process. Nothing here knows where the stream came from.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ if TYPE_CHECKING:
 
     from relay import contract
 
-SIZE = 64 * 1024  # bytes delivered at once of a stream that has ended
+SIZE = 64 * 1024  # bytes read at once from a stream that has ended
 
 
 def relay(stream: contract.Stream, stdin: int, stdout: int, *, parent: int, alarm: int = -1) -> int:
-    """Relay until it is over; return the exit status.
+    """Relay until neither way is open; return the exit status.
 
-    alarm: a descriptor that says that a signal has come (guard.alarm), or -1.
-    parent: the process that started this one. Another parent means that ssh
-    has gone, but only until a byte of the target has been delivered.
+    alarm: a descriptor that can be read from once a signal has come (guard.alarm), or -1.
+    parent: the process that started this one. If the parent changes, ssh has gone;
+    after the target's first byte is delivered, that no longer counts.
 
-    Raises RelayError when the link is lost, once what had arrived is delivered.
+    Raises RelayError when the link is lost, after it has delivered all bytes that arrived.
     """
     if (descriptor := stream.descriptor) is not None:
         drive(_between(descriptor, Stdio(stdin), Stdio(stdout), stream.check), parent=parent, alarm=alarm)
@@ -37,13 +37,13 @@ def relay(stream: contract.Stream, stdin: int, stdout: int, *, parent: int, alar
     if (status := stream.serve(stdin, stdout, parent=parent, alarm=alarm)) is not None:
         return status
 
-    from relay.pump.channels import ChannelRelay  # a raw relay has none
+    from relay.pump.channels import ChannelRelay  # a raw relay does not need it
 
     if (flow := stream.attach()) is not None:
         ChannelRelay(stream, flow, Stdio(stdin), Stdio(stdout), parent).run(alarm)
         return 0
 
-    # It has ended before anybody could move its bytes: what had come is delivered; recv raises why, if it was lost.
+    # The stream ended before a mover could attach. Deliver what had arrived; recv raises the reason if it was lost.
     try:
         while data := memoryview(stream.recv(SIZE)):
             while data:
@@ -54,6 +54,6 @@ def relay(stream: contract.Stream, stdin: int, stdout: int, *, parent: int, alar
 
 
 def _between(descriptor: socket, stdin: Stdio, stdout: Stdio, check: Callable[[], None]) -> Mover:
-    """The mover for a socket that is the stream. check: as for Mover."""
+    """The mover for a stream that is a socket. check: as for Mover."""
     net = Stream(descriptor)
     return Mover(CarriedWay(stdin, net), CarriedWay(net, stdout), check)

@@ -1,7 +1,8 @@
 """The relay of a stream whose bytes pass through this process: stdin and stdout against a Flow, in one thread.
 
-Any Flow of the contract (relay/contract.py) is moved by it. What ends the relay is in rules.py. Here the network is
-read whatever stdout does, since keys and windows need it: the stream's window is what holds a sender up.
+It moves any Flow of the contract (relay/contract.py); rules.py decides what ends the relay. It goes on reading the
+network even when stdout takes nothing, because key exchanges and window messages must be read. The stream's window
+limits how much the far side may send meanwhile.
 """
 
 from __future__ import annotations
@@ -19,15 +20,15 @@ if TYPE_CHECKING:
 
     from relay.contract import Flow, Stream
 
-WRITE_SIZE = 256 * 1024  # bytes written at once to what is not a terminal
-FAST = 100e6  # bytes a second, from which on it pays to let them gather
-ENOUGH = 128 * 1024  # bytes at one look, of which more would not be worth the wait
-GATHER = 0.0005  # seconds that they are let
-GLANCE = 0.02  # seconds from one look at the speed to the next
+WRITE_SIZE = 256 * 1024  # bytes written at once, unless stdout is a device, such as a terminal
+FAST = 100e6  # bytes a second; from this speed on it pays to let bytes gather
+ENOUGH = 128 * 1024  # bytes; if so many came since the last look, to wait for more is not worth it
+GATHER = 0.0005  # seconds that bytes are left to gather
+GLANCE = 0.02  # seconds between two measurements of the speed
 
 
 class FlowMover(Mover):
-    """A flow against stdin and stdout. check, up: as for Mover."""
+    """Moves bytes between a flow and stdin and stdout. check, up: as for Mover."""
 
     out: Out
     back: Back
@@ -43,26 +44,26 @@ class FlowMover(Mover):
 
     @property
     def moved(self) -> int:
-        """Bytes so far, both ways together."""
+        """Bytes moved so far, both ways together."""
         return self.out.moved + self.back.moved
 
     def interests(self) -> dict[int, int]:
-        """What to wait for, as any Mover has it."""
+        """What to wait for; as Mover.interests."""
         self.out.look()
         self.back.look()
         return super().interests()
 
     def send_at_once(self) -> None:
-        """Read stdin without a poll before it, where the window has just opened.
+        """When the window has just opened, read stdin without polling it first.
 
-        A server whose window is one packet (dropbear's) is waited for at each of them.
+        dropbear's window is one packet: its peer waits for the window after each packet.
         """
         if self.rules.out and self.out.waits_for != self.stdin.fd and not self.stdin.is_device and self.flow.room():
             self.out.look()
             self.send()
 
     def move(self, ready: dict[int, int]) -> None:
-        """Move what can be moved, and see how the flow is. Raises RelayError."""
+        """Move what can be moved, then heed whether the flow has ended. Raises RelayError."""
         super().move(ready)
         if self.flow.closed:
             self.heed(rules.TARGET_DEAF)
@@ -71,27 +72,30 @@ class FlowMover(Mover):
 
 
 class ChannelRelay:
-    """A flow that this thread drives, against stdin and stdout. parent: as for pump.relay."""
+    """Relays between a flow and stdin and stdout, and drives the flow's connection, in one thread.
+
+    parent: as for pump.relay.
+    """
 
     def __init__(self, stream: Stream, flow: Flow, stdin: Stdio, stdout: Stdio, parent: int) -> None:
         self._stream = stream
         self._parent = parent
         self._flow = flow
         self._connection = flow.connection
-        self._fd = flow.connection.fd  # as it was: the connection may be lost
+        self._fd = flow.connection.fd  # kept, because connection.fd is -1 once the connection is lost
         self.wake_fd = flow.connection.wake_fd
         self._mover = FlowMover(flow, stdin, stdout, self._check_end)
         self._pace = Pace()
 
     def run(self, alarm: int = -1) -> None:
-        """Relay until it is over. Raises RelayError when the link is lost. alarm: as for pump.relay."""
+        """Relay until neither way is open. Raises RelayError when the link is lost. alarm: as for pump.relay."""
         mover, flow = self._mover, self._flow
         watch = Watch(alarm)
-        listens = False  # whether ssh is still there when all is moved
+        listens = False  # whether ssh is still there when all bytes are moved
         try:
             while not mover.rules.over:
                 table = mover.interests() | self.network()
-                # In a fast transfer, wait until enough is likely to have come.
+                # In a fast transfer, wait until enough bytes are likely to have come.
                 if self._pace.gathers(mover.back.moved, monotonic()) and not len(flow.received):
                     sleep(GATHER)
                 ready = watch.wait(table, mover.patience())
@@ -101,7 +105,7 @@ class ChannelRelay:
                 mover.send_at_once()
             listens = mover.rules.state != rules.GONE
             if loss := mover.loss():
-                listens = False  # stdout is of no use any more
+                listens = False  # the link is lost: do not wait for the server
                 raise loss
         finally:
             mover.close()
@@ -110,10 +114,10 @@ class ChannelRelay:
             self._check_end()
 
     def _finish(self, listens: bool) -> None:
-        """Close the channel, and wait for the server to do so, too: it has then passed on what it had for the target.
+        """Close the channel, and wait until the server closes it, too: it has then passed all bytes to the target.
 
-        (It would forget that when the connection is closed before.) An ssh that listens waits for as long as that takes
-        the target, as with `ssh -W`; one that leaves ends us by a signal.
+        (If the connection were closed earlier, the server would drop those bytes.) While ssh listens, this waits as
+        long as the target takes, as `ssh -W` does. When ssh leaves, it ends this process by a signal.
         """
         self._flow.close()
         while not self._await_close(rules.CLOSING) and listens:
@@ -121,7 +125,7 @@ class ChannelRelay:
         self._connection.close()
 
     def _await_close(self, seconds: float) -> bool:
-        """Whether the server closes the channel within so long; nothing but the network is seen to meanwhile."""
+        """Whether the server closes the channel within so many seconds; only the network is polled meanwhile."""
         deadline = monotonic() + seconds
         while not self._flow.closed and (left := deadline - monotonic()) > 0:
             network = poll()
@@ -131,21 +135,21 @@ class ChannelRelay:
         return self._flow.closed
 
     def _check_end(self) -> None:
-        """Raise RelayError when the channel has ended in no good order."""
+        """Raise RelayError when the channel did not end in good order."""
         self._await_close(self._flow.status_due)
         if loss := self._stream.loss(self._flow):
             raise loss
 
     def network(self) -> dict[int, int]:
-        """What to poll the connection for, whatever the two ways wait for."""
+        """What to poll the connection for; it does not depend on what the two ways wait for."""
         table = {self.wake_fd: POLLIN} if self.wake_fd >= 0 else {}
-        if self._connection.fd >= 0:  # it may have been lost after an orderly end of the channel
+        if self._connection.fd >= 0:  # the connection may be lost after an orderly end of the channel
             reading = POLLIN if self._connection.reading else 0
             table[self._fd] = reading | (POLLOUT if self._connection.sending else 0)
         return table
 
     def _drive(self, ready: dict[int, int]) -> None:
-        """Read and write the connection."""
+        """Read and write the connection, as far as it is ready."""
         if self.wake_fd in ready:
             self._connection.look_round()
         events = ready.get(self._fd, 0)
@@ -156,22 +160,22 @@ class ChannelRelay:
 
 
 class Pace:
-    """Whether the far side's bytes come so fast that they are worth being gathered.
+    """Decides whether the far side's bytes come so fast that it pays to let them gather.
 
-    sshd hands on what it has, 32 KB and less, and each time wakes the relay, which wakes ssh: at hundreds of megabytes
-    a second that costs as much as all else. Who looks a little later finds more, and what it delays is a fraction
-    of what is under way; the window and the kernel's buffers hold many times as much, so that nobody waits for it.
-    (Linux could be asked to wake us for so many bytes, SO_RCVLOWAT; but ssh's own small packets wake us, too.)
+    sshd sends what it has, 32 KB or less. Each time that wakes the relay, and the relay wakes ssh; at hundreds of
+    megabytes a second, the waking costs as much as all other work. A read a little later finds more bytes. It delays
+    only a fraction of the bytes under way: the window and the kernel's buffers hold many times as many, so no sender
+    waits. (With SO_RCVLOWAT, Linux would wake us only for so many bytes; but ssh's own small packets wake us, too.)
     """
 
     def __init__(self) -> None:
         self._fast = False
-        self._looked = 0.0  # when, and at how many bytes
+        self._looked = 0.0  # when the speed was last measured, and how many bytes had been moved by then
         self._seen = 0
         self._last = 0
 
     def gathers(self, moved: int, now: float) -> bool:
-        """Whether to let bytes gather before the next look. moved: so far. now: seconds, of any clock that goes on."""
+        """Whether to let bytes gather before the next look. moved: bytes so far. now: seconds of a monotonic clock."""
         if now - self._looked >= GLANCE:
             self._fast = moved - self._seen >= FAST * (now - self._looked)
             self._looked, self._seen = now, moved
@@ -202,11 +206,14 @@ class Out(Way):
         self.moved = 0
 
     def look(self) -> None:
-        """Wait for stdin when there is room for what it says, else only for the network."""
+        """Wait for stdin when the window has room, else only for the network."""
         self.waits_for, self.event = (self.source.fd, POLLIN) if self.flow.room() else (self.sink.fd, 0)
 
     def move(self) -> int | None:
-        """Move some bytes; return how many, 0 at stdin's end, None when there is no room. Raises ReadError."""
+        """Move some bytes; return how many, 0 at stdin's end, None when stdin or the window is not ready.
+
+        Raises ReadError.
+        """
         if self.waits_for != self.source.fd:
             return None
         try:
@@ -229,11 +236,14 @@ class Back(Way):
         self.chunk = sink.chunk if sink.is_device else WRITE_SIZE
 
     def look(self) -> None:
-        """Wait for stdout when there is something for it, else only for the network."""
+        """Wait for stdout when bytes wait for it, else only for the network."""
         self.waits_for, self.event = (self.sink.fd, POLLOUT) if len(self.flow.received) else (self.source.fd, POLLIN)
 
     def move(self) -> int | None:
-        """Move some bytes; return how many, 0 at the channel's end, None when there are none. Raises WriteError."""
+        """Move some bytes; return how many, 0 at the channel's end, None when there are none or stdout is not ready.
+
+        Raises WriteError.
+        """
         received = self.flow.received
         if not len(received):
             return 0 if self.flow.over else None

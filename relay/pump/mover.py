@@ -1,7 +1,7 @@
 """Moves the bytes of a relay both ways, and does what the rules decide (rules.py).
 
-A Mover does not wait: a driver says which descriptors are ready. The driver for descriptors is here, too: one table of
-them and one poll, after the model of OpenBSD nc's readwrite.
+A Mover does not wait: a driver tells it which descriptors are ready. The driver for plain descriptors is `drive`. It
+has one table of descriptors and one poll, like readwrite in OpenBSD's nc.
 """
 
 from __future__ import annotations
@@ -22,14 +22,15 @@ if TYPE_CHECKING:
 
     from relay.pump.way import Way
 
-SIGNALS_MOST = 64  # bytes, one for each signal, read at once
+SIGNALS_MOST = 64  # bytes read at once; each stands for one signal
 
 
 class Mover:
-    """One stream against stdin and stdout.
+    """Moves bytes between one stream and stdin and stdout.
 
-    out: from stdin to the stream. back: from the stream to stdout. check: raises RelayError when the stream has ended
-    in no good order. up: called when the first byte of the target is delivered; unless given, it leaves the terminal.
+    out: the way from stdin to the stream. back: the way from the stream to stdout. check: raises RelayError when the
+    stream did not end in good order. up: called when the target's first byte is delivered; by default, this process
+    then leaves the terminal.
     """
 
     def __init__(self, out: Way, back: Way, check: Callable[[], None], up: Callable[[], None] | None = None) -> None:
@@ -45,8 +46,8 @@ class Mover:
 
     def interests(self) -> dict[int, int]:
         """What to wait for: the events of poll, by descriptor."""
-        # POLLERR and POLLHUP come unasked: of stdout, whose reader has gone, and of the target once it has said its
-        # last. (While it can be read from, it says so with data unread.)
+        # poll reports POLLERR and POLLHUP unasked: for stdout when its reader has gone, for the target's socket when
+        # the target has gone. (The socket would report that with data still unread: it is added when all is read.)
         table = {self.stdout.fd if self.rules.back else self.net.fd: 0}
         if self.rules.out:
             table[self.out.waits_for] = table.get(self.out.waits_for, 0) | self.out.event
@@ -55,23 +56,23 @@ class Mover:
         return table
 
     def patience(self) -> float | None:
-        """Seconds to wait for that; None is for ever."""
+        """Seconds to wait for these events; None: without a limit."""
         if self.rules.state == rules.LINGERING and self.out.waits_for != self.stdin.fd:
             return None
         return rules.PATIENCE.get(self.rules.state)
 
     def notice(self, ready: dict[int, int], parent: int) -> None:
-        """Heed what descriptors say beside that bytes can be moved. ready: what has happened, nothing if time is up.
+        """Heed hang-ups, silence and a change of parent. ready: the events that poll returned; empty when time is up.
 
-        parent: the process that started this one, 0 where that means nothing.
+        parent: the process that started this one; 0: do not look at the parent.
         """
         if not ready:
             self.heed(rules.SILENCE)
             if parent and os.getppid() != parent:
                 self.heed(rules.PARENT_CHANGED)
         elif self.rules.back:
-            # The hang-up of a pipe or socket at stdin is the end of its data, and read as such: whoever made
-            # them may still read stdout. That of a terminal is the user's.
+            # If stdin is a pipe or a socket, its hang-up is only the end of its data: the program at its other end
+            # may still read stdout. If stdin is a terminal, its hang-up means that the user has left.
             left = self.stdin.is_device and ready.get(self.stdin.fd, 0) & POLLHUP
             if left or ready.get(self.stdout.fd, 0) & (POLLERR | POLLHUP):
                 self.heed(rules.SSH_LEFT)
@@ -79,18 +80,18 @@ class Mover:
             self.heed(rules.TARGET_HUNG_UP)
 
     def move(self, ready: dict[int, int]) -> None:
-        """Move what can be moved. Raises RelayError."""
+        """Move bytes both ways, as far as the ways are ready. Raises RelayError."""
         if self.rules.back and self.back.is_ready(ready):
             self.receive()
         if self.rules.out and self.out.is_ready(ready):
             self.send()
 
     def receive(self) -> None:
-        """From the target to stdout. Raises RelayError."""
+        """Move bytes from the target to stdout. Raises RelayError."""
         try:
             moved = self.back.move()
         except ReadError as failure:
-            self._check()  # a program that carries the stream, and has ended, may know better
+            self._check()  # raises a better reason, if a program carries the stream and has ended
             raise _link_lost(failure.error) from failure.error
         except WriteError as failure:
             if not isinstance(failure.error, ConnectionError):
@@ -103,14 +104,14 @@ class Mover:
             self.heed(rules.DELIVERED)
 
     def send(self) -> None:
-        """From stdin to the target."""
+        """Move bytes from stdin to the target."""
         try:
             moved = self.out.move()
         except ReadError:
             moved = 0
         except WriteError as failure:
-            # What has arrived is still to be delivered, so reading goes on and finds out what this was:
-            # EPIPE is how the kernel says that the target had closed before.
+            # Bytes that have arrived must still be delivered, so reading goes on; it finds out what has happened.
+            # EPIPE: the target had closed before.
             if failure.error.errno != EPIPE:
                 self._lost = failure.error
             self.heed(rules.TARGET_DEAF)
@@ -119,12 +120,12 @@ class Mover:
             self.heed(rules.STDIN_ENDED)
 
     def heed(self, event: str) -> None:
-        """Something has happened: do what the rules decide. Raises RelayError."""
+        """An event has happened (rules.py): do what the rules decide. Raises RelayError."""
         decision = self.rules.heed(event)
         if decision == rules.TELL_TARGET:
             self.net.end()
         elif decision == rules.END_STDOUT:
-            self._check()  # before stdout ends: ssh then ends this program, whatever it still has to say
+            self._check()  # before stdout ends: ssh ends this program then, and an error could not be printed
             self.stdout.end()
         elif decision == rules.LEAVE_TERMINAL:
             self._up()
@@ -132,14 +133,14 @@ class Mover:
             self._send_last_words()
 
     def close(self) -> None:
-        """Give back what the moving needed, and leave stdin and stdout as they were."""
+        """Free the pipes of both ways, and leave stdin and stdout as they were."""
         for way in (self.out, self.back):
             way.close()
         self.stdin.restore()
         self.stdout.restore()
 
     def loss(self) -> RelayError | None:
-        """Why not all that stdin said could be sent, when nothing else says so."""
+        """The error, if not all of stdin's bytes could be sent and nothing else has reported it."""
         return _link_lost(self._lost) if self._lost and self.rules.state != rules.GONE else None
 
     def _send_last_words(self) -> None:
@@ -151,13 +152,13 @@ class Mover:
             pass
 
     def _leave_terminal(self) -> None:
-        """No prompt comes after this. A relay that a person runs by hand stays with the terminal."""
+        """Leave the terminal: no prompt comes after this. A relay that a person runs by hand keeps its terminal."""
         if not (self.stdin.is_device or self.stdout.is_device):
             leave_terminal()
 
 
 class Watch:
-    """Waits for descriptors. alarm: one that says that a signal has come (guard.alarm), or -1."""
+    """Waits for descriptors. alarm: a descriptor that can be read from once a signal has come (guard.alarm), or -1."""
 
     def __init__(self, alarm: int) -> None:
         self._alarm = alarm
@@ -165,7 +166,7 @@ class Watch:
         self._poll = poll()
 
     def wait(self, table: dict[int, int], seconds: float | None) -> dict[int, int]:
-        """Wait until something has happened; what, by descriptor; nothing when time is up."""
+        """Wait until a descriptor is ready; return the events by descriptor, none when time is up."""
         if table != self._table:
             self._table = table
             self._poll = poll()
@@ -177,13 +178,13 @@ class Watch:
             ready = dict(self._poll.poll(seconds if seconds is None else seconds * 1000))
             if ready.pop(self._alarm, None) is None:
                 return ready
-            os.read(self._alarm, SIGNALS_MOST)  # its handler has run by now
+            os.read(self._alarm, SIGNALS_MOST)  # the signal's handler has run by now
 
 
 def drive(mover: Mover, *, parent: int, alarm: int = -1) -> None:
     """Move bytes between descriptors until the relay is over. Raises RelayError when the link is lost.
 
-    parent: the process that started this one, 0 where that means nothing.
+    parent: the process that started this one; 0: do not look at the parent.
     """
     watch = Watch(alarm)
     try:

@@ -1,19 +1,20 @@
-"""What ends a relay: its states, and what leads from each to the next. The one place that decides it.
+"""What ends a relay: its states, and the events that lead from one state to the next. Only this module decides that.
 
-Nothing is read, written or waited for here. A driver says what has happened (an event), and does what is decided. There
-are three: poll on descriptors (mover.py), a flow's connection (channels.py), and the loop that holds shared hops
+It does not read, write or wait. A driver reports an event, and does what the table decides. There are three drivers:
+poll on descriptors (mover.py), a flow's connection (channels.py), and the loop that holds shared hops
 (share/served.py).
 
-A relay has two ways: out, from stdin to the target, and back, from the target to stdout. Its states, by which of them
+A relay has two ways: out, from stdin to the target, and back, from the target to stdout. Each state says which of them
 are open:
 
-    STARTING    both; no byte of the target has been delivered: if the parent changes, ssh has gone
-    ASKED       back alone, and no byte of the target has been delivered
-    RELAYING    both; from here on another parent means nothing: `ssh -f` and ControlPersist change a living session's
-    ANSWERING   back alone: stdin has ended, or the target takes nothing more
-    LINGERING   out alone: the target has said its last. Has it gone, or does it still listen? TCP does not tell;
-                ssh -W takes it to have gone, at once. Here it is given what stdin still has to say
-    OVER        neither: all that came was delivered
+    STARTING    both; no byte of the target has been delivered yet. If the parent changes, ssh has gone
+    ASKED       back only; no byte of the target has been delivered yet
+    RELAYING    both; from here on a change of parent means nothing: `ssh -f` and ControlPersist change the parent of
+                a living session
+    ANSWERING   back only: stdin has ended, or the target takes nothing more
+    LINGERING   out only: the target sends nothing more. It may have gone, or still listen; TCP does not tell which.
+                ssh -W assumes at once that it has gone. We still send it what stdin has
+    OVER        neither: all bytes that came were delivered
     GONE        neither: ssh has gone
 """
 
@@ -31,7 +32,7 @@ DELIVERED = "a byte of the target is delivered"
 STDIN_ENDED = "stdin has ended"
 TARGET_ENDED = "the target has said its last, and that is delivered"
 TARGET_DEAF = "the target takes nothing more"
-TARGET_HUNG_UP = "its socket says that the target has gone"  # while it can be read from, it says so with data unread
+TARGET_HUNG_UP = "its socket says that the target has gone"  # heeded when all is read: before, data may be unread
 SILENCE = "nothing has happened for as long as PATIENCE says"
 PARENT_CHANGED = "the process that started this one is not its parent any more"
 SSH_LEFT = "nobody reads stdout any more, or the terminal has hung up, or the relay's process has ended"
@@ -43,7 +44,7 @@ END_STDOUT = "show the end of file to ssh"
 LEAVE_TERMINAL = "leave the terminal: closing it must not end a session that may outlive it"
 LAST_WORDS = "send what ssh has left on stdin, its goodbye, as far as that needs no waiting"
 
-# From each state: the event, the next state, and what is to be done. What a state does not name changes nothing.
+# For each state: an event, the next state, and the decision. An event that a state does not name changes nothing.
 TABLE: Mapping[str, Mapping[str, tuple[str, str]]] = {
     STARTING: {
         DELIVERED: (RELAYING, LEAVE_TERMINAL),
@@ -80,17 +81,17 @@ TABLE: Mapping[str, Mapping[str, tuple[str, str]]] = {
     GONE: {},
 }
 OUT = frozenset({STARTING, RELAYING, LINGERING})  # the states in which stdin is read
-BACK = frozenset({STARTING, ASKED, RELAYING, ANSWERING})  # those in which the target is
+BACK = frozenset({STARTING, ASKED, RELAYING, ANSWERING})  # the states in which the target is read
 
-# Seconds without an event after which there is one all the same: a look at the parent, or SILENCE. In LINGERING they
-# count only while nothing but stdin is waited for.
+# Seconds without an event, after which the driver looks at the parent and reports SILENCE. In LINGERING they count only
+# while the relay waits for stdin, and not for the target to take bytes.
 PATIENCE: dict[str, float] = {STARTING: 0.5, ASKED: 0.5, LINGERING: 1.0}
-GOODBYE = 16  # moves of last words; more than ssh can have left behind in a pipe or a socket
-CLOSING = 1.0  # seconds that the way to the target has to pass on the last bytes once ssh has gone
+GOODBYE = 16  # moves of last words; they move more than ssh can have left in a pipe or a socket
+CLOSING = 1.0  # seconds for the server to pass the last bytes on to the target, once ssh has gone
 
 
 class Rules:
-    """One relay's state. out, back: whether that way is open."""
+    """The state of one relay. out, back: whether that way is open."""
 
     def __init__(self) -> None:
         self.state = STARTING
@@ -98,11 +99,11 @@ class Rules:
 
     @property
     def over(self) -> bool:
-        """Whether neither way is open: nothing more is to be moved."""
+        """Whether neither way is open: no more bytes are to be moved."""
         return not (self.out or self.back)
 
     def heed(self, event: str) -> str:
-        """What is to be done now that this has happened."""
+        """Go to the state that the event leads to; return the decision: what the driver must do."""
         row = TABLE[self.state].get(event)
         if row is None:
             return NOTHING

@@ -1,18 +1,19 @@
-"""One direction of a relay: bytes taken from one end and given to the other, never waiting for either.
+"""One direction of a relay: takes bytes from one end and gives them to the other, and never waits for either.
 
-Nothing is taken before what was taken is given, so a slow reader holds its
-sender up and memory stays bounded.
+It takes more bytes only when it has given all that it holds. So a slow reader
+slows its sender down, and memory stays bounded.
 
-On Linux, bytes between a pipe and the stream are moved by splice and never
-come into this process. Never by a splice that waits: the kernel holds the
-pipe's lock meanwhile, and ssh's own read of that pipe sticks with it.
-Everything else is read and written.
+On Linux, splice moves the bytes between a pipe and the stream; they never come
+into this process. The splice must not wait: the kernel would hold the pipe's
+lock meanwhile, and ssh's own read of that pipe would hang. All other bytes are
+read and written.
 
-stdin and stdout are open files that other processes share (a terminal with the
-shell): O_NONBLOCK set here would hold there, too. So each call is told not to
-wait, and no file's flags are changed; `Stdio.do_not_wait` is the one exception.
+Other processes share the open files stdin and stdout (the shell has the same
+terminal): if O_NONBLOCK were set here, it would be set for them, too. So each
+call is told not to wait, and no file's flags are changed, except in
+`Stdio.do_not_wait`.
 
-Does not know which way it is, nor what ends a relay.
+A Way does not know which of the two directions it is, nor what ends a relay.
 """
 
 from __future__ import annotations
@@ -25,17 +26,17 @@ from _socket import MSG_DONTWAIT, SHUT_WR
 from errno import EINVAL, ENOSYS, EOPNOTSUPP, EPERM
 from select import POLLERR, POLLHUP, POLLIN, POLLNVAL, POLLOUT
 
-CHUNK = 64 * 1024  # bytes read at once where splice does not serve
+CHUNK = 64 * 1024  # bytes read at once where splice cannot be used
 PIPE_SIZE = 256 * 1024  # bytes; all pipes of a user may hold 64 MiB together (pipe-user-pages-soft)
 DEVICE_CHUNK = 4096  # bytes; a write to a terminal may wait after all, so it is kept short
-_NO_SPLICE = {EINVAL, ENOSYS, EOPNOTSUPP, EPERM}  # what a kernel or a sandbox says that does not splice this
-_FAULT = POLLERR | POLLHUP | POLLNVAL  # these come without being asked for, and a move finds out what they mean
+_NO_SPLICE = {EINVAL, ENOSYS, EOPNOTSUPP, EPERM}  # errors of a kernel, or a sandbox, that cannot splice these files
+_FAULT = POLLERR | POLLHUP | POLLNVAL  # poll reports these unasked; the next move finds out what they mean
 
 
 class Way:
     """One direction: from a source to a sink.
 
-    open: there is more to come. waits_for, event: the file descriptor and the
+    open: whether more may come. waits_for, event: the file descriptor and the
     event to poll for before the next move.
     """
 
@@ -53,20 +54,20 @@ class Way:
         raise NotImplementedError
 
     def is_ready(self, happened: dict[int, int]) -> bool:
-        """Whether the next move may get on. happened: events by file descriptor, as poll has them."""
+        """Whether the next move can do something. happened: events by file descriptor, as poll returns them."""
         return bool(happened.get(self.waits_for, 0) & (self.event | _FAULT))
 
     def wait_for(self, end: End) -> None:
-        """Make an end of this way the one that is waited for."""
+        """Wait for this end of the way before the next move."""
         self.waits_for = end.fd
         self.event = POLLIN if end is self.source else POLLOUT
 
     def close(self) -> None:
-        """Give back what the moving needed."""
+        """Free what the moves needed."""
 
 
 class CarriedWay(Way):
-    """A way between two file descriptors, with a carrier between. held: bytes taken and not yet given."""
+    """A way between two file descriptors. held: bytes that the carrier has taken and not yet given."""
 
     def __init__(self, source: End, sink: End) -> None:
         super().__init__(source, sink)
@@ -74,7 +75,7 @@ class CarriedWay(Way):
         self.carrier: _Pipe | _Buffer = _carrier(source, sink)
 
     def move(self) -> int | None:
-        """Move some bytes, as any Way does."""
+        """Move some bytes; as Way.move."""
         try:
             if not self.held:
                 self.wait_for(self.source)
@@ -98,7 +99,7 @@ class CarriedWay(Way):
         return given
 
     def close(self) -> None:
-        """Give the carrier's pipe back."""
+        """Close the carrier's pipe, if it has one."""
         self.carrier.close()
 
 
@@ -114,22 +115,22 @@ class _Buffer:
         return len(self.data)
 
     def give(self, sink: End, _held: int) -> int:
-        """Write some of what is held; return how many bytes. Raises OSError."""
+        """Write some of the held bytes; return how many. Raises OSError."""
         written = sink.write(self.data[: sink.chunk])
         self.data = self.data[written:]
         return written
 
     def close(self) -> None:
-        """There is nothing to close."""
+        """Do nothing: a buffer has nothing to close."""
 
 
 class _Pipe:
-    """Carries bytes past this process, in a pipe of its own, by splices that never wait.
+    """Carries bytes past this process, through a pipe of its own, by splices that never wait.
 
-    Between a pipe and a socket one splice would do. It holds the pipe's lock
-    for as long as TCP takes, though, and whoever is at the pipe's other end waits
-    for it; two splices, of which the one at the pipe only moves pages, are
-    a fifth faster and cost less.
+    Between a pipe and a socket, one splice would do. But it holds the pipe's lock
+    as long as TCP takes, and the process at the pipe's other end waits for that
+    lock. Two splices are a fifth faster and cost less: the one between the two
+    pipes only moves pages.
     """
 
     def __init__(self) -> None:
@@ -141,26 +142,26 @@ class _Pipe:
         return os.splice(source.fd, self.inlet, PIPE_SIZE, flags=os.SPLICE_F_NONBLOCK)
 
     def give(self, sink: End, held: int) -> int:
-        """Splice some of what is held out; return how many bytes. Raises OSError."""
+        """Splice some of the held bytes out; return how many. Raises OSError."""
         return os.splice(self.outlet, sink.fd, held, flags=os.SPLICE_F_NONBLOCK)
 
     def as_buffer(self, held: int) -> _Buffer:
-        """What is held, where the system turns out not to splice."""
+        """Close the pipe, and return a buffer with the held bytes: the system turns out not to splice these files."""
         data = os.read(self.outlet, held) if held else b""
         self.close()
         return _Buffer(data)
 
     def close(self) -> None:
-        """Give the pipe back."""
+        """Close the pipe."""
         os.close(self.outlet)
         os.close(self.inlet)
 
 
 def _carrier(source: End, sink: End) -> _Pipe | _Buffer:
-    """A pipe where splice serves: between the stream and a pipe.
+    """The carrier between two ends: a pipe where splice can be used (between the stream and a pipe), else a buffer.
 
-    Of the other kinds of stdin and stdout, some splices wait whatever they are
-    told (to a socket in older kernels, from a terminal), and some are refused (to
+    With other kinds of stdin and stdout, some splices wait although they are told
+    not to (to a socket in older kernels, from a terminal), and some are refused (to
     a file opened to append).
     """
     if hasattr(os, "splice") and (source.is_pipe or sink.is_pipe):
@@ -174,9 +175,9 @@ def _carrier(source: End, sink: End) -> _Pipe | _Buffer:
 
 
 class End:
-    """What one end of a way can do. None of it waits, but for devices and files.
+    """One end of a way. Its calls never wait, except for devices and files.
 
-    is_pipe: splice serves it. is_device: a terminal, /dev/null and the like.
+    is_pipe: whether it is a pipe, so that splice can be used. is_device: a terminal, /dev/null and the like.
     chunk: bytes to write at once.
     """
 
@@ -186,25 +187,25 @@ class End:
     chunk = CHUNK
 
     def read(self, size: int) -> bytes:
-        """Some bytes, b"" at the end. Raises OSError, BlockingIOError when there are none yet."""
+        """Read some bytes; b"" at the end. Raises OSError, and BlockingIOError when there are none yet."""
         return os.read(self.fd, size)
 
     def write(self, data: memoryview) -> int:
-        """Write some of data; return how many bytes. Raises OSError, BlockingIOError when there is no room."""
+        """Write some of data; return how many bytes. Raises OSError, and BlockingIOError when there is no room."""
         return os.write(self.fd, data)
 
     def do_not_wait(self) -> None:
-        """Prepare for read and write where splice does not serve."""
+        """Prepare for read and write where splice cannot be used."""
 
     def end(self) -> None:
-        """Show the end of file to whoever reads this."""
+        """Show the end of file to the reader of this end."""
 
     def restore(self) -> None:
         """Leave the open file as it was."""
 
 
 class Stream(End):
-    """The network's end: a socket that is nobody else's."""
+    """The network's end: a socket that no other process has."""
 
     def __init__(self, stream: _socket.socket) -> None:
         stream.setblocking(False)
@@ -216,11 +217,11 @@ class Stream(End):
         try:
             self.stream.shutdown(SHUT_WR)
         except OSError:
-            pass  # the target has gone: reading finds that out, too
+            pass  # the target has gone: the next read finds that out, too
 
 
 class Stdio(End):
-    """stdin or stdout: any kind of open file, and one that other processes may share."""
+    """stdin or stdout: any kind of open file; other processes may share it."""
 
     def __init__(self, fd: int) -> None:
         self.fd = fd
@@ -237,7 +238,7 @@ class Stdio(End):
             self.chunk = DEVICE_CHUNK
 
     def read(self, size: int) -> bytes:
-        """Some bytes, b"" at the end. Raises OSError."""
+        """Read some bytes; b"" at the end. Raises OSError."""
         return self.socket.recv(size, MSG_DONTWAIT) if self.socket else os.read(self.fd, size)
 
     def read_into(self, views: list[memoryview]) -> int:
@@ -249,13 +250,13 @@ class Stdio(End):
         return self.socket.send(data, MSG_DONTWAIT) if self.socket else os.write(self.fd, data)
 
     def do_not_wait(self) -> None:
-        """Set O_NONBLOCK on a pipe, as ssh does on its own: without splice, nothing else keeps a write from waiting."""
+        """Set O_NONBLOCK on a pipe, as ssh does on its own: without splice, only that keeps a write from waiting."""
         if self.is_pipe and os.get_blocking(self.fd):
             os.set_blocking(self.fd, False)
             self.was_blocking = True
 
     def end(self) -> None:
-        """Show the end of file to whoever reads this."""
+        """Show the end of file to the reader of this file."""
         if self.socket:
             try:
                 self.socket.shutdown(SHUT_WR)
@@ -275,24 +276,24 @@ class Stdio(End):
 
 
 class EndError(Exception):
-    """An end of a way failed."""
+    """Reading or writing an end of a way failed."""
 
     def __init__(self, error: OSError) -> None:
         self.error = error
 
 
 class ReadError(EndError):
-    """The source failed."""
+    """Reading the source failed."""
 
 
 class WriteError(EndError):
-    """The sink failed."""
+    """Writing the sink failed."""
 
 
 def show_end(fd: int) -> None:
-    """Show the end of file to whoever reads what is written to a descriptor, which becomes /dev/null.
+    """Show the end of file to the reader at the other end of a descriptor: it becomes /dev/null here.
 
-    (If it were only closed, the next file that is opened would become stdout.)
+    (If the descriptor were only closed, the next file to be opened would get its number, and become stdout.)
     """
     null = os.open(os.devnull, os.O_WRONLY)
     os.dup2(null, fd)
@@ -300,9 +301,9 @@ def show_end(fd: int) -> None:
 
 
 def _widen(pipe: int) -> None:
-    """Let a pipe hold PIPE_SIZE bytes, so that each splice moves more; never an error."""
+    """Let a pipe hold PIPE_SIZE bytes, so that each splice moves more; it never fails."""
     try:
         if fcntl.fcntl(pipe, fcntl.F_GETPIPE_SZ) < PIPE_SIZE:
             fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, PIPE_SIZE)
     except (OSError, AttributeError):
-        pass  # EPERM: this user's pipes have used up what they may hold together
+        pass  # EPERM: this user's pipes together may not hold more
