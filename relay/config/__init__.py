@@ -1,1 +1,1 @@
-"""What the user's ssh_config says of a name; ssh itself reads the files (`ssh -G`)."""
+"""The settings that the user's ssh_config gives a name; ssh itself reads the files (`ssh -G`)."""

@@ -1,7 +1,7 @@
-"""The block of ssh_config that `--ssh-config` prints, and what stands in its way in the user's own.
+"""The block of ssh_config that `--ssh-config` prints, and whatever in the user's ssh_config keeps it from working.
 
-It is made for the ssh that is installed, and for this program where it is
-installed. It is printed: no file is written.
+The block fits the installed ssh, and has the path at which this program is
+installed. It is printed; no file is written.
 """
 
 from __future__ import annotations
@@ -24,22 +24,22 @@ if TYPE_CHECKING:
 FILE = "pyrelay.conf"  # beside ~/.ssh/config
 HOW = f"# pyrelay --ssh-config > ~/.ssh/{FILE}, and `Include {FILE}` as the first line of ~/.ssh/config"
 CONFIG = "~/.ssh/config"
-SAMPLE = "h1/h2"  # a route that only the block for chains is meant for
-TYPED = (8, 1)  # the first OpenSSH that knows %n in a ProxyCommand; an older one ends at it
-ASKS = (8, 5)  # the first one with KnownHostsCommand
+SAMPLE = "h1/h2"  # a route that only the block for chains should match
+TYPED = (8, 1)  # the first OpenSSH that knows %n in a ProxyCommand; an older one exits at it
+ASKS = (8, 5)  # the first OpenSSH with KnownHostsCommand
 _OURS = ("--ssh-config",)
-_FOR_KEYS = ("-F", "-o")  # of our options, those that bear on --known-hosts
+_FOR_KEYS = ("-F", "-o")  # those of our options that affect --known-hosts
 
 
 def text(program: str, version: tuple[int, int], options: Sequence[str] = ()) -> str:
-    """The block.
+    """Return the block.
 
-    program: an absolute path. version: of the installed ssh. options: of ours,
-    to stand in the ProxyCommand.
+    program: an absolute path. version: that of the installed ssh. options: our
+    options to put into the ProxyCommand.
     """
     command = " ".join(_quoted(word) for word in (program, *options))
-    # Where the pattern has matched the typed name, that is the route, capitals and all; ssh hands %h over in lower
-    # case. In quotes, since a shell may take brackets for a pattern.
+    # %n is the name as it was typed, with its capitals; ssh puts %h in lower case. The quotes keep a shell from taking
+    # brackets for a pattern.
     name = "'%n'" if version >= TYPED else "%h"
     lines = [HOW, "Host */* *+*", f"    ProxyCommand {command} {name} %p"]
     if version >= ASKS:
@@ -55,12 +55,12 @@ def text(program: str, version: tuple[int, int], options: Sequence[str] = ()) ->
 
 
 def _quoted(word: str) -> str:
-    """A word for a shell, and for ssh, which takes a % for a token."""
+    """Quote a word for a shell, and double its % for ssh, which would take it for a token."""
     return shlex.quote(word).replace("%", "%%")
 
 
 def _for_keys(options: Sequence[str]) -> list[str]:
-    """Those of our options that bear on --known-hosts."""
+    """Return those of our options that affect --known-hosts."""
     found: list[str] = []
     rest = iter(options)
     for word in rest:
@@ -72,12 +72,12 @@ def _for_keys(options: Sequence[str]) -> list[str]:
 
 
 def options(argv: Sequence[str]) -> list[str]:
-    """The options that were given beside --ssh-config."""
+    """Return the options given beside --ssh-config."""
     return [word for word in argv if word not in _OURS]
 
 
 def program() -> str:
-    """The absolute path by which ssh can run this program. Raises RelayError."""
+    """Return the absolute path by which ssh can run this program. Raises RelayError."""
     started = os.path.abspath(sys.argv[0])
     if os.access(started, os.X_OK) and not started.endswith(".py"):
         return started
@@ -91,7 +91,7 @@ def program() -> str:
 
 
 def version() -> tuple[int, int]:
-    """The version of the ssh in PATH, (0, 0) for one that is not OpenSSH. Raises RelayError when there is none."""
+    """Return the version of the ssh in PATH, (0, 0) if it is not OpenSSH. Raises RelayError if there is no ssh."""
     try:
         said = subprocess.run(["ssh", "-V"], capture_output=True, text=True, errors="replace", check=False)
     except OSError as error:
@@ -100,7 +100,7 @@ def version() -> tuple[int, int]:
 
 
 def number(said: str) -> tuple[int, int]:
-    """What `ssh -V` says as a number: "OpenSSH_9.2p1 Debian-2, OpenSSL 3.0" is (9, 2)."""
+    """Parse what `ssh -V` prints: "OpenSSH_9.2p1 Debian-2, OpenSSL 3.0" is (9, 2)."""
     _, found, rest = said.partition("OpenSSH_")
     parts = rest.replace("p", ".").replace(" ", ".").replace(",", ".").split(".")[:2]
     if not found or len(parts) < 2 or not all(part.isdecimal() for part in parts):
@@ -109,9 +109,9 @@ def number(said: str) -> tuple[int, int]:
 
 
 def obstacles(config: str | None) -> Iterator[str]:
-    """What in the user's ssh_config keeps the block from doing its work, each in a line.
+    """Yield a line for each thing in the user's ssh_config that keeps the block from working.
 
-    config: the file that is read in the place of ~/.ssh/config.
+    config: the file that ssh reads instead of ~/.ssh/config.
     """
     path = os.path.expanduser(config or CONFIG)
     shown = config or CONFIG
@@ -138,7 +138,7 @@ def obstacles(config: str | None) -> Iterator[str]:
 
 
 def _whole(path: str, shown: str) -> Iterator[str]:
-    """What bears on a route wherever it stands, since the block does not set it."""
+    """Yield a line for each setting that affects a route wherever it stands, since the block does not set it."""
     settings, said = _ask_file(path)
     if settings is None:
         yield f"ssh cannot read {shown}: {said}"
@@ -150,7 +150,7 @@ def _whole(path: str, shown: str) -> Iterator[str]:
 
 
 def _before_include(lines: list[str]) -> tuple[list[str], bool]:
-    """The lines of a file before the one that includes ours, comments left out; whether there is one."""
+    """Return the lines of a file before the one that includes ours, without comments; and whether there is one."""
     before: list[str] = []
     for line in lines:
         words = line.strip().replace("=", " ", 1).split()
@@ -163,7 +163,7 @@ def _before_include(lines: list[str]) -> tuple[list[str], bool]:
 
 
 def _ask(lines: list[str]) -> tuple[Mapping[str, Sequence[str]] | None, str]:
-    """What lines of ssh_config give a route, or None and what ssh says of them."""
+    """Return the settings that lines of ssh_config give a route; or None, and ssh's error."""
     with tempfile.NamedTemporaryFile("w", encoding="utf-8", errors="surrogateescape", suffix=".conf") as file:
         file.write("\n".join([*lines, ""]))
         file.flush()
@@ -171,7 +171,7 @@ def _ask(lines: list[str]) -> tuple[Mapping[str, Sequence[str]] | None, str]:
 
 
 def _ask_file(path: str) -> tuple[Mapping[str, Sequence[str]] | None, str]:
-    """The same for a file."""
+    """Return the settings that a file gives a route; or None, and ssh's error."""
     argv = ["ssh", "-G", "-T", "-o", "CanonicalizeHostname=no", "-F", path, "--", SAMPLE]
     done = subprocess.run(argv, capture_output=True, stdin=subprocess.DEVNULL, check=False)
     if done.returncode != 0:

@@ -1,4 +1,4 @@
-"""`ssh -G`, asked for all names of a route at once: ssh itself reads its files (Include, Match, tokens, defaults)."""
+"""Asks `ssh -G` for all names of a route at once: ssh itself reads its files (Include, Match, tokens, defaults)."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 
 
 class Query(Value):
-    """A name to be looked up, and which of the user's options bear on it.
+    """A name to look up, and which of the user's options apply to it.
 
-    is_hop: -l, -i and -o are for hops; the target's login is ssh's. chosen:
-    False for hops that a ProxyJump in ssh_config brings in.
+    is_hop: False for the target, where ssh itself logs in. chosen: False for
+    hops that a ProxyJump in ssh_config adds. -l, -i and -o apply if both hold.
     """
 
     __slots__ = ("chosen", "element", "is_hop", "options")
@@ -35,11 +35,11 @@ class Query(Value):
         self._set(element=element, options=options, is_hop=is_hop, chosen=chosen)
 
     def argv(self) -> list[str]:
-        """The command. A hop has no session of its own (-N), as under `ssh -W`."""
+        """Return the command. -N, as under `ssh -W`: a hop has no session of its own."""
         return ["ssh", "-G", "-T", "-N", *self.words()]
 
     def words(self) -> list[str]:
-        """The end of ssh's command line; the name stands behind `--` and has passed check_host."""
+        """Return the end of ssh's command line. The name stands after `--`, and check_host has checked it."""
         words = ["-o", "CanonicalizeHostname=no"]
         if self.options.config is not None:
             words += ["-F", self.options.config]
@@ -48,14 +48,14 @@ class Query(Value):
             words += ["-l", user]
         if self.element.port:
             words += ["-p", str(self.element.port)]
-        if for_it:  # after what the route spells: of what is given twice, ssh takes the first
+        if for_it:  # after the route's own settings: ssh takes the first of two
             words += [word for name in self.options.identities for word in ("-i", name)]
             words += [word for pair in self.options.ssh_options for word in ("-o", pair)]
         return [*words, "--", self.element.host]
 
 
 class Defaults:
-    """What `ssh -G` says where no ssh_config does; asked for when it is first wanted, unless `begin` was called."""
+    """The defaults of `ssh -G`, without any ssh_config. ssh is asked at the first call, or before that by `begin`."""
 
     def __init__(self, children: Children) -> None:
         self._children = children
@@ -63,11 +63,11 @@ class Defaults:
         self._values: Settings | None = None
 
     def begin(self) -> None:
-        """It will be wanted."""
+        """Start asking now, since the answer will be needed."""
         self._asked = self._asked or self._children.ask(["ssh", "-G", "-T", "-N", "-F", "none", "--", "default"])
 
     def __call__(self) -> Settings:
-        """The settings. Raises RelayError."""
+        """Return the settings. Raises RelayError."""
         if self._values is None:
             self.begin()
             assert self._asked is not None  # noqa: S101  (for the type checker)
@@ -79,11 +79,11 @@ class Defaults:
 
 
 class Lookup:
-    """`ssh -G` under way for all names at once, and for its own defaults where they are `expected` to be wanted.
+    """The running `ssh -G` of all names, and of the defaults if they are `expected` to be needed.
 
-    What does not need the answers can be done until `read` waits for them.
-    known: the settings of what follows those names, where no question is to be asked.
-    Raises RelayError when there is no ssh.
+    The caller can do other work until it calls `read`, which waits for the answers.
+    known: the settings of a target that follows the names and needs no look-up.
+    Raises RelayError if there is no ssh.
     """
 
     def __init__(
@@ -105,7 +105,7 @@ class Lookup:
             raise no_ssh(error, "hop") from error
 
     def read(self, progress: Progress) -> list[HopSettings]:
-        """The settings, in the order of the queries. Raises RelayError with ssh's own words."""
+        """Wait for the settings and return them in the order of the queries. Raises RelayError with ssh's own words."""
         answers = [child.communicate() for child in self._asked]
         found = []
         warned: set[str] = set()
@@ -124,14 +124,14 @@ class Lookup:
 
 
 def _said(err: bytes) -> list[str]:
-    """What ssh has said on stderr, line by line."""
+    """Return ssh's words on stderr, line by line."""
     return [printable(line) for line in err.decode(errors="replace").splitlines() if line.strip()]
 
 
 def look_up(route: Route, options: Options, children: Children) -> Lookup:
-    """Begin to look up the names of a route. (Who shares hops that have been logged in to wants no defaults.)
+    """Begin to look up the names of a route. (A relay with --share does not expect to need the defaults.)
 
-    A target that is all of HOST is not looked up: ssh has done so before it gave us %h and %p.
+    If HOST is a single name, the target is not looked up: ssh has done so before it gave us %h and %p.
     """
     hops, target = [Query(element, options) for element in route.hops], route.target
     expected = options.share is None
@@ -142,7 +142,7 @@ def look_up(route: Route, options: Options, children: Children) -> Lookup:
 
 
 def no_ssh(error: OSError, of: str) -> RelayError:
-    """Why `ssh -G` could not be run."""
+    """Return the error for an `ssh -G` that could not be run."""
     asked = f"the settings of a {of} are asked from it (ssh -G)"
     if isinstance(error, FileNotFoundError):
         return RelayError(f"ssh is not in PATH; {asked}")
@@ -150,9 +150,9 @@ def no_ssh(error: OSError, of: str) -> RelayError:
 
 
 def checked(settings: HopSettings, *, login: bool = True) -> HopSettings:
-    """The same, when HostName and User are fit to be handed on: ssh does not check them itself.
+    """Check HostName and User, which `ssh -G` does not check, and return the settings. Raises RelayError.
 
-    login: whether we log in there; a target's User is ssh's own business.
+    login: whether we log in there. If not, User is not checked: ssh itself logs in to a target.
     """
     try:
         check_host(settings.hostname)

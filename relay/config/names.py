@@ -1,7 +1,7 @@
 """The names that ssh_config and known_hosts have, for the completion of a route.
 
-It reads the files itself, since `ssh -G` tells of a name that is known already
-and of no other. Nothing is decided by what it finds.
+It reads the files itself, since `ssh -G` answers for one given name and cannot
+list names. Nothing but the completion depends on what it finds.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 USER, SYSTEM = "~/.ssh", "/etc/ssh"
-MOST_INCLUDES = 16  # deep, as for ssh (READCONF_MAX_DEPTH)
+MOST_INCLUDES = 16  # levels of Include, as in ssh (READCONF_MAX_DEPTH)
 _PATTERN = frozenset("*?!")
-_ROUTE = frozenset("/+")  # the names of routes, which ssh files keys under
+_ROUTE = frozenset("/+")  # in the names of routes, under which ssh stores keys
 
 
 def names(config: str | None = None) -> list[str]:
-    """Every name that a Host line or a line of known_hosts spells out, in order, each once.
+    """Return every name in full that a Host line or a line of known_hosts holds, in order, each once.
 
-    config: read in the place of the user's and the system's ssh_config. What cannot be read has no names.
+    config: read instead of the user's and the system's ssh_config. A file that cannot be read adds no names.
     """
     configs = [(config, USER)] if config else [(f"{USER}/config", USER), (f"{SYSTEM}/ssh_config", SYSTEM)]
     found = {name for path, folder in configs for name in _hosts(os.path.expanduser(path), folder, MOST_INCLUDES)}
@@ -32,7 +32,7 @@ def names(config: str | None = None) -> list[str]:
 
 
 def _lines(path: str) -> list[str]:
-    """The lines of a text, none for one that cannot be read."""
+    """Return the lines of a file, none if it cannot be read."""
     try:
         with open(path, encoding="utf-8", errors="replace") as file:
             return file.read().splitlines()
@@ -41,7 +41,7 @@ def _lines(path: str) -> list[str]:
 
 
 def _hosts(path: str, folder: str, depth: int) -> Iterator[str]:
-    """The names on the Host lines of a file and of those that it includes; folder: where relative ones are."""
+    """Yield the names on the Host lines of a file and of its includes. folder: where relative includes are."""
     for line in _lines(path):
         key, *words = line.replace("=", " ", 1).split() or [""]
         words = [word.strip('"') for word in words]
@@ -54,7 +54,7 @@ def _hosts(path: str, folder: str, depth: int) -> Iterator[str]:
 
 
 def _known(path: str) -> Iterator[str]:
-    """The names of a known_hosts file; hashed ones cannot be read."""
+    """Yield the names of a known_hosts file. Hashed names cannot be read."""
     for line in _lines(path):
         first, *rest = line.split() or ["#"]
         if first.startswith("@") and rest:

@@ -1,6 +1,6 @@
-"""What the lines of `ssh -G NAME` mean: a name of the route, as the user's ssh_config has it.
+"""The meaning of the lines of `ssh -G NAME`: the settings of one name of the route.
 
-It knows no socket, starts nothing and prints nothing (lookup.py asks ssh).
+This module opens no socket, starts no program and prints nothing (lookup.py asks ssh).
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ import os
 from relay.errors import RelayError, printable
 from relay.spec.route import DEFAULT_PORT, Element
 
-# The answer to a KnownHostsCommand passes through here, twice for each connection: it has no time for typing, re and
-# hashlib.
+# ssh runs us as its KnownHostsCommand twice for each connection, and each run imports this module. So it does not
+# import typing, re or hashlib, which take long.
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import re
@@ -20,25 +20,25 @@ if TYPE_CHECKING:
 
     Settings: TypeAlias = Mapping[str, Sequence[str]]
 
-# What `ssh -G` has expanded itself, and what takes no more than ~ (its other file names still hold ~, %h and ${HOME}).
+# Keywords that `ssh -G` prints expanded, or that allow only ~ (its other file names still hold ~, %h and ${HOME}).
 _EXPANDED = frozenset({"controlpath", "globalknownhostsfile", "identityagent", "userknownhostsfile"})
-# Keywords of which one line holds one name, white space and all; the others hold a list.
+# Keywords whose line holds one name, which may have white space in it; a line of the others holds a list.
 _ONE_NAME = frozenset({"certificatefile", "controlpath", "identityagent", "identityfile", "revokedhostkeys"})
 
 # IPQoS: RFC 3246, RFC 8622, RFC 1349.
-_MOST = 2**31 - 1  # of the numbers of ssh_config, which are ints of C
+_MOST = 2**31 - 1  # the greatest number in ssh_config: a C int
 _MOST_BYTES = 2**63 - 1
 _SERVICES = {"ef": 0xB8, "le": 0x04, "lowdelay": 0x10, "throughput": 0x08, "reliability": 0x04, "none": None}
 
 
 class HopSettings:
-    """One name of the route, as ssh_config has it.
+    """The settings that ssh_config gives one name of the route.
 
     name: as the route spells it. hostname, user, port: where and as whom to
     log in. Everything else by its keyword, in lower case as `ssh -G` prints it.
     words: the end of an ssh command line that gives these settings.
-    environ, directory: of who asks, for the names of files; this process's own
-    unless given.
+    environ, directory: those of the user's relay, to expand the names of files;
+    this process's own unless given.
     """
 
     def __init__(
@@ -62,21 +62,21 @@ class HopSettings:
         self.port = self.number("port", 22, most=65535)
 
     def jumps(self, before: str = "") -> str:
-        """The hops up to this one, as ssh's -J has them. before: the hops before it, the same way."""
+        """Return the hops up to this one in the spelling of ssh's -J. before: the hops before it, in that spelling."""
         this = str(Element(self.user, self.name, self.port if self.port != DEFAULT_PORT else None))
         return f"{before},{this}" if before else this
 
     def get(self, key: str, default: str = "") -> str:
-        """The first value of a keyword, or default."""
+        """Return the first value of a keyword, or default."""
         values = self._values.get(key)
         return values[0] if values else default
 
     def all(self, key: str) -> tuple[str, ...]:
-        """Every value of a keyword that may be given more than once."""
+        """Return every value of a keyword that may be given more than once."""
         return tuple(self._values.get(key, ()))
 
     def lines(self) -> str:
-        """What `ssh -G` has printed; `parse` reads it again."""
+        """Return the lines that `ssh -G` has printed. `parse` can read them again."""
         return "".join(f"{key} {value}\n" for key, values in self._values.items() for value in values)
 
     def yes(self, key: str) -> bool:
@@ -85,7 +85,7 @@ class HopSettings:
 
     @property
     def log_level(self) -> str:
-        """LogLevel in lower case, by the names of ssh_config(5): `ssh -G` calls quiet SILENT (log.c)."""
+        """LogLevel in lower case, named as in ssh_config(5). (`ssh -G` prints SILENT for quiet, log.c.)"""
         level = self.get("loglevel").lower()
         return "quiet" if level == "silent" else level
 
@@ -95,16 +95,16 @@ class HopSettings:
         return self.log_level not in {"quiet", "fatal", "error"}
 
     def seconds(self, key: str, default: float = 0.0) -> float:
-        """A time in seconds (`ssh -G` prints seconds); default when it is not set ("none")."""
+        """Return a time in seconds (`ssh -G` prints seconds), or default if it is not set ("none")."""
         return float(self.number(key)) if self.get(key)[:1].isdigit() else default
 
     def number(self, key: str, default: int = 0, *, most: int = _MOST) -> int:
-        """A whole number; default when it is not set. Raises RelayError."""
+        """Return a whole number, or default if it is not set. Raises RelayError."""
         value = self.get(key)
         return self._whole(key, value, most) if value else default
 
     def rekey_limit(self) -> tuple[int, int]:
-        """RekeyLimit: bytes and seconds, each 0 for none of its own. Raises RelayError."""
+        """Return RekeyLimit: bytes and seconds, each 0 if it is not set. Raises RelayError."""
         size, _, seconds = self.get("rekeylimit").partition(" ")
         key = "rekeylimit"
         return self._whole(key, size or "0", _MOST_BYTES), self._whole(key, seconds or "0", _MOST)
@@ -115,10 +115,10 @@ class HopSettings:
         raise RelayError(f"ssh_config of {self.name}: {key} is no such number: {printable(text, 40)}")
 
     def service(self) -> int | None:
-        """The type of service of a hop's connection, or None for the system's own.
+        """Return the type of service of a hop's connection, or None for the system's default.
 
-        The first word of IPQoS, as for every ssh without a terminal to serve
-        (ssh_session2, ssh.c), in the names of ssh_config(5). Raises RelayError.
+        It is the first word of IPQoS, which every ssh without a terminal uses
+        (ssh_session2, ssh.c). ssh_config(5) has the names. Raises RelayError.
         """
         word = self.get("ipqos").partition(" ")[0].lower() or "none"
         if word in _SERVICES:
@@ -137,16 +137,16 @@ class HopSettings:
         return number
 
     def algorithms(self, key: str) -> tuple[str, ...] | None:
-        """A list of algorithms that somebody chose; None when it is OpenSSH's own default list."""
+        """Return a list of algorithms that the user chose; None if it is OpenSSH's own default list."""
         value = self.get(key)
         return tuple(value.split(",")) if value and self.chosen(key) else None
 
     def chosen(self, key: str) -> bool:
-        """Whether somebody gave a keyword another value than OpenSSH's default."""
+        """Whether the user's ssh_config gives a keyword another value than OpenSSH's default."""
         return self._values.get(key) != self._defaults().get(key)
 
     def paths(self, key: str) -> tuple[str, ...]:
-        """The file names of a keyword, expanded; "none" is no file. Raises RelayError for a token that ssh has not."""
+        """Return the file names of a keyword, expanded; "none" is left out. Raises RelayError for an unknown token."""
         names: list[str] = []
         for line in self.all(key):
             names += [line] if key in _ONE_NAME else _listed(line)
@@ -154,19 +154,19 @@ class HopSettings:
         return tuple(self._path(name if key in _EXPANDED else self.expand(name)) for name in names)
 
     def _path(self, name: str) -> str:
-        """A file's name with its ~ replaced, as seen from where the user is."""
+        """Return a file's name with its ~ replaced, relative to the user's directory."""
         return os.path.join(self._directory, with_home(name))
 
     def proxy_command(self) -> str:
-        """The name's own ProxyCommand, ready for a shell, or "" when it has none.
+        """Return the name's own ProxyCommand, ready for a shell, or "" if it has none.
 
-        Its tokens are %% %h %k %n %p %r; ${NAME}s are left to the shell. What
-        they stand for has passed check_host and check_user.
+        Its tokens are %% %h %k %n %p %r; the shell expands ${NAME}s. check_host
+        and check_user have checked the values of the tokens.
         """
         return self._way("proxycommand")
 
     def proxy_jump(self) -> str:
-        """The name's own ProxyJump with its tokens replaced, or "" when it has none."""
+        """Return the name's own ProxyJump with its tokens replaced, or "" if it has none."""
         return self._way("proxyjump")
 
     def _way(self, key: str) -> str:
@@ -177,17 +177,17 @@ class HopSettings:
         return _expand(value, {letter: tokens[letter] for letter in "%hknpr"})
 
     def expand(self, text: str, more: Mapping[str, str] | None = None) -> str:
-        """Text with its %-tokens and ${NAME}s replaced, as TOKENS and ENVIRONMENT VARIABLES of ssh_config(5) say.
+        """Return text with its %-tokens and ${NAME}s replaced, see TOKENS and ENVIRONMENT VARIABLES in ssh_config(5).
 
         more: further tokens by their letter, such as {"H": host}. Raises
         RelayError for a token or a variable that does not exist.
         """
         if "%" not in text and "${" not in text:
-            return text  # as most do: tokens take longer to import than all that is done with them
+            return text  # most texts: `tokens` would import modules, which takes long
         return _expand(text, {**self.tokens(), **(more or {})}, self.environ)
 
     def tokens(self) -> dict[str, str]:
-        """The tokens that file names may hold, by their letter (TOKENS, ssh_config(5))."""
+        """Return the tokens that file names may hold, by their letter (TOKENS, ssh_config(5))."""
         import hashlib
         import pwd
         import socket
@@ -214,9 +214,9 @@ class HopSettings:
 
 
 def with_home(name: str) -> str:
-    """A file's name with its ~ replaced: by what the system has for the user, whatever $HOME says, as for ssh.
+    """Return a file's name with its ~ replaced by the user's home in the password database, not by $HOME.
 
-    (tilde_expand, misc.c.)
+    ssh does the same (tilde_expand, misc.c).
     """
     if name != "~" and not name.startswith("~/"):
         return os.path.expanduser(name)
@@ -226,15 +226,15 @@ def with_home(name: str) -> str:
 
 
 def _listed(line: str) -> list[str]:
-    """The file names of a line, which `ssh -G` prints in full, with a space between them and no quotes around any.
+    """Split a line of absolute file names, which `ssh -G` prints with a space between them and without quotes.
 
-    So a word that begins with no "/" belongs to the name before it, which has a space in it.
+    A word that does not begin with "/" belongs to the name before it: that name has a space in it.
     """
     return line.replace(" /", "\0/").split("\0") if line.startswith("/") else line.split()
 
 
 def _expand(text: str, tokens: Mapping[str, str], environ: Mapping[str, str] | None = None) -> str:
-    """Text with its %-tokens and, where an environment is given, its ${NAME}s replaced."""
+    """Return text with its %-tokens replaced, and its ${NAME}s if an environment is given."""
     import re
 
     def value(match: re.Match[str]) -> str:
@@ -253,13 +253,13 @@ def _expand(text: str, tokens: Mapping[str, str], environ: Mapping[str, str] | N
 
 
 def parse(output: bytes) -> dict[str, list[str]]:
-    """The lines of `ssh -G`, keyword by keyword; any bytes give a table.
+    """Parse the lines of `ssh -G` into values by keyword. No input is an error.
 
-    They are decoded as Python decodes the names of files: `open` then opens the file that ssh means, in any locale.
+    Bytes are decoded like the names of files in Python, so that `open` opens the file that ssh means, in any locale.
     """
     values: dict[str, list[str]] = {}
     for line in os.fsdecode(output).split("\n"):
-        key, _, value = line.partition("\0")[0].partition(" ")  # what ssh prints are C's strings
+        key, _, value = line.partition("\0")[0].partition(" ")  # ssh's strings end at a NUL, as in C
         if key:
             values.setdefault(key.lower(), []).append(value)
     return values

@@ -1,10 +1,10 @@
 """The command line: one table of flags, read into Options.
 
-FLAGS drives the parser, the usage line and --help; a test holds the man page to
-the same flags in the same words. This file knows what an option looks like, not
-what it does. It uses neither argparse nor getopt: the one doubles the start-up
-time of the interpreter (and imports re), the other brings gettext and lets no
-option stand after HOST, as ssh does.
+FLAGS drives the parser, the usage line and --help. A test checks that the man
+page has the same flags in the same words. This file knows what an option looks
+like, not what it does. It does not use argparse, which doubles the interpreter's
+start-up time (and imports re). It does not use getopt, which imports gettext and
+accepts no option after HOST, as ssh does.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ In ~/.ssh/config, before other Host blocks:
     ssh h1/h2/h3                     through h1, then h2, to h3
     ssh -l u3 u1%h1+h2:2022+h3       u1 at h1, port 2022 of h2, u3 at h3
 """
-DEFAULT_DEADLINE = 120.0  # seconds; a set-up through Tor may take one minute
+DEFAULT_DEADLINE = 120.0  # seconds; connecting through Tor may take a minute
 MAX_DEADLINE = 1e6  # seconds; poll() counts milliseconds in 31 bits
 ENGINES = ("auto", "paramiko", "ssh")
 CONTROLS = ("list", "check", "stop", "exit")
@@ -47,7 +47,7 @@ WIDTH = 80  # columns of usage and help
 
 
 class Options(Value):
-    """What the command line says. `action`: "help", "version", "names" or "ssh-config", to do instead of connecting."""
+    """The parsed command line. `action`: "help", "version", "names" or "ssh-config" instead of connecting, else ""."""
 
     action: str = ""
     destination: str = ""  # HOST, as it was typed
@@ -59,11 +59,11 @@ class Options(Value):
     jump: str = ""
     netcat: tuple[str, ...] = ()  # hops that a netcat may cross; "" is all of them
     netcat_command: str = ""
-    share: float | None = None  # seconds that shared hops are kept after their last relay; None: they are not shared
-    known_hosts: str | None = None  # print the target's keys instead: under this name, "" for HOST's own
-    control: str = ""  # what is to be done to the shared hops: "list", "check", "stop" or "exit"
+    share: float | None = None  # seconds to keep shared hops after their last relay; None: do not share
+    known_hosts: str | None = None  # print the target's keys instead, under this name; "": the name in HOST
+    control: str = ""  # what to do with the shared hops: "list", "check", "stop" or "exit"
     engine: str = "auto"  # or "paramiko" or "ssh"
-    memory: str | None = None  # the directory of what hops have shown, "none" for no memory; None: the usual one
+    memory: str | None = None  # the directory to remember hops in, "none" for none; None: the default one
     family: int = 0  # AF_INET, AF_INET6, or 0 for both
     source: str | None = None
     deadline: float = DEFAULT_DEADLINE  # seconds
@@ -80,14 +80,14 @@ class Options(Value):
         return tuple(cls.__annotations__)
 
     def netcat_for(self, hop: str) -> str | None:
-        """The command by which a hop of this name may be crossed: "" for one that finds a tool, None for none."""
+        """Return the command that may cross a hop of this name; "": one that finds a tool; None: no command may."""
         if hop in self.netcat or "" in self.netcat or (self.netcat_command and not self.netcat):
             return self.netcat_command
         return None
 
     @property
     def batch(self) -> bool:
-        """Whether -o says that nobody may be asked, where no ssh_config is read."""
+        """Whether -o BatchMode=yes forbids questions. For runs that do not read ssh_config."""
         return any(
             name.lower() == "batchmode" and value.strip('"').lower() in {"yes", "true"}
             for name, _, value in (pair.partition("=") for pair in self.ssh_options)
@@ -97,13 +97,13 @@ class Options(Value):
 class Flag(Value):
     """One option.
 
-    name: "-F" or "--help". short: a letter that means the same, "-h", or "".
-    value: the word that stands for its value in help and manual, or "" when it takes none;
-    "[=HOP]" when it may be left out, and is the text "" then.
+    name: "-F" or "--help". short: a letter with the same meaning, "-h", or "".
+    value: the word that stands for its value in help and manual; "" if it takes no value;
+    "[=HOP]" if the value may be left out, which sets the text "".
     field: the attribute of Options that it sets.
-    take: gives the field's new value from the present one and the text of the
-    option's value; raises UsageError without a place when it cannot.
-    words: what it does, in the words of --help and the manual.
+    take: computes the field's new value from the present one and the text of the
+    option's value. It raises UsageError without a place.
+    words: what the option does, in the words of --help and the manual.
     """
 
     __slots__ = ("field", "name", "short", "take", "value", "words")
@@ -121,12 +121,12 @@ class Flag(Value):
 
     @property
     def is_optional(self) -> bool:
-        """Whether its value may be left out, so that it never takes the next word for it."""
+        """Whether its value may be left out. Such an option never takes the next word as its value."""
         return self.value.startswith("[")
 
     @property
     def form(self) -> str:
-        """As it is typed: "-F FILE"."""
+        """The option as the user types it: "-F FILE"."""
         name = f"{self.short}, {self.name}" if self.short else self.name
         return name + self.value if self.is_optional else f"{name} {self.value}".rstrip()
 
@@ -165,7 +165,7 @@ def _control(_now: object, text: str) -> str:
 
 
 def _time(_now: object, text: str) -> float | None:
-    """As ControlPersist has it: 10m, 1h30m, seconds; yes and 0 are for ever, no is not at all."""
+    """Parse a time as ControlPersist does: 10m, 1h30m, seconds; yes and 0 mean for ever, no means not at all."""
     if text in {"yes", "no"}:
         return float("inf") if text == "yes" else None
     seconds, digits = 0, ""
@@ -185,7 +185,7 @@ def _jump(_now: object, text: str) -> str:
 
 
 def _setting(now: tuple[str, ...], text: str) -> tuple[str, ...]:
-    """ssh_config's own two spellings, `Name=value` and `Name value` (OpenSSH's strdelim()), as the first of them."""
+    """Parse ssh_config's two spellings, `Name=value` and `Name value` (OpenSSH's strdelim()); keep the first one."""
     end = next((i for i, c in enumerate(text) if not (c.isascii() and c.isalnum())), len(text))
     name, rest = text[:end], text[end:].lstrip(" \t")
     value = rest.removeprefix("=").strip(" \t")
@@ -209,7 +209,7 @@ def _ipv6(_now: object, _text: str) -> int:
 
 
 def _seconds(_now: object, text: str) -> float:
-    # float() also reads "nan", "1_0" and "1e9".
+    # float() alone would also accept "nan", "1_0" and "1e9".
     plain = text.isascii() and text.count(".") <= 1 and text.replace(".", "").isdigit()
     seconds = float(text[:400]) if plain else 0.0
     if not 0 < seconds <= MAX_DEADLINE:
@@ -338,7 +338,7 @@ PROXY = (
     ),
     Flag("--tor", "", "tor", _yes, "Begin at Tor, which an onion name does by itself."),
 )
-MANNER = ("proxy_auth", "proxy_headers", "proxy_cacert", "proxy_protection", "proxy_service")  # how a proxy is asked
+MANNER = ("proxy_auth", "proxy_headers", "proxy_cacert", "proxy_protection", "proxy_service")  # the fields of Manner
 SPELLING = (
     Flag("--hop-delimiter", "CHARS", "hop_delimiter", _last, "What stands between names; / and + unless given."),
     Flag("--user-delimiter", "CHARS", "user_delimiter", _last, "What stands after a user; % and = unless given."),
@@ -383,19 +383,19 @@ GROUPS = {
     "Messages": MESSAGES,
 }
 FLAGS = tuple(flag for flags in GROUPS.values() for flag in flags)
-_ALONE = frozenset({"--help", "--version", "-O"})  # want no HOST
-_INSTEAD = ("--ssh-config", "--names", "-O")  # with a line of their own in the usage
+_ALONE = frozenset({"--help", "--version", "-O"})  # options that need no HOST
+_INSTEAD = ("--ssh-config", "--names", "-O")  # options with a line of their own in the usage
 _BY_NAME = {name: flag for flag in FLAGS for name in (flag.name, flag.short) if name}
 
 
 def parse(argv: Sequence[str]) -> Options:
     """Read the words after the program's name.
 
-    Options may stand before and after HOST, "--" ends them; short ones cluster and
-    take their value from the same word or the next ("-vv", "-w3", "-w 3"), long ones
-    after "=" or from the next. Where an option that holds one value is given twice,
-    the last counts. Raises UsageError; its text has the usage when a word is missing
-    or one too many, not when an option or a value is wrong.
+    Options may stand before and after HOST; "--" ends them. Short options cluster, and
+    take their value from the same word or the next one ("-vv", "-w3", "-w 3"). Long
+    options take it after "=" or from the next word. If an option with one value is given
+    twice, the last one counts. Raises UsageError. Its text has the usage if a word is
+    missing or one too many, but not if an option or a value is wrong.
     """
     given: dict[str, Any] = {}
     words: list[str] = []
@@ -420,7 +420,7 @@ def parse(argv: Sequence[str]) -> Options:
 
 
 def usage() -> str:
-    """The usage in a few lines, without a final new-line."""
+    """Return the usage in a few lines, without a final new-line."""
     switches = "".join(flag.name[1:] for flag in FLAGS if not flag.value and len(flag.name) == 2)
     parts = [f"[-{switches}]"]
     parts += [f"[{flag.form}]" for flag in FLAGS if _in_line(flag) and (flag.value or len(flag.name) > 2)]
@@ -436,13 +436,13 @@ def usage() -> str:
 
 
 def _in_line(flag: Flag) -> bool:
-    """Whether it stands in the usage's first line."""
+    """Whether the flag stands in the usage's first line."""
     return flag.name not in _ALONE and flag.name not in _INSTEAD
 
 
 def help_text() -> str:
-    """What --help prints."""
-    import textwrap  # imports re, which only --help has time for
+    """Return the text of --help."""
+    import textwrap  # only here: it imports re, which takes long
 
     lines = [usage(), "", EXAMPLE.rstrip()]
     for group, flags in GROUPS.items():
@@ -459,7 +459,7 @@ def help_text() -> str:
 
 
 def _read(args: Iterator[str]) -> Iterator[tuple[Flag | None, str]]:
-    """Each option with the text of its value, and each other word with None."""
+    """Yield each option with the text of its value, and each other word as (None, word)."""
     for word in args:
         if word == "--":
             for rest in args:
@@ -494,30 +494,30 @@ def _flag(name: str) -> Flag:
 
 
 def _nearest(name: str) -> str:
-    """The option that somebody may have meant, or ""."""
+    """Return the option that the user may have meant, or ""."""
     if len(name) == 2:
         return name.swapcase() if name.swapcase() in _BY_NAME else ""
-    import difflib  # only for who has mistyped; it imports re
+    import difflib  # only after a typing error: it imports re
 
     begun = [known for known in _BY_NAME if len(name) > 3 and known.startswith(name)]
     return (begun or difflib.get_close_matches(name, _BY_NAME, 1) or [""])[0]
 
 
 def _next(flag: Flag, args: Iterator[str]) -> str:
-    """The value of a flag that stands in a word of its own."""
+    """Return the value of a flag from the next word."""
     for word in args:
         return word
     raise _usage_error(f"{flag.name} needs a value, {flag.value}")
 
 
 def _delimiters(given: dict[str, Any]) -> dict[str, Any]:
-    """The three delimiter options as one value: whether they overlap shows only when all are known."""
+    """Combine the three delimiter options into one value. Overlaps show only when all three are known."""
     sets = {kind: given.pop(f"{kind}_delimiter") for kind in ("hop", "user", "port") if f"{kind}_delimiter" in given}
     return {**given, "delimiters": Delimiters(**sets)} if sets else given
 
 
 def _proxy(given: dict[str, Any]) -> dict[str, Any]:
-    """The options that tell of the proxy as one value: the address means nothing without the protocol and the user."""
+    """Combine the options about the proxy into one value: the address depends on the protocol and the user."""
     names = {flag.field: flag.name for flag in PROXY}
     told = {field: given.pop(field) for field in names if field in given}
     if not told:
@@ -549,7 +549,7 @@ def _proxy(given: dict[str, Any]) -> dict[str, Any]:
 
 
 def _positional(words: list[str]) -> dict[str, Any]:
-    """HOST and PORT."""
+    """Read HOST and PORT."""
     if not words:
         raise _usage_error("no HOST is given")
     if len(words) > 2:

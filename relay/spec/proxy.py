@@ -1,4 +1,4 @@
-r"""Which proxy, and how it is asked: what -X, -x, -P and the options that begin with --proxy spell. Pure.
+r"""Which proxy, and how to talk to it: the meaning of -X, -x, -P and the options that begin with --proxy. Pure.
 
 -x [USER@]HOST[:PORT]        a proxy at an address; a bare IPv6 address has no port
 -x [USER@]/PATH              a proxy at a unix socket
@@ -38,7 +38,7 @@ from relay.value import Value
 SOCKS4, SOCKS5, CONNECT = "SOCKS4", "SOCKS5", "HTTP"
 # CONNECT inside TLS.
 SECURE = "HTTPS"
-# SOCKS5, too: Tor on this machine, wherever it is found unless the address says.
+# Tor on this machine, which speaks SOCKS5. It is searched for unless an address is given.
 TOR = "Tor"
 
 KINDS = {"4": SOCKS4, "4a": SOCKS4, "5": SOCKS5, "connect": CONNECT}
@@ -53,12 +53,12 @@ SCHEMES = {
 }
 DEFAULT_PORTS = {SOCKS4: 1080, SOCKS5: 1080, CONNECT: 3128, SECURE: 443}
 HTTP = (CONNECT, SECURE)
-# Ways to log in, and what has them.
+# Methods to log in, and the kinds of proxies that have them.
 NEGOTIATE, DIGEST, BASIC, GSSAPI = "negotiate", "digest", "basic", "gssapi"
 METHODS = {NEGOTIATE: HTTP, DIGEST: HTTP, BASIC: HTTP, GSSAPI: (SOCKS5,)}
-# What GSS-API does to each record (RFC 1961 section 4.3, whose 0 is dante's and curl's): the weakest first.
+# What GSS-API does to each record, the weakest first (RFC 1961 section 4.3; level 0 is an addition of dante and curl).
 PROTECTIONS = ("none", "integrity", "confidentiality")
-TCHARS = frozenset("!#$%&'*+-.^_`|~")  # besides letters and digits: what a field's name has (RFC 9110 section 5.6.2)
+TCHARS = frozenset("!#$%&'*+-.^_`|~")  # besides letters and digits, in a field's name (RFC 9110 section 5.6.2)
 HINT_WANTED = f"give the user by -P, the password by ${PROXY_PASSWORD}"
 HINT_REFUSED = f"the password is taken from ${PROXY_PASSWORD}, else it is asked for"
 FIELD = 255  # bytes; a SOCKS5 user or password has a length byte before it (RFC 1929)
@@ -66,11 +66,11 @@ PATH = 104  # bytes of a unix socket's path, with the final NUL, on macOS; Linux
 
 
 class Manner(Value):
-    """How a proxy is asked.
+    """How to talk to a proxy.
 
-    auth: one of METHODS, None for what it offers. headers: "NAME: VALUE" or "@FILE" each. cacert: a file of those who
-    may vouch for it, None for the system's. protection: one of PROTECTIONS, None for the strongest. service: what
-    Kerberos calls it, NAME or NAME@HOST, None for the usual one.
+    auth: one of METHODS; None: any that the proxy offers. headers: "NAME: VALUE" or "@FILE" each. cacert: a file of
+    the authorities to trust; None: the system's. protection: one of PROTECTIONS; None: the strongest. service: the
+    proxy's name in Kerberos, NAME or NAME@HOST; None: the usual one.
     """
 
     __slots__ = ("auth", "cacert", "headers", "protection", "service")
@@ -92,12 +92,12 @@ class Manner(Value):
         self._set(auth=auth, cacert=cacert, headers=headers, protection=protection, service=service)
 
     def __repr__(self) -> str:
-        """As far as it may be read: a header may be a secret, so only whether two are the same is told."""
+        """Show a hash in place of the headers, which may be secret. Equal values still look equal."""
         shown = f"auth={self.auth!r}, cacert={self.cacert!r}, protection={self.protection!r}, service={self.service!r}"
         return f"Manner({shown}, headers={hash(self.headers)})"
 
     def check(self, kind: str) -> None:
-        """Raise UsageError for what this kind of proxy has no use for."""
+        """Raise UsageError if an option is set that has no meaning for this kind of proxy."""
         if self.auth is not None and kind not in METHODS[self.auth]:
             has = ", ".join(name for name, kinds in METHODS.items() if kind in kinds) or "none"
             raise UsageError(f"{kind} has no {self.auth}", hint=f"what it has: {has}", place="--proxy-auth")
@@ -114,7 +114,7 @@ class Manner(Value):
 class Proxy(Value):
     """A proxy.
 
-    path: its unix socket, else "". password: one that the command line gave, in clear. manner: how it is asked.
+    path: its unix socket, else "". password: the one on the command line, in clear. manner: how to talk to it.
     """
 
     __slots__ = ("host", "kind", "manner", "password", "path", "port", "user")
@@ -139,7 +139,7 @@ class Proxy(Value):
         self._set(kind=kind, host=host, port=port, path=path, user=user, password=password, manner=Manner())
 
     def asked(self, manner: Manner) -> Proxy:
-        """The same proxy, asked in this manner. Raises UsageError when it cannot be."""
+        """Return this proxy with another manner. Raises UsageError if the two do not fit."""
         manner.check(self.kind)
         proxy = Proxy(self.kind, self.host, self.port, path=self.path, user=self.user, password=self.password)
         proxy._set(manner=manner)
@@ -147,18 +147,18 @@ class Proxy(Value):
 
     @property
     def address(self) -> str:
-        """Where it is: "127.0.0.1:1080", "[::1]:1080", "/run/tor/socks"; "" where Tor is yet to be found."""
+        """Where it is: "127.0.0.1:1080", "[::1]:1080", "/run/tor/socks"; "" for a Tor that is not found yet."""
         if self.path or not self.host:
             return self.path
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
     @property
     def is_layered(self) -> bool:
-        """Whether what passes is inside a layer of its own, so that the connection is not the stream."""
+        """Whether the data passes inside TLS or GSS-API records, so that the connection alone is not the stream."""
         return self.kind == SECURE or (self.manner.auth == GSSAPI and self.manner.protection != PROTECTIONS[0])
 
     def __str__(self) -> str:
-        """As messages have it; the user and the password are no part of it."""
+        """Return the proxy's name in messages, without user and password."""
         if self.kind == TOR:
             return f"Tor at {self.address}" if self.address else "Tor"
         return f"the {self.kind} proxy {self.address}"
@@ -169,7 +169,7 @@ class Proxy(Value):
 
 
 def parse_kind(text: str) -> str:
-    """Read what -X says. Raises UsageError."""
+    """Read the value of -X. Raises UsageError."""
     try:
         return KINDS[text]
     except KeyError:
@@ -177,7 +177,7 @@ def parse_kind(text: str) -> str:
 
 
 def parse_address(text: str, kind: str = SOCKS5, user: str | None = None) -> Proxy:
-    """Read what -x says; `user` is what -P says, and what stands before an "@" counts more. Raises UsageError."""
+    """Read the value of -x. user: the value of -P; a user before an "@" takes precedence. Raises UsageError."""
     if not text.startswith("/"):
         _refuse_other_spellings(text)
         before, at, text = text.rpartition("@")
@@ -186,7 +186,7 @@ def parse_address(text: str, kind: str = SOCKS5, user: str | None = None) -> Pro
 
 
 def _refuse_other_spellings(text: str) -> None:
-    """Raise UsageError for what other programs take for a proxy's address: a URL, and unix:/path."""
+    """Raise UsageError for spellings of a proxy's address that only other programs accept: a URL, and unix:/path."""
     scheme, is_url, rest = text.partition("://")
     if is_url:
         authority, at, place = rest.rpartition("@")
@@ -197,7 +197,7 @@ def _refuse_other_spellings(text: str) -> None:
 
 
 def parse_url(text: str) -> Proxy:
-    """Read what --proxy says. Raises UsageError."""
+    """Read the value of --proxy. Raises UsageError."""
     scheme, colon, rest = text.partition("://")
     kind = SCHEMES.get(scheme.lower())
     if not colon or kind is None:
@@ -216,7 +216,7 @@ def parse_url(text: str) -> Proxy:
 
 
 def _proxy(kind: str, place: str, user: str | None, password: str | None) -> Proxy:
-    """A proxy at an address or a path, both checked."""
+    """Check an address or a path, and return the proxy there."""
     for name, text in (("user", user), ("password", password)):
         if text is not None:
             check_field(kind, name, text)
@@ -252,7 +252,7 @@ def _split_port(text: str) -> tuple[str, int | None]:
 
 def check_field(kind: str, name: str, text: str) -> None:
     """Raise UsageError unless text, a "user" or a "password", can be sent to this kind of proxy."""
-    if not text and not (kind in HTTP and name == "password"):  # Basic has empty ones, RFC 1929 has not
+    if not text and not (kind in HTTP and name == "password"):  # Basic allows an empty password, RFC 1929 does not
         raise UsageError(f"the proxy's {name} is empty")
     if "\0" in text or (kind in HTTP and not text.isprintable()):
         raise UsageError(f"the proxy's {name} holds a character that cannot be sent")
@@ -285,7 +285,7 @@ def check_service(text: str) -> None:
 
 
 def _decoded(text: str) -> str:
-    """Text with its %XX escapes decoded."""
+    """Return text with its %XX escapes decoded."""
     if "%" not in text:
         return text
     from urllib.parse import unquote  # costs start-up time, and few users hold an escape

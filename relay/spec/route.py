@@ -1,7 +1,7 @@
 r"""The route that a name spells: hops and target, in the order travelled.
 
-Pure: text in, values or RouteError out. Nothing is looked up, and nothing here
-knows ssh_config; what a name means to ssh is for relay/config.
+Pure: text in, values or RouteError out. This module looks nothing up and does not
+know ssh_config; relay/config knows what a name means to ssh.
 
     route   = IPv6 [ "%" zone ]                     tested first, and the whole text only
             / element *( ( "/" / "+" ) element )
@@ -23,7 +23,7 @@ it are hops. `Delimiters` may replace each of the three pairs.
     [2001:db8::1]:2222+h2        [2001:db8::1]:2222  h2
     CORP\alice%h1+h3             CORP\alice@h1        h3
     [a+b]+h3                     a+b                 h3
-    h1~x+h3                      h1~x                h3       ("x" is no port)
+    h1~x+h3                      h1~x                h3       ("x" is not a port)
 
     rejected                     because
     h1++h3  +h3  h1+             an empty name
@@ -31,7 +31,7 @@ it are hops. `Delimiters` may replace each of the three pairs.
     h2:x+h3  h2:+h3              ":" and no port after it
     h1:0+h3  h1:70000+h3         a port is 1 to 65535
     h1+2001:db8::1               an IPv6 address in a chain stands in brackets
-    fe80::1%lo+h3                the same: it is no user "fe80::1"
+    fe80::1%lo+h3                again an IPv6 address: "fe80::1" is not a user
     [::1+h3  [h1]x+h3  a[b]+h3   brackets stand around a whole host
     h1+-oProxyCommand=x+h3       a host cannot begin with "-"
     h1+$(id)+h3                  a shell character
@@ -46,22 +46,22 @@ import os
 from relay.errors import UsageError, printable
 from relay.value import Value
 
-MAX_ROUTE = 4096  # characters; a chain of a dozen of the longest names
-MAX_NAME = 255  # bytes; what the DNS, and every length byte on the way, can carry
+MAX_ROUTE = 4096  # characters; enough for a chain of a dozen of the longest names
+MAX_NAME = 255  # bytes; the DNS carries no more, and neither does a protocol with a length byte
 DEFAULT_PORT = 22
 
-# Punctuation that ssh takes in a typed host and that no name, pattern or known_hosts line gives a meaning to.
+# Punctuation that ssh accepts in a typed host, and that has no meaning in names, patterns or lines of known_hosts.
 POSSIBLE_DELIMITERS = "!%+/:=^_~"
 
 # OpenSSH's valid_hostname() and valid_ruser() (ssh.c, misc.c) refuse these; besides:
-# "@" would be split off by ssh, brackets are ours, "$" and "," are no part of any user name that a shell need see.
-# A backslash may stand inside a user, as valid_ruser() has it: DOMAIN\user is how Active Directory writes one.
+# ssh would split at "@", brackets belong to the route's grammar, and no user name needs "$" or ",".
+# A backslash may stand inside a user, as valid_ruser() allows: Active Directory writes DOMAIN\user.
 NOT_IN_HOST = "'\"$\\;&<>|(){}`,@[]"
 NOT_IN_USER = "'\"$;&<>|(){}`,"
 
 
 class RouteError(UsageError):
-    """A route, a host or a user that cannot be taken; the place names the element."""
+    """A route, a host or a user that is not valid. The place names the element."""
 
 
 class Delimiters(Value):
@@ -95,7 +95,7 @@ DEFAULT_DELIMITERS = Delimiters()
 
 
 class Element(Value):
-    """One name of a route. user and port are None when the name does not say."""
+    """One name of a route. user and port are None if the name does not give them."""
 
     __slots__ = ("host", "port", "user")
     user: str | None
@@ -106,14 +106,14 @@ class Element(Value):
         self._set(user=user, host=host, port=port)
 
     def __str__(self) -> str:
-        """As messages have it, ssh's way: "u1@h2:2022", "[::1]:22"."""
+        """Return the name as messages show it, in ssh's spelling: "u1@h2:2022", "[::1]:22"."""
         user = "" if self.user is None else f"{self.user}@"
         if self.port is None:
             return f"{user}{self.host}"
         return f"{user}[{self.host}]:{self.port}" if ":" in self.host else f"{user}{self.host}:{self.port}"
 
     def spelled(self, delimiters: Delimiters) -> str:
-        """As an element of a chain: "u1%h2:2022", "[::1]:22"."""
+        """Return the name as an element of a chain: "u1%h2:2022", "[::1]:22"."""
         user = "" if self.user is None else f"{self.user}{delimiters.user[0]}"
         special = f":{delimiters.hop}{delimiters.user}{delimiters.port}"
         host = f"[{self.host}]" if any(c in special for c in self.host) else self.host
@@ -124,10 +124,10 @@ class Element(Value):
 class Route(Value):
     """Hops and target, in the order travelled.
 
-    delimiters: those it was read with; `parse(str(route), delimiters=route.delimiters)`
-    gives an equal route. They are spelling: two routes that lead the same way are
-    equal whatever delimiters they were read with.
-    is_resolved: whether the target is ssh's %h and %p as they stand, since the name that it was given has no hop.
+    delimiters: those of the text that was parsed; `parse(str(route), delimiters=route.delimiters)`
+    gives an equal route. They do not count in a comparison: two routes with the same hops and
+    target are equal.
+    is_resolved: whether the target is ssh's %h and %p unchanged. It is when HOST has no hop but -J adds some.
     """
 
     __slots__ = ("delimiters", "hops", "is_resolved", "target")
@@ -155,13 +155,13 @@ class Route(Value):
 def parse(text: str, port: int = DEFAULT_PORT, delimiters: Delimiters = DEFAULT_DELIMITERS) -> Route:
     """Read HOST, with PORT for the target.
 
-    The target's port is the name's own, else `port` when it is not 22, else None:
-    then ssh_config, or 22, decides. Raises RouteError.
+    The target's port is the one in the name, else `port` if that is not 22, else None. With
+    None, ssh_config gives the port, else it is 22. Raises RouteError.
     """
     _check_length(text)
     given = port if port != DEFAULT_PORT else None
     if is_ipv6(text):
-        check_host(text)  # a zone has no length of its own
+        check_host(text)  # is_ipv6 does not limit the length of a zone
         return Route((), Element(None, text, given), delimiters)
     words = _split(text, delimiters.hop)
     last = len(words) - 1
@@ -186,15 +186,15 @@ def parse(text: str, port: int = DEFAULT_PORT, delimiters: Delimiters = DEFAULT_
 
 
 def behind(jumps: tuple[Element, ...], route: Route) -> Route:
-    """A route with further hops before it, those of -J."""
+    """Return a route with the hops of -J before it."""
     return Route(jumps + route.hops, route.target, route.delimiters, is_resolved=bool(jumps) and not route.hops)
 
 
 def parse_jump(text: str) -> tuple[Element, ...]:
     """Read a ProxyJump list, `[user@]host[:port]` or `ssh://…`, comma-separated; "none" is no jump at all.
 
-    As OpenSSH's parse_jump(), parse_user_host_port() and parse_ssh_uri() (readconf.c,
-    misc.c) read it, and IPv6 in brackets in a URI, too. Raises RouteError.
+    It accepts what OpenSSH's parse_jump(), parse_user_host_port() and parse_ssh_uri()
+    (readconf.c, misc.c) accept, and also IPv6 in brackets in a URI. Raises RouteError.
     """
     _check_length(text)
     if text.lower() == "none":
@@ -211,7 +211,7 @@ def parse_jump(text: str) -> tuple[Element, ...]:
 
 
 def parse_port(text: str) -> int:
-    """A port, 1 to 65535, in ASCII digits. Raises RouteError."""
+    """Read a port, 1 to 65535, in ASCII digits. Raises RouteError."""
     if not _digits(text):
         raise _no_port(text)
     # int() refuses more than 4,300 digits with an error of its own.
@@ -224,7 +224,7 @@ def parse_port(text: str) -> int:
 def check_host(text: str) -> None:
     """Raise RouteError unless text may stand for a host: as an argument of ssh, in a message, in an expanded token."""
     _check_name("host", text, NOT_IN_HOST)
-    # `ssh -- NAME` takes NAME apart when it begins so (parse_ssh_uri() in misc.c; it minds the case, we need not).
+    # `ssh -- NAME` parses such a NAME as a URI (parse_ssh_uri() in misc.c, which accepts lower case only).
     if text[:6].lower() == "ssh://":
         raise RouteError("a host cannot be a URI")
 
@@ -240,7 +240,7 @@ def is_ipv6(text: str) -> bool:
     """Whether text is an IPv6 literal, with or without a zone: "::1", "fe80::1%lo"."""
     if ":" not in text:
         return False
-    # Not `socket`: it brings selectors, enum and array, and all that is wanted of it is one C function.
+    # Not `socket`: it imports selectors, enum and array, and we need only one C function.
     from _socket import AF_INET6, inet_pton  # only names with a ":" pay
 
     address, percent, zone = text.partition("%")
@@ -254,12 +254,12 @@ def is_ipv6(text: str) -> bool:
 
 
 def is_onion(host: str) -> bool:
-    """Whether the name is one of Tor's, which no resolver and no hop may be asked for (RFC 7686)."""
+    """Whether the name is an onion service of Tor's. No resolver and no hop may be asked for it (RFC 7686)."""
     return host.removesuffix(".").lower().endswith(".onion")
 
 
 def _split(text: str, delimiters: str) -> list[str]:
-    """The words between delimiters that stand outside brackets."""
+    """Split a text at the delimiters that stand outside brackets."""
     words = []
     start = 0
     inside = False
@@ -315,7 +315,7 @@ def _split_user(word: str, delimiters: Delimiters) -> tuple[str | None, str]:
 
 
 def _split_brackets(text: str) -> tuple[str, str]:
-    """What is inside the brackets that text begins with, and what comes after them."""
+    """Return the text inside the brackets at the beginning, and the text after them."""
     end = text.find("]")
     if end < 0:
         raise RouteError("'[' is never closed")
@@ -327,7 +327,7 @@ def _after_brackets(tail: str, delimiter: str) -> RouteError:
 
 
 def _colon(text: str, delimiters: Delimiters) -> RouteError:
-    """What is wrong with a host and port that have a ':' too many."""
+    """Return the error for a host and port with a ':' too many."""
     if is_ipv6(text):
         return RouteError("an IPv6 address outside brackets", hint=f"write [{printable(text, 60)}]")
     name, _, tail = text.partition(":")
@@ -365,12 +365,12 @@ def _jump(word: str) -> Element:
         if "/" in host or "/" in digits:
             raise RouteError("'/' cannot stand in a jump host", hint="jump hosts are separated by ','")
     check_host(host)
-    # ssh takes "host:" for a host without a port, so a list that it accepts is accepted here.
+    # ssh accepts "host:" as a host without a port, and so do we.
     return Element(user if at else None, host, parse_port(digits) if digits else None)
 
 
 def _percent_decoded(text: str) -> str:
-    """Text with its %XX escapes decoded (RFC 3986 section 2.1). Raises RouteError."""
+    """Return text with its %XX escapes decoded (RFC 3986 section 2.1). Raises RouteError."""
     head, *escaped = text.split("%")
     data = os.fsencode(head)
     for part in escaped:
@@ -389,13 +389,13 @@ def _check_length(text: str) -> None:
 
 
 def _check_name(kind: str, text: str, forbidden: str) -> None:
-    """What a host and a user have in common."""
+    """Check the rules that hosts and users have in common. Raises RouteError."""
     if not text:
         raise RouteError(f"the {kind} is empty")
     if text.startswith("-"):
         raise RouteError(f"a {kind} cannot begin with '-'")
     for c in text:
-        # Bytes that are no text in this locale arrive as surrogates (os.fsdecode); ssh lets them through, too.
+        # Bytes that are not text in this locale arrive as surrogates (os.fsdecode). ssh accepts them, too.
         if c in forbidden or c == " " or not (c.isprintable() or "\udc80" <= c <= "\udcff"):
             raise RouteError(f"a {kind} cannot hold {_named(c)}")
     size = len(text.encode(errors="surrogateescape"))
@@ -404,7 +404,7 @@ def _check_name(kind: str, text: str, forbidden: str) -> None:
 
 
 def _named(c: str) -> str:
-    """A character in words for a message."""
+    """Return a character in words, for a message."""
     if c == " ":
         return "a space"
     return f"'{c}'" if c.isprintable() else f"the character U+{ord(c):04X}"
