@@ -1,1 +1,1 @@
-"""Measurements: this program beside the ones that users have now. Not installed, not part of the tests."""
+"""Measurements: this program beside the programs that it replaces. Not installed, not part of the tests."""

@@ -1,4 +1,4 @@
-"""The bench: `python -m bench` measures this program beside ssh and nc and prints the table; so does `make bench`."""
+"""The bench: `make bench` or `python -m bench` measures this program beside ssh and nc, and prints the table."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ that of a delay line (bench/delay.py) before what is connected to first; else ev
 
 
 def main() -> int:
-    """Read the options, run the rows, print the table; 1 when a row failed."""
+    """Read the options, run the rows, print the table. Return 1 if a row failed."""
     parser = argparse.ArgumentParser(prog="bench", description=__doc__)
     parser.add_argument("--only", default="", metavar="TEXT", help="only rows with TEXT in their group or title")
     parser.add_argument("--rounds", type=int, default=5, help="runs of each side, more where it is short (%(default)s)")
@@ -41,7 +41,7 @@ def main() -> int:
     scale = SMOKE if chosen.smoke else Scale(size=chosen.size * 1_000_000)
     wanted = [row for row in rows(scale, is_root=os.geteuid() == 0) if chosen.only in f"{row.group}: {row.title}"]
     adopt_orphans()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # by way of the lab's end
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that the lab stops its processes
     print(f"{table.machine()}\n\n{FOREWORD}", flush=True)
     results: list[dict[str, object]] = []
     judged: list[tuple[str, Compared]] = []
@@ -81,7 +81,7 @@ def main() -> int:
 
 
 def _names(row: Row, lab: Lab) -> dict[str, object]:
-    """What stands for the names in a row's commands."""
+    """Return the values of the placeholders in a row's commands."""
     names: dict[str, object] = {**lab.ports, "lab": lab.path, "python": sys.executable, "size": row.size}
     if row.far_end:
         names["port"] = lab.end(row.far_end, row.size)
@@ -89,7 +89,7 @@ def _names(row: Row, lab: Lab) -> dict[str, object]:
 
 
 def _run(row: Row, lab: Lab, commands: list[list[str]], rounds: int) -> list[list[dict[str, float]]]:
-    """For each command its figures, round by round; the commands run in turns."""
+    """Run the commands in turns. Return the figures of each command, round by round."""
     runs = [Run(lambda: Family(lab.path, lab.environment), command, row.size, row.crowd) for command in commands]
     measures = [row.measure, row.measure_theirs or row.measure, measure.whole]
     turns = [[take(run) for take, run in zip(measures, runs, strict=False)] for _ in range(rounds)]
@@ -97,7 +97,7 @@ def _run(row: Row, lab: Lab, commands: list[list[str]], rounds: int) -> list[lis
 
 
 def _figures(row: Row, samples: list[list[dict[str, float]]]) -> dict[str, Compared]:
-    """Every figure that was measured, compared."""
+    """Compare every figure that was measured."""
     by_name = [{name: [sample[name] for sample in side] for name in side[0]} for side in samples]
     ours, theirs, *bare = by_name
     figures = {name: compare(ours[name], theirs[name], row.goals.get(name)) for name in ours}

@@ -1,4 +1,4 @@
-"""What two commands' runs, in turns, say of each other; and whether a goal is reached. Pure."""
+"""Compares two commands that ran in turns, and says whether a goal is reached. Pure."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ if TYPE_CHECKING:
 
 
 class Goal(NamedTuple):
-    """What a figure must reach, and what it should: as a ratio, or as ours alone. The aim is the better of both.
+    """What a figure must reach, and what it should reach (the aim): as a ratio, or as our figure alone.
 
-    hurdle: what stands in the way of the aim where that is not reached, as measured.
+    hurdle: why the aim is not reached, as measured.
     """
 
     must: float
@@ -21,17 +21,17 @@ class Goal(NamedTuple):
     ours_alone: bool = False
 
     def reached(self, value: float) -> str:
-        """Which of both a value reaches: "aim", "must" or ""."""
+        """Return which of the two a value reaches: "aim", "must" or ""."""
         sign = 1 if self.aim > self.must else -1
         return next((name for name in ("aim", "must") if sign * value >= sign * getattr(self, name)), "")
 
 
 class Compared(NamedTuple):
-    """One figure: the medians of both sides, and their ratio pair by pair.
+    """One figure: the medians of both sides, and the ratios of the pairs.
 
-    ratio: ours by theirs, the median; low, high: its range. Where there is
-    nothing to compare with, theirs and ratio are None, and the range is ours.
-    reached: which part of the goal, if there is one.
+    ratio: the median of ours divided by theirs. low, high: the range of the
+    ratios. If there is nothing to compare with, theirs and ratio are None, and
+    the range is that of ours. reached: which part of the goal is reached.
     """
 
     ours: float
@@ -43,14 +43,14 @@ class Compared(NamedTuple):
 
     @property
     def reached(self) -> str:
-        """Which part of the goal is reached; "" also when there is none."""
+        """Which part of the goal is reached; "" also if there is no goal."""
         if self.goal is None:
             return ""
         return self.goal.reached(self.ours if self.ratio is None or self.goal.ours_alone else self.ratio)
 
 
 def compare(ours: Sequence[float], theirs: Sequence[float] | None = None, goal: Goal | None = None) -> Compared:
-    """Compare what was measured in turns: a pair is two runs one after the other."""
+    """Compare figures that were measured in turns. A pair is two runs, one after the other."""
     if theirs is None:
         return Compared(median(ours), None, None, min(ours), max(ours), goal)
     ratios = [mine / other for mine, other in zip(ours, theirs, strict=True)]

@@ -1,15 +1,16 @@
 """A far network on one machine: python delay.py MS LISTEN:TARGET... puts a round trip of MS milliseconds between ports.
 
-What connects to the port LISTEN reaches the port TARGET, and every byte takes
-half a round trip, each way. A connection costs a round trip, too: the target
-sees it after one and a half, and nothing that the client says arrives sooner.
+A client that connects to the port LISTEN reaches the port TARGET. Every byte
+takes half a round trip in each direction. Connecting costs a round trip, too: the
+target sees the connection after one and a half, and no byte of the client's
+arrives sooner.
 
-What this is not: bandwidth has no limit, nothing is lost, and no congestion
-window must grow first. The client's connect returns at once, and its first
-bytes are held for that round trip instead; so it may do meanwhile what it would
-else do after. Both ends of a line acknowledge at once (TCP_QUICKACK on
-Linux), so nobody pays here for leaving Nagle's algorithm on, where a real network
-would make it pay a round trip.
+A real network differs: here bandwidth has no limit, nothing is lost, and no
+congestion window must grow first. The client's connect returns at once; its first
+bytes are held for the round trip instead, so the client can use that time. Both
+ends of a line acknowledge at once (TCP_QUICKACK on Linux). So a program that
+leaves Nagle's algorithm on pays nothing here; on a real network it would pay a
+round trip.
 """
 
 from __future__ import annotations
@@ -27,9 +28,9 @@ QUICKACK: int = getattr(socket, "TCP_QUICKACK", 0)
 
 
 class End(asyncio.Protocol):
-    """One end of a line: what is said here reaches the other end a trip later.
+    """One end of a line: its bytes reach the other end a trip later.
 
-    trip: seconds, one way. opens: on the loop's clock; what is said before leaves then.
+    trip: seconds, one way. opens: a time on the loop's clock; bytes sent before it leave at that time.
     """
 
     other: End
@@ -38,32 +39,34 @@ class End(asyncio.Protocol):
         self.trip = trip
         self.opens = 0.0
         self._transport: asyncio.Transport | None = None
-        self._coming: deque[bytes | None] = deque()  # on the way to here; b"" is the end of the data, None that of all
-        self._late = 0  # how much of it waits for a connection
+        self._coming: deque[bytes | None] = (
+            deque()
+        )  # on the way to this end; b"": end-of-file, None: the connection is lost
+        self._late = 0  # how many of these have arrived and wait for the connection
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """The end is connected."""
+        """Called when this end is connected."""
         self._transport = cast("asyncio.Transport", transport)
         self._acknowledge()
         for _ in range(self._late):
             self._deliver()
 
     def data_received(self, data: bytes) -> None:
-        """The end says something."""
+        """Called when bytes come from this end."""
         self._acknowledge()
         self._send(data)
 
     def eof_received(self) -> bool:
-        """The end says no more, but listens."""
+        """Called at end-of-file from this end, which still reads."""
         self._send(b"")
         return True
 
     def connection_lost(self, _error: Exception | None) -> None:
-        """The end has gone."""
+        """Called when the connection of this end is lost."""
         self._send(None)
 
     def _acknowledge(self) -> None:
-        """Acknowledge without the kernel's delay of up to 40 ms, which it takes back by itself."""
+        """Acknowledge without the kernel's delay of up to 40 ms. The kernel resets this option by itself."""
         if QUICKACK and self._transport is not None:
             self._transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, QUICKACK, 1)
 
@@ -73,7 +76,7 @@ class End(asyncio.Protocol):
         loop.call_at(max(loop.time(), self.opens) + self.trip, self.other._deliver)
 
     def _deliver(self) -> None:
-        """Deliver what has been on its way for longest: one call for each, so the order stays."""
+        """Deliver the bytes that left first. There is one call for each item, so the order stays."""
         if self._transport is None:
             self._late += 1
             return
@@ -92,7 +95,7 @@ class End(asyncio.Protocol):
 
 
 class Client(End):
-    """The end that connects; the target is connected to when it would have seen that."""
+    """The end that connects. We connect to the target at the time when it would have seen the client's connection."""
 
     def __init__(self, trip: float, target: int) -> None:
         super().__init__(trip)
@@ -102,7 +105,7 @@ class Client(End):
         self._connecting: asyncio.Task[None] | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """The client is connected, as far as it knows."""
+        """Called when the client is connected, as far as it knows."""
         super().connection_made(transport)
         self.opens = asyncio.get_running_loop().time() + 2 * self.trip
         self._connecting = asyncio.create_task(self._connect())
@@ -127,6 +130,6 @@ async def serve(trip: float, lines: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    # select takes microseconds, where epoll would round up to milliseconds.
+    # select counts microseconds; epoll would round up to milliseconds.
     with asyncio.Runner(loop_factory=lambda: asyncio.SelectorEventLoop(selectors.SelectSelector())) as runner:
         runner.run(serve(float(sys.argv[1]) / 2000, sys.argv[2:]))

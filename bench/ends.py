@@ -1,7 +1,7 @@
 """The far ends of a measured stream, as cheap as they can be made: python ends.py KIND PORT [SIZE].
 
-Each says READY first, so that the time of the set-up can be left out of a
-throughput.
+Each sends READY first, so that a throughput can leave out the time of the
+set-up.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ READY = b"SSH-2.0-bench\r\n"  # a real ssh takes it for a server's first line
 
 
 def banner(sock: socket.socket, _size: int) -> None:
-    """Say no more than READY, and wait for the end."""
+    """Send nothing but READY, and wait for the end."""
     take(sock)
 
 
 def refusal(sock: socket.socket, _size: int) -> None:
-    """A banner at which ssh ends: how long that takes is how long the banner takes."""
+    """Send a banner at which ssh gives up, so that its run time is the time until the banner."""
     take(sock)
 
 
@@ -53,7 +53,7 @@ def both(sock: socket.socket, size: int) -> None:
         try:
             count = take(sock, size)
         except OSError:
-            pass  # see _serve
+            pass  # the relay has gone, see _serve
         finally:
             done.release()
 
@@ -67,7 +67,7 @@ def both(sock: socket.socket, size: int) -> None:
 
 
 def echo(sock: socket.socket, _size: int) -> None:
-    """Send back what comes."""
+    """Send all bytes back."""
     while data := sock.recv(CHUNK):
         sock.sendall(data)
 
@@ -81,7 +81,7 @@ def send(sock: socket.socket, size: int) -> None:
 
 
 def take(sock: socket.socket, size: int | None = None) -> int:
-    """Read size bytes, or up to the end; return how many. MSG_TRUNC: where it is known (Linux), nothing is copied."""
+    """Read size bytes, or up to the end, and return how many. MSG_TRUNC (on Linux) spares copying them."""
     flags = socket.MSG_TRUNC if sys.platform == "linux" else 0
     buffer = bytearray(CHUNK)
     count = 0
@@ -96,7 +96,7 @@ def _serve(serve: Callable[[socket.socket, int], None], sock: socket.socket, siz
             sock.sendall(OLD if serve is refusal else READY)
             serve(sock, size)
         except OSError:
-            pass  # the relay under test has gone; what it did is seen at its other end
+            pass  # the relay under test has gone; its other end shows what it did
 
 
 def main(kind: str, port: str, size: str = "0") -> None:

@@ -1,4 +1,4 @@
-"""The processes of one measurement: commands, what these start, and what all of them cost. Linux only."""
+"""The processes of one measurement: commands, the processes that these start, and the cost of all. Linux only."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ if TYPE_CHECKING:
     from types import TracebackType
 
 PR_SET_CHILD_SUBREAPER = 36  # prctl(2)
-LIMIT = 100.0  # seconds, after which a measurement that does not end is ended
+LIMIT = 100.0  # seconds; a measurement that takes longer is ended
 
 
 def adopt_orphans() -> None:
-    """Let what a command leaves behind (ssh -J's own ssh) be ours to wait for, so that its CPU is counted."""
+    """Become the parent of processes that a command leaves behind (ssh -J's own ssh), so that their CPU counts."""
     ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
 class Family:
-    """Starts commands in the lab, and kills them and all that they started when left.
+    """Starts commands in the lab. On exit it kills them and all processes that they started.
 
-    path, environment: where they run, and with what.
-    began: when the first was started. cpu: seconds, user and system, of all of them; known once left.
+    path, environment: the commands' directory and environment. began: when the first one was started.
+    cpu: seconds of all processes, user and system; known after the exit.
     """
 
     def __init__(self, path: str, environment: dict[str, str]) -> None:
@@ -47,14 +47,14 @@ class Family:
     ) -> None:
         self._watchdog.cancel()
         self._kill()
-        # Whoever dies leaves us its children.
+        # The children of a process that dies become ours.
         while children := _children() - self._before:
             for child in children:
                 os.kill(child, signal.SIGKILL)
                 _, _, used = os.wait4(child, 0)
                 self.cpu += used.ru_utime + used.ru_stime
         for process in self._started:
-            process.returncode = 0  # or Popen would wait for it once more
+            process.returncode = 0  # else Popen would wait for it once more
             for pipe in (process.stdin, process.stdout):
                 if pipe is not None:
                     pipe.close()
@@ -74,7 +74,7 @@ class Family:
         return time.perf_counter() - self.began
 
     def memory(self) -> int:
-        """The most that each process that runs now has had in memory, together, in bytes."""
+        """The sum of the peak memory of each process that runs now, in bytes."""
         groups = {process.pid for process in self._started}
         return sum(peak(int(name)) for name in os.listdir("/proc") if name.isdigit() and _group(name) in groups)
 
@@ -87,7 +87,7 @@ class Family:
 
 
 def _children() -> set[int]:
-    """Our children, whether they run or have ended."""
+    """Return our children, running or ended."""
     return {int(name) for name in os.listdir("/proc") if name.isdigit() and _stat(name, 1) == os.getpid()}
 
 
@@ -96,7 +96,7 @@ def _group(pid: str) -> int:
 
 
 def _stat(pid: str, field: int) -> int:
-    """A field of /proc/PID/stat (proc(5)), counted from the process's state; 0 when it has gone."""
+    """Return a field of /proc/PID/stat (proc(5)), counted from the state; 0 if the process has gone."""
     try:
         with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:
             return int(file.read().rpartition(")")[2].split()[field])
@@ -105,7 +105,7 @@ def _stat(pid: str, field: int) -> int:
 
 
 def peak(pid: int) -> int:
-    """VmHWM. (What getrusage has instead, a process inherits from the one that started it.)"""
+    """Return VmHWM, the peak memory. (getrusage's figure does not do: a process inherits it from its parent.)"""
     try:
         with open(f"/proc/{pid}/status", encoding="utf-8", errors="replace") as file:
             sizes = [int(line.split()[1]) * 1024 for line in file if line.startswith("VmHWM:")]

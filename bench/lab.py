@@ -1,8 +1,8 @@
 """The bench's own little network: real sshds, a SOCKS proxy, delay lines, and cheap programs at the ends of a stream.
 
-Everything runs on loopback as the present user, from one temporary directory:
-own host keys, own user key, own ssh_config, so that nothing of ~/.ssh is read.
-Commands are run there, so what the table shows is what was run.
+Everything runs on loopback as the present user, from one temporary directory. It
+has its own host keys, user key and ssh_config, so nothing of ~/.ssh is read. The
+commands run in that directory, exactly as the table shows them.
 """
 
 from __future__ import annotations
@@ -29,15 +29,15 @@ HOST = "127.0.0.1"
 BENCH = os.path.dirname(os.path.abspath(__file__))
 ROOT = os.path.dirname(BENCH)
 SERVERS = ("hop1", "hop2", "hop3", "target")
-NARROW = "narrow"  # a server that takes logins as sshd does by itself, and writes a log
-SUFFIXES = ("-gcm", "-ctr", "-etm", "-chacha", "-kept")  # names of the same servers with settings of their own
+NARROW = "narrow"  # a server with sshd's default limits for logins, and a log
+SUFFIXES = ("-gcm", "-ctr", "-etm", "-chacha", "-kept")  # the same servers under names with other settings
 DROPBEARS = ("dropbear1", "dropbear2", "dropbear3")
 FAR = (
     "hop1",
     "target",
     "socks",
     "banner",
-)  # what a delay line may stand before: the first thing that a route connects to
+)  # a delay line may stand before these: the first thing that a route connects to
 
 SSH_CONFIG = """\
 Host */*
@@ -74,10 +74,10 @@ PermitRootLogin yes
 
 
 class Lab:
-    """A directory, an ssh_config, and the processes that run for it; ends them all when left.
+    """A directory, an ssh_config, and the processes that belong to it. They end when the lab is left.
 
-    trips: round trips, in milliseconds, for which there are delay lines: whatever is in FAR is NAME-TRIPms behind one.
-    ports: of what listens, by name. environment: of every command; its PATH finds pyrelay.
+    trips: round trips, in milliseconds, that have delay lines; each name in FAR is NAME-TRIPms behind its line.
+    ports: the ports of the servers, by name. environment: that of every command; its PATH finds pyrelay.
     """
 
     def __init__(self, trips: Sequence[int] = ()) -> None:
@@ -114,25 +114,25 @@ class Lab:
         shutil.rmtree(self.path)
 
     def end(self, kind: str, size: int) -> int:
-        """The port of a far end of the stream: a function of ends.py, for so many bytes."""
+        """Return the port of a far end of the stream. kind: a function of ends.py. size: its bytes."""
         name = f"{kind} {size}"
         if name not in self.ports:
             self._listen(name, [sys.executable, "-S", f"{BENCH}/ends.py", kind, "{port}", str(size)])
         return self.ports[name]
 
     def run(self, commands: Sequence[str], *, check: bool = True) -> None:
-        """Run commands to their end, without a word. Raises CalledProcessError when one fails, with check."""
+        """Run commands to their end, without output. With check, raises CalledProcessError if one fails."""
         for command in commands:
             with open(os.devnull, "r+b") as null:
                 options: dict[str, Any] = {"stdin": null, "stdout": null, "stderr": null}
                 subprocess.run(shlex.split(command), cwd=self.path, env=self.environment, check=check, **options)
 
     def shown(self, text: str) -> str:
-        """A command for a person: without the lab's directory, and with the interpreter as a person would call it."""
+        """Return a command as a person would type it: without the lab's directory, and with a short interpreter."""
         return text.replace(self.path, "/lab").replace(sys.executable, "python3")
 
     def _install(self) -> None:
-        """Put `pyrelay` where PATH finds it, as `make install` does, but from the source; its modules compiled."""
+        """Put `pyrelay` where PATH finds it, as `make install` does, but from the source, with compiled modules."""
         with open(f"{ROOT}/pyrelay.in", encoding="utf-8") as file:
             script = file.read()
         path = repr([ROOT, sysconfig.get_path("purelib")])
@@ -167,16 +167,18 @@ class Lab:
 
     def _sshd(self, name: str, more: str, *options: str) -> None:
         if os.geteuid() == 0:
-            os.makedirs("/run/sshd", mode=0o755, exist_ok=True)  # sshd wants it; else its service makes it
+            os.makedirs("/run/sshd", mode=0o755, exist_ok=True)  # sshd needs it; elsewhere its service makes it
         config = f"{self.path}/sshd_{name}"
         port = free_port()
         with open(config, "w", encoding="utf-8") as file:
             file.write(SSHD_CONFIG.format(host=HOST, port=port, path=self.path, more=more))
-        sshd = shutil.which("sshd") or "/usr/sbin/sshd"  # sbin is not on every user's path; sshd wants its full name
+        sshd = (
+            shutil.which("sshd") or "/usr/sbin/sshd"
+        )  # not every user's path has sbin; sshd must be run by its full name
         self._listen(name, [sshd, "-D", *(options or ("-e",)), "-f", config], port)
 
     def _dropbears(self) -> None:
-        """Start servers that look for authorized_keys in root's home: they see another directory there."""
+        """Start the dropbears. They look for authorized_keys in root's home, so each sees another directory there."""
         home = f"{self.path}/home"
         os.makedirs(f"{home}/.ssh", 0o700)
         shutil.copyfile(f"{self.path}/authorized_keys", f"{home}/.ssh/authorized_keys")
@@ -198,12 +200,12 @@ class Lab:
         self.ports |= ports
 
     def _listen(self, name: str, command: list[str], port: int = 0) -> None:
-        """Run a command until the lab is left; return when it listens. "{port}" stands for a port to choose."""
+        """Start a command that runs until the lab is left, and wait until it listens. "{port}": a port we choose."""
         port = port or free_port()
         process = subprocess.Popen(
             [argument.replace("{port}", str(port)) for argument in command],
             stdin=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL if name == "socks" else None,  # microsocks tells of every connection
+            stderr=subprocess.DEVNULL if name == "socks" else None,  # microsocks prints every connection
             cwd=self.path,
         )
         self._processes.append(process)
@@ -212,7 +214,7 @@ class Lab:
 
 
 def free_port() -> int:
-    """A port that nobody has just now, and that the kernel gives to no connection: below its own range."""
+    """Return a port that is free now, and below the range from which the kernel takes ports for connections."""
     while True:
         port = random.randrange(10_000, 32_000)
         with socket.socket() as sock:
@@ -224,7 +226,7 @@ def free_port() -> int:
 
 
 def _await_port(port: int, process: subprocess.Popen[bytes], seconds: float = 60.0) -> None:
-    """Return as soon as the process listens; raises RuntimeError when it does not."""
+    """Wait until the process listens. Raises RuntimeError if it does not."""
     end = time.monotonic() + seconds
     while True:
         try:

@@ -1,10 +1,10 @@
-"""One run of one command: how long, how much CPU, how much memory.
+"""Measures one run of one command: its time, CPU and memory.
 
-The near ends are as cheap as they can be made: splice moves zeros from a file
-in memory to the command's stdin, and its stdout to /dev/null. Linux only.
+The near ends are as cheap as possible: splice moves zeros from a file in memory
+to the command's stdin, and its stdout to /dev/null. Linux only.
 
-Each of MEASURES takes a Run and returns figures by name; it raises RuntimeError
-when bytes are missing or a command fails.
+Each of MEASURES takes a Run and returns figures by name. It raises RuntimeError
+if bytes are missing or a command fails.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ if TYPE_CHECKING:
 
 MB = 1e6
 GB = 1e9
-CPU_LEAST = 1e-3  # seconds; what takes less may be counted as nothing
-STANDSTILL = 0.2  # seconds without a byte, after which a way is full
-# What figures are called.
+CPU_LEAST = 1e-3  # seconds; less may be counted as nothing
+STANDSTILL = 0.2  # seconds without a byte; then all buffers are full
+# The names of the figures.
 THROUGHPUT = "MB/s"
 CPU = "CPU s/GB"
 MEMORY = "memory, MB"
@@ -39,7 +39,7 @@ OVER = f"A - B - C, {TIME}"
 
 
 class Run(NamedTuple):
-    """What to measure: a command, how many bytes it moves, each way, and how many of it run at once."""
+    """What to measure: a command, how many bytes it moves in each direction, and how many of it run at once."""
 
     family: Callable[[], Family]
     command: list[str]
@@ -58,7 +58,7 @@ def transfer_from(run: Run) -> dict[str, float]:
 
 
 def transfer_both(run: Run) -> dict[str, float]:
-    """Through a relay, both ways at once, each as many bytes; the slower one counts."""
+    """Through a relay, as many bytes in both directions at once. The slower direction counts."""
     return _transfer(run, send=True, receive=True)
 
 
@@ -106,7 +106,7 @@ def to_the_end(run: Run) -> dict[str, float]:
 
 
 def session_to(run: Run) -> dict[str, float]:
-    """From the start of an ssh session whose command takes everything to its end."""
+    """From the start to the end of an ssh session whose command reads all bytes."""
     with run.family() as family:
         process = family.start(run.command)
         _feed(process, run.size, close=True)
@@ -116,7 +116,7 @@ def session_to(run: Run) -> dict[str, float]:
 
 
 def session_from(run: Run) -> dict[str, float]:
-    """From the start of an ssh session whose command says so many bytes to its end."""
+    """From the start to the end of an ssh session whose command writes so many bytes."""
     with run.family() as family:
         process = family.start(run.command, subprocess.DEVNULL)
         _drain(process, run.size)
@@ -142,7 +142,7 @@ def crowd(run: Run) -> dict[str, float]:
 
 
 def let_fill(process: subprocess.Popen[bytes]) -> None:
-    """Take nothing from a command but its greeting, and wait until no more comes: all is full on the way."""
+    """Read nothing from a command but its greeting, and wait until all buffers on the way are full."""
     assert process.stdout is not None
     await_greeting(process)
     waiting = array.array("i", [0])
@@ -151,7 +151,7 @@ def let_fill(process: subprocess.Popen[bytes]) -> None:
         fcntl.ioctl(process.stdout, termios.FIONREAD, waiting)
         if waiting[0] != before:
             since, before = time.monotonic(), waiting[0]
-        time.sleep(STANDSTILL / 10)  # that nothing happens is no event
+        time.sleep(STANDSTILL / 10)  # a standstill is not an event that one can wait for
 
 
 def _figures(size: int, seconds: float, cpu: float, memory: int) -> dict[str, float]:
@@ -166,14 +166,14 @@ def _read(process: subprocess.Popen[bytes], size: int) -> bytes:
 
 
 def await_greeting(process: subprocess.Popen[bytes]) -> None:
-    """Take the far end's greeting, and no more."""
+    """Read the far end's greeting, and not a byte more."""
     ready = _read(process, len(READY))
     if ready != READY:
         raise RuntimeError(f"no greeting, but {ready!r}")
 
 
 def _await_answer(process: subprocess.Popen[bytes], size: int) -> None:
-    """The far end answers with how many bytes have come there."""
+    """Wait for the far end's answer: how many bytes have come there."""
     line = b""
     while not line.endswith(b"\n"):
         line += _read(process, 64)
@@ -182,7 +182,7 @@ def _await_answer(process: subprocess.Popen[bytes], size: int) -> None:
 
 
 def _drain(process: subprocess.Popen[bytes], size: int) -> None:
-    """Take size bytes from a command."""
+    """Read size bytes from a command."""
     assert process.stdout is not None
     count = 0
     with open(os.devnull, "wb", buffering=0) as null:
@@ -193,8 +193,8 @@ def _drain(process: subprocess.Popen[bytes], size: int) -> None:
 
 
 def _feed(process: subprocess.Popen[bytes], size: int, *, close: bool = False) -> None:
-    """Begin to write size zeros to a command; with close, its stdin ends then."""
-    # A descriptor of its own: the command's pipes are closed when it has failed.
+    """Begin to write size zeros to a command. With close, close its stdin after them."""
+    # Use a copy of the descriptor: the command's pipes are closed when it has failed.
     assert process.stdin is not None
     pipe = os.dup(process.stdin.fileno())
     if close:
@@ -210,13 +210,13 @@ def _write_zeros(pipe: int, size: int) -> None:
         while left:
             left -= os.splice(file, pipe, min(left, CHUNK), 0)
     except BrokenPipeError:
-        pass  # what is missing is seen elsewhere
+        pass  # other code notices missing bytes
     os.close(pipe)
     os.close(file)
 
 
 def _succeed(process: subprocess.Popen[bytes]) -> None:
-    """Wait for a command's end, but leave it to be counted."""
+    """Wait for a command's end, but do not reap it, so that its CPU can be counted."""
     ended = os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
     if ended is None or ended.si_code != os.CLD_EXITED or ended.si_status != 0:
         raise RuntimeError("the command failed")

@@ -1,4 +1,4 @@
-"""The rows of other servers and ciphers than the usual ones, and of small messages."""
+"""The rows for other servers and ciphers than the usual ones, and for small messages."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ INTERPRETER = (
     "the relay makes seven system calls for each message, ssh nine; what is left is the interpreter between them"
 )
 
-# By what the hops of a row are called, their number is \1: what it is called, and its goals by the way.
+# The pattern of a row's hops, whose number is \1: the row's name, and its goals for each direction.
 HOPS = {
     r"hop\1-ctr": ("sshd with aes128-ctr only", {TO: Goal(1.0, 1.3, SERVER), FROM: Goal(1.1, 1.6, SERVER)}),
     r"hop\1-etm": (
@@ -65,7 +65,7 @@ CHAINS = {
 
 
 def rows(scale: Scale, *, is_root: bool) -> Iterator[Row]:
-    """All of them. is_root: only root can give dropbear a home of its own."""
+    """Yield these rows. is_root: only root can give dropbear a home of its own."""
     if is_root:
         for path, goals in DROPBEAR.items():
             yield from _throughput("dropbear", r"dropbear\1", path, goals, scale.size // 3)
@@ -97,14 +97,14 @@ def _messages(scale: Scale) -> Iterator[Row]:
 
 
 def _named(line: str, name: str) -> str:
-    """A command with its hops' names."""
+    """Return a command with the names of its hops filled in."""
     for number in "123":
         line = line.replace(f"{{{number}}}", name.replace(r"\1", number))
     return line
 
 
 def messages(run: Run) -> dict[str, float]:
-    """How long a message takes there and back, one after the other, once some have gone. size: how many."""
+    """Measure how long a message takes there and back, one after the other, after WARM of them. size: how many."""
     with run.family() as family:
         process = family.start(run.command)
         assert process.stdin is not None

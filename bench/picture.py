@@ -1,6 +1,6 @@
-"""The picture of docs/speed.md: its table as bars, since people would rather look than read.
+"""The picture of docs/speed.md: its table as bars.
 
-In each row the longer bar is as long as any other: what is to be seen is the ratio.
+In every row the longer bar has the same length: the picture shows ratios.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import re
 from html import escape
 from typing import NamedTuple
 
-WIDTH, LABEL, BAR = 860, 330, 380  # of the picture, of what stands left of the bars, of the longest bar; in pixels
+WIDTH, LABEL, BAR = 860, 330, 380  # widths of the picture, the labels and the longest bar, in pixels
 ROW, GAP, THICK = 40, 34, 13  # the height of a row, of a heading, of a bar
 OURS, THEIRS, TEXT, SOFT = "#1f6feb", "#a3acb8", "#24292f", "#57606a"
 GROUPS = {"ms": "Time: shorter is better", "MB/s": "MB a second: longer is better"}
@@ -17,7 +17,7 @@ LEFT_OUT = ("both by AES-128-GCM", "SOCKS5 by microsocks")  # a few rows say eno
 
 
 class Row(NamedTuple):
-    """A row of the table: label and peer, and both figures as they are shown."""
+    """A row of the table: label, peer, and both figures as the table shows them."""
 
     label: str
     peer: str
@@ -26,12 +26,12 @@ class Row(NamedTuple):
 
     @property
     def unit(self) -> str:
-        """What both figures are in."""
+        """The unit of both figures."""
         return self.ours.partition(" ")[2]
 
     @property
     def lengths(self) -> tuple[float, float]:
-        """The two bars, as parts of the longest."""
+        """The lengths of the two bars, as fractions of the longest bar."""
         ours, theirs = float(self.ours.split()[0]), float(self.theirs.split()[0])
         most = max(ours, theirs)
         return ours / most, theirs / most

@@ -19,7 +19,7 @@ DEFAULT, SAME = "throughput, default ciphers", "throughput, AES-128-GCM for ever
 SESSION = "600 MB under a real ssh, start included"
 UNITS = {TIME: "ms", THROUGHPUT: "MB/s", CPU: "s", MEMORY: "MB"}
 
-# What docs/speed.md shows of all rows: a label, and the group and the beginning of the title, and the figure.
+# The rows that docs/speed.md shows: a label, the group and the beginning of the title, and the figure.
 SHOWN = (
     ("first byte, plain TCP: `nc`", f"{FIRST}, 0 ms of round trip", "plain TCP", TIME),
     ("first byte, SOCKS5: `nc -X 5`", f"{FIRST}, 0 ms of round trip", "SOCKS5", TIME),
@@ -50,7 +50,7 @@ SHOWN = (
     ("peak memory, 2 hops: `ssh -J`", DEFAULT, "2 hops, from", MEMORY),
 )
 
-# What the README shows of those.
+# The rows of these that the README shows.
 FEW = (
     "first byte, plain TCP: `nc`",
     "first byte, 1 hop: `ssh -W`",
@@ -65,7 +65,7 @@ HEADING = ["| what: beside what | pyrelay | the other | ratio (range) |", "|---|
 
 
 def table(rows: list[dict[str, Any]]) -> str:
-    """The table, in Markdown. Raises LookupError when a row is missing."""
+    """Return the table in Markdown. Raises LookupError if a row is missing."""
     lines = [*HEADING]
     for label, group, title, name in SHOWN:
         found = [row for row in rows if row["group"] == group and row["title"].startswith(title)]
@@ -79,12 +79,12 @@ def table(rows: list[dict[str, Any]]) -> str:
 
 
 def few(lines: list[str]) -> list[str]:
-    """The lines of the table that the README has."""
+    """Return the lines of the table that the README shows."""
     return [*HEADING, *(next(line for line in lines if line.startswith(f"| {label} |")) for label in FEW)]
 
 
 def shown(text: str) -> list[str]:
-    """The lines of the table in a document. Raises ValueError when there is none."""
+    """Return the lines of the table in a document. Raises ValueError if there is none."""
     return text[text.index(HEADING[0]) :].partition("\n\n")[0].splitlines()
 
 

@@ -1,4 +1,4 @@
-"""What a row of the table is, and how much is measured."""
+"""A row of the table, and the amounts to measure."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ if TYPE_CHECKING:
 class Row(NamedTuple):
     """One comparison.
 
-    measure_theirs: where theirs is measured in another way than ours. size: bytes that are moved, each way.
-    far_end: which function of ends.py {port} is. bare: a third command, whose time is taken off ours, with theirs.
-    crowd: how many run at once. rounds: how many times as often as usual, for what is short or noisy.
-    before, after: commands that are run before the first round and after the last one.
+    measure_theirs: how to measure theirs, if not like ours. size: bytes to move in each direction.
+    far_end: the function of ends.py at {port}. bare: a third command; its time is subtracted from ours and theirs.
+    crowd: how many run at once. rounds: how many times the usual number, for short or noisy rows.
+    before, after: commands to run before the first round and after the last one.
     """
 
     group: str

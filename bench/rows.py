@@ -1,9 +1,10 @@
-"""What is compared with what: every row of the table, both commands, and the goals.
+"""Every row of the table: both commands, and the goals.
 
-In a command, {port} is the far end of the stream, and @ stands behind what a
-delay line may be put before: the first thing that a route connects to. So the
-first is far away, and the rest near that. ssh_config (lab.py) says what hop1, hop2,
-hop3 and target are, and that pyrelay is the ProxyCommand of what has a slash in it.
+In a command, {port} is the port of the stream's far end. An @ follows the name
+that a delay line may stand before: the first thing that a route connects to. So
+the first is far away, and the rest is near the first. ssh_config (lab.py) defines
+hop1, hop2, hop3 and target; names with a slash in them have pyrelay as their
+ProxyCommand.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class Path(NamedTuple):
-    """A way to a target: the command of ours, the one that people have now, and what that is called."""
+    """A way to a target: our command, the command that it replaces, and the name of the latter."""
 
     name: str
     against: str
@@ -73,12 +74,12 @@ SESSIONS = (
     Path("2 hops", "ssh -J", "ssh -F ssh_config hop1@/hop2/target", "ssh -F ssh_config -J hop1@,hop2 target"),
     Path("3 hops", "ssh -J", "ssh -F ssh_config hop1@/hop2/hop3/target", "ssh -F ssh_config -J hop1@,hop2,hop3 target"),
 )
-# Nothing but this command says which key the target has.
+# Only this command tells ssh the target's key.
 KNOWN_HOSTS = "-o UserKnownHostsFile=none -o 'KnownHostsCommand {lab}/pyrelay -F ssh_config --known-hosts %H' "
-# As root, pipes may be as large as one likes: what runs as an ordinary user is run without root's powers.
+# Root may have pipes of any size. Commands that users run without root are therefore run without root's powers.
 NO_POWERS = "setpriv --bounding-set=-all --inh-caps=-all "
 
-# What stands in the way of the aims.
+# Why aims are not reached.
 START = "two thirds are the interpreter's start and the import of paramiko and cryptography (python3 -X importtime)"
 TRIPS = "round trips: four for one hop (TCP, ident, keys, login and channel), three for each more; and what 0 ms take"
 PEER = "the kernel copies between socket and pipe at this rate; what is left is the far end's share of the two cores"
@@ -121,7 +122,7 @@ COST_GOALS = {
 
 
 def rows(scale: Scale, *, is_root: bool) -> Iterator[Row]:
-    """Every row, in the order of the table."""
+    """Yield every row, in the order of the table."""
     yield _start()
     for trip in scale.trips:
         yield from _first_byte(trip)
@@ -136,7 +137,7 @@ def rows(scale: Scale, *, is_root: bool) -> Iterator[Row]:
 
 
 def _start() -> Row:
-    """What our own start costs, besides the interpreter's."""
+    """Return the row for the cost of our own start, without the interpreter's."""
     tcp = _behind(0, STREAMS[0])
     title = "plain TCP, over the start of nc and of the interpreter"
     group = "time to the first byte of the target's banner"
@@ -167,7 +168,7 @@ def _ssh_true(trip: int) -> Iterator[Row]:
 
 
 def _behind(trip: int, path: Path) -> Path:
-    """The path with a round trip before what it connects to first, to a target that says no more than its banner."""
+    """Return the path with a round trip before its first connection, to a target that sends only a banner."""
     delay = f"-{trip}ms" if trip else ""
     ours, theirs = (command.replace("{port", "{banner").replace("@", delay) for command in path[2:])
     return path._replace(ours=ours, theirs=theirs)
@@ -176,20 +177,20 @@ def _behind(trip: int, path: Path) -> Path:
 def _throughput(
     ciphers: str, suffix: str, first: int, goals: Mapping[tuple[str, str], Goal], size: int
 ) -> Iterator[Row]:
-    """Throughput of the paths from the first one on, by hops whose names have that suffix."""
+    """Yield the rows for the throughput of the paths from the first one on, by hops with that suffix."""
     for path in STREAMS[first:]:
         for way, (far_end, run) in WAYS.items():
             ours, theirs = (re.sub(r"hop\d", rf"\g<0>{suffix}", line).replace("@", "") for line in path[2:])
             goal = goals.get((path.name, way))
             all_goals = ({THROUGHPUT: goal} if goal else {}) | COST_GOALS.get(path.name, {})
-            # What is fast is to take long enough for its start not to count.
+            # A fast path moves more bytes, so that the time of its start does not matter.
             times = 5 if path.name == "plain TCP" else 1
             title = f"{path.name}, {way}, against {path.against}"
             yield Row(f"throughput, {ciphers}", title, ours, theirs, run, all_goals, far_end, times * size)
 
 
 def _sessions(size: int) -> Iterator[Row]:
-    """Throughput under a real ssh: both its start and its own ciphers count."""
+    """Yield the rows for the throughput under a real ssh. Its start and its own ciphers count, too."""
     commands = {
         FROM: ("'head -c {size} /dev/zero'", measure.session_from),
         TO: ("'cat >/dev/null'", measure.session_to),

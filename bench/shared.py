@@ -1,7 +1,7 @@
 """The rows of shared hops: `pyrelay --share` beside a live ControlMaster, and beside relays that log in themselves.
 
-What keeps a hop, holder or master, is started before a row and ended after it;
-but where a crowd arrives, every run begins with nobody logged in.
+The process that keeps a hop (holder or master) is started before a row and ended
+after it. In the rows where a crowd arrives, every run begins without a login.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ LOOP = "holder, sshd and far end share the cores"
 
 
 def rows(scale: Scale) -> Iterator[Row]:
-    """All of them."""
+    """Yield these rows."""
     crowd = min(CROWD, 2 * scale.crowd)
     for trip in dict.fromkeys((scale.trips[0], scale.trips[-1])):
         hop = f"hop1-{trip}ms" if trip else "hop1"
@@ -91,26 +91,26 @@ def kept(
     port: str = "{banner}",
     **more: Any,
 ) -> Row:
-    """A row during which the hop is logged in to."""
+    """Return a row during which the hop stays logged in to."""
     ours, theirs = (line.format(hop=hop, port=port) for line in (ours, theirs))
     before, after = (tuple(line.format(hop=hop) for line in lines) for lines in (KEEP, LEAVE))
     return Row(GROUP, title, ours, theirs, run, goals, before=before, after=after, **more)
 
 
 def rate(run: Run) -> dict[str, float]:
-    """Throughput alone: most of the CPU is that of who keeps the hop."""
+    """Throughput without CPU: the process that keeps the hop uses most of the CPU."""
     return {THROUGHPUT: measure.crowd(run)[THROUGHPUT]}
 
 
 def rate_beside_stopped(run: Run) -> dict[str, float]:
-    """The same, beside one more relay of that kind, from which nobody takes anything."""
+    """Throughput without CPU, beside one more relay of that kind whose output nobody reads."""
     with run.family() as family:
         measure.let_fill(family.start(run.command))
         return rate(run)
 
 
 def arrivals(run: Run) -> dict[str, float]:
-    """How many of a crowd get the far end's first byte, with how many logins, until all have got it or have ended."""
+    """Count the relays of a crowd that get the far end's first byte, and the logins, until all have it or ended."""
     with run.family() as family:
         log = f"{family.path}/narrow.log"
         before = _logins(log)
@@ -123,7 +123,7 @@ def arrivals(run: Run) -> dict[str, float]:
 
 
 def keeper(run: Run) -> dict[str, float]:
-    """The most memory that holder or master has had, once a crowd goes through it."""
+    """The peak memory of the holder or master while a crowd goes through it."""
     check = (
         ["pyrelay", "-O", "check"]
         if run.command[0] == "pyrelay"

@@ -1,4 +1,4 @@
-"""The table, as it is printed: rows under the heading of their group, each figure with its goal."""
+"""The printed table: rows under the heading of their group, each figure with its goal."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ COLUMNS = "    {:14} {:>9} {:>9} {:>7}  {:18} {:>5} {:>5}  {}"
 
 
 def machine() -> str:
-    """What the figures were measured on."""
+    """Return the machine on which the figures were measured."""
     with open("/proc/cpuinfo", encoding="utf-8") as file:
         models = [line.partition(":")[2].strip() for line in file if line.startswith("model name")]
     ssh = subprocess.run(["ssh", "-V"], capture_output=True, text=True, check=True).stderr.split(",")[0].strip()
@@ -27,13 +27,13 @@ def machine() -> str:
 
 
 def heading(group: str) -> str:
-    """The heading of a group of rows."""
+    """Return the heading of a group of rows."""
     columns = COLUMNS.format("", "A", "B", "A / B", "(range)", "must", "aim", "reached")
     return f"\n{group}\n{'=' * len(group)}\n{columns}"
 
 
 def row(title: str, commands: Sequence[str], figures: Mapping[str, Compared]) -> str:
-    """A row: its commands, and a line for each figure."""
+    """Return a row: its commands, and a line for each figure."""
     lines = [f"  {title}", *(f"    {letter} {command}" for letter, command in zip("ABC", commands, strict=False))]
     for name, figure in figures.items():
         goal = ["", "", ""]
@@ -46,7 +46,7 @@ def row(title: str, commands: Sequence[str], figures: Mapping[str, Compared]) ->
 
 
 def summary(figures: Sequence[tuple[str, Compared]]) -> str:
-    """How many goals are reached; which are not, and why. figures: with their rows' titles."""
+    """Return how many goals are reached, which are not, and why. figures: each with its row's title."""
     judged = [(title, figure, figure.goal) for title, figure in figures if figure.goal is not None]
     lines = [""]
     for name, enough in (("must", ("must", "aim")), ("aim", ("aim",))):
