@@ -1,7 +1,7 @@
-"""What every run has around it: its clock, the person, the programs that it starts, the watch over ssh's leaving.
+"""What every run needs: its clock, the person, the programs that it starts, the watch for ssh's leaving.
 
-The entry point makes one Run, and hands it down into every leg. It stands here and not in a file of its own, since
-every file that a plain relay reads delays it.
+The entry point makes one Run and hands it down into every leg. Run does not have a file of its own, because every file
+that a plain relay reads delays it.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class Run(Value):
-    """options: what the user chose. progress: the clock. prompt: who is asked. children: the programs it starts."""
+    """options: what the user chose. progress: the clock. prompt: asks the person. children: the programs started."""
 
     __slots__ = ("children", "options", "progress", "prompt")
     options: Options

@@ -1,13 +1,13 @@
 """The programs that pyrelay starts: none of them outlives it.
 
-`ssh -G`, a hop's own ProxyCommand and the like are started here, in the
-process group of the program (a child that asks on the terminal must stay in
-its foreground group), with a stdin that is never ssh's.
+`ssh -G`, a hop's own ProxyCommand and the like are started here, in pyrelay's
+own process group: a child that asks on the terminal must stay in the terminal's
+foreground group. None of them gets ssh's stdin.
 """
 
 from __future__ import annotations
 
-import _signal  # type: ignore[import-not-found]  # signal makes enums of it, which few have time for
+import _signal  # type: ignore[import-not-found]  # the signal module makes enums of it, which takes time
 import os
 from _thread import RLock, allocate_lock, start_new_thread
 from select import POLLIN, poll
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from typing import IO
 
 CHUNK = 64 * 1024  # bytes read at once
-PATIENCE = 3.0  # seconds that a program may take to end when it is told to: ssh may have a terminal to put right
+PATIENCE = 3.0  # seconds for a program to end when it is told to: ssh may have to restore the terminal's modes
 LOOK_AGAIN = 0.005  # seconds
 TELL_AGAIN = 0.25  # seconds
 
@@ -31,12 +31,13 @@ TELL_AGAIN = 0.25  # seconds
 class Children:
     """Every child that was started and may still run.
 
-    environ, directory: the environment that they get, and where they run; this
-    process's own unless given. tell: gets the lines that a program which
-    carries a stream says on stderr, where it is not to have ours. secret: variables that are nobody's business but a
-    hop's ProxyCommand's, which may be pyrelay (secret.py). They are started in one thread and ended in
-    another, by a signal's handler too: no child may slip through between its
-    start and its being known.
+    environ, directory: the children's environment and working directory; by default
+    this process's own. tell: gets the stderr lines of a program that carries a stream;
+    by default such a program gets our stderr. secret: variables that only a hop's
+    ProxyCommand may have, since that may be pyrelay itself (secret.py).
+
+    One thread starts the children; another, or a signal's handler, ends them. A lock
+    is held from the start of a child until it is in the list, so that `end` misses none.
     """
 
     def __init__(
@@ -56,7 +57,7 @@ class Children:
         self._ended = False
 
     def ask(self, argv: Sequence[str | bytes]) -> Asked:
-        """Start a program whose stdout and stderr will be read; it has no stdin. Raises OSError when there is none."""
+        """Start a program, to read its stdout and stderr; its stdin is empty. Raises OSError when it cannot be run."""
         if self.directory is not None:
             argv = ["sh", "-c", 'cd "$1" && shift && exec "$@"', "sh", self.directory, *argv]
         with self._lock:
@@ -67,8 +68,8 @@ class Children:
         return child
 
     def connect(self, argv: Sequence[str], stdio: socket, more: Mapping[str, str] | None = None) -> Popen[bytes]:
-        """Start a program that serves one end of a socket pair as its stdin and stdout. more: for its environment."""
-        from subprocess import PIPE, Popen  # its import takes longer than most of what is started here
+        """Start a program whose stdin and stdout are one end of a socket pair. more: variables for its environment."""
+        from subprocess import PIPE, Popen  # to import it takes longer than most programs that are started here
 
         with self._lock:
             if self._ended:
@@ -88,20 +89,19 @@ class Children:
         return child
 
     def forget(self) -> None:
-        """Forget the secret: what needed it has been started."""
+        """Forget the secret: the programs that need it have been started."""
         self.secret = {}
 
     def hush(self, child: Popen[bytes]) -> None:
-        """From now on a child is to be ended without a word of its own: it has nothing of a terminal to put right."""
+        """Mark a child that has no terminal to restore: `end` kills it at once, so that it prints nothing."""
         self._hushed.append(child)
 
     def end(self) -> None:
-        """End all that still run: SIGHUP as ssh sends its ProxyCommand, then SIGTERM for what ignores that.
+        """End all children that still run: by SIGHUP, as ssh ends its ProxyCommand, then SIGTERM if they ignore that.
 
-        The last one first, since its stream may go through the others. What
-        then has not ended is told again, and killed after PATIENCE: ssh at a
-        question may not have noticed (readpass.c marks a signal that comes just
-        before it waits for what is typed), and the next one wakes it.
+        The last one is ended first, since its stream may go through the others. A child that goes on running gets
+        SIGTERM again, and is killed after PATIENCE. ssh at a question may have missed the first signal: readpass.c only
+        marks one that comes just before it waits for input. The next signal wakes it.
         """
         with self._lock:
             self._ended = True
@@ -121,13 +121,13 @@ class Children:
 
 
 class Asked:
-    """A program that is run for what it says, as subprocess.Popen would have it, whose import takes too long.
+    """A program that is run for its output. It works like subprocess.Popen, whose import takes too long.
 
-    pid: its process. returncode: None until it has ended, and that has been seen.
+    pid: its process id. returncode: its exit status; None until it has ended and this process has waited for it.
     """
 
     def __init__(self, argv: Sequence[str | bytes], environ: Mapping[str, str]) -> None:
-        """Start it. Raises OSError when it cannot be run."""
+        """Start the program. Raises OSError when it cannot be run."""
         self.returncode: int | None = None
         self._waiting = allocate_lock()
         self._out, out = os.pipe()
@@ -142,7 +142,7 @@ class Asked:
                     (os.POSIX_SPAWN_DUP2, out, 1),
                     (os.POSIX_SPAWN_DUP2, err, 2),
                 ],
-                setsigdef=[_signal.SIGPIPE],  # which Python ignores
+                setsigdef=[_signal.SIGPIPE],  # Python ignores this signal, and a child would inherit that
             )
         except BaseException:
             os.close(self._out)
@@ -153,9 +153,9 @@ class Asked:
             os.close(err)
 
     def communicate(self) -> tuple[bytes, bytes]:
-        """What it says on stdout and on stderr, until its end; `returncode` is known then.
+        """Return the program's stdout and stderr, when it has ended; `returncode` is set then.
 
-        What it has left in the background (a `Match exec` may) can have its stderr still: that is not waited for.
+        A process that it left in the background (a `Match exec` may) can still hold its stderr: do not wait for that.
         """
         said: dict[int, list[bytes]] = {self._out: [], self._err: []}
         ready = poll()
@@ -180,16 +180,16 @@ class Asked:
         return b"".join(out), b"".join(err)
 
     def poll(self) -> int | None:
-        """Its exit status, None while it runs."""
+        """The program's exit status; None while it runs."""
         if not self._waiting.acquire(blocking=False):
-            return None  # somebody waits for it: so it runs
+            return None  # another thread waits for the program: so it runs
         try:
             return self._wait(os.WNOHANG)
         finally:
             self._waiting.release()
 
     def terminate(self) -> None:
-        """Ask it to end."""
+        """Send the program SIGTERM."""
         if self.poll() is None:
             os.kill(self.pid, _signal.SIGTERM)
 
@@ -202,7 +202,7 @@ class Asked:
 
 
 def _pass_on(stderr: IO[bytes], tell: Callable[[str], None]) -> None:
-    """Tell each line that a program says, to its end; stderr is closed then."""
+    """Pass each line of a program's stderr on to tell, until it ends; then close it."""
     with stderr:
         while line := stderr.readline(CHUNK):
             if text := printable(line.decode(errors="replace")).strip():
@@ -210,19 +210,19 @@ def _pass_on(stderr: IO[bytes], tell: Callable[[str], None]) -> None:
 
 
 def _signal_family(pid: int, signals: Sequence[int], *, hushed: bool) -> None:
-    """Send signals to a process and to all that it has started; hushed: SIGKILL instead."""
+    """Send signals to a process and to its descendants. hushed: send SIGKILL instead."""
     for each in _family(pid):
         for signal in (_signal.SIGKILL,) if hushed else signals:
             try:
                 os.kill(each, signal)
-            except OSError:  # it has gone already, or it belongs to another user
+            except OSError:  # the process has ended already, or belongs to another user
                 pass
 
 
 def _family(pid: int) -> list[int]:
-    """A process and all that it has started, such as the shell of a `Match exec`, which the signal would not reach.
+    """A process and its descendants, such as the shell of a `Match exec`: a signal to the process does not reach them.
 
-    Only Linux says what a process has started; elsewhere it is the process alone.
+    Only Linux lists a process's children; on other systems this returns the process alone.
     """
     family = [pid]
     try:
@@ -230,6 +230,6 @@ def _family(pid: int) -> list[int]:
             with open(f"/proc/{pid}/task/{thread}/children") as file:
                 for child in file.read().split():
                     family += _family(int(child))
-    except OSError:  # it has ended meanwhile, or there is no such file here
+    except OSError:  # the process has ended meanwhile, or this system does not have the file
         pass
     return family

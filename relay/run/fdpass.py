@@ -1,14 +1,15 @@
-"""ProxyUseFdpass: the connection itself is handed to ssh, and no relay is in its way.
+"""ProxyUseFdpass: hand the connection itself to ssh, so that its bytes pass through no relay.
 
-ssh then gives one socket of its own as stdin and stdout, takes a byte with a
-descriptor from it (SCM_RIGHTS), and waits until the process that it started has
-ended: OpenSSH's ssh_proxy_fdpass_connect (sshconnect.c). A plain TCP or proxied
-connection is handed over as it is. The stream through a hop is no descriptor, so
-ssh is given one end of a socket pair, and a process in the background relays
-between the other end and the hop for as long as ssh keeps its own.
+ssh starts the program with one socket as both stdin and stdout. It receives a
+byte with a descriptor over that socket (SCM_RIGHTS), and waits until the process
+that it started has ended: ssh_proxy_fdpass_connect in OpenSSH's sshconnect.c.
 
-That process is forked before any thread exists, and does all the work. The one
-that ssh started only waits for it: to be ready, or to fail.
+A plain TCP or proxied connection is handed over as it is. A stream through a hop
+is not a descriptor. So ssh gets one end of a socket pair, and a background process
+relays between the other end and the hop for as long as ssh keeps its end.
+
+That background process is forked before any thread exists, and does all the work.
+The process that ssh started only waits until the other is ready, or has failed.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ READY = b"\0"
 
 
 def check(stdout: int) -> None:
-    """Raise UsageError unless stdout is a socket over which a descriptor can be handed."""
+    """Raise UsageError unless stdout is a socket that can pass descriptors."""
     try:
         ssh = socket(fileno=os.dup(stdout))
     except OSError:
@@ -45,7 +46,7 @@ def check(stdout: int) -> None:
 
 
 def hand_over(stream: Stream, stdout: int) -> None:
-    """Give a connection to ssh, which then has it for itself. Raises RelayError when ssh does not take it."""
+    """Hand a connection to ssh, which then owns it. Raises RelayError when ssh does not take it."""
     if stream.descriptor is None:
         raise RelayError(
             "the connection cannot be handed over: the proxy protects what passes, though that was not asked for",
@@ -65,10 +66,7 @@ def _give(connection: socket, stdout: int) -> None:
 
 
 class Helper:
-    """The process in the background, as it sees itself.
-
-    parent: the process that ssh started, and that has forked this one.
-    """
+    """What the background process needs of its parent. parent: the process that ssh started, which forked this one."""
 
     def __init__(self, parent: int, control: socket, mine: socket) -> None:
         self.parent = parent
@@ -76,15 +74,15 @@ class Helper:
         self._mine = mine
 
     def take_over(self, stdin: int, stdout: int) -> int:
-        """The stream is there: ssh gets its end of the socket pair, and ours becomes stdin and stdout.
+        """The stream is open: have the parent hand ssh its end of the socket pair, and make our end stdin and stdout.
 
-        Returns the new parent, once the old one has ended. From then on nothing
-        but ssh's end of the pair holds this process.
+        It returns the new parent, when the old one has ended. From then on only
+        ssh's end of the pair keeps this process running.
         """
         os.dup2(self._mine.fileno(), stdin)
         os.dup2(self._mine.fileno(), stdout)
         self._mine.close()
-        # The hang-up of the terminal would end it under a persisted ControlMaster, which outlives that.
+        # A persisted ControlMaster outlives its terminal: the terminal's hang-up must not end this process.
         os.setsid()
         self._control.send(READY)
         self._control.recv(1)  # the end of file, when the parent has ended
@@ -93,7 +91,7 @@ class Helper:
 
 
 def fork(stdout: int) -> Helper:
-    """Go on in a process of the background; the one that was started never comes back from here."""
+    """Fork the background process, and return in it only; the process that ssh started waits and ends in here."""
     control, theirs = socketpair(AF_UNIX, SOCK_STREAM)
     mine, for_ssh = socketpair(AF_UNIX, SOCK_STREAM)
     parent = os.getpid()
@@ -108,12 +106,12 @@ def fork(stdout: int) -> Helper:
 
 
 def _wait(child: int, control: socket, for_ssh: socket, stdout: int) -> NoReturn:
-    """Hand the socket pair's end to ssh when the child is ready; else end as the child has ended."""
+    """Hand ssh its end of the socket pair when the child is ready; if the child fails, exit with its status."""
     status = 0
     try:
         if control.recv(1) == READY:
             _give(for_ssh, stdout)
-        else:  # it has said why
+        else:  # the child has printed why it failed
             status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     finally:
         os._exit(status)

@@ -1,17 +1,17 @@
 """The watch over a set-up: ssh may leave, the deadline may pass, a library may never return.
 
-The work is done in a thread of its own, by plain blocking code; the main
-thread stands guard and leaves when it is time, whatever the work is stuck in.
-The caller then ends the process (os._exit): nothing waits for the thread.
+Plain blocking code does the work, in its own thread. The main thread watches, and
+stops waiting when ssh leaves or time is up, even if the work is stuck. The caller
+then ends the process (os._exit), and does not wait for the thread.
 """
 
 from __future__ import annotations
 
-import _signal  # type: ignore[import-not-found]  # signal makes enums of it, which a raw relay has no time for
+import _signal  # type: ignore[import-not-found]  # the signal module makes enums of it, which delays a raw relay
 import os
 import select
 import stat
-from _thread import start_new_thread  # threading costs a raw relay 2 ms of start-up, and it needs no more
+from _thread import start_new_thread  # the threading module would delay the start of a raw relay by 2 ms
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -22,20 +22,20 @@ if TYPE_CHECKING:
 
     T = TypeVar("T")
 
-EXIT_SIGNALLED = 128  # and the signal's number, as a shell has it
+EXIT_SIGNALLED = 128  # plus the signal's number, as in a shell
 LOOK_ROUND = 0.25  # seconds between two looks at the parent and the clock
 
 
 class Gone(Exception):
-    """ssh has gone: nobody is left to relay for, and nobody to tell."""
+    """ssh has gone: there is nothing left to relay, and nobody to print an error for."""
 
 
 def watch(work: Callable[[], T], progress: Progress, stdin: int, stdout: int, parent: int) -> T:
-    """Do work in a thread and return what it returns, or raise what it raises.
+    """Call `work` in a thread; return what it returns, or raise what it raises.
 
-    stdin, stdout: the descriptors by which ssh holds on to us. parent: the
-    process that started us (os.getppid at the start). Raises Gone when ssh
-    has gone, and TimedOut, which names the stage, at the deadline.
+    stdin, stdout: the descriptors whose other ends ssh has. parent: the process
+    that started us (os.getppid at the start). Raises Gone when ssh has gone, and
+    TimedOut, which names the stage, at the deadline.
     """
     done, at_end = os.pipe()
     outcome: list[T] = []
@@ -46,14 +46,14 @@ def watch(work: Callable[[], T], progress: Progress, stdin: int, stdout: int, pa
             outcome.append(work())
         except BaseException as error:  # (raised again below, in the main thread)
             failure.append(error)
-        os.close(at_end)  # which the guard sees as the hang-up of `done`
+        os.close(at_end)  # the main thread sees this as the hang-up of `done`
 
     start_new_thread(run, ())
     poll = select.poll()
     poll.register(done, 0)
-    poll.register(stdout, 0)  # POLLERR and POLLHUP come unasked: the reader has gone
-    # The hang-up of a pipe or a socket is only its end of file, which the far side is still to be told;
-    # that of a terminal is the end.
+    poll.register(stdout, 0)  # poll reports POLLERR and POLLHUP unasked: the reader has gone
+    # The hang-up of a pipe or a socket is only its end of file, and the far side must still be told of it.
+    # The hang-up of a terminal means that the user has left.
     if stat.S_ISCHR(os.fstat(stdin).st_mode):
         poll.register(stdin, 0)
     try:
@@ -67,7 +67,7 @@ def watch(work: Callable[[], T], progress: Progress, stdin: int, stdout: int, pa
             if ready or os.getppid() != parent:
                 raise Gone
     finally:
-        progress.status.close()  # what comes next on the terminal is an error message, or the session
+        progress.status.close()  # next, an error message or the session is shown on the terminal
         os.close(done)
     if failure:
         raise failure[0]
@@ -75,28 +75,29 @@ def watch(work: Callable[[], T], progress: Progress, stdin: int, stdout: int, pa
 
 
 def leave_terminal() -> None:
-    """Leave the terminal for a session of our own, as ssh keeps its ProxyCommand: closing it must not end us.
+    """Leave the terminal for a session of our own (setsid), so that closing the terminal does not end us.
 
-    For when the link is up: it may carry a persisted ControlMaster, which outlives the terminal.
+    Call it when the link is up: the link may carry a persisted ControlMaster, which outlives the terminal and keeps
+    its ProxyCommand.
     """
     try:
         os.setsid()
     except PermissionError:
-        pass  # leader of a process group: started by a shell, which has its own ways
+        pass  # this process leads a process group: a shell has started it, and manages its jobs
 
 
 def has_left(stdout: int, parent: int) -> bool:
-    """Whether ssh has gone, for who is not watched yet: nobody reads stdout, or our parent is another."""
+    """Whether ssh has gone: nobody reads stdout, or our parent has changed. For code that runs before `watch`."""
     reader = select.poll()
     reader.register(stdout, 0)
     return bool(reader.poll(0)) or os.getppid() != parent
 
 
 def alarm() -> int:
-    """A descriptor that can be read from once a signal has come: for who polls without an end.
+    """A descriptor that can be read from once a signal has come: for code that polls without a time limit.
 
-    A handler runs between two steps of the interpreter, so a signal that comes
-    just before the call of poll() would wait until that returns.
+    Python runs a signal's handler between two steps of the interpreter. If a signal comes
+    just before the call of poll(), its handler would run only when poll() returns.
     """
     near, far = os.pipe()
     for fd in (near, far):
@@ -106,13 +107,13 @@ def alarm() -> int:
 
 
 def clean_up_on_signals(clean_up: Callable[[], None]) -> Callable[[], None]:
-    """From now on SIGHUP, SIGINT, SIGQUIT and SIGTERM end the process after clean_up.
+    """From now on, SIGHUP, SIGINT, SIGQUIT and SIGTERM call clean_up and end the process.
 
-    It runs in the main thread, whatever the thread that dials is stuck in.
-    Returns what ends the process's work without a signal: it cleans up, too, and
-    a signal that comes meanwhile (ssh's, most likely) does not do so within that.
-    The handlers stay even then: Python complains on stderr of a signal that comes
-    just as its handler is taken away.
+    clean_up runs in the main thread, even if the thread that dials is stuck.
+
+    It returns a function that ends the work without a signal: that calls clean_up, too.
+    A signal that comes meanwhile (most likely ssh's) does not call clean_up again. The
+    handlers are never removed: if a signal came just then, Python would complain on stderr.
     """
     ends = False
 
@@ -127,6 +128,6 @@ def clean_up_on_signals(clean_up: Callable[[], None]) -> Callable[[], None]:
             os._exit(EXIT_SIGNALLED + number)
 
     for number in (_signal.SIGHUP, _signal.SIGINT, _signal.SIGQUIT, _signal.SIGTERM):
-        if _signal.getsignal(number) != _signal.SIG_IGN:  # nohup, or a shell's background: whoever said so meant us
+        if _signal.getsignal(number) != _signal.SIG_IGN:  # ignored by nohup, or in a shell's background: keep that
             _signal.signal(number, leave)
     return end

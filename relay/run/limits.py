@@ -1,17 +1,17 @@
-"""Whether there is enough of what the user's limits (ulimit) leave, asked before it is needed."""
+"""Checks, before a login needs it, that the user's limits (ulimit) leave enough memory."""
 
 from __future__ import annotations
 
 from relay.errors import RelayError
 
-LOGIN = 128  # MiB of address space: our client, its threads' stacks, windows and buffers of some hops
+LOGIN = 128  # MiB of address space: our client, its threads' stacks, the windows and buffers of some hops
 MIB = 1 << 20
 
 
 def check_memory() -> None:
-    """Raise RelayError where the address space that is left (RLIMIT_AS) is too small for our client.
+    """Raise RelayError when the address space that is left (RLIMIT_AS) is too small for our client.
 
-    Python turns most of what fails then into a MemoryError; the compiled part of a library may end the process instead.
+    Without memory, most Python code raises a MemoryError, but the compiled part of a library may end the process.
     """
     import resource  # only hops need it
 
@@ -21,7 +21,7 @@ def check_memory() -> None:
     try:
         with open("/proc/self/statm", encoding="ascii") as file:
             used = int(file.read().split()[0]) * resource.getpagesize()
-    except (OSError, ValueError, IndexError):  # only Linux says so
+    except (OSError, ValueError, IndexError):  # only Linux has this file
         used = 0
     if most - used < LOGIN * MIB:
         raise RelayError(

@@ -1,9 +1,9 @@
 """How far the set-up has come: the place, the stage, the clock.
 
-One Progress goes from the entry point down through the dialer into every leg.
-Legs say what they are doing (`stage`) and ask how long they may take (`left`);
-the entry point reads the same object to say what it was waiting for when the
-deadline passed. It prints, but decides nothing and knows no leg.
+The entry point hands one Progress through the dialer to every leg. A leg reports
+what it is doing (`stage`), and asks how long it may take (`left`). When the
+deadline passes, the entry point reads from the same object which stage it was
+waiting for. Progress prints, but it decides nothing, and knows nothing of legs.
 """
 
 from __future__ import annotations
@@ -16,11 +16,10 @@ from relay.run.status import StatusLine
 
 
 class Progress:
-    """The set-up of one route, as far as it has come.
+    """How far the set-up of one route has come.
 
-    seconds: how long the whole set-up may take, time that a person is waited
-    for not counted.
-    verbosity: -1 with -q, 0, or the number of -v.
+    seconds: how long the whole set-up may take, without the time that a person takes to answer.
+    verbosity: -1 with -q; otherwise the number of -v.
     """
 
     def __init__(self, seconds: float = 120.0, verbosity: int = 0) -> None:
@@ -32,20 +31,20 @@ class Progress:
         self.status = StatusLine(quiet=verbosity < 0)
         self._start = monotonic()
         self._began = self._start
-        self._hushed = False  # whether the place says no more than errors
-        self._waited = 0.0  # seconds that a person has been waited for
-        self._asked = 0.0  # when the present question was put, 0 when none is
+        self._hushed = False  # whether only errors of this place are printed
+        self._waited = 0.0  # seconds that persons have taken to answer so far
+        self._asked = 0.0  # when the present question was asked, 0 without one
 
     def at(self, place: str) -> None:
-        """The stages that follow belong to this place, such as "hop 1 of 2 (h1)"."""
+        """The next stages belong to this place, such as "hop 1 of 2 (h1)"."""
         self.stage("")
         self.place = place
         self._hushed = False
 
     def stage(self, doing: str, *, hint: str = "") -> None:
-        """A stage begins ("connecting to 10.0.0.1 port 22"); -v tells how long the one before took.
+        """A stage begins ("connecting to 10.0.0.1 port 22"); with -v, print how long the stage before took.
 
-        hint: what to try when the time runs out in it.
+        hint: what to try when the deadline passes in this stage.
         """
         now = monotonic()
         if self.doing and self.verbosity >= 1:
@@ -55,14 +54,14 @@ class Progress:
         self._began = now
 
     def done(self) -> None:
-        """The last stage has ended; -v tells how long the whole set-up took."""
+        """The last stage has ended; with -v, print how long the whole set-up took."""
         self.at("")
         self.note(1, f"connected in {(monotonic() - self._start) * 1000:.0f} ms")
 
     def left(self, most: float | None = None) -> float:
         """Seconds left until the deadline, at most `most` when given.
 
-        Raises TimedOut, which names the stage, when there are none left.
+        Raises TimedOut, which names the stage, when no time is left.
         """
         left = self.remaining()
         if left <= 0:
@@ -86,21 +85,21 @@ class Progress:
 
     def resume(self) -> None:
         """The person has answered."""
-        # In this order: the guard, another thread, must never see the time as spent by us.
+        # In this order: the guard, in another thread, must never count the person's time as ours.
         self._waited += monotonic() - self._asked
         self._asked = 0.0
 
     def hush(self) -> None:
-        """The present place's LogLevel is below INFO: it has no warnings, unless -v was given."""
+        """The present place's LogLevel is below INFO: print no warnings of it, unless -v was given."""
         self._hushed = True
 
     def note(self, level: int, text: str, *, place: str = "") -> None:
-        """Say text on stderr when -v was given `level` times or more; level 0 is a warning that -q silences."""
+        """Print text on stderr if -v was given `level` times or more; level 0 is a warning, which -q silences."""
         if self.verbosity >= level and not (level == 0 == self.verbosity and self._hushed):
             self.tell(text, place=place)
 
     def tell(self, text: str, *, place: str = "") -> None:
-        """One line on stderr, with the place, the present one unless given; a closed stderr is no reason to fail."""
+        """Print one line on stderr, after the place (by default the present one). A closed stderr is not an error."""
         self.status.erase()
         place = place or self.place
         where = f"{place}: " if place else ""

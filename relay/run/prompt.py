@@ -1,18 +1,18 @@
-"""A person: asked on the terminal or through an askpass program, as OpenSSH's readpass.c has it.
+"""Asks a person, on the terminal or through an askpass program, by the rules of OpenSSH's readpass.c.
 
-This room knows nothing of what is asked for. stdin and stdout belong to the
-data, so a person is met on /dev/tty. Nobody is ever asked under BatchMode, and
-nobody on a terminal whose foreground is another process group. (An askpass
-program that SSH_ASKPASS_REQUIRE puts before the terminal needs none.)
+This module does not know what the questions are about. stdin and stdout carry the
+data, so it asks on /dev/tty. It asks nobody under BatchMode, nor on a terminal
+whose foreground is another process group. (An askpass program that
+SSH_ASKPASS_REQUIRE puts before the terminal does not need a terminal.)
 
-Questions are put by the thread that dials, and its read of the terminal cannot
-be broken off; so the main thread, which may end the process at any moment, has
-`restore` for that, and `survive_stops` for job control.
+The thread that dials asks, and nothing can interrupt its read of the terminal. The
+main thread may end the process at any moment: `restore` then gives the terminal
+back as it was. `survive_stops` is for job control (Ctrl-Z).
 """
 
 from __future__ import annotations
 
-import _signal  # type: ignore[import-not-found]  # signal makes enums of it, which a raw relay has no time for
+import _signal  # type: ignore[import-not-found]  # the signal module makes enums of it, which delays a raw relay
 import os
 import sys
 from _thread import RLock, allocate_lock
@@ -27,24 +27,24 @@ if TYPE_CHECKING:
     from relay.run.children import Asked, Children
     from relay.run.progress import Progress
 
-    Modes: TypeAlias = list[Any]  # of a terminal, as tcgetattr has them
+    Modes: TypeAlias = list[Any]  # of a terminal, as tcgetattr returns them
 
 TTY = "/dev/tty"
-_LONGEST = 8192  # characters of a question; a server may have had a hand in it
-_PATIENCE = 1.0  # seconds that a terminal may take
+_LONGEST = 8192  # characters of a question; part of it may come from a server
+_PATIENCE = 1.0  # seconds to wait for the terminal's modes
 _ENOUGH = 1024  # bytes read at once, and the longest answer of an askpass program
 
 
 class NobodyToAsk(RelayError):
-    """There is nobody who could answer, or asking is forbidden."""
+    """Nobody is there who could answer, or asking is forbidden."""
 
 
 class Cancelled(RelayError):
-    """The person would not answer: end of file on the terminal, or askpass cancelled."""
+    """The person did not answer: end of file on the terminal, or askpass was cancelled."""
 
 
 class _Question:
-    """What the terminal shows while an answer is waited for, and its modes before and meanwhile."""
+    """A question on the terminal: its text, and the terminal's modes before and during it."""
 
     def __init__(self, tty: int, before: Modes, during: Modes, text: str) -> None:
         self.tty = tty
@@ -54,25 +54,25 @@ class _Question:
 
 
 class Notice:
-    """What a person has been told to do. seen: whether anybody can see it."""
+    """A request to do something, such as to touch a key. seen: whether a person can see it."""
 
     def __init__(self, seen: bool, child: Asked | None = None) -> None:
         self.seen = seen
         self._child = child
 
     def end(self) -> None:
-        """It has been done: a window that says it goes."""
+        """The person has done it: close the askpass window that shows the request."""
         if self._child is not None:
             self._child.terminate()
             self._child.communicate()
 
 
 class Prompt:
-    """The one who asks, for every hop of a route: one question at a time.
+    """Asks the questions of every hop of a route, one at a time.
 
-    children: what starts askpass programs, and ends them with the program; their
+    children: starts askpass programs, and ends them when pyrelay ends; their
     environment is the person's.
-    batch: nobody may be asked anything; the dialer sets it for each hop (BatchMode).
+    batch: whether asking is forbidden; the dialer sets it for each hop (BatchMode).
     """
 
     def __init__(self, progress: Progress, children: Children, batch: bool = False) -> None:
@@ -86,9 +86,9 @@ class Prompt:
         self._open: _Question | None = None
 
     def ask(self, question: str, *, echo: bool = False) -> str:
-        """Ask, and return the answer; it is shown as it is typed only with echo.
+        """Ask, and return the answer. echo: show the answer while it is typed.
 
-        os.fsencode makes the very bytes of it that were typed. The clock of the
+        os.fsencode turns the answer into the bytes that were typed. The clock of the
         set-up stands still meanwhile. Raises NobodyToAsk and Cancelled.
         """
         if self.batch:
@@ -105,7 +105,7 @@ class Prompt:
     def tell(self, text: str) -> bool:
         """Say something that a person must know, on the terminal or on stderr; true when a terminal shows it.
 
-        stderr is /dev/null in a master that ControlPersist keeps, hence the terminal.
+        In a master that ControlPersist keeps, stderr is /dev/null; so this writes on the terminal.
         """
         text = presentable(text)
         if self._say_on_terminal(text):
@@ -114,10 +114,10 @@ class Prompt:
         return _stderr_is_terminal() and not self.batch
 
     def notify(self, text: str) -> Notice:
-        """Say what a person must do now, such as touch a key; where there is no terminal, through askpass.
+        """Say what a person must do now, such as touch a key. Without a terminal, askpass says it.
 
-        That is notify_start in readpass.c, which asks for no answer
-        (SSH_ASKPASS_PROMPT=none); who notifies ends it.
+        As notify_start in readpass.c, it asks for no answer (SSH_ASKPASS_PROMPT=none).
+        The caller must end the notice.
         """
         if self.tell(text):
             return Notice(True)
@@ -132,7 +132,7 @@ class Prompt:
         return Notice(True, self._children.ask(command))
 
     def _say_on_terminal(self, text: str) -> bool:
-        """Write a line on the terminal where stderr is none and we are in its foreground."""
+        """Write a line on the terminal, if stderr is not a terminal and we are in the terminal's foreground."""
         if self.batch or _stderr_is_terminal():
             return False
         tty = _open_tty()
@@ -147,11 +147,11 @@ class Prompt:
         return ours
 
     def restore(self) -> None:
-        """Give the terminal back as it was; for the main thread, before it ends the process.
+        """Set the terminal's modes back to what they were; for the main thread, before it ends the process.
 
-        May be called at any time, from a signal handler too, and again.
+        It may be called at any time, more than once, and from a signal's handler.
         """
-        # The other thread may be just about to turn echo off; or it is stuck in that, as the terminal is stopped.
+        # The other thread may be about to turn echo off, or be stuck in that, if the terminal is stopped.
         free = self._modes.acquire(timeout=_PATIENCE)
         self._over = True
         question, self._open = self._open, None
@@ -161,11 +161,11 @@ class Prompt:
             self._modes.release()
 
     def survive_stops(self) -> None:
-        """From now on who goes on after Ctrl-Z is asked again, with echo off again; for the main thread.
+        """From now on, ask again, with echo off again, when the process goes on after Ctrl-Z; for the main thread.
 
-        The stop itself is left to the kernel, which stops the read of the
-        terminal with the process: a handler would come later, and the shell's
-        next line would be taken for an answer. Shells set their own modes then.
+        There is no handler for the stop itself: the kernel stops the process together with its
+        read of the terminal. A handler would run later, and the read would take the shell's
+        next line for an answer. While we are stopped, the shell sets its own modes.
         """
 
         def go_on(_number: int, _frame: object) -> None:
@@ -176,7 +176,7 @@ class Prompt:
         _signal.signal(_signal.SIGCONT, go_on)
 
     def _put(self, text: str, echo: bool) -> bytes:
-        """The answer to text, from whom the rules name."""
+        """Ask on the terminal or through askpass, as the rules say; return the answer."""
         first, allowed = askpass_rules(self.environ)
         if first and allowed:
             return self._ask_program(text)
@@ -196,8 +196,8 @@ class Prompt:
             os.close(tty)
 
     def _ask_terminal(self, tty: int, text: str, echo: bool) -> bytes:
-        """Type-ahead is dropped, as it was not meant for us; the last character of an answer is its line feed."""
-        import termios  # only who is asked on a terminal pays for it
+        """Ask on the terminal; return the answer. Type-ahead is dropped: it was not meant for us."""
+        import termios  # only needed to ask on a terminal
 
         before = termios.tcgetattr(tty)
         during = [*before]
@@ -221,7 +221,7 @@ class Prompt:
         return answer
 
     def _ask_program(self, text: str) -> bytes:
-        """The first line that the askpass program prints; a status other than 0 means that it was cancelled."""
+        """Return the first line that the askpass program prints; an exit status other than 0 means Cancelled."""
         program = _askpass(self.environ)
         try:
             child = self._children.ask([program, encoded(text)])
@@ -240,7 +240,7 @@ def _askpass(environ: Mapping[str, str]) -> str:
 
 
 def askpass_rules(environ: Mapping[str, str]) -> tuple[bool, bool]:
-    """Whether askpass goes before the terminal, and whether it may be used at all (read_passphrase, readpass.c)."""
+    """Whether askpass comes before the terminal, and whether it may be used at all (read_passphrase, readpass.c)."""
     display = bool(environ.get("DISPLAY") or environ.get("WAYLAND_DISPLAY"))
     require = environ.get("SSH_ASKPASS_REQUIRE", "").lower()
     if require == "force":
@@ -249,14 +249,14 @@ def askpass_rules(environ: Mapping[str, str]) -> tuple[bool, bool]:
 
 
 def presentable(text: str) -> str:
-    """Text for a terminal: no control or format characters but the ends of lines, and not without end."""
+    """Text that is safe on a terminal: without control and format characters, except line ends, and cut at _LONGEST."""
     return "\n".join(
         "".join(c if c.isprintable() else " " for c in line) for line in text[:_LONGEST].replace("\r", "").split("\n")
     )
 
 
 def _read_line(tty: int) -> bytes:
-    """A line as it is typed, without its end; raises Cancelled when there is no line (Ctrl-D)."""
+    """Read a typed line; return it without its line end. Raises Cancelled when there is none (Ctrl-D)."""
     line = b""
     while line[-1:] not in {b"\n", b"\r"}:
         more = os.read(tty, _ENOUGH)
@@ -277,7 +277,7 @@ def _in_foreground(tty: int) -> bool:
 
 
 def _open_tty() -> int | None:
-    """The terminal that this process belongs to, open, or None when there is none."""
+    """Open the terminal that this process belongs to; None when there is none."""
     try:
         return os.open(TTY, os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
     except OSError:
@@ -292,7 +292,7 @@ def _stderr_is_terminal() -> bool:
 
 
 def _set_modes(tty: int, modes: Modes) -> bool:
-    """Set the terminal's modes; false when it is not ours to set (who tries from the background is stopped)."""
+    """Set the terminal's modes; false if we are in its background: the kernel would stop a process that tries."""
     import termios
 
     try:
@@ -305,7 +305,7 @@ def _set_modes(tty: int, modes: Modes) -> bool:
 
 
 def _write(tty: int, text: str) -> None:
-    """Write to a terminal; one that has gone is no reason to fail, as the read says so."""
+    """Write to a terminal. It is not an error if the terminal has gone: the next read reports that."""
     try:
         os.write(tty, encoded(text))
     except OSError:

@@ -1,4 +1,4 @@
-"""The password of a proxy, out of the environment: no program that pyrelay starts inherits it by chance."""
+"""Takes the proxy's password out of the environment, so that no program that pyrelay starts inherits it by chance."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import os
 
 from relay.spec import PROXY_PASSWORD
 
-_ENV_START, _ENV_END = 47, 48  # proc(5), /proc/pid/stat: fields 50 and 51, here counted from the third
+_ENV_START, _ENV_END = 47, 48  # fields 50 and 51 of /proc/pid/stat (proc(5)), here counted from the third field
 
 
 def take() -> dict[str, str]:
-    """The variable and its value, which are no longer in this process's environment; {} where it is not set.
+    """Take the variable out of this process's environment; return its name and value, {} when it is not set.
 
-    What /proc/self/environ shows is overwritten as well, on Linux: a process that is forked shows the same.
+    On Linux, the value in /proc/self/environ is overwritten, too: forked processes would show it as well.
     """
     value = os.environ.pop(PROXY_PASSWORD, None)
     if value is None:
@@ -22,7 +22,7 @@ def take() -> dict[str, str]:
 
 
 def _overwrite(name: bytes) -> None:
-    """Write over the value in the block of memory that the environment was handed over in."""
+    """Overwrite the value in the memory in which the kernel has handed over the environment."""
     try:
         with open("/proc/self/stat", "rb") as stat:
             fields = stat.read().rpartition(b")")[2].split()
@@ -35,5 +35,5 @@ def _overwrite(name: bytes) -> None:
                 size = block.index(b"\0", at + 1) - at - 1 - len(name)
                 memory.seek(start + at + len(name))
                 memory.write(b"x" * size)
-    except (OSError, ValueError, IndexError):  # another system, or one that forbids it
+    except (OSError, ValueError, IndexError):  # the system has no such files, or forbids access
         pass

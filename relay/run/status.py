@@ -1,7 +1,7 @@
-"""One line on the terminal that says what is being waited for, and goes when the waiting ends.
+"""One line on the terminal that says what the program waits for; it is erased when the wait ends.
 
-For a person only: it is written on /dev/tty, neither stdout nor stderr, and only
-by a process in the terminal's foreground group. It never asks, and never fails.
+The line is for a person only: it is written on /dev/tty, not on stdout or stderr, and
+only in the terminal's foreground group. It never asks anything, and never fails.
 """
 
 from __future__ import annotations
@@ -18,22 +18,22 @@ ERASE = b"\r\x1b[K"  # to the first column, then clear to the end of the line (E
 class StatusLine:
     """The line; at most one at a time. quiet: never write it.
 
-    One thread shows it while another, or a signal's handler, takes it away.
+    One thread shows the line; another thread, or a signal's handler, erases it.
     """
 
     def __init__(self, *, quiet: bool = False) -> None:
         self._quiet = quiet
-        self._tty = -1  # open as long as the line is there
+        self._tty = -1  # open while the line is shown
         self._closed = False
         self._lock = RLock()
 
     def show(self, text: str) -> None:
-        """Write text, cut to the terminal's width; once, and not again after `close`."""
+        """Write text, cut to the terminal's width; do nothing if a line is shown already, or after `close`."""
         with self._lock:
             if self._quiet or self._closed or self._tty >= 0:
                 return
             try:
-                # O_NOCTTY: whoever has no terminal is not given one.
+                # O_NOCTTY: a process without a terminal must not get one.
                 self._tty = tty = os.open(TTY, os.O_RDWR | os.O_NOCTTY | os.O_NONBLOCK | os.O_CLOEXEC)
                 # A background job that wrote here would mix its line into another program's screen.
                 if os.tcgetpgrp(tty) == os.getpgrp():
@@ -45,7 +45,7 @@ class StatusLine:
             self._leave()
 
     def erase(self) -> None:
-        """Take the line away, if it is there."""
+        """Erase the line, if it is shown."""
         with self._lock:
             if self._tty < 0:
                 return
@@ -61,6 +61,6 @@ class StatusLine:
             os.close(tty)
 
     def close(self) -> None:
-        """Take the line away for good: an error message or the session itself comes next."""
+        """Erase the line for good: an error message, or the session itself, comes next."""
         self._closed = True
         self.erase()

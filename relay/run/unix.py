@@ -1,4 +1,4 @@
-"""Unix sockets: who is at the other end, and descriptors sent and received over them (unix(7))."""
+"""Unix sockets: which user is at the other end; sending and receiving descriptors (unix(7))."""
 
 from __future__ import annotations
 
@@ -26,14 +26,15 @@ def peer_uid(sock: socket) -> int:
 
 
 def send(sock: socket, data: bytes, fds: Sequence[int]) -> int:
-    """Send some of data (one byte at least), and descriptors with it; return how many bytes. Raises OSError."""
+    """Send some of data (at least one byte), with descriptors; return how many bytes. Raises OSError."""
     return sock.sendmsg([data], [(SOL_SOCKET, SCM_RIGHTS, b"".join(fd.to_bytes(_FD, sys.byteorder) for fd in fds))])
 
 
 def receive(sock: socket, size: int, most: int) -> tuple[bytes, list[int]]:
-    """At most size bytes, and the descriptors that came with them, at most so many; the caller's now. Raises OSError.
+    """Receive at most size bytes, and at most `most` descriptors, which the caller must close. Raises OSError.
 
-    A program that is started does not inherit them: as with Python's own, which those that come this way are not.
+    Programs that are started do not inherit them. Python itself makes only the descriptors that it opens
+    non-inheritable, not those that are received.
     """
     data, control, _, _ = sock.recvmsg(size, CMSG_SPACE(most * _FD))
     fds: list[int] = []
