@@ -1,8 +1,8 @@
-"""The entry point: the way of a run as one sentence, and the one place that prints an error and exits."""
+"""The entry point: the steps of a run in their order. Only this module prints errors and ends the process."""
 
 from __future__ import annotations
 
-import _signal  # type: ignore[import-not-found]  # signal makes enums of it, which a raw relay has no time for
+import _signal  # type: ignore[import-not-found]  # the signal module makes enums of it, which delays a raw relay
 import gc
 import os
 import sys
@@ -30,11 +30,11 @@ hint: to log in, type ssh {}, with what `pyrelay --ssh-config` prints in ~/.ssh/
 
 
 def main() -> NoReturn:
-    """Run with the process's own arguments and end the process: no thread or library has a word after that."""
-    gc.disable()  # until the relay begins: what is imported stays, and to look for garbage in it takes time
+    """Run with the process's own arguments, then end the process at once: no thread or library runs after that."""
+    gc.disable()  # until the relay begins: imported modules stay, and a search for garbage in them takes time
     if _signal.getsignal(_signal.SIGINT) is _signal.default_int_handler:
-        _signal.signal(_signal.SIGINT, _signal.SIG_DFL)  # until the guard has it, Ctrl-C is no traceback
-    if sys.warnoptions:  # PYTHONWARNINGS: what our libraries may not use for ever is no business of a user's
+        _signal.signal(_signal.SIGINT, _signal.SIG_DFL)  # until the guard handles Ctrl-C, it must not print a traceback
+    if sys.warnoptions:  # PYTHONWARNINGS: a user has no use for our libraries' deprecation warnings
         import warnings
 
         warnings.resetwarnings()
@@ -42,7 +42,7 @@ def main() -> NoReturn:
     for fd in (STDIN, STDOUT, STDERR):
         try:
             os.fstat(fd)
-        except OSError:  # it was closed, and the next thing opened would be taken for it (sanitise_stdfd, misc.c)
+        except OSError:  # it is closed, and the next open file would get its number (sanitise_stdfd, misc.c)
             os.open(os.devnull, os.O_RDWR)
     go_on: Callable[[], NoReturn] | None = None
     try:
@@ -61,14 +61,14 @@ def main() -> NoReturn:
 
 
 def run(argv: Sequence[str]) -> int:
-    """Do what the arguments say; return the exit status."""
+    """Do what the arguments ask for; return the exit status."""
     parent = os.getppid()
     verbosity = 0
     try:
         secret = _take_secret()
         called = _call_holder(argv, secret)
         from relay import __version__
-        from relay.spec import options  # who is called imports its own share meanwhile
+        from relay.spec import options  # imported after the call: the holder works meanwhile
 
         chosen = options.parse(argv)
         verbosity = chosen.verbosity
@@ -83,7 +83,7 @@ def run(argv: Sequence[str]) -> int:
         if chosen.action == "names":
             return _names(chosen)
         if chosen.known_hosts is not None:
-            from relay.ssh.trust import target_key  # the relay has no use for it
+            from relay.ssh.trust import target_key  # a relay does not need it
 
             sys.stdout.buffer.write(target_key.lines(chosen))
             return 0
@@ -96,17 +96,17 @@ def run(argv: Sequence[str]) -> int:
     except RelayError as error:
         _say(f"{error}\n")
         return error.exit_code
-    except Exception as error:  # (a fault of our own must reach the user as one line)
+    except Exception as error:  # the user must see a fault of our own as one line, too
         return _fault(error, verbosity)
 
 
 def _fault(error: Exception, verbosity: int) -> int:
-    """Say what is no failure of a leg: something is used up, or the fault is ours; the exit status."""
+    """Print an error that is not a leg's: memory or the like is used up, or the fault is ours; return the status."""
     if (words := shortage(error)) or _lacks_memory(error):
         _say(f"{RelayError(words or 'out of memory', hint='ulimit -a shows the limits')}\n")
         return EXIT_FAILED
     if verbosity >= 2:
-        import traceback  # only here
+        import traceback  # only needed here
 
         _say(plain("".join(traceback.format_exception(error))))
     _say(f"{RelayError(f'internal error: {type(error).__name__}: {error}', hint='-vv shows where')}\n")
@@ -114,28 +114,32 @@ def _fault(error: Exception, verbosity: int) -> int:
 
 
 def _lacks_memory(error: Exception) -> bool:
-    """Whether a module of ours is there only in part: another thread ran out of memory while it imported it."""
+    """Whether a module of ours is imported only in part: another thread ran out of memory while it imported it."""
     return isinstance(error, ImportError) and (error.name or "").startswith("relay.")
 
 
 def _take_secret() -> Mapping[str, str]:
-    """The password of a proxy, which no program that we start is to inherit by chance."""
+    """Take the proxy's password out of the environment, so that no program that we start inherits it by chance."""
     if PROXY_PASSWORD not in os.environ:
         return {}
-    from relay.run.secret import take  # few have one
+    from relay.run.secret import take  # few users set the variable
 
     return take()
 
 
 def _print(text: str) -> None:
-    """Text on stdout, as far as the locale has it."""
+    """Print text on stdout, encoded as far as the locale can."""
     sys.stdout.buffer.write(encoded(text))
 
 
 def relay(chosen: Options, parent: int, argv: Sequence[str], called: Wire | None, secret: Mapping[str, str]) -> int:
-    """Options, route, stream, relay: the whole way of a run. secret: what was taken out of the environment."""
+    """Parse the route, dial it, and relay; return the exit status.
+
+    parent: the process that started this one. called: a connection to the holder of shared hops, if it has been
+    called. secret: the variables that were taken out of the environment.
+    """
     from relay.run.progress import Progress
-    from relay.spec import route  # see run
+    from relay.spec import route  # imported after the call of the holder, as options is
 
     way = route.parse(chosen.destination, chosen.port, chosen.delimiters)
     if chosen.jump:
@@ -148,17 +152,17 @@ def relay(chosen: Options, parent: int, argv: Sequence[str], called: Wire | None
 
         fdpass.check(STDOUT)
         if way.hops or (chosen.proxy is not None and chosen.proxy.is_layered):
-            helper = fdpass.fork(STDOUT)  # before there is a second thread
+            helper = fdpass.fork(STDOUT)  # it must happen before there is a second thread
             parent = helper.parent
 
-    from relay.run.children import Children  # a usage error needs none of what follows
+    from relay.run.children import Children  # a usage error does not need the modules that follow
 
     children = Children(secret=secret)
     lookup: Lookup | None = None
     if way.hops:
         from relay.config.lookup import look_up
 
-        lookup = look_up(way, chosen, children)  # ssh reads its files while we import what we need
+        lookup = look_up(way, chosen, children)  # ssh reads its files while we import the rest
     from relay.run import guard
 
     def wait_on() -> bool:
@@ -204,8 +208,8 @@ def relay(chosen: Options, parent: int, argv: Sequence[str], called: Wire | None
 
 
 def _ssh_config(chosen: Options, argv: Sequence[str]) -> int:
-    """Print the block for ssh_config, and say on stderr what would keep it from doing its work."""
-    from relay.config import block  # once in a lifetime
+    """Print the block for ssh_config, and say on stderr what would keep it from working."""
+    from relay.config import block  # only needed here
 
     sys.stdout.write(block.text(block.program(), block.version(), block.options(argv)))
     for obstacle in block.obstacles(chosen.config):
@@ -215,37 +219,37 @@ def _ssh_config(chosen: Options, argv: Sequence[str]) -> int:
 
 def _names(chosen: Options) -> int:
     """Print the names that a route can be made of, for completion."""
-    from relay.config.names import names  # only there
+    from relay.config.names import names  # only needed here
 
     sys.stdout.write("".join(f"{name}\n" for name in names(chosen.config)))
     return 0
 
 
 def _greet(chosen: Options, progress: Progress) -> None:
-    """Say what this is to a person who has started it by hand."""
+    """Explain the program to a person who has started it by hand."""
     if os.isatty(STDIN) and os.isatty(STDOUT):
         progress.note(0, BY_HAND.format(chosen.destination))
 
 
 def _call_holder(argv: Sequence[str], secret: Mapping[str, str]) -> Wire | None:
-    """Who shares its hops says so before all else: while we find out what we are to do, the channel is opened."""
+    """If hops are to be shared, call the holder first of all: it opens the channel while we parse our options."""
     if not any(word.startswith("--share") for word in argv):
         return None
-    from relay.share import call  # few need it
+    from relay.share import call  # few runs need it
 
     return call.early(argv, {**os.environ, **secret})
 
 
 def _share(run: Run, way: Route, argv: Sequence[str], called: Wire | None, wait_on: Callable[[], bool]) -> Share | None:
-    """The holder of shared hops, where those of a route are to be shared; one that was called in vain is left alone.
+    """The holder of shared hops, if the route's hops are to be shared; None otherwise, and `called` is closed.
 
-    A terminal is not lent: the holder belongs to none, and would go on reading it when we are stopped.
-    wait_on: whether to go on waiting for a holder that does not answer.
+    If stdin or stdout is a terminal, hops are not shared: the holder does not belong to the terminal, and would go on
+    reading it while we are stopped. wait_on: whether to go on waiting for a holder that does not answer.
     """
     chosen = run.options
     if chosen.share is not None and way.hops and chosen.engine != "ssh":
         if not (os.isatty(STDIN) or os.isatty(STDOUT)):
-            from relay.share.client import Share  # few need it
+            from relay.share.client import Share  # few runs need it
 
             try:
                 return Share(argv, chosen, {**os.environ, **run.children.secret}, called, wait_on=wait_on)
@@ -259,7 +263,7 @@ def _share(run: Run, way: Route, argv: Sequence[str], called: Wire | None, wait_
 
 
 def _say(text: str) -> None:
-    """Text for a person; a stderr that is closed is no reason to fail."""
+    """Print text for a person on stderr. A closed stderr is not an error."""
     try:
         sys.stderr.write(text)
     except (OSError, ValueError, AttributeError):

@@ -1,14 +1,14 @@
-"""What a stream and a hop can do, whatever kind they are; no code of ours asks which kind it has.
+"""The contract: what every kind of stream and of hop can do. No code of ours asks which kind it has.
 
-A stream is two-way bytes with half-close. Its bytes are moved in one of three ways, and the stream says which:
+A stream carries bytes both ways, with half-close. Its bytes are moved in one of three ways; the stream says which:
 
     descriptor   a socket IS the stream: it may be polled, spliced, and handed to another process
-    attach       its bytes pass through this process, encrypted by it: a Flow is driven by whoever polls its connection
+    attach       its bytes pass through this process, which encrypts them: the caller polls a Flow's connection
     serve        another process has the stream, and moves its bytes itself
 
-A hop is a place that has been logged in to, and opens streams to what follows.
+A hop is a host where we have logged in. It opens streams to the next hop or the target.
 
-Types only: nothing of this is imported when the program runs. tests/contract.py holds every kind to it.
+This module has types only, and is not imported when the program runs. tests/contract.py checks every kind against it.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ if TYPE_CHECKING:
 
     from relay.errors import RelayError, TimedOut
 
-    # Makes a stream to a hop, a new one each time; with the hop's own address, when the stream is TCP to it.
+    # Makes a new stream to a hop each time. It returns the stream and, if that is TCP to the hop, the hop's address.
     Reach: TypeAlias = Callable[[], tuple["Stream", str]]
 
 
 class Progress(Protocol):
-    """The clock of a set-up, as far as hops need it (relay/run/progress.py)."""
+    """The part of relay/run/progress.py that hops need: the clock of a set-up, and its messages."""
 
     place: str
     verbosity: int
@@ -36,81 +36,81 @@ class Progress(Protocol):
         """A stage begins."""
 
     def note(self, level: int, text: str, *, place: str = "") -> None:
-        """Say something where -v was given so often."""
+        """Print text if -v was given `level` times or more."""
 
     def tell(self, text: str, *, place: str = "") -> None:
-        """Say something."""
+        """Print text."""
 
     def left(self, most: float | None = None) -> float:
         """Seconds left until the deadline, at most `most`. Raises TimedOut."""
 
     def timed_out(self) -> TimedOut:
-        """The error of a deadline that has passed."""
+        """The error to raise when the deadline has passed."""
 
     def pause(self) -> None:
-        """A person is waited for: the clock stands still."""
+        """Stop the clock: a person is asked something."""
 
     def resume(self) -> None:
-        """It goes on."""
+        """Let the clock go on: the person has answered."""
 
 
 class Received(Protocol):
-    """Bytes that have come and wait to be delivered (relay/ssh/wire/buffer.py)."""
+    """Bytes that have arrived and wait to be delivered (relay/ssh/wire/buffer.py)."""
 
     def __len__(self) -> int:
-        """How many there are."""
+        """How many bytes wait."""
 
     def waiting(self) -> memoryview:
-        """The bytes."""
+        """The bytes that wait."""
 
     def drop(self, size: int) -> None:
-        """Forget the first size of them: they are delivered."""
+        """Drop the first size bytes: they are delivered."""
 
 
 class Connection(Protocol):
-    """What carries a flow, read and written without waiting by whoever polls it."""
+    """Carries a flow. The caller polls it, and reads and writes it without waiting."""
 
     @property
     def fd(self) -> int:
-        """What to poll: for reading while `reading`, for writing while `sending`; -1 once it is closed."""
+        """The descriptor to poll: for reading while `reading`, for writing while `sending`; -1 once it is closed."""
 
     @property
     def wake_fd(self) -> int:
-        """What to poll for reading besides; when it says something, call `look_round`. -1 where there is none."""
+        """A second descriptor to poll for reading: when it is ready, call `look_round`. -1: there is none."""
 
     @property
     def reading(self) -> bool:
-        """Whether there is room for what comes; always, where windows hold the far side up."""
+        """Whether there is room for more bytes; always true if windows limit what the far side sends."""
 
     @property
     def sending(self) -> bool:
         """Whether bytes wait for the socket to take more."""
 
     def receive(self) -> None:
-        """Read what has come, once, and pass it on to the flows."""
+        """Read once what has arrived, and pass it on to the flows."""
 
     def flush(self) -> None:
-        """Send what the socket takes now."""
+        """Send as many bytes as the socket takes now."""
 
     def look_round(self) -> None:
-        """See to what other threads have left to do."""
+        """Do what other threads have left to do for this one."""
 
     def close(self) -> None:
-        """Close it."""
+        """Close the connection."""
 
 
 class ManyFlows(Connection, Protocol):
-    """One that carries many flows. changed: where whoever serves them puts a set: those with news."""
+    """A connection that carries many flows. changed: the caller puts a set here; flows with news are added to it."""
 
     changed: set[Any] | None
 
 
 class Flow(Protocol):
-    """A stream whose bytes pass through this process, as the mover sees it.
+    """A stream whose bytes pass through this process, as a mover uses it.
 
-    received: the far side's bytes that wait to be delivered. over: nothing follows them. closed: the far side takes
-    nothing more. error: why it ended before that. status_due: seconds after the last byte in which the far side may
-    still say how it has ended.
+    received: the far side's bytes that wait to be delivered. over: no bytes follow them. closed: the far side takes
+    nothing more. error: why the stream was lost, if it was. status_due: seconds after the last byte in which the far
+    side may still report how it has ended.
     """
 
     status_due: float
@@ -129,33 +129,36 @@ class Flow(Protocol):
 
     @property
     def connection(self) -> Connection:
-        """What is to be driven."""
+        """The connection that carries this flow; the caller drives it."""
 
     @property
     def over(self) -> bool:
-        """Whether nothing follows what is in `received`, and it is known why."""
+        """Whether no bytes follow those in `received`, and the reason is known."""
 
     def room(self) -> int:
         """How many bytes `read_from` may read now; 0 while the far side has no room."""
 
     def read_from(self, read: Callable[[list[memoryview]], int]) -> int:
-        """Let `read` (as os.readv) read what there is room for, and send it; what it returned, -1 without room."""
+        """Call `read` (as os.readv) for as many bytes as there is room for, and send them; return its result.
+
+        It returns -1 if there is no room.
+        """
 
     def delivered(self, size: int) -> None:
-        """So many bytes of `received` have gone on (and were dropped there): the far side may send as many more."""
+        """So many bytes were delivered, and dropped from `received`: let the far side send as many more."""
 
     def end(self) -> None:
-        """Tell the far side that nothing follows."""
+        """Tell the far side that no more bytes follow."""
 
     def close(self) -> None:
-        """Tell the far side that this stream is done with."""
+        """Tell the far side that this stream is closed."""
 
 
 class Stream(Protocol):
-    """Two-way bytes with half-close.
+    """Carries bytes both ways, with half-close.
 
-    carrier: what messages call a command that carries it ("the netcat on hop 1 of 2 (h1)"), "" for none.
-    channel: the SSH channel that is the stream (paramiko's), None for another kind; our client carries a hop's
+    carrier: what messages call the command that carries the stream ("the netcat on hop 1 of 2 (h1)"); "": no command.
+    channel: the SSH channel (paramiko's) that is the stream; None for other kinds. Our client carries a hop's
     transport over a descriptor or over a channel.
     """
 
@@ -169,81 +172,81 @@ class Stream(Protocol):
 
     @property
     def descriptor(self) -> socket | None:
-        """The socket that is the stream; None when there is none, or when more than the socket is needed."""
+        """The socket that is the stream; None when there is none, or when the socket alone is not enough."""
 
     def recv(self, size: int, /) -> bytes:
-        """At most size bytes, waited for; b"" at the end. Raises RelayError or OSError when the stream is lost."""
+        """Wait for bytes, at most size; b"" at the end. Raises RelayError or OSError when the stream is lost."""
 
     def sendall(self, data: bytes, /) -> None:
-        """All of data, waited for. Raises RelayError or OSError when the stream is lost or takes no more."""
+        """Send all of data; may wait. Raises RelayError or OSError when the stream is lost or takes no more."""
 
     def shutdown_write(self) -> None:
-        """Tell the far side that nothing follows (half-close)."""
+        """Tell the far side that no more bytes follow (half-close)."""
 
     def attach(self) -> Flow | None:
-        """Leave the moving of bytes to the caller; None where `descriptor` is the way, or the stream has ended."""
+        """Return a Flow: the caller moves the bytes. None: use `descriptor`, or the stream has ended."""
 
     def serve(self, stdin: int, stdout: int, *, parent: int, alarm: int) -> int | None:
-        """Have the process that has the stream move its bytes until the end; the exit status.
+        """Have another process, which has the stream, move its bytes until the end; return the exit status.
 
-        None: it is this process. parent, alarm: as for pump.relay. Raises RelayError.
+        None: this process has the stream. parent, alarm: as for pump.relay. Raises RelayError.
         """
 
     def check(self, *, heard: bool = True) -> None:
-        """Raise RelayError when the stream has ended in no good order. For whoever has read its end.
+        """Raise RelayError when the stream did not end in good order. Call it when its end has been read.
 
-        heard: whether anything has come before that end.
+        heard: whether any bytes came before that end.
         """
 
     def loss(self, flow: Flow) -> RelayError | None:
-        """The same of a stream that is attached, as far as its flow knows; nothing is waited for but its last words."""
+        """For an attached stream: return the error that `check` would raise, as far as the flow knows.
+
+        It waits for nothing except the stream's last words.
+        """
 
     def close(self) -> None:
-        """Give the stream up, from any thread; a recv or sendall that waits in another one returns or raises."""
+        """Give the stream up. From any thread; a recv or sendall that waits in another thread returns or raises."""
 
 
 class Forwards(Protocol):
-    """What opens streams to what follows it: a hop, or a shared one."""
+    """Opens streams to the next hop or the target: a hop, or a shared hop."""
 
     def forward(
         self, host: str, port: int, progress: Progress, netcat: str | None = None, limit: float | None = None
     ) -> Stream:
-        """A stream from the hop to host and port, which the hop looks up; a new one each time.
+        """Open a new stream from the hop to host and port; the hop looks the host up.
 
-        netcat: the command that may be run there when it denies forwarding, "" for one that finds a tool by itself,
-        None for none. limit: seconds for the answer, where nothing else ends the wait. Raises RelayError.
+        netcat: the command that may be run on the hop when it denies forwarding; "": a command that finds a tool by
+        itself; None: no command. limit: seconds for the answer, if nothing else ends the wait. Raises RelayError.
         """
 
 
 class Hop(Forwards, Protocol):
-    """A place that has been logged in to, or that will be when it forwards.
-
-    place: what messages call it.
-    """
+    """A host where we have logged in, or will log in when it forwards. place: what messages call it."""
 
     place: str
 
     @property
     def alive(self) -> bool:
-        """Whether streams can be opened on it, as far as is known."""
+        """Whether streams can be opened on the hop, as far as is known."""
 
     def jumps(self) -> str:
-        """The hops up to this one, as ssh's -J has them."""
+        """The hops up to this one, as an argument for ssh -J."""
 
     def quiet_for(self) -> float:
-        """Seconds since something has come from it, infinite when that is not known."""
+        """Seconds since the hop last sent something; infinite when that is not known."""
 
     def probe(self, seconds: float) -> bool:
-        """Whether it shows a sign of life within so many seconds."""
+        """Ask the hop for a sign of life; whether one comes within so many seconds."""
 
     def take_over(self) -> ManyFlows | None:
-        """Leave its connection, once it is logged in to, to the caller, who polls and drives it from then on.
+        """Hand the connection of a hop that is logged in to the caller, which polls and drives it from then on.
 
-        None when there is nothing to drive. `park` comes first, in a thread that may wait.
+        None: there is nothing to drive. Call `park` first, in a thread that may wait.
         """
 
     def park(self) -> None:
-        """Prepare for `take_over`: its own threads read no more. May wait."""
+        """Prepare for `take_over`: stop the hop's own threads from reading. It may wait."""
 
     def close(self) -> None:
-        """Leave it; what was opened on it ends."""
+        """Leave the hop; all streams that were opened on it end."""

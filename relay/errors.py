@@ -1,7 +1,7 @@
-"""What went wrong, in words for a person: the cause, the place, and what to try.
+"""Errors in words for a person: the cause, the place, and what to try.
 
-Knows nothing else of the program. Errors of libraries are turned into these
-where the library is called; only the entry point prints them.
+This module knows nothing else of the program. A library's errors are turned into
+these where the library is called. Only the entry point prints them.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ class RelayError(Exception):
 
     cause: what failed, lower case, no final stop: "connection refused".
     hint: what to try, one line, or "".
-    place: which leg it was, such as "hop 2 of 3 (u1@h2:2022)"; who raises it
-    seldom knows, so the dialer fills in an empty one with `at`.
+    place: which leg failed, such as "hop 2 of 3 (u1@h2:2022)". The code that raises
+    the error seldom knows it, so the dialer fills in an empty place by `at`.
     """
 
     exit_code = EXIT_FAILED
@@ -36,38 +36,38 @@ class RelayError(Exception):
         self.place = place
 
     def at(self, place: str) -> RelayError:
-        """Name the place of an error that does not know its own; return the error."""
+        """Set the place of an error that has none; return the error."""
         self.place = self.place or place
         return self
 
     def __str__(self) -> str:
-        """The whole message: one line, and a `hint:` line where there is one."""
+        """The whole message: one line, then a `hint:` line if there is a hint."""
         line = f"pyrelay: {self.place}: {self.cause}" if self.place else f"pyrelay: {self.cause}"
         return f"{line}\nhint: {self.hint}" if self.hint else line
 
 
 class UsageError(RelayError):
-    """A command line or a route that cannot be read."""
+    """A command line or a route that cannot be parsed."""
 
     exit_code = EXIT_USAGE
 
 
 class Unserved(RelayError):
-    """A hop that is beyond paramiko; nothing of a login has been tried."""
+    """A hop that our own client (paramiko) cannot enter; no login has been tried."""
 
 
 class NoRoom(RelayError):
-    """A hop that opens no more sessions over the connection that there is."""
+    """A hop that opens no more sessions over its present connection."""
 
 
 class TimedOut(RelayError):
-    """The deadline of the set-up, or a hop's own ConnectTimeout, has passed."""
+    """The set-up's deadline, or a hop's own ConnectTimeout, has passed."""
 
 
 class Forked(BaseException):
-    """A process of its own begins here, which keeps nothing of the run that it was forked from.
+    """Raised in a forked process, to leave behind all that the run had.
 
-    go_on: what it does. The entry point calls it, where no frame holds on to what the run had.
+    go_on: what the process does. The entry point calls it: no frame there refers to the run's objects any more.
     """
 
     def __init__(self, go_on: Callable[[], NoReturn]) -> None:
@@ -76,18 +76,18 @@ class Forked(BaseException):
 
 
 def sentence(text: str) -> str:
-    """A text from outside as the end of a line of ours: no capital at its start, unless it is an abbreviation's."""
+    """A text from outside, to end a line of ours: its first letter in lower case, unless it starts an abbreviation."""
     return text[:1].lower() + text[1:] if text[1:2].islower() else text
 
 
 def words(error: OSError) -> str:
-    """What the system says of an error, as a cause: "connection refused"."""
+    """The system's text for an error, as a cause: "connection refused"."""
     return sentence(error.strerror or str(error))
 
 
 def shortage(error: BaseException | None) -> str:
-    """What this machine, or a limit of this process (ulimit), is short of, "" when that is not why something failed."""
-    from errno import EMFILE, ENFILE, ENOMEM  # a usage error has no use for it
+    """What has run out, on this machine or under this process's limits (ulimit); "" if an error has another cause."""
+    from errno import EMFILE, ENFILE, ENOMEM  # a usage error does not need it
 
     while error is not None:
         if isinstance(error, MemoryError):
@@ -108,10 +108,10 @@ def printable(text: str, limit: int = 200) -> str:
 
 
 def encoded(text: str) -> bytes:
-    """Text as bytes of the locale: a file's name becomes its own bytes again, and "?" stands for what the locale lacks.
+    """Text encoded in the locale. A file's name becomes its own bytes again; "?" replaces what the locale lacks.
 
-    For whatever leaves the program. The names of files, hosts and users came in by os.fsdecode, whose
-    opposite (os.fsencode) this is as far as there is one.
+    Use it for all text that leaves the program. The names of files, hosts and users came in by os.fsdecode;
+    this undoes that (os.fsencode) as far as it can.
     """
     try:
         return os.fsencode(text)
@@ -127,5 +127,5 @@ def _encoded(character: str) -> bytes:
 
 
 def plain(text: str) -> str:
-    """Lines that may hold text from outside, safe on a terminal: no control or format characters between their ends."""
+    """Lines that may hold text from outside, safe on a terminal: no control or format characters but line ends."""
     return "".join(c if c.isprintable() or c == "\n" else " " for c in text)

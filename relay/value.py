@@ -8,7 +8,7 @@ if TYPE_CHECKING:
 
 
 class Value:
-    """Equality, hash and repr by the attributes, which are set once."""
+    """A value: its attributes are set once, and make up its equality, hash and repr."""
 
     __slots__: tuple[str, ...] = ()
 
@@ -23,7 +23,7 @@ class Value:
             object.__setattr__(self, name, value)
 
     def _key(self) -> tuple[object, ...]:
-        """What makes two values equal."""
+        """The attributes' values; two values with the same are equal."""
         return tuple(getattr(self, name) for name in self._names())
 
     def __eq__(self, other: object) -> bool:
