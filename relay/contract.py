@@ -117,15 +117,15 @@ class Flow(Protocol):
 
     @property
     def closed(self) -> bool:
-        """See above."""
+        """Whether the far side takes nothing more."""
 
     @property
     def error(self) -> BaseException | None:
-        """See above."""
+        """Why the stream was lost; None if it was not."""
 
     @property
     def received(self) -> Received:
-        """See above."""
+        """The far side's bytes that wait to be delivered."""
 
     @property
     def connection(self) -> Connection:
@@ -164,11 +164,11 @@ class Stream(Protocol):
 
     @property
     def carrier(self) -> str:
-        """See above."""
+        """What messages call the command that carries the stream."""
 
     @property
     def channel(self) -> Any:
-        """See above."""
+        """The SSH channel that is the stream, or None."""
 
     @property
     def descriptor(self) -> socket | None:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 def early(argv: Sequence[str], environ: Mapping[str, str]) -> Wire | None:
     """Connect to the holder and send it the command line; do not wait for its answer.
 
-    None when there is no holder, or the relay has no use for one. Other errors are
+    None when there is no holder, or the relay does not need one. Other errors are
     left for later: the options may turn out not to ask for shared hops.
     """
     if "--fdpass" in argv:  # such a relay may fork, and two processes must not have the same wire
