@@ -39,9 +39,8 @@ class End(asyncio.Protocol):
         self.trip = trip
         self.opens = 0.0
         self._transport: asyncio.Transport | None = None
-        self._coming: deque[bytes | None] = (
-            deque()
-        )  # on the way to this end; b"": end-of-file, None: the connection is lost
+        # On the way to this end. b"" is the end-of-file, None the loss of the connection.
+        self._coming: deque[bytes | None] = deque()
         self._late = 0  # how many of these have arrived and wait for the connection
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:

@@ -172,9 +172,7 @@ class Lab:
         port = free_port()
         with open(config, "w", encoding="utf-8") as file:
             file.write(SSHD_CONFIG.format(host=HOST, port=port, path=self.path, more=more))
-        sshd = (
-            shutil.which("sshd") or "/usr/sbin/sshd"
-        )  # not every user's path has sbin; sshd must be run by its full name
+        sshd = shutil.which("sshd") or "/usr/sbin/sshd"  # not every path has sbin; sshd wants to be run by full name
         self._listen(name, [sshd, "-D", *(options or ("-e",)), "-f", config], port)
 
     def _dropbears(self) -> None:
