@@ -1,7 +1,7 @@
-"""A stream that is neither a socket nor a channel, as a socket: a pair of them, and two threads.
+"""Turn a stream that is neither a socket nor a channel into a socket, with a socket pair and two threads.
 
-For a hop that is reached through TLS, say: what comes out of it is a stream of bytes of its own, and a transport reads
-and writes a descriptor. Nothing is lost by the detour but speed: how the stream has ended, its `check` says.
+A transport reads and writes a descriptor. A stream through TLS, for example, has no descriptor of its own.
+The detour costs only speed. The stream's `check` still says how the stream has ended.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ LOST = (OSError, EOFError, RelayError)
 
 
 def as_socket(stream: Stream) -> socket.socket:
-    """A socket that carries what the stream carries. Closing it closes the stream."""
+    """Return a socket that carries the stream's bytes. Closing the socket closes the stream."""
     ours, theirs = socket.socketpair()
     receiving = threading.Thread(target=_receive, args=(stream, theirs), daemon=True)
     receiving.start()
@@ -53,4 +53,4 @@ def _shut(far: socket.socket) -> None:
     try:
         far.shutdown(socket.SHUT_RDWR)
     except OSError:
-        pass  # it is by now
+        pass  # it is shut already

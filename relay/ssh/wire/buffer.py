@@ -1,4 +1,4 @@
-"""Bytes in the order in which they came, in one piece of memory that is used again."""
+"""A queue of bytes in one piece of memory, which is used again."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from __future__ import annotations
 class Buffer:
     """Bytes that wait: data[start:end].
 
-    view: of data, for slices that copy nothing; a new one whenever the buffer
-    has had to grow. It never shrinks: who puts bytes in says how many may wait.
+    view: a memoryview of data, for slices without a copy. It is replaced whenever the buffer grows.
+    The buffer never shrinks. The caller limits how many bytes may wait.
     """
 
     def __init__(self, capacity: int) -> None:
@@ -20,17 +20,17 @@ class Buffer:
         return self.end - self.start
 
     def waiting(self) -> memoryview:
-        """The bytes that wait; good until something is put in."""
+        """The bytes that wait. The view is valid until something is put in."""
         return self.view[self.start : self.end]
 
     def room(self, size: int) -> memoryview:
-        """Where at least size more bytes can be written; `wrote` then says how many were."""
+        """Memory for at least size more bytes. The caller writes there, then says how many with `wrote`."""
         if len(self.data) - self.end < size:
             self._make_room(size)
         return self.view[self.end :]
 
     def wrote(self, size: int) -> None:
-        """So many bytes of `room` are bytes that wait now."""
+        """Count size bytes that the caller has written into `room`."""
         self.end += size
 
     def put(self, data: bytes | bytearray | memoryview) -> None:
@@ -50,13 +50,13 @@ class Buffer:
             self.start = self.end = 0
 
     def take(self, size: int) -> bytes:
-        """The first size bytes, which wait no longer."""
+        """Remove and return the first size bytes."""
         taken = bytes(self.view[self.start : self.start + size])
         self.drop(len(taken))
         return taken
 
     def _make_room(self, size: int) -> None:
-        """Move what waits to the front; into new memory when it fills more than half, so that it is seldom moved."""
+        """Move the waiting bytes to the front. Use new memory if they fill more than half, so that moves are rare."""
         waiting = self.end - self.start
         if 2 * (waiting + size) > len(self.data):
             data = bytearray(2 * (waiting + size))

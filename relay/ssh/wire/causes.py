@@ -1,4 +1,4 @@
-"""What a library's exception says of a server, in words for a person."""
+"""Put a library's exception about a server into words for a person."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from relay.ssh.pubkey import BadKey
 from relay.ssh.wire.library import SSHException
 from relay.ssh.wire.packet import BadPacket
 
-_NO_REASON = "Negotiation failed."  # what paramiko says of a transport that has ended for no reason that it kept
+_NO_REASON = "Negotiation failed."  # paramiko's text for a transport that ended without a recorded reason
 
 
 def in_words(error: BaseException | None) -> str:
-    """The cause, as the end of a line of ours; "" when the connection has just ended.
+    """The cause, to end one of our lines with. It is "" if the connection simply ended.
 
-    What paramiko's parsers raise at bytes that are not a message (KeyError, TypeError, ...) says nothing to a person.
+    paramiko's parsers raise KeyError, TypeError and others at bytes that are not a message. Those texts help nobody.
     """
     if error is None or isinstance(error, EOFError) or str(error) == _NO_REASON:
         return ""

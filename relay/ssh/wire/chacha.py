@@ -1,7 +1,7 @@
 """chacha20-poly1305@openssh.com (OpenSSH's PROTOCOL.chacha20poly1305).
 
-packet_length is encrypted with a key of its own, and a packet's number is its nonce. The tag, which is over both as
-they are on the wire, is compared in constant time before anything else is decrypted.
+packet_length is encrypted with a key of its own. The packet's number is the nonce. The tag covers the encrypted length
+and the encrypted packet. It is compared in constant time before the packet itself is decrypted.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ ZEROS = bytes(64)
 
 
 class _ChaCha:
-    """The two keys of chacha20-poly1305, set to one packet after the other."""
+    """The two key streams of chacha20-poly1305. They are reset for each packet."""
 
     __slots__ = ("_length", "_main", "encrypt_into")
 
@@ -39,12 +39,12 @@ class _ChaCha:
         self.encrypt_into = self._main.update_into
 
     def length(self, number: int, data: bytes | memoryview) -> bytes:
-        """packet_length of the packet of that number, encrypted or decrypted."""
+        """Encrypt or decrypt the packet_length of packet `number`."""
         self._length.reset_nonce(bytes(8) + UINT64.pack(number))
         return self._length.update(data)
 
     def tag_key(self, number: int) -> bytes:
-        """Poly1305's key for that packet; `encrypt_into` is at its first byte then."""
+        """Poly1305's key for packet `number`. Afterwards `encrypt_into` is at the packet's first byte."""
         self._main.reset_nonce(bytes(8) + UINT64.pack(number))
         return self._main.update(ZEROS)[:32]
 
@@ -59,7 +59,7 @@ class ChaChaSealer(Sealer):
         self._cipher = _ChaCha(keys.key)
 
     def seal(self, slot: memoryview, at: int, end: int, into: memoryview) -> None:
-        """As any Sealer."""
+        """Seal one packet (see Sealer.seal)."""
         cipher, number, tag = self._cipher, self.number, LENGTH + end - at
         into[:LENGTH] = cipher.length(number, UINT32.pack(end - at))
         key = cipher.tag_key(number)
@@ -79,7 +79,7 @@ class ChaChaOpener(Opener):
         self._cipher = _ChaCha(keys.key)
 
     def open(self, source: Buffer) -> int:
-        """As any Opener."""
+        """Open the next packet (see Opener.open)."""
         start, view = source.start, source.view
         size = self._size
         if not size:

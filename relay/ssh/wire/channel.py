@@ -1,4 +1,4 @@
-"""A channel of a hop as a stream: what the pump and the next hop's session read and write."""
+"""A channel of a hop as a stream. The pump or the next hop's session reads and writes it."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ if TYPE_CHECKING:
     from relay.errors import RelayError
     from relay.ssh.wire.flow import Flow
 
-    Lost: TypeAlias = Callable[[BaseException | None], RelayError]  # says why a link has ended, if by this error
+    Lost: TypeAlias = Callable[[BaseException | None], RelayError]  # says why a link ended; the error, if any, ended it
 
-_LOST = (paramiko.SSHException, EOFError)  # what paramiko raises when a message cannot be sent any more
+_LOST = (paramiko.SSHException, EOFError)  # paramiko raises these when it can no longer send a message
 
 
 class ChannelStream:
     """Two-way bytes with half-close over one direct-tcpip channel (contract.Stream).
 
-    lost: says why its link has ended.
+    lost: says why the link has ended.
     """
 
     carrier = ""
@@ -34,17 +34,17 @@ class ChannelStream:
         self._lost = lost
 
     def recv(self, size: int) -> bytes:
-        """At most size bytes; b"" at the far side's end. Raises RelayError when the link is lost."""
+        """Receive at most size bytes; b"" is the end. Raises RelayError when the link is lost."""
         try:
             data: bytes = self.channel.recv(size)
-        except _LOST as error:  # the refill of the window could not be sent
+        except _LOST as error:  # the WINDOW_ADJUST could not be sent
             raise self._lost(self.channel.transport.saved_exception or error) from error
         if not data and not self.channel.eof_received and not self.channel.transport.is_active():
             raise self.lost()
         return data
 
     def sendall(self, data: bytes) -> None:
-        """All of data, when the far side's window has room. Raises RelayError when the link is lost."""
+        """Send all of data. It waits for room in the window. Raises RelayError when the link is lost."""
         try:
             self.channel.sendall(data)
         except OSError as error:
@@ -55,20 +55,20 @@ class ChannelStream:
             raise self._lost(self.channel.transport.saved_exception or error) from error
 
     def shutdown_write(self) -> None:
-        """No more will be sent; the far side may still send."""
+        """Send EOF. The far side may still send."""
         self.channel.shutdown_write()
 
     def wait_for_close(self, seconds: float) -> bool:
-        """Whether the hop closes the channel within so long: it does once the target has got everything."""
+        """Whether the hop closes the channel in that time. It does once the target has received everything."""
         with self.channel.out_buffer_cv:
             return bool(self.channel.out_buffer_cv.wait_for(lambda: self.channel.closed, seconds))
 
     def serve(self, _stdin: int, _stdout: int, *, parent: int, alarm: int) -> int | None:  # noqa: ARG002
-        """None: it is this process that has the stream."""
+        """None: this process itself moves the stream's bytes."""
         return None
 
     def check(self, *, heard: bool = True) -> None:  # noqa: ARG002
-        """Raise RelayError when the link is lost. For whoever has read the end."""
+        """Raise RelayError if the link is lost. Call it after reading the end."""
         if not self.channel.transport.is_active():
             raise self.lost()
 
@@ -77,10 +77,10 @@ class ChannelStream:
         self.channel.close()
 
     def attach(self) -> Flow | None:
-        """Leave the moving of bytes to the caller, who from now on drives the Flow's connection.
+        """Hand the channel over to the caller, which from now on drives the Flow's connection.
 
-        None when a hop's cipher or compression does not let it: then there are
-        the methods above, which must not be used any more otherwise.
+        None if a hop's cipher or compression does not allow it; the methods above keep working then.
+        After a Flow has been returned, they must not be used any more.
         """
         return attach(self.channel)
 
@@ -89,5 +89,5 @@ class ChannelStream:
         return self._lost(None)
 
     def loss(self, flow: contract.Flow) -> RelayError | None:
-        """Why an attached stream has ended, when that was no orderly end."""
+        """Why an attached stream has ended; None if it ended in order."""
         return self._lost(flow.error) if flow.error is not None else None

@@ -1,6 +1,6 @@
 """The packet ciphers by their names.
 
-A new cipher is a row of CIPHERS, and a module with what seals and opens its packets.
+To add a cipher, add a row to CIPHERS and a module with its sealer and its opener.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ if TYPE_CHECKING:
 
     Room: TypeAlias = tuple[Callable[[Keys, Shape], Sealer], Callable[[Keys, Shape], Opener]]
 
-# How many bytes may be encrypted with one key, as OpenSSH has it (packet.c, ssh_set_newkeys; RFC 4344 section 3.2):
+# How many bytes may be encrypted with one key, as in OpenSSH (packet.c, ssh_set_newkeys; RFC 4344 section 3.2):
 LARGE_BLOCKS = 2**36  # 2^32 blocks of 16 bytes
-SMALL_BLOCKS = 2**30  # where they are smaller
-PACKETS = 2**31  # whatever the cipher (section 3.1)
+SMALL_BLOCKS = 2**30  # of smaller blocks
+PACKETS = 2**31  # with any cipher (section 3.1)
 CLEAR = Shape(8, 0, counted=True)  # before the first keys
-CPU = 4096  # bytes of /proc/cpuinfo; more than those of the first processor
+CPU = 4096  # bytes to read of /proc/cpuinfo: enough for the first processor
 
 
 class Cipher(Record):
-    """A row: bytes of key and IV, of a block, and of the tag that is the cipher's own (0: a MAC makes it).
+    """A row: bytes of key, IV, block and of the cipher's own tag (0: a MAC makes the tag).
 
-    rooms: the classes of its sealer and its opener, from the module that is imported where the cipher is this one.
+    rooms: returns the classes of its sealer and its opener. It imports their module only when the cipher is used.
     """
 
     key: int
@@ -63,7 +63,7 @@ def _ctr(keys: Keys) -> Room:
     return (ctr.MacSealer, ctr.MacOpener) if keys.signs_plain else (ctr.EtmSealer, ctr.EtmOpener)
 
 
-# In our order, which is that of speed where the processor has instructions for AES.
+# In our order of preference: the fastest first, on a processor with instructions for AES.
 CIPHERS = {
     "aes128-gcm@openssh.com": Cipher(16, 12, 16, 16, _gcm),
     "aes256-gcm@openssh.com": Cipher(32, 12, 16, 16, _gcm),

@@ -334,13 +334,13 @@ class Transport(paramiko.Transport):
 
     @property
     def preferred_keys(self) -> tuple[str, ...]:
-        """The host key algorithms as they were chosen; paramiko would put all certificates behind all plain keys."""
+        """The host key algorithms in our order. paramiko would put all certificates behind all plain keys."""
         return tuple(self._preferred_keys)
 
     def _verify_key(self, host_key: bytes, sig: bytes) -> None:
         """Keep the host key as it was sent; on a rekey it must be the one that was checked at first.
 
-        paramiko does not look whether key and signature are of the kind that was agreed on, and imports all kinds.
+        paramiko does not check that key and signature have the negotiated type, and it imports all types.
         """
         try:
             check_proof(self.host_key_type, host_key, sig)
@@ -353,7 +353,7 @@ class Transport(paramiko.Transport):
         self.host_key_signature = self.host_key_signature or sig
 
     def _parse_ext_info(self, m: Message) -> None:
-        """The server's extensions (RFC 8308), as many as there are; paramiko goes on for as long as the count says."""
+        """Read the server's extensions (RFC 8308) and stop at the message's end. paramiko trusts the count instead."""
         reader = Reader(m.asbytes())
         try:
             pairs = [(reader.string().decode(errors="replace"), reader.string()) for _ in range(reader.number())]
@@ -367,7 +367,7 @@ class Transport(paramiko.Transport):
         self.saved_exception = Disconnected(printable(m.get_string().decode(errors="replace")))
 
     def get_exception(self) -> BaseException | None:
-        """Why the transport has ended: paramiko would forget it, and whoever asks next would not know."""
+        """Why the transport has ended. paramiko would forget the reason after the first call."""
         return self.saved_exception
 
     def _parse_channel_open_failure(self, m: Message) -> None:

@@ -1,10 +1,10 @@
 """The authentication protocol (RFC 4252): requests, and what the server answers.
 
-paramiko's AuthHandler is replaced for what it cannot do: ask whether a key
-would do before it is used (PK_OK), tell a partial success from a failure, say
-which methods the server takes, and show the banner. Its thread only takes
-messages in; the thread that logs in waits for them here and does everything
-else. This room decides nothing and asks nobody.
+This replaces paramiko's AuthHandler, which cannot do four things: ask whether
+the server accepts a key before the key is used (PK_OK), tell a partial success
+from a failure, say which methods the server accepts, and show the banner.
+paramiko's thread only receives messages. The thread that logs in waits for them
+and does everything else. This module decides nothing and prompts nobody.
 """
 
 from __future__ import annotations
@@ -41,25 +41,25 @@ if TYPE_CHECKING:
     from relay.ssh.wire.opening import Opening
     from relay.ssh.wire.transport import Transport
 
-_LOOK_ROUND = 1.0  # seconds between two looks whether the link still lives
+_LOOK_ROUND = 1.0  # seconds between two checks that the link is alive
 _BANNER_CHARACTERS = 8192
 _BANNER_LINES = 60
 _MOST_IN_VAIN = 3
 
 
 def _show_nothing(_line: str) -> None:
-    """Of a banner after the login."""
+    """Drop a banner that comes after the login."""
 
 
 def who(settings: HopSettings) -> str:
-    """Who logs in where, as the route spells it; for prompts and messages."""
+    """user@host as the route spells it, for prompts and messages."""
     return f"{settings.user}@{settings.name}"
 
 
 class LinkLost(RelayError):
     """The link ended before the login did.
 
-    disconnected: the server said why (SSH_MSG_DISCONNECT). refused: it had refused a login before that.
+    disconnected: the server said why (SSH_MSG_DISCONNECT). refused: the server had refused a login before.
     """
 
     def __init__(self, cause: str, *, disconnected: bool = False, refused: bool = False, hint: str = "") -> None:
@@ -75,8 +75,8 @@ class Success(Record):
 class Failure(Record):
     """Not logged in (yet).
 
-    methods: those that can continue. partial: the request itself was granted,
-    and the server wants another method, too.
+    methods: those that can continue. partial: the server granted this request
+    and requires another method, too.
     """
 
     methods: tuple[str, ...]
@@ -84,7 +84,7 @@ class Failure(Record):
 
 
 class More(Record):
-    """Message 60, whose meaning the method of the request says: PK_OK, PASSWD_CHANGEREQ or INFO_REQUEST."""
+    """Message 60. Its meaning depends on the request's method: PK_OK, PASSWD_CHANGEREQ or INFO_REQUEST."""
 
     body: Reader
 
@@ -95,10 +95,10 @@ Answer: TypeAlias = Success | Failure | More
 class Dialogue:
     """The login of one user over a transport whose keys have been exchanged.
 
-    banner: shows a line of the server's banner; it is clean, and there are not too many.
-    ask: asks for the channel that is wanted after the login, where that may be done on the way.
-    opening: that channel, once it has been asked for and not in vain. channel_was_too_early: it was in vain, though
-    the login got in.
+    banner: shows a line of the server's banner. The lines are clean and limited in number.
+    ask: requests the channel for after the login, where the request may be sent together with the last login request.
+    opening: that channel, unless the request for it failed. channel_was_too_early: the server rejected the channel's
+    request as too early, though the login succeeded.
     """
 
     def __init__(
@@ -115,12 +115,12 @@ class Dialogue:
         self._show = banner
         self._ask_for_channel = ask
         self.opening: Opening | None = None
-        self._came: SimpleQueue[Answer | str | None] = SimpleQueue()  # a str is a banner, None the end of the link
-        self._owed = 0  # answers
-        self._in_vain = 0  # channels that were asked for with a login that was not granted; the transport keeps each
-        self._too_early = False  # something of ours was: the channel's request is what may be
+        self._came: SimpleQueue[Answer | str | None] = SimpleQueue()  # str: a banner; None: the link ended
+        self._owed = 0  # answers that the server still has to send
+        self._in_vain = 0  # failed early requests for a channel; the transport keeps each
+        self._too_early = False  # the server did not understand a message: perhaps the early CHANNEL_OPEN
         self.channel_was_too_early = False
-        self.refusals = 0  # requests that the server has refused
+        self.refusals = 0  # login requests that the server has refused
         self._accepted = Event()  # the server has answered the request for the service
         self._banner_left = _BANNER_CHARACTERS
         self._lines_left = _BANNER_LINES
@@ -128,18 +128,18 @@ class Dialogue:
         self._send(cMSG_SERVICE_REQUEST + string(b"ssh-userauth"))
 
     def leave(self) -> None:
-        """The login is over: keep nothing of what it was done with, for the transport keeps this."""
+        """Forget the callbacks after the login. The transport keeps this object."""
         self._show, self._ask_for_channel = _show_nothing, None
 
     def request(self, method: str, fields: bytes = b"") -> Answer:
-        """Ask to be let in (section 5); fields: what the method adds. Raises LinkLost and TimedOut."""
+        """Send a login request (section 5). fields: what the method adds. Raises LinkLost and TimedOut."""
         return self._noted(method, self._ask(self._request(method, fields)))
 
     def request_last(self, method: str, fields: bytes) -> Answer:
-        """The same, where nothing speaks against being let in: the channel that is wanted then is asked for with it.
+        """Send a login request that will probably succeed, and request the channel for after the login with it.
 
-        A server that says no takes no notice of that (see Session). Nor does one that has read it before it said yes:
-        the channel is to be asked for again then.
+        A server that refuses the login ignores the channel's request (see Session). So does a server that reads the
+        channel's request before it grants the login: the caller must request the channel again.
         """
         self._too_early = False
         ask = self._ask_for_channel if self._in_vain < _MOST_IN_VAIN else None
@@ -157,13 +157,13 @@ class Dialogue:
         return self._noted("keyboard-interactive", self._ask(message + b"".join(string(answer) for answer in answers)))
 
     def _noted(self, method: str, answer: Answer) -> Answer:
-        """The answer to a request; a refusal is counted, but of `none`, which only asks what the server takes."""
+        """Return the answer. Count a refusal, except of `none`, which only asks for the accepted methods."""
         self.refusals += isinstance(answer, Failure) and not answer.partial and method != "none"
         return answer
 
     @property
     def session(self) -> tuple[bytes, bytes, bytes]:
-        """The server's host key blob, the session's identifier, and the signature of the one over the other."""
+        """The server's host key blob, the session's identifier, and the host key's signature of the identifier."""
         return self._transport.host_key_blob, self._transport.session_id, self._transport.host_key_signature
 
     @property
@@ -172,11 +172,11 @@ class Dialogue:
         return str(self._transport.remote_version)
 
     def to_be_signed(self, method: str, fields: bytes) -> bytes:
-        """What a signature of a request is over (section 7)."""
+        """The bytes that the signature of a request covers (section 7)."""
         return string(self._transport.session_id) + self._request(method, fields)
 
     def await_extensions(self) -> None:
-        """Wait until `extension` has all that the server says before the login: a round trip, if none has come yet.
+        """Wait until the server's extensions from before the login are known. This takes at most a round trip.
 
         The server's EXT_INFO comes before its answer to the request for the
         service (RFC 8308 section 2.4). Raises LinkLost and TimedOut.
@@ -186,11 +186,11 @@ class Dialogue:
                 raise self._lost()
 
     def extension(self, name: str) -> str | None:
-        """What the server says under a name in EXT_INFO (RFC 8308), None when it has said nothing."""
+        """The value of an extension in EXT_INFO (RFC 8308); None if the server did not send it."""
         value = self._transport.server_extensions.get(name)
         return None if value is None else bytes(value).decode(errors="replace")
 
-    # What paramiko's thread calls
+    # Called by paramiko's thread
 
     @property
     def _handler_table(self) -> Mapping[int, Callable[[Message], None]]:
@@ -204,7 +204,7 @@ class Dialogue:
         }
 
     def abort(self) -> None:
-        """The link has ended."""
+        """Note that the link has ended."""
         self._accepted.set()
         self._came.put(None)
 
@@ -230,7 +230,7 @@ class Dialogue:
         self._put(Failure(tuple(printable(methods.decode(errors="replace"), 1000).split(",")), partial))
 
     def _bannered(self, message: Message) -> None:
-        """Keep no more of all banners than will be shown: a server can send them without end."""
+        """Keep only as much of the banners as will be shown. A server could send them endlessly."""
         if self._banner_left <= 0:
             return
         text = message.get_string()[: 4 * self._banner_left].decode(errors="replace")[: self._banner_left]
@@ -245,10 +245,10 @@ class Dialogue:
         self._owed -= 1
         self._came.put(answer)
 
-    # What the thread that logs in calls
+    # Called by the thread that logs in
 
     def _send(self, message: bytes) -> None:
-        """Send, after a key exchange that may be under way. Raises LinkLost."""
+        """Send a message. It waits until a running key exchange is over. Raises LinkLost."""
         try:
             self._transport._send_user_message(Message(message))
         except (SSHException, OSError, EOFError) as error:
@@ -259,11 +259,11 @@ class Dialogue:
         return bytes(cMSG_USERAUTH_REQUEST + b"".join(string(name) for name in names) + fields)
 
     def _ask(self, message: bytes, ask: Callable[[], Opening] | None = None) -> Answer:
-        """Send, and wait for the answer; banners before it are shown. Raises LinkLost and TimedOut."""
+        """Send, wait for the answer, and show banners that come first. Raises LinkLost and TimedOut."""
         self._owed += 1
         self._send(message)
         if ask is not None:
-            with suppress(SSHException, OSError, EOFError):  # the answer has come before the end, or says why
+            with suppress(SSHException, OSError, EOFError):  # the answer came before the link ended, or _lost says why
                 self.opening = ask()
         while True:
             try:
@@ -279,7 +279,7 @@ class Dialogue:
             self._banner(came)
 
     def _banner(self, text: str) -> None:
-        """Show what a person can read of it; section 5.4 says to filter control characters."""
+        """Show the printable part of a banner. Section 5.4 says to filter control characters."""
         for line in text.expandtabs().splitlines():
             clean = "".join(c for c in line if c.isprintable()).rstrip()
             if clean and self._lines_left > 0:
@@ -291,7 +291,7 @@ class Dialogue:
         error: Any = self._transport.saved_exception
         if isinstance(error, Disconnected):
             return LinkLost(str(error), disconnected=True, refused=self.refusals > 0)
-        # A reset is what becomes of an end when the server has not read what came along with the request.
+        # A server that closes with our early CHANNEL_OPEN unread resets the connection: this is an ordinary end.
         unread = self.opening is not None and isinstance(error, ConnectionResetError)
         if error is None or unread or isinstance(error, EOFError):
             return LinkLost("the server closed the connection", refused=self.refusals > 0)
