@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 _FETCH = (
     "import _socket as s,sys;"
     "c=s.socket(s.AF_UNIX);"
-    "c.connect_ex(sys.argv[1].replace(chr(64),chr(0),1))and sys.exit(1);"  # whoever had it has left
+    "c.connect_ex(sys.argv[1].replace(chr(64),chr(0),1))and sys.exit(1);"  # our relay, and its socket, are gone
     "s.socket(s.AF_UNIX,s.SOCK_STREAM,0,1).sendmsg([bytes(1)],c.recvmsg(1,64)[1])"
 )
 _NOISE = 65536  # bytes that a shell's start-up files may print before our line

@@ -191,7 +191,7 @@ def behind(jumps: tuple[Element, ...], route: Route) -> Route:
 
 
 def parse_jump(text: str) -> tuple[Element, ...]:
-    """Read a ProxyJump list, `[user@]host[:port]` or `ssh://…`, comma-separated; "none" is no jump at all.
+    """Read a ProxyJump list, `[user@]host[:port]` or `ssh://…`, comma-separated; "none" means no hops.
 
     It accepts what OpenSSH's parse_jump(), parse_user_host_port() and parse_ssh_uri()
     (readconf.c, misc.c) accept, and also IPv6 in brackets in a URI. Raises RouteError.

@@ -175,7 +175,7 @@ class _Reader:
         return data
 
     def close(self) -> None:
-        """Nothing: the wire outlives the handshake."""
+        """Do nothing: the wire outlives the handshake."""
 
 
 class _Writer:
@@ -199,7 +199,7 @@ class _Writer:
         self._handshake.wire.send(_mended(message, self._handshake.fields))
 
     def close(self) -> None:
-        """Nothing: the wire outlives the handshake."""
+        """Do nothing: the wire outlives the handshake."""
 
 
 def _mended(message: bytes, fields: tuple[bytes | None, ...]) -> bytes:

@@ -311,7 +311,7 @@ class LayerStream:
         return self._line.over or bool(ready.poll(seconds * 1000))
 
     def attach(self) -> Flow:
-        """Leave the moving of bytes to the caller, who drives the flow's connection; the methods above are over."""
+        """Return a flow, whose connection the caller drives from now on. The methods above must not be used then."""
         self._line.socket.setblocking(False)
         return LayerFlow(self._line)
 
