@@ -101,9 +101,9 @@ def run(argv: Sequence[str]) -> int:
 
 
 def _fault(error: Exception, verbosity: int) -> int:
-    """Print an error that is not a leg's: memory or the like is used up, or the fault is ours; return the status."""
-    if (words := shortage(error)) or _lacks_memory(error):
-        _say(f"{RelayError(words or 'out of memory', hint='ulimit -a shows the limits')}\n")
+    """Say what is no failure of a leg: something is used up, or the fault is ours; the exit status."""
+    if words := shortage(error):
+        _say(f"{RelayError(words, hint='ulimit -a shows the limits')}\n")
         return EXIT_FAILED
     if verbosity >= 2:
         import traceback  # only needed here
@@ -111,11 +111,6 @@ def _fault(error: Exception, verbosity: int) -> int:
         _say(plain("".join(traceback.format_exception(error))))
     _say(f"{RelayError(f'internal error: {type(error).__name__}: {error}', hint='-vv shows where')}\n")
     return EXIT_FAULT
-
-
-def _lacks_memory(error: Exception) -> bool:
-    """Whether a module of ours is imported only in part: another thread ran out of memory while it imported it."""
-    return isinstance(error, ImportError) and (error.name or "").startswith("relay.")
 
 
 def _take_secret() -> Mapping[str, str]:

@@ -135,7 +135,10 @@ class Served:
         self._carrier.held_up.pop(self, None)
         for fd in list(self._registered):
             self._leave(fd)
-        self._flow.close()
+        if error is None and self._flow.status_due and not (self._flow.closed or self._has_gone):
+            self._loop.call_later(self._flow.status_due, self._flow.close)  # a command's status comes before our CLOSE
+        else:
+            self._flow.close()
         self._error = error or self._mover.loss()
         self._mover.close()
         for fd in set(self._fds):

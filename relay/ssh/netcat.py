@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from relay.ssh.wire.transport import Transport
 
 _LAST_WORDS = 2.0  # seconds that the status and stderr of a command are waited for that has said nothing else
-_STATUS = 0.2  # seconds, of one whose last byte has come: it may go on listening
+_STATUS = 1.0  # seconds, of one whose last byte has come: it may go on listening
 _MOST = 4096  # bytes of a line of stderr
 
 # What every shell takes for a plain word: sh, csh, fish and others, quoted or not.

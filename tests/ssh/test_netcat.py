@@ -222,7 +222,7 @@ def test_what_the_tool_says_is_told(lab: Lab, tool: str) -> None:
     )
 
 
-@pytest.mark.parametrize("way", [(), ("-o", "Ciphers=aes128-ctr"), ("--share", "1s")], ids=["", "by threads", "shared"])
+@pytest.mark.parametrize("way", [(), ("-o", "Ciphers=aes128-ctr"), ("--share", "1s")], ids=["", "ctr", "shared"])
 @pytest.mark.parametrize(("end", "words"), [("exit 3", "ended with status 3"), ("kill -9 $$", "ended")])
 def test_one_that_fails_after_some_bytes_is_no_clean_end(lab: Lab, way: tuple[str, ...], end: str, words: str) -> None:
     lab.server("h1", extra="AllowTcpForwarding no")
