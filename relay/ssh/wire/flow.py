@@ -71,7 +71,7 @@ if TYPE_CHECKING:
 
 MAX_DATA = 32768  # bytes of a packet, however many more the server takes: memory for SLOTS of them is held
 MAX_WINDOW = 2**32 - 1  # bytes; RFC 4254 section 5.2
-STDERR_MOST = 64 * 1024  # bytes of a command's stderr that wait for who listens; what is more is not for a person
+STDERR_MOST = 64 * 1024  # bytes of a command's stderr that may wait for the listener; the rest is dropped
 REFILLS = 8  # messages by which a whole window is refilled
 
 CHANNEL_AND_SIZE = Struct(">II")
@@ -82,13 +82,13 @@ MESSAGE_AND_SIZE = Struct(">BII")
 class Flow:
     """A channel of a link.
 
-    received: the far side's bytes that wait to be delivered; who delivers them
-    drops them there and says so to `delivered`.
-    eof: the far side has said its last; closed: it takes nothing more, either.
-    began: it has said something. status_due: seconds after its last byte in
-    which the status of a command comes that has ended, 0 when this is no
-    command; killed: by a signal, and there is no status. error: why it ended
-    before that. carries: the link of the next hop's transport, when this
+    received: the far side's bytes that wait to be delivered. The code that
+    delivers them drops them there and calls `delivered`.
+    eof: the far side sends no more. closed: it does not receive any more, either.
+    began: the far side has sent something. status_due: seconds to wait after the
+    last byte for a command's exit status; 0 if this is not a command.
+    killed: a signal ended the command, so it has no status. error: why the
+    channel ended early. carries: the link of the next hop's transport, if this
     channel carries one.
     """
 
@@ -212,10 +212,10 @@ class Flow:
                 self.window = window
                 self.push()
         elif kind == MSG_CHANNEL_EXTENDED_DATA:
-            # A command's stderr: as good as delivered, since who listens to it does not hold the stream up.
+            # A command's stderr counts as delivered at once: its listener does not hold up the stream.
             data = payload[13:]
             self._charge(len(data))
-            if self.status_due:  # else there is no command, and nobody listens
+            if self.status_due:  # otherwise this is not a command, and nobody listens
                 stderr = self.channel.in_stderr_buffer
                 stderr.feed(data[: max(STDERR_MOST - len(stderr), 0)])
             self.delivered(len(data))
@@ -230,7 +230,7 @@ class Flow:
             self._heed(payload)
 
     def _heed(self, payload: bytes) -> None:
-        """A request: how a command has ended (RFC 4254 section 6.10), or something that is not to be had."""
+        """Handle a request: a command's exit status or signal (RFC 4254 section 6.10). Others are not supported."""
         (length,) = UINT32.unpack_from(payload, 5)
         name = payload[9 : 9 + length]
         if name == b"exit-status":

@@ -73,7 +73,7 @@ class _Package:
 
 
 class _LeftOut:
-    """Loads what stands for a module that is left out."""
+    """Loads the stand-in for a module that is left out."""
 
     def create_module(self, _: ModuleSpec) -> None:
         """Python's own kind of module will do."""

@@ -1,4 +1,4 @@
-"""One transport over a connection, or over a channel of the transport before: keys, and who gets which packet.
+"""One transport over a connection, or over a channel of the transport before: keys, and where each packet goes.
 
 A Link opens its packets itself. Data goes to its flow; the flow that carries
 the next hop's transport is that one's Link's input, so bytes of the innermost
@@ -42,8 +42,8 @@ if TYPE_CHECKING:
     from relay.ssh.wire.packets import Packetizer
 
 TRANSPORT_LAYER = 49  # the last message number of RFC 4253: these may change keys, or end it all
-# What needs no answer, and what the transport's own thread sees to. What belongs to the set-up alone it is not
-# given: paramiko goes through an EXT_INFO as many times as that says, which may be four milliards.
+# IGNORED needs no answer. The transport's own thread handles HANDED. It does not get messages that belong only to
+# the set-up: paramiko loops over an EXT_INFO as often as its count says, which may be four billion times.
 IGNORED = {MSG_IGNORE, MSG_DEBUG, MSG_UNIMPLEMENTED, MSG_EXT_INFO}
 HANDED = {
     *(MSG_DISCONNECT, MSG_KEXINIT, MSG_NEWKEYS, *range(30, TRANSPORT_LAYER + 1)),

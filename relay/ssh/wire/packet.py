@@ -37,7 +37,7 @@ NOISE = 4096  # bytes of padding that are made at once
 
 
 class BadPacket(Exception):
-    """Bytes that are no packet, or not from whoever has the key. Nothing that follows them can be read."""
+    """Bytes that are not a packet, or were not made with the key. Nothing after them can be read."""
 
 
 CHANGED = "a packet was changed on its way"

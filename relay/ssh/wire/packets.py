@@ -53,11 +53,11 @@ HANDED_MOST = 64  # messages that may wait for the Transport's thread
 class Packetizer(paramiko.packet.Packetizer):
     """Packets over a connected socket, or over a channel.
 
-    channel: of the transport that carries this one, None when that is the socket.
-    opener, sealer: what opens and makes packets.
-    input: bytes of the stream that have come and are not opened yet.
+    channel: the channel that carries this transport; None if a socket does.
+    opener, sealer: open and make packets.
+    input: received bytes that are not opened yet.
     said: the last line before the server's ident.
-    link: who reads and writes instead of this, once parked. lost: why that has ended.
+    link: once parked, it reads and writes instead of this object. lost: why the link has ended.
     """
 
     # How much may be done with one key (RFC 4344 section 3), as in OpenSSH; the cipher may allow less. paramiko's
@@ -120,7 +120,7 @@ class Packetizer(paramiko.packet.Packetizer):
         self.opener.count_from(0)
 
     def reset_seqno_out(self) -> None:
-        """The same of ours: before the new key is set."""
+        """Number our own messages anew (strict key exchange): before the new key is set."""
         self.sealer.count_from(0)
 
     # Reading, by the Transport's thread
@@ -340,9 +340,9 @@ def _with_mac(keys: Keys, how: dict[str, Any]) -> Keys:
 
 
 def _check_same_kind(before: tuple[str, int, bool] | None, keys: Keys) -> tuple[str, int, bool]:
-    """A rekey may not lead to other algorithms: what a packet is at most larger than its data is reckoned once.
+    """Refuse a rekey to other algorithms: the most that a packet adds to its data is computed only once.
 
-    Both sides choose from the lists that they chose from before, so it does not happen.
+    Both sides choose from the same lists as before, so this does not happen in practice.
     """
     if before not in (None, keys.kind):
         raise paramiko.SSHException("the server rekeyed to another kind of cipher")

@@ -60,8 +60,8 @@ def _feed(channel: paramiko.Channel, m: Message) -> None:
 
 
 def _feed_stderr(channel: paramiko.Channel, m: Message) -> None:
-    """The same of the other kind of data, which fills the window where no command has a reader for it."""
-    m.get_int()  # SSH_EXTENDED_DATA_STDERR, the only one there is
+    """Stderr that no Link moves. It counts against the window, even where no command reads it."""
+    m.get_int()  # SSH_EXTENDED_DATA_STDERR, the only type
     channel.in_stderr_buffer.feed(_within_window(channel, m))
 
 
@@ -205,9 +205,10 @@ class Transport(paramiko.Transport):
     def _send_user_message(self, data: Message) -> None:
         """Send a message when no key exchange is under way (RFC 4253 section 7.1), or else after it, in order.
 
-        paramiko makes each thread wait for that, though not for long: its own
-        too, which answers what the server had sent before its KEXINIT, and
-        without which no key exchange ends. Here only who sends data waits.
+        paramiko makes each thread wait for the key exchange, for a limited
+        time. That includes its own thread, which answers what the server sent
+        before its KEXINIT and without which no key exchange ends. Here only
+        the threads that send data wait.
         """
         if (link := self.packetizer.link) is not None:
             link.post(data.asbytes())
@@ -241,7 +242,7 @@ class Transport(paramiko.Transport):
         def ask(silences: int) -> None:
             if silences > most:
                 raise DeadLink(f"no answer to {most} keepalives in {interval * most:g} seconds")
-            # Not between KEXINIT and NEWKEYS; nor behind who sends, and may wait for a dead server to read.
+            # Not between KEXINIT and NEWKEYS, nor behind a sender that may be waiting for a dead server.
             if self.clear_to_send_lock.acquire(blocking=False):
                 try:
                     if self.clear_to_send.is_set():
@@ -286,13 +287,13 @@ class Transport(paramiko.Transport):
             self.packetizer.complete_handshake()  # the time-out of the key exchange is a thread, too
 
     def stop_thread(self) -> None:
-        """The end of the transport, and of what looks after it. (paramiko asks for what only Python's sockets have.)"""
+        """End the transport and its helpers. (paramiko's method needs what only Python's sockets have.)"""
         self.active = False
         self.packetizer.close()
         self._fail_openings()
 
     def close(self) -> None:
-        """The same for one that was never started, which paramiko leaves alone."""
+        """Close the transport, also one that was never started. paramiko does not close those."""
         super().close()
         if self.ident is None:
             self._over.set()
