@@ -63,17 +63,17 @@ class HostKeys:
                     return KNOWN, entry
             elif known.is_same(key):
                 return KNOWN, entry
-            # Of several, one of the same type is the one that a person will want to compare.
+            # A person will want to compare with a key of the same type: prefer it.
             if other is None or (known.type == key.type != other.key.type):
                 other = entry
         return (UNKNOWN, None) if other is None else (CHANGED, other)
 
     def order(self, algorithms: Sequence[str]) -> list[str]:
-        """The same algorithms, those first that give a key which can be known: an "unknown" less to be asked about.
+        """Sort the algorithms: first those whose host key we may know, so that a person is asked less often.
 
-        Among them and among the others the order stays. As OpenSSH does for
-        its default list: when the host's key of the very first algorithm's
-        type is known, nothing moves.
+        The order within each group stays. If the host's key of the first
+        algorithm's type is known, nothing moves. OpenSSH does this with its
+        default list.
         """
         types = {entry.key.type for entry in self.entries if not entry.marker}
         has_ca = any(entry.marker == CA for entry in self.entries)
@@ -88,9 +88,9 @@ class HostKeys:
 
 
 def check_proof(algorithm: str, blob: bytes, signature: bytes) -> None:
-    """Whether the host key and the signature of a key exchange are of the kind that was agreed on.
+    """Check that the host key and the signature of a key exchange have the negotiated type.
 
-    For who verifies the signature itself. A server must not answer with
+    The caller verifies the signature itself. A server must not answer with
     another type of key, nor sign with rsa-sha2-256 where rsa-sha2-512 was
     agreed (sshkey.c, sshkey_check_sigtype; kex.c, kex_verify_host_key). Raises
     BadKey.

@@ -285,13 +285,13 @@ def append(path: str, host: str, key: PublicKey, *, hashed: bool) -> None:
         if before and not before.endswith(b"\n"):
             line = b"\n" + line
         if os.write(fd, line) != len(line):
-            raise OSError("the disk is full")  # the next who appends begins a line of his own
+            raise OSError("the disk is full")  # the next writer begins a new line
     finally:
         os.close(fd)
 
 
 def _lock(fd: int) -> None:
-    """Wait for the lock, but not for ever: who holds it may be stopped, or sit on a dead file server.
+    """Wait for the lock, but not for ever: its holder may be stopped, or wait for a dead file server.
 
     ssh itself takes no lock; O_APPEND alone keeps the lines whole.
     """

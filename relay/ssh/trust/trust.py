@@ -117,7 +117,7 @@ class Trust:
     # Certificates
 
     def _is_certified(self, key: PublicKey, certificate: Certificate, keys: HostKeys) -> bool:
-        """Whether a CA of this host speaks for the key; a certificate that is not good is no reason to stop."""
+        """Whether a CA of this host certifies the key. A bad certificate does not end the check."""
         for name, known in ((self._name, keys), (self._any_port, None)):
             if not name:
                 continue
