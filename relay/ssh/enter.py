@@ -82,14 +82,14 @@ def log_in(
         client.progress.note(1, "it does not take what was sent ahead: once more, without that")
         session = _log_in(client, again(), settings, jumps, following=following, shown=None)
     except _Refused as failure:
-        _forget(client, hop, shown, in_vain)  # what it has taken before may be why
+        _forget(client, hop, shown, in_vain)  # what the hop accepted before may be the cause
         raise failure.error from failure.__cause__
     client.memory.keep(hop, session.shown.but(in_vain=session.shown.in_vain | in_vain))
     return session
 
 
 def _forget(client: Client, hop: tuple[str, ...], shown: Shown | None, in_vain: frozenset[str]) -> None:
-    """Remember of a hop no more than that it did not take these things: the next login is a careful one."""
+    """Remember only what the hop did not accept. The next login is then a careful one."""
     if shown is not None:
         client.memory.keep(hop, shown.but(in_vain=in_vain, method="", key="", algorithm=""))
 
@@ -103,7 +103,7 @@ def _log_in(
     following: tuple[str, int] | None,
     shown: Shown | None,
 ) -> Session:
-    """The same, once. shown: what the hop has shown before. Raises RelayError, _Refused and _TooEarly."""
+    """Log in, with one attempt. shown: what the hop has shown before. Raises RelayError, _Refused and _TooEarly."""
     stream, address = reached
     progress = client.progress
     rekey_limit = settings.rekey_limit()
@@ -123,9 +123,9 @@ def _log_in(
         progress.stage("login")
         _authenticate(client, session, settings, following, shown)
     except BaseException:
-        transport.close()  # who lives on would else keep the connection until the server ends it
+        transport.close()  # a process that goes on would otherwise keep the connection until the server ends it
         raise
-    transport.limit_keys(*rekey_limit)  # not before: sshd takes no KEXINIT amid a login, and ssh sends none
+    transport.limit_keys(*rekey_limit)  # not before: sshd does not accept a KEXINIT during a login, and ssh sends none
     interval = settings.seconds("serveraliveinterval")
     if interval:
         transport.keep_alive(interval, settings.number("serveralivecountmax", 3))
@@ -142,7 +142,7 @@ def _descriptor(stream: Stream) -> socket | None:
 
 
 def _exchange_keys(session: Session, settings: HopSettings, progress: Progress) -> None:
-    """Idents and key exchange. Raises RelayError, and _TooEarly."""
+    """Exchange idents and keys. Raises RelayError and _TooEarly."""
     try:
         _exchange(session, settings, progress)
     except (TimedOut, Unserved):
@@ -154,7 +154,7 @@ def _exchange_keys(session: Session, settings: HopSettings, progress: Progress) 
 
 
 def _exchange(session: Session, settings: HopSettings, progress: Progress) -> None:
-    """The same; ConnectTimeout bounds the wait for the ident. Raises RelayError."""
+    """Exchange idents and keys. ConnectTimeout limits the wait for the ident. Raises RelayError."""
     transport = session.transport
     limit = settings.seconds("connecttimeout")
     if limit:
@@ -167,13 +167,13 @@ def _exchange(session: Session, settings: HopSettings, progress: Progress) -> No
     except (paramiko.SSHException, EOFError, OSError) as error:
         if not transport.remote_version and limit and time.monotonic() - began >= limit:
             raise TimedOut(f"no SSH ident within {limit:g} seconds (ConnectTimeout)") from error
-        session.check_stream()  # what carries the transport may know why it has ended
+        session.check_stream()  # the stream below may know why the transport has ended
         if not transport.remote_version:
             raise _no_ident(error, transport.packetizer.said, session.stream.carrier) from error
         if not in_words(error):
             raise RelayError(f"the server closed the connection ({progress.doing})") from error
         raise session.lost(error) from error
-    except Exception as error:  # what paramiko's parsers raise at bytes that are no message
+    except Exception as error:  # paramiko's parsers raise anything at bytes that are not a message
         raise RelayError(in_words(error)) from error
 
 
@@ -197,7 +197,7 @@ def _authenticate(
     try:
         session.opening, found = login(transport, settings, client, shown=shown, ask=ask)
     except LinkLost as error:
-        session.check_stream()  # what carries the transport may know why it has ended
+        session.check_stream()  # the stream below may know why the transport has ended
         if shown is not None and not error.refused and (ask is not None or shown.method == "publickey"):
             raise _TooEarly(error, CHANNEL if ask is not None else KEY) from error.__cause__
         raise _Refused(error) from error.__cause__

@@ -71,7 +71,7 @@ class Shown(Value):
         return tuple(cls.__annotations__)
 
     def but(self, **changed: object) -> Shown:
-        """The same with other values."""
+        """A copy with these values changed."""
         return Shown(**{**self.__dict__, **changed})
 
     def takes(self, thing: str) -> bool:

@@ -128,7 +128,7 @@ def _run(channel: paramiko.Channel, line: str, limit: float | None) -> None:
 
 
 class NetcatStream(ChannelStream):
-    """The stdin and stdout of a command on a hop; what it says on stderr is told at once.
+    """The stdin and stdout of a command on a hop. Its stderr is shown at once.
 
     carrier: what messages call it. peer: where it leads to.
     """
@@ -182,7 +182,7 @@ class NetcatStream(ChannelStream):
             raise failure
 
     def failure(self) -> RelayError | None:
-        """Why the command has ended, when it did so without success. For who has read the end."""
+        """Why the command failed, if it did. Call it after reading the end."""
         seconds = _STATUS if self._began else _LAST_WORDS
         self._listener.join(seconds)
         known = self.channel.status_event

@@ -33,7 +33,7 @@ _RSA_SIGNATURES = frozenset({"rsa-sha2-256", "rsa-sha2-512"})
 
 
 class BadKey(ValueError):
-    """Bytes that are no public key."""
+    """Bytes that are not a public key."""
 
 
 class Unsupported(BadKey):

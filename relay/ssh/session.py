@@ -54,9 +54,9 @@ class Session:
     def forward(
         self, host: str, port: int, progress: contract.Progress, netcat: str | None = None, limit: float | None = None
     ) -> ChannelStream:
-        """A stream from the hop to host and port, which the hop looks up (RFC 4254 section 7.2, direct-tcpip).
+        """Open a stream from the hop to host and port. The hop resolves host (RFC 4254 section 7.2, direct-tcpip).
 
-        progress: of whoever wants it, who need not be the one that logged in.
+        progress: the caller's, which may not be the one that logged in.
         netcat: the command that may be run on a hop that denies forwarding,
         "" for one that finds a tool by itself, None for none. limit: seconds
         for the answer, where nothing else ends the wait for it. Raises
@@ -102,7 +102,7 @@ class Session:
     def _cross(
         self, host: str, port: int, template: str, progress: contract.Progress, *, limit: float | None
     ) -> ChannelStream:
-        """The same without forwarding, by a command on the hop."""
+        """Open a stream without forwarding, by a command on the hop."""
         from relay.ssh import netcat  # few hops need it
 
         progress.note(1, "it denies forwarding: crossing it by a netcat there", place=self.place)
@@ -122,7 +122,7 @@ class Session:
         self.transport.packetizer.park()
 
     def take_over(self) -> ManyFlows | None:
-        """Leave its connection to the caller, who polls and drives it from then on; None when it has ended."""
+        """Hand the connection over to the caller, which polls and drives it from now on. None: it has ended."""
         link = take_over(self.transport)
         return link.connection if link is not None else None
 
