@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from relay.ssh.wire.transport import Transport
     from relay.ssh.wire.userauth import Answer
 
-# ssh_config(5), PreferredAuthentications, less the methods that are not to be had here.
+# ssh_config(5), PreferredAuthentications, without the methods that are not available here.
 _PREFERRED = "publickey,keyboard-interactive,password"
 _SETTINGS = {
     "publickey": "pubkeyauthentication",

@@ -1,4 +1,4 @@
-"""Which keys are offered to a hop, in which order, and who signs with them.
+"""Which keys are offered to a hop, in which order, and what signs with them.
 
 After pubkey_prepare in OpenSSH's sshconnect2.c and load_public_identity_files
 in its ssh.c: certificates that ssh_config names, the agent's keys that
@@ -70,8 +70,8 @@ def gather(settings: HopSettings, held: Sequence[AgentKey]) -> Found:
     must_exist = settings.chosen("identityfile")
     files = [_read(path, must_exist) for path in dict.fromkeys(settings.paths("identityfile"))]
     _add_certificates(found, named, files, held)
-    # Only where ssh_config names no certificate does the one beside a key count. It goes before its key: who has
-    # a certificate is expected to use it (order_identities_by_prio).
+    # The certificate beside a key counts only if ssh_config names no certificate. It goes before its key, since
+    # a user with a certificate is expected to use it (order_identities_by_prio).
     listed: list[tuple[_File, PublicKey | None]] = []
     for file in files:
         beside = None if named else _certificate(f"{file.path}-cert.pub")

@@ -81,7 +81,7 @@ class PublicKeys:
             self._tried.clear()
 
     def attempt(self) -> Answer | None:
-        """Offer the next key, and sign with it if the server would take it; None when there is none left."""
+        """Offer the next key, and sign with it if the server accepts it. None: no key is left."""
         untried = self._all()
         while untried:
             answer = self._next(untried.popleft())
@@ -90,9 +90,9 @@ class PublicKeys:
         return None
 
     def attempt_remembered(self) -> Answer | None:
-        """The same with the key that has got in before; None when it is not there any more.
+        """Try the key that logged in before. None: the key is not there any more.
 
-        One that costs nobody anything signs at once; any other is offered first, so that nobody is asked in vain.
+        A key that needs no person signs at once. Any other key is offered first, so that nobody is asked in vain.
         """
         untried = self._all()
         for identity in untried:
