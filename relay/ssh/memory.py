@@ -202,7 +202,7 @@ class Memory:
         return path
 
     def _make_salt(self) -> bytes:
-        """The salt, made by whoever comes first. Raises OSError."""
+        """The salt. The first process that needs it makes it. Raises OSError."""
         try:
             salt = self._read(SALT)
             if len(salt) == SALT_SIZE:

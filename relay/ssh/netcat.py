@@ -176,7 +176,7 @@ class NetcatStream(ChannelStream):
         return self._verdict()
 
     def check(self, *, heard: bool = True) -> None:
-        """Raise RelayError when the link is lost, or the command has failed. For whoever has read the end."""
+        """Raise RelayError when the link is lost, or the command has failed. Call it after reading the end."""
         super().check(heard=heard)
         if self.channel.eof_received and (failure := self.failure()):
             raise failure

@@ -127,7 +127,7 @@ class Session:
         return link.connection if link is not None else None
 
     def close(self) -> None:
-        """Leave it; what was opened on it ends. Once it is taken over: for whoever drives the connection."""
+        """Close the session and its streams. Once taken over, only the connection's driver may call this."""
         link = self.transport.packetizer.link
         if link is not None:
             link.fail(EOFError())
@@ -135,7 +135,7 @@ class Session:
             self.transport.close()
 
     def lost(self, error: BaseException | None = None) -> RelayError:
-        """Why the link is lost, told of the outermost hop that has failed: the others fell with it."""
+        """Why the link is lost. This names the outermost hop that failed: the others fell with it."""
         try:
             self.check_stream()
         except RelayError as cause:  # what carried it has failed

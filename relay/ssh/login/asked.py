@@ -136,5 +136,5 @@ def _secret(prompt: Prompt, question: str, *, echo: bool = False) -> bytes:
 
 
 def _text(raw: bytes) -> str:
-    """A server's words; whoever shows them strips what a terminal would obey."""
+    """A server's words. The code that shows them strips terminal control characters."""
     return raw.decode(errors="replace").strip("\r\n")

@@ -83,7 +83,7 @@ def gather(settings: HopSettings, held: Sequence[AgentKey]) -> Found:
 
 
 def _add_certificates(found: Found, named: Sequence[str], files: Sequence[_File], held: Sequence[AgentKey]) -> None:
-    """The certificates that ssh_config names, each with whoever has its private key."""
+    """The certificates that ssh_config names, each with the holder of its private key."""
     for path in named:
         certificate = _certificate(path)
         if certificate is None:

@@ -204,7 +204,7 @@ class PublicKeys:
         return known and self._settings.get("pubkeyauthentication") != "unbound"
 
     def _sign(self, identity: Identity, data: bytes, algorithm: str) -> bytes:
-        """The signature, whoever makes it. Raises Unusable."""
+        """Have the key's holder make the signature. Raises Unusable."""
         if identity.agent is None:
             return self._unlock(identity).sign(data, algorithm)
         if self._agent is None:

@@ -109,7 +109,7 @@ class Trust:
         keys = HostKeys((*self._keys.entries, *self._ask_command("HOSTNAME", self._name, key)))
         if certificate is not None and self._is_certified(key, certificate, keys):
             return
-        # As OpenSSH does: where no CA speaks for it, the key itself is looked for.
+        # As OpenSSH does: if no CA certifies the key, look for the key itself.
         key = key.certified()
         self._check_allowed(key)
         self._check_key(key, keys)

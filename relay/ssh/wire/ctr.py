@@ -57,7 +57,7 @@ class EtmSealer(Sealer):
         _, self._crypt_into, self._mac = _ctr(keys)
 
     def seal(self, slot: memoryview, at: int, end: int, into: memoryview) -> None:
-        """As any Sealer."""
+        """Seal one packet (see Sealer.seal)."""
         tag = LENGTH + end - at
         UINT32.pack_into(into, 0, end - at)
         self._crypt_into(slot[at:end], into[LENGTH:tag])
@@ -79,7 +79,7 @@ class EtmOpener(Opener):
         _, self._crypt_into, self._mac = _ctr(keys)
 
     def open(self, source: Buffer) -> int:
-        """As any Opener."""
+        """Open the next packet (see Opener.open)."""
         start = source.start
         if source.end - start < LENGTH:
             return 0
@@ -109,7 +109,7 @@ class MacSealer(Sealer):
         _, self._crypt_into, self._mac = _ctr(keys)
 
     def seal(self, slot: memoryview, at: int, end: int, into: memoryview) -> None:
-        """As any Sealer."""
+        """Seal one packet (see Sealer.seal)."""
         tag = LENGTH + end - at
         NUMBER_AND_LENGTH.pack_into(slot, at - HEAD, self.number, end - at)
         mac = self._mac()
@@ -130,7 +130,7 @@ class MacOpener(Opener):
         self._crypt, self._crypt_into, self._mac = _ctr(keys)
 
     def open(self, source: Buffer) -> int:
-        """As any Opener."""
+        """Open the next packet (see Opener.open)."""
         start, view = source.start, source.view
         size = self._size
         if not size:

@@ -182,12 +182,12 @@ class Flow:
             self._end_of_far_side()
 
     def _has_changed(self) -> None:
-        """Let whoever serves it know that something has come, or that it has ended."""
+        """Notify the flow's server that data has come, or that the flow has ended."""
         if self.link.connection.changed is not None:
             self.link.connection.changed.add(self)
 
     def _charge(self, size: int) -> None:
-        """So many bytes have come. Raises BadPacket when the window had no room for them."""
+        """Count received bytes against the window. Raises BadPacket if the window had no room for them."""
         if size > self._credit or self.eof:
             raise BadPacket(f"{size} bytes of data where the window has room for {0 if self.eof else self._credit}")
         self._credit -= size

@@ -28,7 +28,7 @@ class GcmSealer(Sealer):
         self._fixed, self._counter = keys.iv[:4], int.from_bytes(keys.iv[4:], "big")  # the nonce (RFC 5647 section 7.1)
 
     def seal(self, slot: memoryview, at: int, end: int, into: memoryview) -> None:
-        """As any Sealer."""
+        """Seal one packet (see Sealer.seal)."""
         nonce = self._fixed + self._counter.to_bytes(8, "big")
         self._counter = (self._counter + 1) & LOW_64_BITS
         UINT32.pack_into(into, 0, end - at)
@@ -48,7 +48,7 @@ class GcmOpener(Opener):
         self._fixed, self._counter = keys.iv[:4], int.from_bytes(keys.iv[4:], "big")  # the nonce (RFC 5647 section 7.1)
 
     def open(self, source: Buffer) -> int:
-        """As any Opener."""
+        """Open the next packet (see Opener.open)."""
         start, end = source.start, source.end
         if end - start < LENGTH:
             return 0

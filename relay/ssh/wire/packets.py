@@ -309,7 +309,7 @@ class Packetizer(paramiko.packet.Packetizer):
             if self._inbox:
                 return self._inbox.popleft()
         self._check_keepalive()
-        raise NeedRekeyException  # which makes the Transport come back, as after any wait in vain
+        raise NeedRekeyException  # the Transport then calls again, as after any wait that brought nothing
 
     @property
     def closed(self) -> bool:

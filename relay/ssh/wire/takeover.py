@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def attach(channel: paramiko.Channel) -> Flow | None:
-    """Take over the moving of a channel's data, which whoever calls Connection.receive does from then on.
+    """Take over a channel. From then on, Connection.receive moves its data, and the caller calls that.
 
     Only that thread may attach more channels to the connection. None when
     `take_over` is.

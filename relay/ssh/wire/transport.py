@@ -232,7 +232,7 @@ class Transport(paramiko.Transport):
                 self._send_message(message)
 
     def keep_alive(self, interval: float, most: int) -> None:
-        """Ask the server for a sign of life after interval seconds of silence; after `most` in vain the link is dead.
+        """Send a keepalive after interval seconds of silence. After `most` without an answer the link is dead.
 
         What ServerAliveInterval and ServerAliveCountMax say (clientloop.c,
         server_alive_check). paramiko's own keepalive wants no answer, so it
