@@ -79,7 +79,7 @@ def one_input(data: bytes) -> None:
     clear = threading.Event()
     clear.set()
     transport = SimpleNamespace(
-        packetizer=Packetizer(), clear_to_send=clear, saved_exception=None, close=lambda: None, sock=None
+        killed=set(), packetizer=Packetizer(), clear_to_send=clear, saved_exception=None, close=lambda: None, sock=None
     )
     connection = Connection(SimpleNamespace(socket=Socket(), acknowledge=lambda: None))
     link = Link(connection, transport, None)

@@ -11,6 +11,7 @@ import select
 import socket
 import subprocess
 import threading
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -83,9 +84,11 @@ def _copy(source: socket.socket, sink: socket.socket) -> None:
     try:
         while data := source.recv(65536):
             sink.sendall(data)
-        sink.shutdown(socket.SHUT_WR)
     except OSError:
         pass  # one of them has left
+    finally:
+        with suppress(OSError):
+            sink.shutdown(socket.SHUT_WR)
 
 
 class InTurn(Listener):

@@ -99,7 +99,7 @@ class Flow:
         self.received = Buffer(0)
         self.carries: Link | None = None
         self.status_due = 0.0
-        self.killed = False
+        self.killed = channel.chanid in channel.transport.killed
         self.error: BaseException | None = None
         with channel.lock:
             buffered = channel.in_buffer.empty()

@@ -11,6 +11,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from relay.ssh.wire import ciphers
@@ -325,7 +326,8 @@ class Packetizer(paramiko.packet.Packetizer):
         """End the stream. Once parked, its Link closes it: a descriptor that another thread polls must live."""
         self._ended = True
         if self.link is None:
-            super().close()
+            with suppress(EOFError):  # a channel whose transport has ended cannot say that it is closed
+                super().close()
         with self._turn:
             self._turn.notify_all()
         if self.link is not None:

@@ -26,6 +26,7 @@ from relay.ssh.wire.link import HELD_MOST
 from relay.ssh.wire.numbers import (
     MSG_CHANNEL_DATA,
     MSG_CHANNEL_EXTENDED_DATA,
+    MSG_CHANNEL_REQUEST,
     cMSG_CHANNEL_DATA,
     cMSG_CHANNEL_OPEN,
     cMSG_GLOBAL_REQUEST,
@@ -63,6 +64,15 @@ def _feed_stderr(channel: paramiko.Channel, m: Message) -> None:
     """Stderr that no Link moves. It counts against the window, even where no command reads it."""
     m.get_int()  # SSH_EXTENDED_DATA_STDERR, the only type
     channel.in_stderr_buffer.feed(_within_window(channel, m))
+
+
+def _heed_request(channel: paramiko.Channel, m: Message) -> None:
+    """A request that no Link has taken. paramiko keeps a command's status, but not that a signal killed it."""
+    at = m.packet.tell()
+    if m.get_text() == "exit-signal":  # RFC 4254 section 6.10
+        channel.transport.killed.add(channel.chanid)
+    m.packet.seek(at)
+    channel._handle_request(m)
 
 
 def _within_window(channel: paramiko.Channel, m: Message) -> bytes:
@@ -104,6 +114,7 @@ class Transport(paramiko.Transport):
         **paramiko.Transport._channel_handler_table,
         MSG_CHANNEL_DATA: _feed,
         MSG_CHANNEL_EXTENDED_DATA: _feed_stderr,
+        MSG_CHANNEL_REQUEST: _heed_request,
     }
     _preferred_keys = ALGORITHMS
     _CLIENT_ID = "pyrelay"
@@ -118,6 +129,7 @@ class Transport(paramiko.Transport):
         self.host_key_signature = b""  # the server's, over the session's identifier
         self.banner_timeout = self.handshake_timeout = self.auth_timeout = self.channel_timeout = _NEVER
         self.remote_lists: dict[str, list[str]] = {}  # the server's KEXINIT, by paramiko's names for its lists
+        self.killed: set[int] = set()  # channels whose command a signal has killed, before a Link took them over
         self.early = False  # whether our KEXINIT goes out before the server's ident has come
         self._progress = progress
         # Whether the connection that reaches the server is another's: a hop's, a proxy's, a master's, a ProxyCommand's.
