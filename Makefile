@@ -46,8 +46,8 @@ demo: .venv/ready ## run a command through three SSH servers on loopback, and sh
 	@$(VENV)/python demo/demo.py
 
 test: .venv/ready peers build/dante/sockd ## run the tests; what they need is installed first, or named
-	@# Two at a time, since most tests wait most of the time; a file's own fixtures are made once. (ARGS=-n0: one by one.)
-	$(VENV)/python -m pytest -n 2 --dist loadfile $(ARGS)
+	@# One by one: a test that measures time wants the machine for itself. (ARGS="-n 2 --dist loadfile": two at a time.)
+	$(VENV)/python -m pytest $(ARGS)
 
 check: .venv/ready peers ## check format, lint, types and man page
 	$(VENV)/ruff format --check --quiet

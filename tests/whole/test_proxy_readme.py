@@ -32,8 +32,9 @@ def goes_by_proxy(desk: tuple[Desk, dict[str, RealProxy]], cell: str, command: s
     """Reach h3 by a cell's lines, and not without the proxies."""
     person, found = desk
     config, _ = parts(cell)
-    for port, proxy in found.items():
-        config = [line.replace(port, str(proxy.port)) for line in config]
+    # All at once: the port of one may hold the digits that stand for another.
+    real = re.compile("|".join(found))
+    config = [real.sub(lambda match: str(found[match[0]].port), line) for line in config]
     person.configure(config)
     reaches(person, command)
     for proxy in found.values():

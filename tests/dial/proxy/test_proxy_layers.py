@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from authority import Authority, in_tls
-from contract import Command, StreamContract
+from contract import MIB, Command, StreamContract
 from kerberos import Realm
 from peers import LOOPBACK, Listener
 from proxies import RealProxy
@@ -88,6 +88,7 @@ def secure(top: Path) -> Iterator[list[str]]:
 
 
 class TestTls(StreamContract):
+    held_up = 48 * MIB  # three TCP connections are on the way, by socat and the proxy, each with buffers that grow
     tells_reset = False  # it reaches socat only
 
     @pytest.fixture
