@@ -109,6 +109,7 @@ def ssh2(lab: Lab, top: Path, key: Path) -> int:
     """Of npm's package, which is put below build/."""
     modules = ROOT / "build" / "npm" / "node_modules"
     if shutil.which("node") is None or not (modules / "ssh2").is_dir():
+        # A package of another language's index: not every machine that runs the tests reaches it.
         pytest.skip("npm's ssh2 is not below build/; `make strangers` puts it there")
     return program(lab, "node", HOPS / "ssh2.js", key=key, NODE_PATH=str(modules))
 
@@ -117,6 +118,7 @@ def crypto_ssh(lab: Lab, top: Path, key: Path) -> int:
     """golang.org/x/crypto/ssh, of Debian's package; built once, below build/."""
     source, built = HOPS / "crypto_ssh.go", ROOT / "build" / "crypto_ssh"
     if shutil.which("go") is None or not Path("/usr/share/gocode/src/golang.org/x/crypto/ssh").is_dir():
+        # A compiler of some 250 MB is a lot to install for two tests; the nightly run has it.
         pytest.skip("golang-go and golang-golang-x-crypto-dev are not installed; `make strangers` installs them")
     if not built.exists() or built.stat().st_mtime < source.stat().st_mtime:
         built.parent.mkdir(exist_ok=True)
