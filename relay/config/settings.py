@@ -112,7 +112,7 @@ class HopSettings:
     def _whole(self, key: str, text: str, most: int) -> int:
         if text.isascii() and text.isdigit() and len(text) <= len(str(most)) and int(text) <= most:
             return int(text)
-        raise RelayError(f"ssh_config of {self.name}: {key} is no such number: {printable(text, 40)}")
+        raise RelayError(f"ssh_config of {self.name}: {key} is not a number within its range: {printable(text, 40)}")
 
     def service(self) -> int | None:
         """Return the type of service of a hop's connection, or None for the system's default.

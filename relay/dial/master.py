@@ -348,7 +348,7 @@ class MasterHop:
                 place=self.place,
             )
         if answer != Message(SESSION_OPENED, _REQUEST):
-            raise RelayError("its master's answer is none to what it was asked for", place=self.place)
+            raise RelayError("its master answered another request", place=self.place)
 
     def gone(self) -> RelayError:
         """Return the error for a control socket at which nobody listens any more."""

@@ -53,7 +53,7 @@ def _no_algorithm(settings: HopSettings) -> str:
     for key, known in (*((key, known) for key, (_, known) in CHOICES.items()), ("hostkeyalgorithms", ALGORITHMS)):
         wanted = settings.algorithms(key)
         if wanted is not None and not set(wanted) & set(known):
-            return f"none of the {key} that ssh_config asks for is to be had by paramiko"
+            return f"our client has none of the {key} that ssh_config asks for"
     return ""
 
 

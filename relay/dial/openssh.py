@@ -111,7 +111,7 @@ class OpensshHop:
             stream.close()
             raise
         if netcat is not None:
-            stream.hint = "if it would not forward: --netcat has no effect on a hop that ssh carries"
+            stream.hint = "--netcat has no effect on a hop that ssh carries"
         self._children.hush(child)
         progress.stage("")
         progress.place = following

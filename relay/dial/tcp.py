@@ -104,7 +104,7 @@ def connect(host: str, port: int, progress: Progress, terms: Terms = USUAL) -> _
     """
     if is_onion(host):
         raise RelayError(
-            "a .onion name is reached through Tor only; a look-up would tell it to the DNS (RFC 7686)",
+            "a .onion name is reached through Tor only; a look-up would give it to the DNS (RFC 7686)",
             hint="use --tor, or a proxy that knows .onion names: -x HOST:PORT",
         )
     progress.stage(f"looking up {host}")

@@ -41,7 +41,7 @@ def check(stdout: int) -> None:
         if unix:
             return
     raise UsageError(
-        "stdout is no socket that a connection could be handed over", hint="ProxyUseFdpass yes", place="--fdpass"
+        "stdout is not a socket, so the connection cannot be handed over", hint="ProxyUseFdpass yes", place="--fdpass"
     )
 
 

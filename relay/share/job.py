@@ -252,12 +252,12 @@ class Job:
     def _log_in(self, hop: SharedHop, leg: Leg, reach: Reach) -> Hop:
         """Log in to a hop and return its session, which the loop drives from now on.
 
-        Raises RelayError; Abandoned if the relay that asked has gone.
+        Raises RelayError; Abandoned if the relay that asked has ended.
         """
         self._entering = hop
         try:
             if self._gone:
-                raise Abandoned("the relay that asked has gone")
+                raise Abandoned("the relay that asked has ended")
             session = self._meet(leg) if self._is_master(leg) else self._make_session(hop, leg, reach)
             session.place = hop.place
             self._adopt(session)

@@ -163,7 +163,7 @@ def _no_answer(error: Exception) -> Gone | RelayError:
 
 def _check_peer(sock: socket, path: str) -> None:
     if peer_uid(sock) != os.geteuid():
-        raise RelayError(f"--share: who listens in {path} is another user")
+        raise RelayError(f"--share: another user listens in {path}")
 
 
 def _near(path: str, do: Callable[[str], None]) -> None:

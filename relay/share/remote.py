@@ -89,7 +89,7 @@ class RemotePrompt(Prompt):
             self._wire.send(*message)  # type: ignore[arg-type]
             return self._wire.receive()
         except (Ended, BadMessage) as error:
-            raise Abandoned("the relay that asked has gone") from error
+            raise Abandoned("the relay that asked has ended") from error
 
 
 class _RemoteNotice(Notice):

@@ -136,7 +136,7 @@ class Wire:
                 raise Ended from error
             self.fds += fds
             if len(self.fds) > FDS_MOST:
-                raise BadMessage("descriptors that nobody wants")
+                raise BadMessage("descriptors that nobody expects")
             if not part:
                 raise Ended
             parts.append(part)

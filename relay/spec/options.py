@@ -152,7 +152,7 @@ def _hop(now: tuple[str, ...], text: str) -> tuple[str, ...]:
 
 def _one_of(words: Iterable[str], text: str) -> str:
     if text not in words:
-        raise UsageError(f"'{printable(text, 40)}' is none of {', '.join(words)}")
+        raise UsageError(f"'{printable(text, 40)}' is not one of {', '.join(words)}")
     return text
 
 
@@ -175,7 +175,9 @@ def _time(_now: object, text: str) -> float | None:
         elif letter.isascii() and letter.isdigit():
             digits += letter
         else:
-            raise UsageError(f"'{printable(text, 40)}' is no time", hint="write 10m, 1h30m, or a number of seconds")
+            raise UsageError(
+                f"'{printable(text, 40)}' is not a duration", hint="write 10m, 1h30m, or a number of seconds"
+            )
     return min(float(seconds), MAX_DEADLINE * 1000) or float("inf")
 
 
@@ -293,7 +295,7 @@ CONNECTION = (
 PROXY = (
     Flag("-X", "PROTOCOL", "proxy_kind", _proxy_kind, "What the proxy speaks: 4, 4a, 5 or connect; 5 unless given."),
     Flag("-x", "PROXY", "proxy_address", _last, "Begin at a proxy, [USER@]HOST[:PORT] or a unix socket's /PATH."),
-    Flag("-P", "USER", "proxy_user", _last, "The user that the proxy is to know."),
+    Flag("-P", "USER", "proxy_user", _last, "The user to log in to the proxy as."),
     Flag(
         "--proxy",
         "URL",
@@ -320,7 +322,7 @@ PROXY = (
         "FILE",
         "proxy_cacert",
         _last,
-        "Believe the certificates in FILE about an https:// proxy, instead of the system's.",
+        "Trust the certificates in FILE for an https:// proxy, instead of the system's.",
     ),
     Flag(
         "--proxy-protection",
@@ -366,7 +368,7 @@ INSTEAD = (
         lambda _now, _text: "names",
         "Print the names of ssh_config and known_hosts, for the completion of a route.",
     ),
-    Flag("-O", "COMMAND", "control", _control, "Tell of the shared hops, or end them: list, check, stop or exit."),
+    Flag("-O", "COMMAND", "control", _control, "List the shared hops, or end them: list, check, stop or exit."),
 )
 MESSAGES = (
     Flag("-q", "", "verbosity", lambda _now, _text: -1, "Say nothing but errors."),

@@ -173,7 +173,7 @@ def parse_kind(text: str) -> str:
     try:
         return KINDS[text]
     except KeyError:
-        raise UsageError(f"'{printable(text, 20)}' is none of {', '.join(KINDS)}") from None
+        raise UsageError(f"'{printable(text, 20)}' is not one of {', '.join(KINDS)}") from None
 
 
 def parse_address(text: str, kind: str = SOCKS5, user: str | None = None) -> Proxy:
@@ -202,7 +202,7 @@ def parse_url(text: str) -> Proxy:
     kind = SCHEMES.get(scheme.lower())
     if not colon or kind is None:
         raise UsageError(
-            f"'{printable(scheme, 20)}' is no scheme of a proxy" if colon else "a proxy's URL begins with SCHEME://",
+            f"'{printable(scheme, 20)}' is not a scheme of a proxy" if colon else "a proxy's URL begins with SCHEME://",
             hint=f"one of {', '.join(f'{name}://' for name in SCHEMES)}",
         )
     # The last "@", as in -x: a user that holds one need not be escaped.

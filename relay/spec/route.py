@@ -323,7 +323,7 @@ def _split_brackets(text: str) -> tuple[str, str]:
 
 
 def _after_brackets(tail: str, delimiter: str) -> RouteError:
-    return RouteError(f"'{printable(tail, 40)}' after ']' is no port", hint=f"write [host]{delimiter}22")
+    return RouteError(f"'{printable(tail, 40)}' after ']' is not a port", hint=f"write [host]{delimiter}22")
 
 
 def _colon(text: str, delimiters: Delimiters) -> RouteError:

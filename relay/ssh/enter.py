@@ -79,7 +79,7 @@ def log_in(
         _forget(client, hop, shown, in_vain)
         if again is None:
             raise failure.error from failure.__cause__
-        client.progress.note(1, "it does not take what was sent ahead: once more, without that")
+        client.progress.note(1, "it does not accept what was sent ahead: connecting once more, without that")
         session = _log_in(client, again(), settings, jumps, following=following, shown=None)
     except _Refused as failure:
         _forget(client, hop, shown, in_vain)  # what the hop accepted before may be the cause
@@ -237,16 +237,16 @@ def _no_ident(error: BaseException, said: str, carrier: str) -> RelayError:
         forced = f"; so does a command that the hop forces (ForceCommand) in place of {carrier}" if carrier else ""
         return RelayError(
             f"the connection was closed before the server's SSH ident{instead}",
-            hint=f"a server that is short of room for new logins does so (MaxStartups, PerSourcePenalties){forced}",
+            hint=f"a server that has no room for new logins does so (MaxStartups, PerSourcePenalties){forced}",
         )
     if isinstance(cause, OSError):
         return RelayError(in_words(cause))
     if isinstance(cause, UnicodeError):
         return RelayError(
-            f"this is no SSH server: what it says is no text{instead}",
+            f"not an SSH server: it sent binary data{instead}",
             hint="start-up files of the hop's shell may say something first" if carrier else "",
         )
-    return RelayError(f"this is no SSH server: {in_words(cause or error)}")
+    return RelayError(f"not an SSH server: {in_words(cause or error)}")
 
 
 def _choose(transport: Transport, settings: HopSettings) -> None:
@@ -258,7 +258,7 @@ def _choose(transport: Transport, settings: HopSettings) -> None:
         names = tuple(name for name in wanted if name in known)
         if not names:
             raise RelayError(
-                f"none of the {key} that ssh_config asks for is to be had: {','.join(wanted)}",
+                f"pyrelay has none of the {key} that ssh_config asks for: {','.join(wanted)}",
                 hint=f"pyrelay has {','.join(known)}",
             )
         setattr(transport, attribute, names)
@@ -283,6 +283,6 @@ def _incompatible(transport: Transport, error: paramiko.SSHException) -> RelayEr
             server = printable(",".join(theirs.get(offered, ())), 400)
             # At least one name (RFC 4253 section 7.1), of printable ASCII (RFC 4251 section 6).
             if not all(name and name.isascii() and name.isprintable() for name in theirs.get(offered, ("",))):
-                return RelayError(f"the server's message cannot be read: its {word} algorithms are no names: {server}")
+                return RelayError(f"the server's message cannot be read: its {word} algorithms are not names: {server}")
             return Unserved(f"no {word} algorithm in common: we have {','.join(ours)}; the server has {server}")
     return Unserved(f"no algorithm in common: {printable(str(error))}")

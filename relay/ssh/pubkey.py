@@ -122,7 +122,7 @@ class PublicKey:
         self.fields = tuple(_field(reader, kind, self.plain) for kind in _TYPES[self.plain][1])
         self.body = reader.rest()
         if self.body and not self.is_cert:
-            raise BadKey("more than a key")
+            raise BadKey("bytes after the key")
         if self.plain == "ssh-rsa" and self.bits < MIN_RSA_BITS:
             raise Unsupported(f"an RSA key of {self.bits} bits")
 
@@ -187,7 +187,7 @@ def _field(reader: Reader, kind: str, plain: str) -> bytes:
     if kind == "c" and field != curve.encode():
         raise BadKey("a key on another curve than its type says")
     if kind == "p" and (len(field) != 1 + 2 * _CURVES[curve] or field[0] != 4):  # SEC 1, 2.3.3: uncompressed
-        raise BadKey("no point of its curve")
+        raise BadKey("not a point on its curve")
     return field
 
 

@@ -428,8 +428,8 @@ def test_its_own_connection_is_dead(lab: Lab, path: Path) -> None:
         (b"\0\0\0\x09", "its master at {path} is gone"),
         (b"\0\0\0\x05\x80\0\0\0\0", "its master: the message is cut short"),
         (b"\xff\xff\xff\xff", "its master: what answers there speaks no multiplexing protocol"),
-        (b"\0\0\0\x0c\x80\0\0\x06\0\0\0\x09\0\0\0\x01", "its master's answer is none to what it was asked for"),
-        (HELLO, "its master's answer is none to what it was asked for"),
+        (b"\0\0\0\x0c\x80\0\0\x06\0\0\0\x09\0\0\0\x01", "its master answered another request"),
+        (HELLO, "its master answered another request"),
     ],
 )
 def test_its_answer_makes_no_sense(chain: Lab, path: Path, say: bytes, what: str) -> None:

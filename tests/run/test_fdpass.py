@@ -113,6 +113,6 @@ def test_without_a_socket_to_hand_it_over_nothing_is_dialled(lab: Lab, name: str
     done = lab.pyrelay("--fdpass", name)
     assert done.returncode == 2
     assert done.stderr.splitlines() == [
-        "pyrelay: --fdpass: stdout is no socket that a connection could be handed over",
+        "pyrelay: --fdpass: stdout is not a socket, so the connection cannot be handed over",
         "hint: ProxyUseFdpass yes",
     ]

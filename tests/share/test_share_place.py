@@ -108,7 +108,7 @@ def test_a_holder_of_another_user_is_refused(shared: Lab) -> None:
     assert other.stdout
     assert other.stdout.readline() == b"listens\n"
     done = shared.pyrelay("h1/h3")
-    assert (done.returncode, done.stderr) == (1, f"pyrelay: --share: who listens in {directory} is another user\n")
+    assert (done.returncode, done.stderr) == (1, f"pyrelay: --share: another user listens in {directory}\n")
     assert logins(shared) == [0, 0, 0]
 
 

@@ -79,7 +79,7 @@ def test_what_is_no_address(text: str, cause: str) -> None:
         ("proxy:1080", "a proxy's URL begins with SCHEME://"),
         ("https://", "the host is empty"),
         ("https:///run/proxy", "a unix socket has no name that a certificate could have"),
-        ("ftp://proxy", "'ftp' is no scheme of a proxy"),
+        ("ftp://proxy", "'ftp' is not a scheme of a proxy"),
         ("http://proxy/path", "a proxy's URL ends after the port"),
         ("http://", "the host is empty"),
         ("http://a%3Ab:x@proxy", "cannot hold ':'"),
@@ -152,7 +152,7 @@ def test_options(line: str, proxy: Proxy) -> None:
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("-X 6 -x p", "pyrelay: -X: '6' is none of 4, 4a, 5, connect"),
+        ("-X 6 -x p", "pyrelay: -X: '6' is not one of 4, 4a, 5, connect"),
         ("-x p:0", "pyrelay: -x: port 0 is not between 1 and 65535"),
         ("--proxy=x", "pyrelay: --proxy: a proxy's URL begins with SCHEME://"),
         ("-X 5", "pyrelay: -X says how to use -x, which is not given"),
@@ -201,7 +201,7 @@ def test_manners(line: str, manner: Manner) -> None:
     ("line", "message"),
     [
         ("--proxy-auth basic", "pyrelay: --proxy-auth says how to use a proxy, and none is given"),
-        ("-x p --proxy-auth ntlm", "pyrelay: --proxy-auth: 'ntlm' is none of negotiate, digest, basic, gssapi"),
+        ("-x p --proxy-auth ntlm", "pyrelay: --proxy-auth: 'ntlm' is not one of negotiate, digest, basic, gssapi"),
         ("-x p --proxy-auth basic", "pyrelay: --proxy-auth: SOCKS5 has no basic"),
         ("-X 4 -x p --proxy-auth gssapi", "pyrelay: --proxy-auth: SOCKS4 has no gssapi"),
         ("--tor --proxy-auth gssapi", "pyrelay: --proxy-auth: Tor has no gssapi"),
@@ -212,7 +212,10 @@ def test_manners(line: str, manner: Manner) -> None:
         ("--proxy http://p --proxy-header @", "pyrelay: --proxy-header: there is no name of a file behind '@'"),
         ("--proxy http://p --proxy-cacert f", "pyrelay: --proxy-cacert: only https:// proxies have a certificate"),
         ("-x p --proxy-protection none", "pyrelay: --proxy-protection: this is for --proxy-auth gssapi"),
-        ("-x p --proxy-protection 3", "pyrelay: --proxy-protection: '3' is none of none, integrity, confidentiality"),
+        (
+            "-x p --proxy-protection 3",
+            "pyrelay: --proxy-protection: '3' is not one of none, integrity, confidentiality",
+        ),
         ("-x p --proxy-service a/b", "pyrelay: --proxy-service: a service is NAME or NAME@HOST"),
         ("-x p --proxy-service a", "pyrelay: --proxy-service: this is for --proxy-auth gssapi"),
     ],

@@ -166,10 +166,10 @@ REJECTED = [
     # brackets
     ("[::1+h3", "target ([::1+h3)", "'[' is never closed", ""),
     ("u1%[h1+h3", "target (u1%[h1+h3)", "'[' is never closed", ""),
-    ("[h1]x+h3", "hop 1 of 1 ([h1]x)", "'x' after ']' is no port", "write [host]:22"),
+    ("[h1]x+h3", "hop 1 of 1 ([h1]x)", "'x' after ']' is not a port", "write [host]:22"),
     ("a[b]+h3", "hop 1 of 1 (a[b])", "a host cannot hold '['", ""),
     ("a]+h3", "hop 1 of 1 (a])", "a host cannot hold ']'", ""),
-    ("[[::1]]+h3", "hop 1 of 1 ([[::1]])", "']' after ']' is no port", "write [host]:22"),
+    ("[[::1]]+h3", "hop 1 of 1 ([[::1]])", "']' after ']' is not a port", "write [host]:22"),
     # what ssh would take for something else, or a shell
     ("h1+-v+h3", "hop 2 of 2 (-v)", "a host cannot begin with '-'", ""),
     ("h1+-oProxyCommand=x+h3", "hop 2 of 2 (-oProxyCommand=x)", "a user cannot begin with '-'", ""),
@@ -332,7 +332,7 @@ REJECTED_JUMPS = [
     ("h1:x", "jump 1 of 1 (h1:x)", "'x' is not a port number"),
     ("2001:db8::1", "jump 1 of 1 (2001:db8::1)", "an IPv6 address outside brackets"),
     ("[h1", "jump 1 of 1 ([h1)", "'[' is never closed"),
-    ("[h1]x", "jump 1 of 1 ([h1]x)", "'x' after ']' is no port"),
+    ("[h1]x", "jump 1 of 1 ([h1]x)", "'x' after ']' is not a port"),
     ("h1/h2", "jump 1 of 1 (h1/h2)", "'/' cannot stand in a jump host"),
     ("h1:22/h2", "jump 1 of 1 (h1:22/h2)", "'/' cannot stand in a jump host"),
     ("ssh://h1/path", "jump 1 of 1 (ssh://h1/path)", "'/' cannot stand in a jump host"),

@@ -263,7 +263,7 @@ def test_a_command_that_the_hop_forces(lab: Lab) -> None:
     assert done.returncode == 1
     assert done.stderr == (
         "pyrelay: hop 2 of 2 (h2): the connection was closed before the server's SSH ident; it said: for sftp only\n"
-        "hint: a server that is short of room for new logins does so (MaxStartups, PerSourcePenalties); "
+        "hint: a server that has no room for new logins does so (MaxStartups, PerSourcePenalties); "
         "so does a command that the hop forces (ForceCommand) in place of the netcat on hop 1 of 2 (h1)\n"
     )
 
@@ -272,7 +272,7 @@ def test_what_stands_before_an_ident_in_its_line_is_no_reason_to_wait(lab: Lab) 
     lab.server("h1", extra="AllowTcpForwarding no")
     lab.servers("h2", "h3")
     done = lab.pyrelay("--netcat-command", "printf Welcome; exec nc -N %h %p", "h1/h2/h3")
-    assert "this is no SSH server: what it says is no text; it said: WelcomeSSH-2.0-OpenSSH" in done.stderr
+    assert "not an SSH server: it sent binary data; it said: WelcomeSSH-2.0-OpenSSH" in done.stderr
 
 
 def test_a_shared_hop_that_runs_no_more_commands_is_no_hop_for_all(lab: Lab) -> None:

@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 
 # Status: hint. The message quotes the proxy's own reason.
 HINTS = {
-    400: "it may be no proxy for CONNECT",
+    400: "it may not be a proxy for CONNECT",
     403: "many proxies allow port 443 only, some only programs that they know: --proxy-header 'User-Agent: ...'",
-    405: "it is no proxy for CONNECT",
-    501: "it is no proxy for CONNECT",
+    405: "not a proxy for CONNECT",
+    501: "not a proxy for CONNECT",
 }
 HINT_KERBEROS = "klist shows the tickets, and --proxy-service names the proxy where it is not HTTP"
 HINT_NTLM = "pyrelay has no NTLM; cntlm and px are proxies for this machine that do"

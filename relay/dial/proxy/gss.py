@@ -126,7 +126,7 @@ class Context:
         sealed, done = _Buffer(), c_int()
         self._call("gss_wrap", self._context, int(secret), 0, byref(_Buffer.of(data)), byref(done), byref(sealed))
         if secret and not done.value:
-            raise RelayError("Kerberos cannot make a message unreadable here")
+            raise RelayError("Kerberos cannot encrypt messages here")
         return self._taken(sealed)
 
     def unwrap(self, data: bytes) -> tuple[bytes, bool]:

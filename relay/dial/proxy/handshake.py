@@ -54,7 +54,7 @@ SOCKS5_REPLIES = {
         "the onion service does not accept Tor's key for client authorization",
         "compare the key in ClientOnionAuthDir with the service's authorized_clients",
     ),
-    0xF6: ("that is no onion address", "a letter may be wrong or missing: an address has 56 before .onion"),
+    0xF6: ("not a valid onion address", "a letter may be wrong or missing: an address has 56 before .onion"),
     0xF7: ("introduction timed out: the onion service does not answer", "try again; its host may be overloaded"),
 }
 # Reply code of SOCKS4: words, hint.
@@ -66,7 +66,7 @@ SOCKS4_REPLIES = {
 # What Tor means by ordinary codes: words, hint.
 TOR_REPLIES = {
     0x02: ("not allowed by its rules", "look for SafeSocks, NoOnionTraffic or OnionTrafficOnly in torrc"),
-    0x06: ("timed out", "Tor may still be starting, or has no network: its log tells"),
+    0x06: ("timed out", "Tor may still be starting, or has no network: its log says which"),
 }
 # The hint for Tor's vague codes. Without the flag Tor sends 04 in place of F0 and F2, and 01 in place of F4 to F6.
 EXTENDED = "Tor says more where its SocksPort has the flag: SocksPort 9050 ExtendedErrors"

@@ -55,13 +55,13 @@ class Records:
             if data[at + 1] == ABORT:
                 raise RelayError("the proxy has given up the connection")
             if data[at : at + 2] != bytes((VERSION, RECORD)):
-                raise RelayError(f"the proxy sends what is not a record of GSS-API: {data[at : at + 8].hex(' ')}")
+                raise RelayError(f"the proxy sent something other than a GSS-API record: {data[at : at + 8].hex(' ')}")
             end = at + HEADER + int.from_bytes(data[at + 2 : at + HEADER])
             if len(data) < end:
                 break
             plain, secret = self._context.unwrap(data[at + HEADER : end])
             if self._secret and not secret:
-                raise RelayError("the proxy sends what could be read on the way, against what it has agreed to")
+                raise RelayError("the proxy sent a record without the encryption that it had agreed to")
             opened.append(plain)
             at = end
         self._left = data[at:]
@@ -74,7 +74,7 @@ class Records:
     def cut(self) -> None:
         """Raise RelayError if the socket has ended in the middle of a record."""
         if self._left:
-            raise RelayError("the link was lost amid a record of GSS-API")
+            raise RelayError("the link was lost in the middle of a GSS-API record")
 
 
 def message(kind: int, token: bytes) -> bytes:
@@ -123,7 +123,7 @@ def _token(wire: Wire, kind: int) -> bytes:
     if head[1] == ABORT:
         raise _given_up(wire, kind)
     if head != bytes((VERSION, kind)):
-        raise wire.fault(f"sends what is not a message of GSS-API: {head.hex(' ')}")
+        raise wire.fault(f"sent something other than a GSS-API message: {head.hex(' ')}")
     return wire.exactly(int.from_bytes(wire.exactly(2)))
 
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from relay.dial.proxy.wire import Wire
 
 HINT_PLAIN = "does it speak plain HTTP? --proxy http://..."
-CA_HINT = "the certificates of those whom you believe about it are for --proxy-cacert FILE"
+CA_HINT = "--proxy-cacert FILE names the certificates to trust for it"
 # OpenSSL's number for what is wrong with a certificate (x509_vfy.h): the hint.
 HINTS = {
     10: "the proxy needs a new one",  # has expired
@@ -111,7 +111,7 @@ def secure(wire: Wire, cacert: str | None) -> None:
     except ssl.SSLCertVerificationError as error:
         wire.send(codec.said())  # an alert tells the proxy, too
         reason = printable(error.verify_message).rstrip(".")
-        cause = f"{proxy}: its certificate does not do: {reason[:1].lower()}{reason[1:]}"
+        cause = f"{proxy}: its certificate is not trusted: {reason[:1].lower()}{reason[1:]}"
         raise RelayError(cause, hint=HINTS.get(error.verify_code, "")) from error
     except ssl.SSLError as error:
         hint = HINT_PLAIN if error.reason in _NO_TLS else ""

@@ -70,7 +70,7 @@ class Who:
         name, at, host = (self.proxy.manner.service or service).partition("@")
         host = host if at else self.proxy.host
         if not host:
-            raise RelayError(f"Kerberos knows {self.proxy} by no name", hint=f"--proxy-service {name}@HOST")
+            raise RelayError(f"Kerberos has no name for {self.proxy}", hint=f"--proxy-service {name}@HOST")
         self._progress.stage(f"asking Kerberos for a ticket of {name}@{host}")
         service = f"{name}@{host}"
         context = Context(service, mechanism, flags, self.environ)

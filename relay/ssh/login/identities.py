@@ -87,7 +87,7 @@ def _add_certificates(found: Found, named: Sequence[str], files: Sequence[_File]
     for path in named:
         certificate = _certificate(path)
         if certificate is None:
-            found.problems.append(f"{path}: no user certificate")
+            found.problems.append(f"{path}: not a user certificate")
             continue
         identity = _by_agent(path, certificate, held) or _by_file(path, certificate, files)
         if identity is None:

@@ -109,7 +109,7 @@ class PrivateFile(Record):
             # cryptography tells a wrong passphrase from a broken file only by its words.
             if self.encrypted:
                 raise WrongPassphrase from error
-            raise BadFile("it is no private key") from error
+            raise BadFile("not a private key") from error
 
 
 def read_private(path: str) -> PrivateFile:
@@ -129,7 +129,7 @@ def parse_private(data: bytes) -> PrivateFile:
         cipher, public = _openssh_header(data)
         return PrivateFile(data, cipher != "none", public, cipher)
     if b"PRIVATE KEY-----" not in data:
-        raise BadFile("it is no private key")
+        raise BadFile("not a private key")
     # RFC 1421 section 4.6.1.1 (Proc-Type: 4,ENCRYPTED), RFC 5958 section 3 (BEGIN ENCRYPTED PRIVATE KEY)
     return PrivateFile(data, b"ENCRYPTED" in data, None, "")
 

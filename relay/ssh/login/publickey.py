@@ -134,7 +134,7 @@ class PublicKeys:
                 self._agent.bind(*self._dialogue.session)
                 held = self._agent.keys()
             except AgentFailed as error:
-                self._problem(f"the agent is of no use: {error}")
+                self._problem(f"the agent cannot be used: {error}")
                 self.close()
         found = gather(self._settings, held)
         for problem in found.problems:

@@ -46,9 +46,9 @@ class Certificate:
         signed = key.blob[: len(key.blob) - len(key.body) + reader.offset]
         signature = reader.string()
         if reader.rest():
-            raise BadKey("more than a certificate")
+            raise BadKey("bytes after the certificate")
         if self._type not in (_USER, _HOST) or len(self.principals) > _MAX_PRINCIPALS or self.issuer.is_cert:
-            raise BadKey("no valid certificate")
+            raise BadKey("not a valid certificate")
         try:
             self.algorithm = verify(self.issuer, signature, signed)
         except BadSignature as error:

@@ -35,7 +35,7 @@ def verify(key: PublicKey, signature: bytes, data: bytes) -> str:
 
         data = sha256(fields[-1]).digest() + reader.take(1) + reader.take(4) + sha256(data).digest()
     if reader.rest():
-        raise BadKey("more than a signature")
+        raise BadKey("bytes after the signature")
     try:
         if key.plain == "ssh-rsa":
             _verify_rsa(fields, value, data, algorithm)
@@ -75,6 +75,6 @@ def _verify_ecdsa(fields: tuple[bytes, ...], value: bytes, data: bytes) -> None:
     numbers = Reader(value)
     r, s = (int.from_bytes(numbers.mpint(), "big") for _ in range(2))
     if numbers.rest():
-        raise BadKey("more than a signature")
+        raise BadKey("bytes after the signature")
     key = ec.EllipticCurvePublicKey.from_encoded_point(curve(), fields[1])
     key.verify(encode_dss_signature(r, s), data, ec.ECDSA(digest()))

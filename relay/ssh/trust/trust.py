@@ -77,7 +77,7 @@ class Trust:
         names = [name for name in (chosen or ALGORITHMS) if name in offered]
         if not names:
             raise RelayError(
-                f"none of the HostKeyAlgorithms of ssh_config is to be had: {','.join(chosen or ())}",
+                f"pyrelay has none of the HostKeyAlgorithms of ssh_config: {','.join(chosen or ())}",
                 hint=f"pyrelay has {','.join(offered)}",
             )
         known = [*self._keys.entries, *self._ask_command("ORDER", self._name, None)]

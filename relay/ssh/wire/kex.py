@@ -68,7 +68,7 @@ class Exchange:
         """The reply. Raises BadKey and SSHException."""
         host_key, theirs, signature = reader.string(), self.read_value(reader), reader.string()
         if reader.rest():
-            raise BadKey("more than a reply")
+            raise BadKey("bytes after the reply")
         try:
             secret = self.finish(theirs)
         except ValueError as error:

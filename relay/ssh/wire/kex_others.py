@@ -129,11 +129,11 @@ class GroupExchange(Group14):
             return
         prime, generator = (int.from_bytes(reader.mpint(), "big") for _ in range(2))
         if reader.rest():
-            raise BadKey("more than a group")
+            raise BadKey("bytes after the group")
         if not _LEAST <= prime.bit_length() <= _MOST:
             raise SSHException(f"the server wants a group of {prime.bit_length()} bits; we take {_LEAST} to {_MOST}")
         if not prime % 2 or not 1 < generator < prime - 1:
-            raise SSHException("the server's group for the key exchange is none")
+            raise SSHException("the server's group for the key exchange is not valid")
         self.prime, self.generator = prime, generator  # of this exchange alone
         super().start_kex()
 

@@ -98,7 +98,7 @@ class Link:
         except BadPacket as error:
             self.fail(error)
         except (struct.error, IndexError):
-            self.fail(BadPacket("a message that ends too soon"))
+            self.fail(BadPacket("a message that is cut short"))
         self.check_limits()
         for flow in self._touched:
             flow.pass_on()
@@ -114,7 +114,7 @@ class Link:
                 flow = flows.get(number)
                 if flow is not None:
                     if size != length - 9:
-                        raise BadPacket("data of another length than it says")
+                        raise BadPacket("data whose length is not the one stated")
                     if flow.accept(plain[10 : 10 + size]):
                         self._touched.append(flow)
                     continue

@@ -230,7 +230,7 @@ class Packetizer(paramiko.packet.Packetizer):
                 opener.packets - packets >= self.REKEY_PACKETS_OVERFLOW_MAX
                 or opener.bytes - size >= self.REKEY_BYTES_OVERFLOW_MAX
             ):
-                raise paramiko.SSHException("the server does not heed our requests for new keys")
+                raise paramiko.SSHException("the server ignores our requests for new keys")
         elif (
             max(opener.bytes, sealer.bytes) >= self.REKEY_BYTES
             or max(opener.packets, sealer.packets) >= self.REKEY_PACKETS

@@ -79,7 +79,7 @@ def _within_window(channel: paramiko.Channel, m: Message) -> bytes:
     """The data that a message ends with. (paramiko would make up what is missing.)"""
     data: bytes = m.get_remainder()[4:]
     if m.get_int() != len(data):
-        raise paramiko.SSHException("data of another length than it says")
+        raise paramiko.SSHException("data whose length is not the one stated")
     room = 0
     if not channel.eof_received:
         unread = len(channel.in_buffer) + len(channel.in_stderr_buffer)

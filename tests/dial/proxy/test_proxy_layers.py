@@ -156,7 +156,7 @@ class Transparent:
         (message(2, b"open "), "none", "grants no protection that is known: "),
         (b"\1\xff", "integrity", "does not grant the protection that it was asked for"),
         (b"", "integrity", "does not grant the protection that it was asked for"),
-        (message(3, b"x"), "integrity", "sends what is not a message of GSS-API: 01 03"),
+        (message(3, b"x"), "integrity", "sent something other than a GSS-API message: 01 03"),
         (message(2, b"open \1"), "integrity", ""),
         (message(2, b"open \2"), "integrity", ""),
         (message(2, b"open \0"), "none", ""),
@@ -229,7 +229,7 @@ def test_records_come_in_any_pieces() -> None:
     assert b"".join(layer.open(bytes((byte,))) for byte in sealed) == b"onetwo"
     layer.cut()
     layer.open(sealed[:7])
-    with pytest.raises(RelayError, match="amid a record"):
+    with pytest.raises(RelayError, match="middle of a GSS-API record"):
         layer.cut()
 
 
@@ -238,8 +238,8 @@ def test_records_come_in_any_pieces() -> None:
     [
         (b"\1\xff", None),
         (b"\1\xff\0\0", "the proxy has given up the connection"),
-        (b"SSH-2.0-x", "the proxy sends what is not a record of GSS-API: 53 53 48 2d 32 2e 30 2d"),
-        (message(3, b"open x"), "the proxy sends what could be read on the way, against what it has agreed to"),
+        (b"SSH-2.0-x", "the proxy sent something other than a GSS-API record: 53 53 48 2d 32 2e 30 2d"),
+        (message(3, b"open x"), "the proxy sent a record without the encryption that it had agreed to"),
     ],
 )
 def test_what_is_no_record(said: bytes, cause: str | None) -> None:

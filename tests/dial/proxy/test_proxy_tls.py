@@ -117,7 +117,7 @@ def fails(lab: Lab, *arguments: str, **more: str) -> tuple[str, str]:
 
 def test_an_authority_that_is_not_known(lab: Lab, secure: RealProxy) -> None:
     cause, hint = fails(lab, "--proxy", f"https://localhost:{secure.port}")
-    reason = "its certificate does not do: unable to get local issuer certificate"
+    reason = "its certificate is not trusted: unable to get local issuer certificate"
     assert cause == f"the HTTPS proxy localhost:{secure.port}: {reason}"
     assert "--proxy-cacert" in hint
 
@@ -136,7 +136,7 @@ def test_a_certificate_that_does_not_do(
     front = in_tls(plain.port, authority.issue(name, days=days))
     lab.at_end(front.stop)
     cause, said = fails(lab, *front.options, "--proxy-cacert", str(authority.cacert))
-    assert cause == f"the HTTPS proxy localhost:{front.port}: its certificate does not do: {reason}"
+    assert cause == f"the HTTPS proxy localhost:{front.port}: its certificate is not trusted: {reason}"
     assert said.startswith(hint)
 
 

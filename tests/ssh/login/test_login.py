@@ -191,7 +191,7 @@ def test_an_agent_that_is_gone(hops: Lab) -> None:
     key = hops.keygen("key")
     hops.server("h1", authorized_keys=public(key), IdentityFile=key, IdentityAgent=hops.top / "gone")
     assert succeeds(hops)
-    assert "the agent is of no use" in hops.pyrelay("-v", "h1/h2").stderr
+    assert "the agent cannot be used" in hops.pyrelay("-v", "h1/h2").stderr
 
 
 def test_keys_for_one_destination(hops: Lab) -> None:
@@ -299,7 +299,7 @@ def test_certificates_that_are_none(hops: Lab, authority: Path) -> None:
     hops.host("h1", CertificateFile=named)
     assert f"hint: {named}: there is no private key for this certificate" in refusal(hops)
     hops.host("h1", CertificateFile=f"{key}.pub")
-    assert f"hint: {key}.pub: no user certificate" in refusal(hops)
+    assert f"hint: {key}.pub: not a user certificate" in refusal(hops)
 
 
 # Several methods, and none

@@ -120,7 +120,7 @@ def test_algorithms_that_were_chosen(lab: Lab) -> None:
     assert "  known is: RSA " in met.error
     assert f"  known by: {lab.known_hosts}:1\n" in met.error
     lab.host("h1", HostKeyAlgorithms="sk-ssh-ed25519@openssh.com")
-    assert "none of the HostKeyAlgorithms of ssh_config is to be had: sk-ssh-ed25519@openssh.com" in meet(lab).error
+    assert "pyrelay has none of the HostKeyAlgorithms of ssh_config: sk-ssh-ed25519@openssh.com" in meet(lab).error
 
 
 def test_an_rsa_key_that_is_too_short(lab: Lab) -> None:

@@ -116,13 +116,13 @@ def test_data_that_claims_another_length(kind: str, attached: bool) -> None:
             flow = pair.attach(near)
             pair.say(struct.pack(">BII", 94, flow.number, 99_999) + b"abc")
             pair.drive(lambda: flow.error)
-            assert str(flow.error) == "data of another length than it says"
+            assert str(flow.error) == "data whose length is not the one stated"
             assert not len(flow.received)
         else:
             pair.say(struct.pack(">BII", 94, near.chanid, 99_999) + b"abc")
             near.settimeout(5.0)
             assert near.recv(100) == b""
-            assert str(pair.client.saved_exception) == "data of another length than it says"
+            assert str(pair.client.saved_exception) == "data whose length is not the one stated"
 
 
 @pytest.mark.parametrize("kind", SORTS)

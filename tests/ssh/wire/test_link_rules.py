@@ -68,14 +68,14 @@ def test_bad_packets(pair: Pair, packet, complaint: str, depth: int) -> None:  #
 @pytest.mark.parametrize(
     ("payload", "complaint"),
     [
-        (lambda flow: data_message(flow, bytes(WINDOW + 1))[:200_000], "data of another length than it says"),
-        (lambda flow: data_message(flow, b"abc") + b"d", "data of another length than it says"),
-        (lambda flow: data_message(flow, b"abc")[:-1], "data of another length than it says"),
-        (lambda flow: struct.pack(">BI", 94, flow.number), "data of another length than it says"),
-        (lambda flow: struct.pack(">BI", 93, flow.number), "a message that ends too soon"),
+        (lambda flow: data_message(flow, bytes(WINDOW + 1))[:200_000], "data whose length is not the one stated"),
+        (lambda flow: data_message(flow, b"abc") + b"d", "data whose length is not the one stated"),
+        (lambda flow: data_message(flow, b"abc")[:-1], "data whose length is not the one stated"),
+        (lambda flow: struct.pack(">BI", 94, flow.number), "data whose length is not the one stated"),
+        (lambda flow: struct.pack(">BI", 93, flow.number), "a message that is cut short"),
         (lambda flow: struct.pack(">BII", 93, flow.number, 2**32 - 1), "a window of more than 2^32 - 1 bytes"),
-        (lambda flow: struct.pack(">BII", 98, flow.number, 2**31), "a message that ends too soon"),
-        (lambda flow: b"\x61", "a message that ends too soon"),
+        (lambda flow: struct.pack(">BII", 98, flow.number, 2**31), "a message that is cut short"),
+        (lambda flow: b"\x61", "a message that is cut short"),
     ],
     ids=["length", "more", "less", "data", "adjust", "window", "request", "close"],
 )
