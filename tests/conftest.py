@@ -81,6 +81,15 @@ def target(lab: Lab) -> Lab:
 
 
 @pytest.fixture
+def h3(lab: Lab) -> Lab:
+    """A lab with one server, h3, by a name that somebody has to look up."""
+    server = lab.server("h3", HostName="localhost", HostKeyAlias="h3")
+    with lab.known_hosts.open("a") as file:
+        file.writelines(f"h3 {key}\n" for key in server.host_keys)
+    return lab
+
+
+@pytest.fixture
 def shared(lab: Lab) -> Lab:
     """A lab with three servers, and relays that share their hops."""
     lab.servers("h1", "h2", "h3")

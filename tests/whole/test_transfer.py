@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import filecmp
-import hashlib
 import os
 import subprocess
-import threading
-from collections.abc import Iterator
 from pathlib import Path
-from typing import IO
 
 import pytest
+from blocks import echo_blocks
 from lab import Lab
 from peers import need
 
@@ -82,31 +79,5 @@ def test_git_clone(lab: Lab) -> None:
 # 300 MB under a real ssh, both ways at once: a relay that waits on one way sticks here. (Plain TCP: test_pump.)
 
 
-def blocks() -> Iterator[bytes]:
-    """300 MiB of which no two blocks are alike, so that none can be lost, doubled or swapped unseen."""
-    body = os.urandom(MEBIBYTE - 8)
-    for number in range(300):
-        yield number.to_bytes(8, "big") + body
-
-
-def send(stream: IO[bytes], digest: hashlib._Hash) -> None:
-    with stream:
-        for block in blocks():
-            digest.update(block)
-            stream.write(block)
-
-
 def test_300_mb_both_ways_at_once(servers: Lab) -> None:
-    client = servers.start("ssh", "-F", servers.config, NAME, "cat", stdin=subprocess.PIPE)
-    assert client.stdin
-    assert client.stdout
-    sent, received, count = hashlib.sha256(), hashlib.sha256(), 0
-    sender = threading.Thread(target=send, args=(client.stdin, sent))
-    sender.start()
-    while data := client.stdout.read(MEBIBYTE):
-        received.update(data)
-        count += len(data)
-    sender.join()
-    assert client.wait(10) == 0
-    assert count == 300 * MEBIBYTE
-    assert received.digest() == sent.digest()
+    echo_blocks(servers.start("ssh", "-F", servers.config, NAME, "cat", stdin=subprocess.PIPE), 300)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import shutil
 import subprocess
 import tempfile
@@ -11,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from blocks import MEBIBYTE, send
+from blocks import MEBIBYTE, echo_blocks
 from kerberos import REALM, Realm
 from lab import Lab
 from peers import LOOPBACK, free_ports
@@ -52,15 +51,6 @@ def squid(realm: Realm) -> RealProxy:
 
 
 @pytest.fixture
-def h3(lab: Lab) -> Lab:
-    """A lab with one server, h3, by a name that the proxy looks up."""
-    server = lab.server("h3", HostName="localhost", HostKeyAlias="h3")
-    with lab.known_hosts.open("a") as file:
-        file.writelines(f"h3 {key}\n" for key in server.host_keys)
-    return lab
-
-
-@pytest.fixture
 def options(h3: Lab, request: pytest.FixtureRequest) -> list[str]:
     """The options for the way that the test is parametrized with; the ProxyCommand of h3 and of chains has them."""
     name, more = WAYS[request.param]
@@ -80,17 +70,7 @@ every = pytest.mark.parametrize("options", WAYS, indirect=True)
 @every
 @pytest.mark.usefixtures("options")
 def test_100_mb_both_ways_at_once(h3: Lab, realm: Realm) -> None:
-    client = h3.start("ssh", "-F", h3.config, "h3", "cat", stdin=subprocess.PIPE, env=environment(realm))
-    assert client.stdin
-    assert client.stdout
-    sent, received = hashlib.sha256(), hashlib.sha256()
-    sender = threading.Thread(target=send, args=(client.stdin, sent))
-    sender.start()
-    while data := client.stdout.read(MEBIBYTE):
-        received.update(data)
-    sender.join()
-    assert client.wait(10) == 0
-    assert received.digest() == sent.digest()
+    echo_blocks(h3.start("ssh", "-F", h3.config, "h3", "cat", stdin=subprocess.PIPE, env=environment(realm)))
 
 
 @pytest.mark.parametrize("options", ["integrity", "confidentiality", "negotiate"], indirect=True)

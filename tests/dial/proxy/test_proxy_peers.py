@@ -2,30 +2,19 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 import subprocess
-import threading
 from collections.abc import Iterator
 
 import proxies
 import pytest
-from blocks import MEBIBYTE, send
+from blocks import MEBIBYTE, echo_blocks
 from lab import Lab
 from peers import LOOPBACK, need
 from proxies import RealProxy
 from terminal import Terminal
 from traced import RESOLVER, traced
-
-
-@pytest.fixture
-def h3(lab: Lab) -> Lab:
-    """A lab with one server, h3, by a name that is looked up."""
-    server = lab.server("h3", HostName="localhost", HostKeyAlias="h3")
-    with lab.known_hosts.open("a") as file:
-        file.writelines(f"h3 {key}\n" for key in server.host_keys)
-    return lab
 
 
 @pytest.fixture
@@ -70,17 +59,7 @@ def test_the_proxy_takes_the_place_of_what_the_first_hop_has_of_its_own(h3: Lab,
 
 @pytest.mark.parametrize("proxy", ["microsocks", "dante", "ssh -D", "tinyproxy"], indirect=True)
 def test_100_mb_both_ways_at_once(h3: Lab, proxy: RealProxy) -> None:
-    client = h3.start("ssh", "-F", h3.config, "h3", "cat", stdin=subprocess.PIPE)
-    assert client.stdin
-    assert client.stdout
-    sent, received = hashlib.sha256(), hashlib.sha256()
-    sender = threading.Thread(target=send, args=(client.stdin, sent))
-    sender.start()
-    while data := client.stdout.read(MEBIBYTE):
-        received.update(data)
-    sender.join()
-    assert client.wait(10) == 0
-    assert received.digest() == sent.digest()
+    echo_blocks(h3.start("ssh", "-F", h3.config, "h3", "cat", stdin=subprocess.PIPE))
 
 
 # The name is looked up by the proxy, not here

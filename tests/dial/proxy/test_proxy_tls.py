@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
 import shutil
 import subprocess
 import tempfile
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from authority import Authority, in_tls
-from blocks import MEBIBYTE, send
+from blocks import MEBIBYTE, echo_blocks
 from lab import Lab
 from peers import LOOPBACK, Scripted, free_ports
 from proxies import PASSWORD, USER, RealProxy, tinyproxy
@@ -48,31 +46,18 @@ def secure(plain: RealProxy, authority: Authority) -> Iterator[RealProxy]:
 
 
 @pytest.fixture
-def h3(lab: Lab, secure: RealProxy) -> Lab:
-    """A lab with one server, h3, by a name that the proxy looks up; the ProxyCommand of h3 and of chains goes by it."""
-    server = lab.server("h3", HostName="localhost", HostKeyAlias="h3")
-    with lab.known_hosts.open("a") as file:
-        file.writelines(f"h3 {key}\n" for key in server.host_keys)
-    lab.options = secure.options
-    lab.host("h3", ProxyCommand=f"pyrelay {' '.join(secure.options)} %h %p")
-    return lab
+def h3(h3: Lab, secure: RealProxy) -> Lab:
+    """The ProxyCommand of h3 and of chains goes by the proxy."""
+    h3.options = secure.options
+    h3.host("h3", ProxyCommand=f"pyrelay {' '.join(secure.options)} %h %p")
+    return h3
 
 
 ENVIRONMENT = {"PYRELAY_PROXY_PASSWORD": PASSWORD}
 
 
 def test_100_mb_both_ways_at_once(h3: Lab) -> None:
-    client = h3.start("ssh", "-F", h3.config, "h3", "cat", stdin=subprocess.PIPE, env=ENVIRONMENT)
-    assert client.stdin
-    assert client.stdout
-    sent, received = hashlib.sha256(), hashlib.sha256()
-    sender = threading.Thread(target=send, args=(client.stdin, sent))
-    sender.start()
-    while data := client.stdout.read(MEBIBYTE):
-        received.update(data)
-    sender.join()
-    assert client.wait(10) == 0
-    assert received.digest() == sent.digest()
+    echo_blocks(h3.start("ssh", "-F", h3.config, "h3", "cat", stdin=subprocess.PIPE, env=ENVIRONMENT))
 
 
 @pytest.mark.parametrize("more", [(), ("--engine", "ssh"), ("--share", "1s")], ids=["ours", "ssh", "shared"])

@@ -10,12 +10,11 @@ import shlex
 import shutil
 import subprocess
 import tempfile
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from blocks import send
+from blocks import echo_blocks
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from desk import ONION, parts, table
 from desk import blocks as readme
@@ -257,16 +256,7 @@ def test_tor_asked_by_http_says_what_it_is(bed: Bed) -> None:
 def test_100_mb_both_ways_at_once(bed: Bed) -> None:
     bed.lab.host("h2", HostName="h2.test", HostKeyAlias="h2", ProxyCommand="pyrelay --tor %h %p")
     client = bed.lab.start("ssh", "-F", bed.lab.config, "h2", "cat", stdin=subprocess.PIPE, env=bed.environment())
-    assert client.stdin
-    assert client.stdout
-    sent, received = hashlib.sha256(), hashlib.sha256()
-    sender = threading.Thread(target=send, args=(client.stdin, sent))
-    sender.start()
-    while data := client.stdout.read(1 << 20):
-        received.update(data)
-    sender.join()
-    assert client.wait(30) == 0
-    assert received.digest() == sent.digest()
+    echo_blocks(client)
 
 
 # The recipe
