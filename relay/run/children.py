@@ -222,14 +222,29 @@ def _signal_family(pid: int, signals: Sequence[int], *, hushed: bool) -> None:
 def _family(pid: int) -> list[int]:
     """A process and its descendants, such as the shell of a `Match exec`: a signal to the process does not reach them.
 
-    Only Linux lists a process's children; on other systems this returns the process alone.
+    Linux lists a process's children; elsewhere ps is asked for every process's parent.
     """
+    if not os.path.isdir("/proc/self/task"):
+        return _family_by_ps(pid)
     family = [pid]
     try:
         for thread in os.listdir(f"/proc/{pid}/task"):
             with open(f"/proc/{pid}/task/{thread}/children") as file:
                 for child in file.read().split():
                     family += _family(int(child))
-    except OSError:  # the process has ended meanwhile, or this system does not have the file
+    except OSError:  # the process has ended meanwhile, or this kernel does not have the file
         pass
+    return family
+
+
+def _family_by_ps(pid: int) -> list[int]:
+    """A process and its descendants, each before its own; the process alone where there is no ps."""
+    try:
+        listed, _ = Asked(("ps", "-A", "-o", "pid=", "-o", "ppid="), os.environ).communicate()
+        pairs = [(int(child), int(parent)) for child, parent in map(bytes.split, listed.splitlines())]
+    except (OSError, ValueError):
+        return [pid]
+    family = [pid]
+    for each in family:  # it grows meanwhile
+        family += [child for child, parent in pairs if parent == each]
     return family

@@ -109,3 +109,15 @@ def test_a_session_that_is_killed_leaves_nothing(chain: Lab) -> None:
     client.kill()
     client.wait()
     assert chain.remaining(20) == {}
+
+
+def test_a_shell_that_ssh_config_runs_ends_with_ssh(lab: Lab) -> None:
+    """Its parent is `ssh -G`, which does not end it: without /proc, ps says which process is whose child."""
+    lab.elsewhere = True
+    started = lab.top / "started"
+    os.mkfifo(started)
+    lab.head = f'Match originalhost h1 exec "echo >{started}; sleep 60"'
+    client = lab.start("ssh", "-F", lab.config, ROUTE)
+    started.read_text()
+    client.kill()
+    assert lab.remaining(10) == {}
