@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from relay.ssh.login.keyfile import BadFile, PrivateFile, read_private, read_public
+from relay.ssh.login.keyfile import BadFile, PrivateFile, WrongPassphrase, read_private, read_public
 from relay.ssh.pubkey import BadKey, PublicKey, Reader
 from relay.ssh.record import Record
 
@@ -118,7 +118,11 @@ def _add_files(found: Found, listed: Sequence[tuple[_File, PublicKey | None]], h
     for file, public in listed:
         if public is not None and public.blob in offered:
             continue
-        identity = _by_agent(file.path, public, held) if public is not None and public.is_cert else None
+        identity = None
+        if public is not None and public.is_cert:
+            identity = _by_agent(file.path, public, held)
+            if identity is None and file.private is None:  # an IdentityFile that is a certificate itself
+                identity = _by_file(file.path, public, [each for each, _ in listed])
         if identity is None and file.private is not None:
             identity = Identity(file.path, public, None, file.private, file.path)
         if identity is not None:
@@ -143,37 +147,54 @@ def _by_agent(name: str, certificate: PublicKey, held: Iterable[AgentKey]) -> Id
 
 
 def _by_file(name: str, certificate: PublicKey, files: Iterable[_File]) -> Identity | None:
-    """A certificate whose key an identity file holds: by the key, else by the name (id_filename_matches)."""
-    unread = None
+    """A certificate whose key an identity file holds.
+
+    The file is found by its key (sign_and_send_pubkey in sshconnect2.c), else by its name (id_filename_matches). A file
+    that does not show its key is looked into if it has no passphrase; else it is taken if no other file is in question,
+    and its key is compared once it is unlocked.
+    """
+    unread: dict[str, PrivateFile] = {}
     for file in files:
         if file.private is None:
             continue
         if file.public is not None and file.public.has_same_key(certificate):
             return Identity(name, certificate, None, file.private, file.path)
-        if file.public is None and name in {file.path, f"{file.path}.pub", f"{file.path}-cert.pub"}:
-            unread = Identity(name, certificate, None, file.private, file.path)
-    return unread
+        if file.public is None:
+            unread[file.path] = file.private
+    for path, private in unread.items():
+        if name in {path, f"{path}.pub", f"{path}-cert.pub"} or _holds(private, certificate):
+            return Identity(name, certificate, None, private, path)
+    locked = [path for path, private in unread.items() if private.encrypted]
+    return Identity(name, certificate, None, unread[locked[0]], locked[0]) if len(locked) == 1 else None
+
+
+def _holds(private: PrivateFile, certificate: PublicKey) -> bool:
+    """Whether a private key file without a passphrase holds the key of a certificate."""
+    if private.encrypted:
+        return False
+    try:
+        return private.unlock().public.has_same_key(certificate)
+    except (BadFile, WrongPassphrase):
+        return False
 
 
 def _read(path: str, must_exist: bool) -> _File:
     """What an IdentityFile says without a passphrase: itself, or the .pub beside it (sshkey_load_public)."""
-    private = None
-    problem = ""
     only_public = read_public(path)
     if only_public is None:
-        try:
-            private = read_private(path)
-        except FileNotFoundError:
+        private, problem = _private(path)
+        if private is None and not problem:
             only_public = read_public(f"{path}.pub")
             problem = "no such identity file" if must_exist else ""
-        except BadFile as error:
-            problem = str(error)
-        except (OSError, ValueError) as error:  # (ValueError: a NUL in the name)
-            problem = getattr(error, "strerror", None) or str(error)
+    else:
+        private = None
     if only_public is not None:
         problem = "a public key only, which the agent does not hold"
+        if only_public.is_cert:
+            only_public, problem = _of_user(only_public), "there is no private key for this certificate"
+            problem = problem if only_public is not None else "no user certificate"
     # The .pub beside a key goes before what the key itself says: it may be a certificate (sshkey_load_public).
-    public = only_public or read_public(f"{path}.pub") or (private and private.public)
+    public = only_public or _of_user(read_public(f"{path}.pub")) or (private and private.public)
     if public is not None and public.plain.startswith("sk-"):
         private, problem = None, "a security key signs through the agent only; `ssh-add` adds it"
     elif private is not None:
@@ -184,11 +205,28 @@ def _read(path: str, must_exist: bool) -> _File:
     return _File(path, public, private, problem)
 
 
+def _private(path: str) -> tuple[PrivateFile | None, str]:
+    """A private key file, or why it cannot be used: "" when it does not exist."""
+    try:
+        return read_private(path), ""
+    except FileNotFoundError:
+        return None, ""
+    except BadFile as error:
+        return None, str(error)
+    except (OSError, ValueError) as error:  # (ValueError: a NUL in the name)
+        return None, getattr(error, "strerror", None) or str(error)
+
+
 def _certificate(path: str) -> PublicKey | None:
     """The user certificate in a file, or in the one of that name with .pub behind it."""
-    public = read_public(path) or read_public(f"{path}.pub")
+    public = _of_user(read_public(path) or read_public(f"{path}.pub"))
+    return public if public is not None and public.is_cert else None
+
+
+def _of_user(public: PublicKey | None) -> PublicKey | None:
+    """The same key, but None for a certificate that is not a user's."""
     if public is None or not public.is_cert:
-        return None
+        return public
     reader = Reader(public.body)  # PROTOCOL.certkeys: serial, type
     try:
         reader.number(8)
