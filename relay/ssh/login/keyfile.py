@@ -16,13 +16,14 @@ from typing import Any
 
 from cryptography.exceptions import InvalidTag, UnsupportedAlgorithm
 
+from relay.ssh.login import pem
 from relay.ssh.pubkey import CERT_SUFFIX, BadKey, PublicKey, Reader, mpint, read_key, string
 from relay.ssh.record import Record
 
 _MAGIC = b"openssh-key-v1\0"  # OpenSSH's PROTOCOL.key
 _LARGEST = 1 << 20  # bytes of a key file; sshbuf-io.c and authfile.c have such a limit, too
-# What `cryptography` decrypts of what OpenSSH encrypts its files with.
-_CIPHERS = frozenset({"aes256-ctr", "aes256-cbc", "aes256-gcm@openssh.com"})
+# What `cryptography` decrypts of what OpenSSH encrypts its files with, and what PEM files may be under.
+_CIPHERS = frozenset({"aes256-ctr", "aes256-cbc", "aes256-gcm@openssh.com"}) | pem.KNOWN | pem.OURS
 _ED25519 = "ssh-ed25519"
 
 
@@ -75,7 +76,7 @@ class PrivateFile(Record):
     """What a private key file holds.
 
     public: the public half, where the file says it without a passphrase.
-    cipher: what an OpenSSH file is encrypted with, for messages.
+    cipher: what it is encrypted with, as far as the file says that in clear.
     """
 
     data: bytes
@@ -102,11 +103,17 @@ class PrivateFile(Record):
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # of a key of an old type, which is of no use anyway
+                if self.encrypted and self.cipher in pem.OURS:
+                    return _private_key(
+                        serialization.load_der_private_key(pem.decrypt(self.data, passphrase or b""), None)
+                    )
                 return _private_key(load(self.data, passphrase))
         except UnsupportedAlgorithm as error:
             raise BadFile("a key of this type or encryption is not supported") from error
         except (ValueError, TypeError, InvalidTag) as error:
             # cryptography tells a wrong passphrase from a broken file only by its words.
+            if str(error).startswith("Unknown key encryption"):  # of a PKCS#8 file, and not in pem.py's list
+                raise BadFile("its encryption is not supported; `ssh-keygen -p -f` on it would change that") from error
             if self.encrypted:
                 raise WrongPassphrase from error
             raise BadFile("not a private key") from error
@@ -131,7 +138,7 @@ def parse_private(data: bytes) -> PrivateFile:
     if b"PRIVATE KEY-----" not in data:
         raise BadFile("not a private key")
     # RFC 1421 section 4.6.1.1 (Proc-Type: 4,ENCRYPTED), RFC 5958 section 3 (BEGIN ENCRYPTED PRIVATE KEY)
-    return PrivateFile(data, b"ENCRYPTED" in data, None, "")
+    return PrivateFile(data, b"ENCRYPTED" in data, None, pem.cipher(data))
 
 
 def _openssh_body(data: bytes) -> Reader:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import warnings
 from base64 import b64encode
+from binascii import a2b_base64
 from pathlib import Path
 
 import paramiko
@@ -80,6 +81,67 @@ def test_ciphers(tmp_path: Path, cipher: str) -> None:
         file.unlock(b"wrong")
 
 
+@pytest.fixture(scope="module")
+def plain_pem(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return keygen(tmp_path_factory.mktemp("pem") / "key", "-t", "ecdsa", "-m", "PEM", "-N", "")
+
+
+def openssl(*arguments: str | Path) -> None:
+    subprocess.run([need("openssl"), *arguments], check=True, capture_output=True)
+
+
+PEM_CIPHERS = [
+    "aes-128-cbc",
+    "aes-192-cbc",
+    "aes-256-cbc",
+    "des-ede3-cbc",
+    "camellia-128-cbc",
+    "camellia-192-cbc",
+    "camellia-256-cbc",
+]
+
+
+@pytest.mark.parametrize("cipher", PEM_CIPHERS)
+def test_ciphers_of_traditional_files(plain_pem: Path, tmp_path: Path, cipher: str) -> None:
+    """ssh-keygen opens each, as ssh would."""
+    path = tmp_path / "key"
+    openssl("ec", "-in", plain_pem, f"-{cipher}", "-passout", "pass:opens", "-out", path)
+    path.chmod(0o600)
+    file = read_private(str(path))
+    assert (file.encrypted, file.cipher) == (True, cipher.upper())
+    file.check()
+    assert signs(file.unlock(b"opens"), "ecdsa-sha2-nistp256")
+    for wrong in (b"wrong", b"", None):
+        with pytest.raises(WrongPassphrase):
+            file.unlock(wrong)
+    shown = subprocess.run([need("ssh-keygen"), "-y", "-P", "opens", "-f", path], capture_output=True, check=True)
+    assert file.unlock(b"opens").public.text.encode() in shown.stdout
+
+
+@pytest.mark.parametrize(("form", "cipher"), [("ec", "aria-128-cbc"), ("pkcs8", "camellia-256-cbc")])
+def test_a_cipher_that_only_openssl_has_is_named_before_anybody_is_asked(
+    plain_pem: Path, tmp_path: Path, form: str, cipher: str
+) -> None:
+    path = tmp_path / "key"
+    how = [f"-{cipher}"] if form == "ec" else ["-topk8", "-v2", cipher]
+    openssl(form, "-in", plain_pem, *how, "-passout", "pass:opens", "-out", path)
+    path.chmod(0o600)
+    name = cipher.upper() if form == "ec" else "CAMELLIA"
+    with pytest.raises(BadFile, match=f"encrypted with {name}; `ssh-keygen -p -f` on it would change that"):
+        read_private(str(path)).check()
+
+
+def test_a_cipher_that_has_no_name_here(plain_pem: Path, tmp_path: Path) -> None:
+    path = tmp_path / "key"
+    openssl("pkcs8", "-topk8", "-v2", "aes256", "-in", plain_pem, "-passout", "pass:opens", "-out", path)
+    body = a2b_base64(b"".join(path.read_bytes().splitlines()[1:-1]))
+    other = body.replace(bytes.fromhex("60864801650304012a"), bytes.fromhex("60864801650304017f"))
+    assert other != body
+    data = b"-----BEGIN ENCRYPTED PRIVATE KEY-----\n%s\n-----END ENCRYPTED PRIVATE KEY-----\n" % b64encode(other)
+    with pytest.raises(BadFile, match="its encryption is not supported"):
+        parse_private(data).unlock(b"opens")
+
+
 def test_a_cipher_that_is_not_to_be_had(tmp_path: Path) -> None:
     file = read_private(str(keygen(tmp_path / "key", "-t", "ed25519", "-N", "open", "-Z", "aes128-ctr")))
     words = "encrypted with aes128-ctr; `ssh-keygen -p -f` on it would change that"
@@ -110,9 +172,18 @@ def test_what_is_no_private_key(data: bytes) -> None:
         parse_private(data).unlock()
 
 
-@given(st.binary(), st.sampled_from([b"OPENSSH ", b"RSA ", b"EC ", b"", b"ENCRYPTED "]), st.none() | st.binary())
-def test_any_bytes_give_a_key_or_our_error(body: bytes, kind: bytes, passphrase: bytes | None) -> None:
-    data = b"-----BEGIN %sPRIVATE KEY-----\n%s\n-----END %sPRIVATE KEY-----\n" % (kind, b64encode(body), kind)
+HEADERS = [b"", b"Proc-Type: 4,ENCRYPTED\nDEK-Info: AES-192-CBC,%s\n\n" % (b"0a" * 16), b"DEK-Info: X\nENCRYPTED\n"]
+
+
+@given(
+    st.binary(),
+    st.sampled_from([b"OPENSSH ", b"RSA ", b"EC ", b"", b"ENCRYPTED "]),
+    st.sampled_from(HEADERS),
+    st.none() | st.binary(),
+)
+def test_any_bytes_give_a_key_or_our_error(body: bytes, kind: bytes, header: bytes, passphrase: bytes | None) -> None:
+    inside = header + b64encode(body)
+    data = b"-----BEGIN %sPRIVATE KEY-----\n%s\n-----END %sPRIVATE KEY-----\n" % (kind, inside, kind)
     try:
         parse_private(data).unlock(passphrase)
     except (BadFile, WrongPassphrase):
