@@ -55,8 +55,9 @@ check: .venv/ready peers ## check format, lint, types and man page
 	$(VENV)/mypy --no-error-summary
 	$(if $(wildcard man/*.1),mandoc -T lint -W warning man/*.1)
 
-bench: .venv/ready peers ## measure it beside ssh and nc, and print the table (ARGS="--only TEXT --json FILE")
-	@$(VENV)/python -m bench $(ARGS)
+bench: .venv/ready peers ## measure it beside ssh and nc, and print the table (ARGS="--only TEXT --json FILE"; OPENSSH=DIR)
+	@tests/install-packages valgrind
+	@$(VENV)/python -m bench $(if $(OPENSSH),--openssh "$(OPENSSH)") $(ARGS)
 
 elsewhere: .venv/ready peers ## run the tests of the whole program with what only Linux has hidden from it
 	PYRELAY_ELSEWHERE=1 $(VENV)/python -m pytest tests/whole tests/dial tests/run tests/share --ignore tests/whole/test_bench.py $(ARGS)

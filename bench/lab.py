@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from types import TracebackType
 
+    from bench.openssh import OpenSSH
+
 HOST = "127.0.0.1"
 BENCH = os.path.dirname(os.path.abspath(__file__))
 ROOT = os.path.dirname(BENCH)
@@ -32,12 +34,7 @@ SERVERS = ("hop1", "hop2", "hop3", "target")
 NARROW = "narrow"  # a server with sshd's default limits for logins, and a log
 SUFFIXES = ("-gcm", "-ctr", "-etm", "-chacha", "-kept")  # the same servers under names with other settings
 DROPBEARS = ("dropbear1", "dropbear2", "dropbear3")
-FAR = (
-    "hop1",
-    "target",
-    "socks",
-    "banner",
-)  # a delay line may stand before these: the first thing that a route connects to
+FAR = ("hop1", "hop2", "hop3", "target", "socks", "banner")  # a delay line may stand before these
 
 SSH_CONFIG = """\
 Host */*
@@ -67,23 +64,27 @@ HostKey {path}/host_ed25519
 AuthorizedKeysFile {path}/authorized_keys
 PidFile none
 StrictModes no
-UsePAM no
 PermitRootLogin yes
-{more}
+{settings}{more}
 """
 
 
 class Lab:
     """A directory, an ssh_config, and the processes that belong to it. They end when the lab is left.
 
+    openssh: the ssh that every command finds, and the sshd of each server.
     trips: round trips, in milliseconds, that have delay lines; each name in FAR is NAME-TRIPms behind its line.
     ports: the ports of the servers, by name. environment: that of every command; its PATH finds pyrelay.
+    module_path: the directories of pyrelay's modules, as it sets them itself.
     """
 
-    def __init__(self, trips: Sequence[int] = ()) -> None:
+    def __init__(self, openssh: OpenSSH, trips: Sequence[int] = ()) -> None:
+        self.module_path = [ROOT, sysconfig.get_path("purelib")]
+        self._openssh = openssh
         self.path = tempfile.mkdtemp(prefix="pyrelay-bench-")
         path = f"{self.path}:{os.environ['PATH']}"
-        private = {"XDG_RUNTIME_DIR": f"{self.path}/run", "XDG_STATE_HOME": f"{self.path}/state"}
+        self._state = f"{self.path}/state"
+        private = {"XDG_RUNTIME_DIR": f"{self.path}/run", "XDG_STATE_HOME": self._state}
         self.environment = {**os.environ, "PATH": path, **private}
         os.mkdir(f"{self.path}/run", 0o700)
         self.ports: dict[str, int] = {}
@@ -127,18 +128,23 @@ class Lab:
                 options: dict[str, Any] = {"stdin": null, "stdout": null, "stderr": null}
                 subprocess.run(shlex.split(command), cwd=self.path, env=self.environment, check=check, **options)
 
+    def forget(self) -> None:
+        """Forget what has been learned of hops."""
+        shutil.rmtree(self._state, ignore_errors=True)
+
     def shown(self, text: str) -> str:
-        """Return a command as a person would type it: without the lab's directory, and with a short interpreter."""
-        return text.replace(self.path, "/lab").replace(sys.executable, "python3")
+        """Return a command as a person would type it: without the directories of lab, modules and interpreter."""
+        text = text.replace(self.path, "/lab").replace(sys.executable, "python3")
+        return text.replace(repr(self.module_path), "['/pyrelay']")
 
     def _install(self) -> None:
-        """Put `pyrelay` where PATH finds it, as `make install` does, but from the source, with compiled modules."""
+        """Put ssh and pyrelay where PATH finds them; pyrelay as `make install` does, but from the source, compiled."""
+        os.symlink(self._openssh.ssh, f"{self.path}/ssh")
         with open(f"{ROOT}/pyrelay.in", encoding="utf-8") as file:
             script = file.read()
-        path = repr([ROOT, sysconfig.get_path("purelib")])
         program = f"{self.path}/pyrelay"
         with open(program, "w", encoding="utf-8") as file:
-            file.write(script.replace("@python@", sys.executable).replace("@path@", path))
+            file.write(script.replace("@python@", sys.executable).replace("@path@", repr(self.module_path)))
         os.chmod(program, 0o755)
         compileall.compile_dir(f"{ROOT}/relay", quiet=1)
 
@@ -171,9 +177,9 @@ class Lab:
         config = f"{self.path}/sshd_{name}"
         port = free_port()
         with open(config, "w", encoding="utf-8") as file:
-            file.write(SSHD_CONFIG.format(host=HOST, port=port, path=self.path, more=more))
-        sshd = shutil.which("sshd") or "/usr/sbin/sshd"  # not every path has sbin; sshd wants to be run by full name
-        self._listen(name, [sshd, "-D", *(options or ("-e",)), "-f", config], port)
+            settings = self._openssh.settings
+            file.write(SSHD_CONFIG.format(host=HOST, port=port, path=self.path, settings=settings, more=more))
+        self._listen(name, [self._openssh.sshd, "-D", *(options or ("-e",)), "-f", config], port)
 
     def _dropbears(self) -> None:
         """Start the dropbears. They look for authorized_keys in root's home, so each sees another directory there."""

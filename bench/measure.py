@@ -12,7 +12,9 @@ from __future__ import annotations
 import array
 import fcntl
 import os
+import re
 import subprocess
+import tempfile
 import termios
 import threading
 import time
@@ -36,6 +38,8 @@ CPU = "CPU s/GB"
 MEMORY = "memory, MB"
 TIME = "ms"
 OVER = f"A - B - C, {TIME}"
+INSTRUCTIONS = "million instr."
+VALGRIND = "valgrind --tool=cachegrind --cachegrind-out-file=/dev/null --trace-children=no"
 
 
 class Run(NamedTuple):
@@ -94,6 +98,23 @@ def whole(run: Run) -> dict[str, float]:
         _succeed(family.start(run.command, subprocess.DEVNULL))
         seconds = family.elapsed()
     return {TIME: seconds * 1000}
+
+
+def instructions(run: Run) -> dict[str, float]:
+    """Count the instructions of a command from its start to its end, without those of its children."""
+    with run.family() as family, tempfile.TemporaryDirectory() as logs:
+        process = family.start([*VALGRIND.split(), f"--log-file={logs}/%p", *run.command], subprocess.DEVNULL)
+        _succeed(process)
+        with open(f"{logs}/{process.pid}", encoding="utf-8", errors="replace") as file:
+            count = counted(file.read())
+    return {INSTRUCTIONS: count / MB}
+
+
+def counted(log: str) -> int:
+    """Return the number of instructions in cachegrind's log. Raises RuntimeError if there is none."""
+    if found := re.search(r"I\s+refs:\s+([\d,]+)", log):
+        return int(found[1].replace(",", ""))
+    raise RuntimeError("cachegrind has counted nothing")
 
 
 def to_the_end(run: Run) -> dict[str, float]:

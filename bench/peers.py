@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from bench import measure
 from bench.compare import Goal
 from bench.measure import THROUGHPUT, await_greeting
+from bench.paths import lesson
 from bench.row import Row
 from bench.shared import kept
 
@@ -78,7 +79,8 @@ def _throughput(title: str, name: str, path: str, goals: dict[str, Goal], size: 
     for way, (far_end, run) in WAYS.items():
         ours, theirs = (_named(line, name) for line in CHAINS[path])
         goal = {THROUGHPUT: goals[way]} if way in goals else {}
-        yield Row(f"throughput, {title}", f"{path}, {way}", ours, theirs, run, goal, far_end, max(size, 1))
+        row = Row(f"throughput, {title}", f"{path}, {way}", ours, theirs, run, goal, far_end, max(size, 1))
+        yield row._replace(before=(lesson(ours),))
 
 
 def _messages(scale: Scale) -> Iterator[Row]:
@@ -89,7 +91,8 @@ def _messages(scale: Scale) -> Iterator[Row]:
     yield Row(group, "plain TCP, against nc", ours, theirs, messages, goals, "echo", count)
     for path, (against, goal) in MESSAGE_GOALS.items():
         ours, theirs = (_named(line, r"hop\1") for line in CHAINS[path])
-        yield Row(group, f"{path}, against {against}", ours, theirs, messages, {MEDIAN: goal}, "echo", count)
+        row = Row(group, f"{path}, against {against}", ours, theirs, messages, {MEDIAN: goal}, "echo", count)
+        yield row._replace(before=(lesson(ours),))
     title = "1 shared hop, against ssh -W over a live ControlMaster"
     goals = {MEDIAN: Goal(1.2, 1.0, INTERPRETER)}
     shared = kept(title, "hop1", messages, goals, port="{port}", far_end="echo", size=count)

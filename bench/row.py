@@ -18,6 +18,7 @@ class Row(NamedTuple):
     far_end: the function of ends.py at {port}. bare: a third command; its time is subtracted from ours and theirs.
     crowd: how many run at once. rounds: how many times the usual number, for short or noisy rows.
     before, after: commands to run before the first round and after the last one.
+    forget: nothing is remembered of any hop when ours starts.
     """
 
     group: str
@@ -33,6 +34,7 @@ class Row(NamedTuple):
     rounds: float = 1
     before: tuple[str, ...] = ()
     after: tuple[str, ...] = ()
+    forget: bool = False
     measure_theirs: Callable[[Run], dict[str, float]] | None = None
 
 

@@ -47,24 +47,26 @@ def rows(scale: Scale) -> Iterator[Row]:
     for trip in dict.fromkeys((scale.trips[0], scale.trips[-1])):
         hop = f"hop1-{trip}ms" if trip else "hop1"
         title = f"first byte to ssh, {trip} ms of round trip, against ssh -J over a live ControlMaster"
-        goals = {TIME: Goal(1.1, 1.0, START)} if trip else {}
+        goals = {TIME: Goal(1.08, 1.0, START)} if trip else {}
         ways = {"ours": SSH_BY_SHARE, "theirs": SSH_BY_MASTER}
         yield kept(title, hop, measure.to_the_end, goals, port="{refusal}", rounds=3, **ways)
         title = f"first byte, {trip} ms of round trip, against ssh -W over a live ControlMaster"
         yield kept(title, hop, measure.first_byte, {}, rounds=3)
     unshared = SHARE.replace("--share 10m ", "")
-    for number in (1, 10):
-        goals = {THROUGHPUT: Goal(0.9, 1.0, LOOP)} if number == 1 else {}
-        title = f"throughput from the network, {number} at once, against relays of their own hops"
-        size = scale.size if number == 1 else max(scale.size // 10, 1)
-        yield kept(
-            title, "hop1", rate, goals, theirs=unshared, port="{port}", far_end="source", size=size, crowd=number
-        )
+    more: dict[str, Any]
+    for way, far_end, run in (("from", "source", rate), ("to", "sink", rate_to)):
+        title = f"throughput {way} the network, 1 at once, against relays of their own hops"
+        goals = {THROUGHPUT: Goal(1.0, 1.3, LOOP)}
+        more = {"far_end": far_end, "size": scale.size}
+        yield kept(title, "hop1", run, goals, theirs=unshared, port="{port}", **more)
+    title = "throughput from the network, 10 at once, against relays of their own hops"
+    more = {"far_end": "source", "size": max(scale.size // 10, 1), "crowd": 10}
+    yield kept(title, "hop1", rate, {}, theirs=unshared, port="{port}", **more)
     title = f"throughput from the network, {FEW} at once beside one whose reader has stopped, against {FEW} alone"
     goals = {THROUGHPUT: Goal(0.95, 1.0, LOOP)}
-    ways = {"ours": SHARE, "theirs": SHARE, "port": "{port}", "far_end": "source"}
-    size = max(scale.size // FEW, 1)
-    yield kept(title, "hop1", rate_beside_stopped, goals, measure_theirs=rate, size=size, crowd=FEW, rounds=6, **ways)
+    ways = {"ours": SHARE, "theirs": SHARE, "port": "{port}"}
+    more = {"far_end": "source", "measure_theirs": rate, "size": max(scale.size // FEW, 1), "crowd": FEW, "rounds": 4}
+    yield kept(title, "hop1", rate_beside_stopped, goals, **ways, **more)
     title = f"memory of who keeps the hop, with {crowd} relays, against a ControlMaster"
     goals = {MEMORY: Goal(150, 60, "interpreter, paramiko, uvloop and a thread for each login", ours_alone=True)}
     yield kept(title, "hop1", keeper, goals, crowd=crowd, rounds=0.4)
@@ -100,6 +102,11 @@ def kept(
 def rate(run: Run) -> dict[str, float]:
     """Throughput without CPU: the process that keeps the hop uses most of the CPU."""
     return {THROUGHPUT: measure.crowd(run)[THROUGHPUT]}
+
+
+def rate_to(run: Run) -> dict[str, float]:
+    """Throughput to the network, without CPU."""
+    return {THROUGHPUT: measure.transfer_to(run)[THROUGHPUT]}
 
 
 def rate_beside_stopped(run: Run) -> dict[str, float]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import platform
-import subprocess
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -15,14 +14,13 @@ if TYPE_CHECKING:
 COLUMNS = "    {:14} {:>9} {:>9} {:>7}  {:18} {:>5} {:>5}  {}"
 
 
-def machine() -> str:
-    """Return the machine on which the figures were measured."""
+def machine(openssh: str) -> str:
+    """Return the machine on which the figures were measured, and the OpenSSH that they were measured against."""
     with open("/proc/cpuinfo", encoding="utf-8") as file:
         models = [line.partition(":")[2].strip() for line in file if line.startswith("model name")]
-    ssh = subprocess.run(["ssh", "-V"], capture_output=True, text=True, check=True).stderr.split(",")[0].strip()
     return (
         f"{os.cpu_count()} cores ({models[0] if models else platform.machine()}), Linux {platform.release()}, "
-        f"Python {platform.python_version()}, {ssh}"
+        f"Python {platform.python_version()}, {openssh}"
     )
 
 

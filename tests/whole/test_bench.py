@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -20,15 +21,18 @@ from peers import LOOPBACK, SYSTEM_PATH, close_listener, free_ports, need, until
 from bench import picture, readme
 from bench.__main__ import SMOKE
 from bench.compare import Compared, Goal, compare
-from bench.measure import CPU, MEMORY, OVER, THROUGHPUT, TIME
+from bench.measure import CPU, MEMORY, OVER, THROUGHPUT, TIME, counted
+from bench.openssh import OpenSSH, find
 from bench.row import Scale
 from bench.rows import rows
+from bench.start import FIRST_BYTE, INSTRUCTION_COUNT
 from bench.table import summary
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the bench measures on Linux only")
 
 IS_ROOT = os.geteuid() == 0
-GROUPS = list(dict.fromkeys(row.group for row in rows(SMOKE, is_root=IS_ROOT)))
+PEER = OpenSSH("/ssh", "/sshd", "", "OpenSSH_9.2p1", 9, knows_kex=False)
+GROUPS = list(dict.fromkeys(row.group for row in rows(SMOKE, PEER, is_root=IS_ROOT)))
 
 
 def bench(*arguments: str, path: str = SYSTEM_PATH) -> subprocess.CompletedProcess[str]:
@@ -42,11 +46,13 @@ def bench(*arguments: str, path: str = SYSTEM_PATH) -> subprocess.CompletedProce
 @pytest.mark.parametrize("group", GROUPS)
 @pytest.mark.usefixtures("_sshd_can_start")
 def test_every_row(group: str, tmp_path: Path) -> None:
+    if group == INSTRUCTION_COUNT and not shutil.which("valgrind"):
+        pytest.skip("valgrind is not installed: make bench installs it")
     ran = bench("--only", f"{group}: ", "--json", str(tmp_path / "figures"))
     assert (ran.returncode, ran.stderr) == (0, ""), ran.stdout
     kept = json.loads((tmp_path / "figures").read_text())
     assert [row["title"] for row in kept["rows"]] == [
-        row.title for row in rows(SMOKE, is_root=IS_ROOT) if row.group == group
+        row.title for row in rows(SMOKE, PEER, is_root=IS_ROOT) if row.group == group
     ]
     for row in kept["rows"]:
         assert row["figures"]
@@ -107,6 +113,48 @@ def test_what_is_not_reached_is_told_with_its_reason() -> None:
     ]
 
 
+def test_every_row_is_of_remembered_hops_or_says_first_contact() -> None:
+    for row in rows(Scale(), PEER, is_root=IS_ROOT):
+        if "first contact" in row.group:
+            assert row.forget
+        elif "hop" in row.ours or "dropbear" in row.ours:
+            assert row.before or "--share" in row.ours, row
+            assert not row.forget
+
+
+def test_the_goals_of_a_start_depend_on_the_other_openssh() -> None:
+    """A newer ssh starts faster; a first key exchange that is not ours costs a round trip."""
+
+    def must(peer: OpenSSH, trip: int) -> list[float]:
+        group = f"{FIRST_BYTE}, {trip} ms of round trip"
+        found = rows(Scale(), peer, is_root=IS_ROOT)
+        return [row.goals[TIME].must for row in found if row.group == group and row.title.startswith(("1", "2"))]
+
+    newer = PEER._replace(major=10, knows_kex=True)
+    assert (must(PEER, 0), must(newer, 0)) == ([0.44, 0.31], [0.62, 0.6])
+    assert (must(PEER, 100), must(newer, 100)) == ([0.57, 0.48], [0.46, 0.42])
+
+
+def test_the_openssh_of_another_directory(tmp_path: Path) -> None:
+    """As it is built: all programs in one directory; sshd is told where its parts are."""
+    real = need("ssh")
+    for name in ("ssh", "sshd", "sshd-session"):
+        (tmp_path / name).symlink_to(real)
+    found = find(str(tmp_path))
+    assert (found.ssh, found.sshd) == (f"{tmp_path}/ssh", f"{tmp_path}/sshd")
+    assert found.settings == f"SshdSessionPath {tmp_path}/sshd-session\n"
+    assert found.version.startswith(f"OpenSSH_{found.major}.")
+    ran = bench("--openssh", str(tmp_path / "nowhere"))
+    assert (ran.returncode, ran.stdout) == (2, "")
+    assert "error: --openssh: no ssh and sshd in " in ran.stderr
+
+
+def test_a_count_of_instructions() -> None:
+    assert counted("==7== \n==7== I   refs:      45,970,123\n") == 45_970_123
+    with pytest.raises(RuntimeError, match="counted nothing"):
+        counted("==7== Memcheck")
+
+
 def test_no_goal() -> None:
     assert compare([1], [2]).reached == ""
 
@@ -114,7 +162,9 @@ def test_no_goal() -> None:
 def test_every_row_of_the_documents_is_one_of_the_bench() -> None:
     figure = compare([20.0], [10.0])._asdict()
     figures = dict.fromkeys((TIME, THROUGHPUT, CPU, MEMORY), figure)
-    found = [{"group": row.group, "title": row.title, "figures": figures} for row in rows(Scale(), is_root=IS_ROOT)]
+    found = [
+        {"group": row.group, "title": row.title, "figures": figures} for row in rows(Scale(), PEER, is_root=IS_ROOT)
+    ]
     made = readme.table(found).splitlines()
     shown = readme.shown(readme.SPEED.read_text())
     assert [line.split(" | ")[0] for line in made] == [line.split(" | ")[0] for line in shown]
