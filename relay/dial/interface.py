@@ -7,6 +7,7 @@ kernel instead.
 from __future__ import annotations
 
 import fcntl
+import os
 from _socket import AF_INET, SOCK_DGRAM, inet_ntoa, socket
 
 from relay.errors import RelayError, printable
@@ -27,7 +28,7 @@ def address(name: str, family: int) -> str:
 
 
 def _ipv4(name: str) -> str:
-    ifreq = name.encode()[: IFNAMSIZ - 1].ljust(40, b"\0")
+    ifreq = os.fsencode(name)[: IFNAMSIZ - 1].ljust(40, b"\0")
     sock = socket(AF_INET, SOCK_DGRAM)
     try:
         return inet_ntoa(fcntl.ioctl(sock.fileno(), SIOCGIFADDR, ifreq)[20:24])

@@ -29,6 +29,8 @@ http://proxy/path            a proxy has no path
 
 from __future__ import annotations
 
+import os
+
 from relay.errors import UsageError, printable
 from relay.spec import PROXY_PASSWORD
 from relay.spec.route import RouteError, check_host, is_ipv6, parse_port
@@ -223,7 +225,7 @@ def _proxy(kind: str, place: str, user: str | None, password: str | None) -> Pro
     if place.startswith("/"):
         if kind == SECURE:
             raise UsageError("a unix socket has no name that a certificate could have")
-        if "\0" in place or len(place.encode("utf-8", "surrogateescape")) >= PATH:
+        if "\0" in place or len(os.fsencode(place)) >= PATH:
             raise UsageError(f"a unix socket's path has less than {PATH} bytes")
         return Proxy(kind, path=place, user=user, password=password)
     host, port = _split_port(place)
@@ -254,12 +256,17 @@ def check_field(kind: str, name: str, text: str) -> None:
     """Raise UsageError unless text, a "user" or a "password", can be sent to this kind of proxy."""
     if not text and not (kind in HTTP and name == "password"):  # Basic allows an empty password, RFC 1929 does not
         raise UsageError(f"the proxy's {name} is empty")
-    if "\0" in text or (kind in HTTP and not text.isprintable()):
+    if "\0" in text or (kind in HTTP and not _is_printable(text)):
         raise UsageError(f"the proxy's {name} holds a character that cannot be sent")
     if kind in HTTP and name == "user" and ":" in text:
         raise UsageError("a user of an HTTP proxy cannot hold ':'")  # RFC 7617 section 2
-    if kind == SOCKS5 and len(text.encode("utf-8", "surrogateescape")) > FIELD:
+    if kind == SOCKS5 and len(os.fsencode(text)) > FIELD:
         raise UsageError(f"a SOCKS5 {name} has at most {FIELD} bytes")
+
+
+def _is_printable(text: str) -> bool:
+    """Whether text holds no control character. Bytes that are not text in this locale arrive as surrogates."""
+    return text.isprintable() or all(c.isprintable() or "\udc80" <= c <= "\udcff" for c in text)
 
 
 def check_header(text: str) -> None:
@@ -271,7 +278,7 @@ def check_header(text: str) -> None:
     name, colon, value = text.partition(":")
     if not colon or not name or not all((c.isascii() and c.isalnum()) or c in TCHARS for c in name):
         raise UsageError("a header is NAME: VALUE, or @FILE")  # not the text: it may be a secret
-    if not all(c.isprintable() or c == "\t" for c in value):
+    if not _is_printable(value.replace("\t", "")):
         raise UsageError(f"the header {printable(name, 40)} holds a character that cannot be sent")
 
 
@@ -288,6 +295,6 @@ def _decoded(text: str) -> str:
     """Return text with its %XX escapes decoded."""
     if "%" not in text:
         return text
-    from urllib.parse import unquote  # costs start-up time, and few users hold an escape
+    from urllib.parse import unquote_to_bytes  # costs start-up time, and few users hold an escape
 
-    return unquote(text, errors="surrogateescape")
+    return os.fsdecode(unquote_to_bytes(os.fsencode(text)))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import os
 import re
 import subprocess
@@ -10,8 +12,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+import scripted_proxy
 from login_server import Request, passwords, scripted
-from peers import missing, need
+from peers import LOOPBACK, missing, need
+
+from relay.spec import PROXY_PASSWORD
 
 if TYPE_CHECKING:
     from lab import Lab
@@ -130,6 +135,62 @@ def test_a_hop_is_asked_for_the_host_by_its_own_bytes(lab: Lab, environ: dict[st
         assert run(lab, environ, os.fsdecode(b"h1/" + host))[0] == 1
         escaped = "".join(chr(byte) if byte < 128 else f"\\{byte:o}" for byte in expected[1])
         assert f", target {escaped} port 22" in h1.log().replace("\\\\", "\\")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_users_and_answers_reach_a_socks_proxy_as_they_were_typed(
+    lab: Lab, environ: dict[str, str], name: bytes
+) -> None:
+    """By -P and ssh's environment, and by a URL's %XX and askpass."""
+    peer = scripted_proxy.Peer(scripted_proxy.socks5)
+    lab.at_end(peer.stop)
+    place, user, word = f"{LOOPBACK}:{peer.port}", b"u" + name, b"pass" + name
+    login = bytes((1, len(user))) + user + bytes((len(word),)) + word
+    secret = {PROXY_PASSWORD: os.fsdecode(word)}
+    by_option = run(lab, {**environ, **secret}, "-X", "5", "-x", place, "-P", os.fsdecode(user), "target.example")
+    escaped = "".join(f"%{byte:02X}" for byte in user)
+    by_url = run(lab, {**environ, **askpass(lab, word)}, "--proxy", f"socks5://{escaped}@{place}", "target.example")
+    assert (by_option[0], by_url[0]) == (0, 0), (by_option, by_url)
+    assert [login in heard for heard in peer.heard] == [True, True]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_users_and_answers_reach_an_http_proxy_as_they_were_typed(
+    lab: Lab, environ: dict[str, str], name: bytes
+) -> None:
+    """By basic and by digest, whose realm is the proxy's; a header of the user's, from a file and from an option."""
+    realm, user, word = b"r" + name, b"u" + name, b"pass" + name
+    offers = [b'Digest realm="%s", nonce="n", qop="auth"' % realm, b'Basic realm="%s"' % realm]
+
+    def script(line: scripted_proxy.Line) -> None:
+        line.hear_headers()
+        if b"authorization" in peer.heard[-1].lower():
+            line.say(b"HTTP/1.1 200 OK\r\n\r\n" + scripted_proxy.BANNER)
+        else:
+            line.say(b"HTTP/1.1 407 No\r\nProxy-Authenticate: %s\r\n\r\n" % offers.pop(0))
+        line.last()
+
+    peer = scripted_proxy.Peer(script)
+    lab.at_end(peer.stop)
+    headers = lab.top / "headers"
+    headers.write_bytes(b"X-File: " + name)
+    argv: list[str | Path] = ["-X", "connect", "-x", f"{LOOPBACK}:{peer.port}", "-P", os.fsdecode(user)]
+    argv += ["--proxy-header", os.fsdecode(b"X-Option: " + name), "--proxy-header", f"@{headers}", "target.example"]
+    for _ in range(2):
+        assert run(lab, {**environ, PROXY_PASSWORD: os.fsdecode(word)}, *argv)[0] == 0
+    _, by_digest, _, by_basic = map(bytes, peer.heard)
+    assert base64.b64encode(user + b":" + word) in by_basic
+    assert b"X-Option: " + name in by_basic and b"X-File: " + name in by_basic
+    cnonce = re.search(rb'cnonce="(\w+)"', by_digest)
+    assert cnonce is not None
+
+    def md5(*parts: bytes) -> bytes:
+        return hashlib.md5(b":".join(parts)).hexdigest().encode()
+
+    asked = md5(b"CONNECT", b"target.example:22")
+    right = md5(md5(user, realm, word), b"n", b"00000001", cnonce[1], b"auth", asked)
+    assert b'username="%s", realm="%s"' % (user, realm) in by_digest
+    assert b'response="%s"' % right in by_digest
 
 
 def test_a_holder_and_its_relays_need_not_have_one_locale(lab: Lab, compiled: Path) -> None:

@@ -42,7 +42,7 @@ def answer(offer: Challenge, user: str, password: str, uri: str, *, method: str 
     cnonce = cnonce or os.urandom(16).hex()
 
     def digest(*parts: str) -> str:
-        text = ":".join(parts).encode("utf-8", "surrogateescape")
+        text = os.fsencode(":".join(parts))
         return str(ALGORITHMS[algorithm](text, usedforsecurity=False).hexdigest())
 
     secret = digest(user, realm, password)

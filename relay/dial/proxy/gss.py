@@ -104,8 +104,8 @@ class Context:
         self._context = c_void_p()
         self._name = c_void_p()
         if (cache := environ.get("KRB5CCNAME")) != os.environ.get("KRB5CCNAME"):
-            self._call("gss_krb5_ccache_name", cache.encode() if cache is not None else None, None)
-        text = service.encode("utf-8", "surrogateescape")
+            self._call("gss_krb5_ccache_name", os.fsencode(cache) if cache is not None else None, None)
+        text = os.fsencode(service)
         kind = _Oid(len(_HOSTBASED), _HOSTBASED)
         self._call("gss_import_name", byref(_Buffer.of(text)), byref(kind), byref(self._name))
 

@@ -16,6 +16,7 @@ by NEC. Tor's own codes: its socks-extensions.txt and proposal 304.
 
 from __future__ import annotations
 
+import os
 from socket import SOCK_STREAM
 
 import socks
@@ -285,4 +286,4 @@ def _protocol(wire: Wire) -> str:
 
 
 def _field(text: str | None) -> bytes | None:
-    return None if text is None else text.encode("utf-8", "surrogateescape")
+    return None if text is None else os.fsencode(text)

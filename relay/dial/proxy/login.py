@@ -6,6 +6,8 @@ method cannot be begun (no ticket, no user), the next one is tried.
 
 from __future__ import annotations
 
+import os
+
 from relay.dial.proxy import digest
 from relay.dial.proxy.auth import challenges
 from relay.errors import RelayError
@@ -89,7 +91,7 @@ class Login:
         """Return the answer of Basic (RFC 7617)."""
         from binascii import b2a_base64
 
-        credentials = f"{self._who.user}:{self._who.password()}".encode("utf-8", "surrogateescape")
+        credentials = os.fsencode(f"{self._who.user}:{self._who.password()}")
         return f"Basic {b2a_base64(credentials, newline=False).decode()}"
 
     def _negotiate(self) -> str:

@@ -5,6 +5,8 @@ RFC 9112 sections 3.2.3 (the request's form), 4 and 5 (status and fields). This 
 
 from __future__ import annotations
 
+import os
+
 from relay.errors import RelayError, printable
 
 TYPE_CHECKING = False
@@ -47,7 +49,7 @@ def request(wanted: str, headers: Sequence[str]) -> bytes:
     lines = [f"CONNECT {wanted} HTTP/1.1"]
     if not any(header.partition(":")[0].lower() == "host" for header in headers):
         lines.append(f"Host: {wanted}")
-    return "\r\n".join([*lines, *headers, "", ""]).encode("utf-8", "surrogateescape")
+    return os.fsencode("\r\n".join([*lines, *headers, "", ""]))
 
 
 def response(wire: Wire) -> Head:
@@ -63,6 +65,6 @@ def response(wire: Wire) -> Head:
         line = wire.line()
         if not line:
             return head
-        name, _, value = line.decode("utf-8", "replace").partition(":")
+        name, _, value = os.fsdecode(line).partition(":")
         head.fields.append((name.strip().lower(), value.strip()))
     raise wire.fault("sends headers without an end")

@@ -113,8 +113,8 @@ class Who:
     def _read(path: str) -> list[str]:
         """Read the headers in a file, one a line."""
         try:
-            with open(path, encoding="utf-8", errors="surrogateescape") as file:
-                text = file.read(MOST)
+            with open(path, "rb") as file:
+                text = os.fsdecode(file.read(MOST))
         except OSError as error:
             raise RelayError(f"{printable(path)}: {words(error)}", place="--proxy-header") from error
         lines = [line for line in text.splitlines() if line.strip()]

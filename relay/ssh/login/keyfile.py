@@ -12,10 +12,12 @@ from __future__ import annotations
 import os
 from binascii import Error as NotBase64
 from binascii import a2b_base64
+from errno import EACCES, EISDIR, ELOOP, ENAMETOOLONG, ENODEV, ENOENT, ENOTDIR, ENXIO, EPERM
 from typing import Any
 
 from cryptography.exceptions import InvalidTag, UnsupportedAlgorithm
 
+from relay.errors import RelayError, printable, words
 from relay.ssh.login import pem
 from relay.ssh.pubkey import CERT_SUFFIX, BadKey, PublicKey, Reader, mpint, read_key, string
 from relay.ssh.record import Record
@@ -25,6 +27,9 @@ _LARGEST = 1 << 20  # bytes of a key file; sshbuf-io.c and authfile.c have such 
 # What `cryptography` decrypts of what OpenSSH encrypts its files with, and what PEM files may be under.
 _CIPHERS = frozenset({"aes256-ctr", "aes256-cbc", "aes256-gcm@openssh.com"}) | pem.KNOWN | pem.OURS
 _ED25519 = "ssh-ed25519"
+# An open with one of these errors shows that there is no key for us to use, as ssh takes it. Any other error, such as
+# EMFILE, EIO or ESTALE, does not show what the file holds.
+_NO_KEY = frozenset({EACCES, EISDIR, ELOOP, ENAMETOOLONG, ENODEV, ENOENT, ENOTDIR, ENXIO, EPERM})
 
 
 class BadFile(Exception):
@@ -120,14 +125,27 @@ class PrivateFile(Record):
 
 
 def read_private(path: str) -> PrivateFile:
-    """Read a private key file. Raises BadFile, and OSError when it cannot be read."""
-    with open(path, "rb") as file:
-        status = os.fstat(file.fileno())
-        # authfile.c, sshkey_perm_ok: others' files are their owners' business
-        if status.st_uid == os.getuid() and status.st_mode & 0o077:
-            raise BadFile(f"permissions {status.st_mode & 0o777:04o} are too open: others can read it (chmod 600)")
-        data = file.read(_LARGEST)
+    """Read a private key file. Raises BadFile, and OSError when there is no key to use.
+
+    Raises RelayError when the file cannot be read for another reason (_NO_KEY).
+    """
+    try:
+        with open(path, "rb") as file:
+            status = os.fstat(file.fileno())
+            # authfile.c, sshkey_perm_ok: others' files are their owners' business
+            if status.st_uid == os.getuid() and status.st_mode & 0o077:
+                raise BadFile(f"permissions {status.st_mode & 0o777:04o} are too open: others can read it (chmod 600)")
+            data = file.read(_LARGEST)
+    except OSError as error:
+        _check_known(path, error)
+        raise
     return parse_private(data)
+
+
+def _check_known(path: str, error: OSError) -> None:
+    """Raise RelayError when the error leaves it open which key the file holds: another key must not be used for it."""
+    if error.errno not in _NO_KEY:
+        raise RelayError(f"{printable(path)} cannot be read: {words(error)}") from error
 
 
 def parse_private(data: bytes) -> PrivateFile:
@@ -209,11 +227,17 @@ def _private_key(key: object) -> PrivateKey:
 
 
 def read_public(path: str) -> PublicKey | None:
-    """The key or certificate in a public key file: its first line that is one (authfile.c, sshkey_try_load_public)."""
+    """The key or certificate in a public key file: its first line that is one (authfile.c, sshkey_try_load_public).
+
+    None when there is none to use. Raises RelayError when the file cannot be read for another reason (_NO_KEY).
+    """
     try:
         with open(path, "rb") as file:
             data = file.read(_LARGEST)
-    except (OSError, ValueError):  # (ValueError: a NUL in the name)
+    except OSError as error:
+        _check_known(path, error)
+        return None
+    except ValueError:  # a NUL in the name
         return None
     for line in data.splitlines():
         words = line.split(None, 2)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import resource
 import subprocess
 import warnings
 from base64 import b64encode
 from binascii import a2b_base64
+from collections.abc import Callable
 from pathlib import Path
 
 import paramiko
@@ -17,6 +19,7 @@ from hypothesis import strategies as st
 from paramiko.message import Message
 from peers import need
 
+from relay.errors import RelayError
 from relay.ssh.login.keyfile import BadFile, PrivateKey, WrongPassphrase, parse_private, read_private, read_public
 
 KINDS = {
@@ -140,6 +143,26 @@ def test_a_cipher_that_has_no_name_here(plain_pem: Path, tmp_path: Path) -> None
     data = b"-----BEGIN ENCRYPTED PRIVATE KEY-----\n%s\n-----END ENCRYPTED PRIVATE KEY-----\n" % b64encode(other)
     with pytest.raises(BadFile, match="its encryption is not supported"):
         parse_private(data).unlock(b"opens")
+
+
+@pytest.mark.parametrize("read", [read_public, read_private])
+def test_a_key_file_that_cannot_be_read_is_not_one_that_is_not_there(
+    tmp_path: Path, read: Callable[[str], object]
+) -> None:
+    """Another key must not be used for want of a descriptor, or of an answer from the disk."""
+    path = keygen(tmp_path / "key")
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (3, before[1]))
+    try:
+        with pytest.raises(RelayError, match=r"key cannot be read: too many open files$"):
+            read(str(path))
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+    with pytest.raises(RelayError, match=r"/proc/self/mem cannot be read: input/output error$"):
+        read("/proc/self/mem")  # its first page is not there
+    assert read_public(str(tmp_path / "absent")) is None
+    with pytest.raises(FileNotFoundError):
+        read_private(str(tmp_path / "absent"))
 
 
 def test_a_cipher_that_is_not_to_be_had(tmp_path: Path) -> None:
