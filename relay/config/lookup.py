@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from relay.config.settings import HopSettings, parse
 from relay.errors import RelayError, printable, words
-from relay.spec.route import DEFAULT_PORT, RouteError, check_host, check_user
+from relay.spec.route import DEFAULT_PORT, RouteError, check_host, check_login
 from relay.value import Value
 
 TYPE_CHECKING = False
@@ -157,7 +157,7 @@ def checked(settings: HopSettings, *, login: bool = True) -> HopSettings:
     try:
         check_host(settings.hostname)
         if login:
-            check_user(settings.user)
+            check_login(settings.user)
     except RouteError as error:
         raise RelayError(f"ssh_config of {settings.name}: {error.cause}", hint=error.hint) from error
     return settings

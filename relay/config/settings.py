@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 
 from relay.errors import RelayError, printable
-from relay.spec.route import DEFAULT_PORT, Element
+from relay.spec.route import DEFAULT_PORT, NOT_IN_USER, Element
 
 # ssh runs us as its KnownHostsCommand twice for each connection, and each run imports this module. So it does not
 # import typing, re or hashlib, which take long.
@@ -63,7 +63,8 @@ class HopSettings:
 
     def jumps(self, before: str = "") -> str:
         """Return the hops up to this one in the spelling of ssh's -J. before: the hops before it, in that spelling."""
-        this = str(Element(self.user, self.name, self.port if self.port != DEFAULT_PORT else None))
+        user = None if self._is_odd_user() else self.user  # ssh_config gives the name such a user without that
+        this = str(Element(user, self.name, self.port if self.port != DEFAULT_PORT else None))
         return f"{before},{this}" if before else this
 
     def get(self, key: str, default: str = "") -> str:
@@ -161,9 +162,20 @@ class HopSettings:
         """Return the name's own ProxyCommand, ready for a shell, or "" if it has none.
 
         Its tokens are %% %h %k %n %p %r; the shell expands ${NAME}s. check_host
-        and check_user have checked the values of the tokens.
+        has checked %h. Raises RelayError if a shell would not take the user for one plain word.
         """
-        return self._way("proxycommand")
+        command = self._way("proxycommand")
+        if self._is_odd_user() and "%r" in self.get("proxycommand").replace("%%", ""):
+            raise RelayError(
+                f"ssh_config of {self.name}: its ProxyCommand has %r, and a shell would not take the user"
+                f" {printable(self.user, 60)} for one plain word",
+                hint="write the name itself into the ProxyCommand, in single quotes, instead of %r",
+            )
+        return command
+
+    def _is_odd_user(self) -> bool:
+        """Whether the user holds a character with a meaning to a shell."""
+        return any(c in NOT_IN_USER or c == "\\" for c in self.user)
 
     def proxy_jump(self) -> str:
         """Return the name's own ProxyJump with its tokens replaced, or "" if it has none."""

@@ -56,8 +56,8 @@ POSSIBLE_DELIMITERS = "!%+/:=^_~"
 # OpenSSH's valid_hostname() and valid_ruser() (ssh.c, misc.c) refuse these; besides:
 # ssh would split at "@", brackets belong to the route's grammar, and no user name needs "$" or ",".
 # A backslash may stand inside a user, as valid_ruser() allows: Active Directory writes DOMAIN\user.
-NOT_IN_HOST = "'\"$\\;&<>|(){}`,@[]"
-NOT_IN_USER = "'\"$;&<>|(){}`,"
+NOT_IN_HOST = " '\"$\\;&<>|(){}`,@[]"
+NOT_IN_USER = " '\"$;&<>|(){}`,"
 
 
 class RouteError(UsageError):
@@ -236,6 +236,14 @@ def check_user(text: str) -> None:
         raise RouteError("a user cannot end with '\\'")
 
 
+def check_login(text: str) -> None:
+    """Raise RouteError unless text may be the user of a login, which is data: "John Doe", "svc$".
+
+    ssh_config may give a name such a user, but no route, since a route is an argument of commands.
+    """
+    _check_name("user", text, "")
+
+
 def is_ipv6(text: str) -> bool:
     """Whether text is an IPv6 literal, with or without a zone: "::1", "fe80::1%lo"."""
     if ":" not in text:
@@ -396,7 +404,7 @@ def _check_name(kind: str, text: str, forbidden: str) -> None:
         raise RouteError(f"a {kind} cannot begin with '-'")
     for c in text:
         # Bytes that are not text in this locale arrive as surrogates (os.fsdecode). ssh accepts them, too.
-        if c in forbidden or c == " " or not (c.isprintable() or "\udc80" <= c <= "\udcff"):
+        if c in forbidden or not (c.isprintable() or "\udc80" <= c <= "\udcff"):
             raise RouteError(f"a {kind} cannot hold {_named(c)}")
     size = len(text.encode(errors="surrogateescape"))
     if size > MAX_NAME:

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relay.config.lookup import Lookup, Query
+from relay.config.lookup import Lookup, Query, checked
 from relay.config.lookup import look_up as look_up_route
 from relay.config.settings import HopSettings, parse
 from relay.errors import RelayError
@@ -23,7 +23,7 @@ from relay.spec.route import parse as parse_route
 if TYPE_CHECKING:
     from pathlib import Path
 
-CONFIG = """
+CONFIG = r"""
 Include {included}
 Host h1
     HostName 192.0.2.1
@@ -42,6 +42,12 @@ Host shelly
     HostName $(id)
 Host nouser
     User -oProxyCommand=x
+Host doe
+    User "John Doe"
+    ProxyCommand nc %h %p # %%r
+Host corp
+    User CORP\jdoe
+    ProxyCommand nc %h %p %r
 Host tokens
     IdentityFile /keys/%Z
 Host unset
@@ -129,6 +135,21 @@ def test_none_is_no_jump_and_no_file(config: str) -> None:
 def test_a_hostname_or_user_unfit_for_a_command_is_refused(config: str, name: str) -> None:
     with pytest.raises(RelayError, match=f"ssh_config of {name}"):
         look_up(config, name)
+
+
+def test_a_user_that_no_route_can_hold_is_data(config: str) -> None:
+    """It is refused only where a shell would read it."""
+    doe, corp = look_up(config, "doe", "corp")
+    assert (doe.user, doe.proxy_command(), doe.jumps()) == ("John Doe", "nc doe 22 # %r", "doe")
+    assert (corp.user, corp.jumps("h1")) == ("CORP\\jdoe", "h1,corp")
+    with pytest.raises(RelayError, match=r"ssh_config of corp: its ProxyCommand has %r, and .* CORP\\jdoe"):
+        corp.proxy_command()
+
+
+@pytest.mark.parametrize("user", ["", "-l", "a\tb", "a\x1bb", "x" * 256])
+def test_a_user_that_is_none(user: str) -> None:
+    with pytest.raises(RelayError, match=r"ssh_config of h1: (a|the) user"):
+        checked(HopSettings("h1", {"user": [user]}))
 
 
 @pytest.mark.parametrize(("name", "words"), [("tokens", "unknown token %Z"), ("unset", "PYRELAY_UNSET")])

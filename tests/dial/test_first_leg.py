@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import socket
 from typing import TYPE_CHECKING
@@ -65,6 +66,18 @@ def test_its_proxycommand(hops: Lab) -> None:
     hops.host("h1", ProxyCommand=f"sh -c 'echo %n %h %p %r >{used}; exec nc %h %p'")
     assert answer(hops, "h1/h3") == "h3"
     assert used.read_text() == f"h1 127.0.0.1 {hops['h1'].port} {hops.user}\n"
+
+
+@pytest.mark.parametrize("user", ["John Doe", "svc_app$,x", "CORP\\jdoe"])
+def test_its_user_is_what_ssh_would_send(hops: Lab, user: str) -> None:
+    """sshd knows none of them, and logs the name as it came."""
+    hops.host("h1", User=f'"{user}"')
+    assert f"login as {user} refused" in hops.pyrelay("h1/h3").stderr
+    assert "Permission denied" in hops.ssh("h1", "true").stderr
+    ours, its = re.findall(r"Invalid user (.*) from ", hops["h1"].whole_log())
+    assert ours == its
+    hops.host("h1", ProxyCommand=f"nc 127.0.0.1 {hops['h1'].port} # %r")
+    assert "its ProxyCommand has %r" in hops.pyrelay("h1/h3").stderr
 
 
 def test_its_proxycommand_hands_over_the_connection(hops: Lab) -> None:
