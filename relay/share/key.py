@@ -72,7 +72,7 @@ def key(settings: HopSettings, outer: str, first: Sequence[str], directory: str)
     for keyword in _FILES:
         parts += [keyword, *settings.paths(keyword)]
     parts += ["agent", socket_path(settings.get("identityagent"), environ) or ""]
-    commands = [settings.get("knownhostscommand"), settings.proxy_command() if not outer else ""]
+    commands = [settings.get("knownhostscommand"), settings.get("proxycommand") if not outer else ""]
     for command in commands:
         if command.lower() not in {"", "none"}:
             parts += lasting(environ)
