@@ -82,6 +82,8 @@ def run(argv: Sequence[str]) -> int:
             return _ssh_config(chosen, argv)
         if chosen.action == "names":
             return _names(chosen)
+        if chosen.action == "explain":
+            return _explain(chosen, secret)
         if chosen.known_hosts is not None:
             from relay.ssh.trust import target_key  # a relay does not need it
 
@@ -212,6 +214,13 @@ def _ssh_config(chosen: Options, argv: Sequence[str]) -> int:
     return 0
 
 
+def _explain(chosen: Options, secret: Mapping[str, str]) -> int:
+    """Print how the route would be reached; return the exit status."""
+    from relay.dial import explain  # only needed here
+
+    return explain.command(chosen, secret)
+
+
 def _names(chosen: Options) -> int:
     """Print the names that a route can be made of, for completion."""
     from relay.config.names import names  # only needed here
@@ -228,7 +237,7 @@ def _greet(chosen: Options, progress: Progress) -> None:
 
 def _call_holder(argv: Sequence[str], secret: Mapping[str, str]) -> Wire | None:
     """If hops are to be shared, call the holder first of all: it opens the channel while we parse our options."""
-    if not any(word.startswith("--share") for word in argv):
+    if not any(word.startswith("--share") for word in argv) or "--explain" in argv:
         return None
     from relay.share import call  # few runs need it
 

@@ -29,6 +29,8 @@ complete -c pyrelay -l tor -d 'Begin at Tor, which an onion name does by itself.
 complete -c pyrelay -l hop-delimiter -r -f -d 'What stands between names; / and + unless given.'
 complete -c pyrelay -l user-delimiter -r -f -d 'What stands after a user; % and = unless given.'
 complete -c pyrelay -l port-delimiter -r -f -d 'What stands before a port; : and ~ unless given.'
+complete -c pyrelay -l explain -d 'Print how HOST would be reached, and what may surprise; connect to nothing.'
+complete -c pyrelay -l json -d 'Print what --explain prints as one JSON object.'
 complete -c pyrelay -l known-hosts -d 'Print the known host keys of HOST\'s target, under NAME, for ssh\'s KnownHostsCommand.'
 complete -c pyrelay -l ssh-config -d 'Print a block for ~/.ssh/config, with the other options in its ProxyCommand.'
 complete -c pyrelay -l names -d 'Print the names of ssh_config and known_hosts, for the completion of a route.'

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from relay.dial.plan import Leg
     from relay.run import Run
     from relay.ssh.login.client import Client
+    from relay.ssh.memory import Memory
 
 
 class Engines:
@@ -56,13 +57,19 @@ class Engines:
 
 
 def client_of(run: Run, first: Leg) -> Client:
-    """Return the client that logs in to the hops of a route. first: the route's first leg.
+    """Return the client that logs in to the hops of a route. first: the route's first leg."""
+    from relay.ssh.login.client import Client
 
-    It remembers nothing of a route that begins at Tor, unless the user names a directory (--memory).
+    return Client(run.progress, run.prompt, run.children, memory_of(run, first))
+
+
+def memory_of(run: Run, first: Leg) -> Memory:
+    """Return the memory of what the hops of a route have shown. first: the route's first leg.
+
+    It holds nothing of a route that begins at Tor, unless the user names a directory (--memory).
     """
     from relay.ssh import memory
-    from relay.ssh.login.client import Client
 
     chosen = run.options.memory
     where = "" if first.reached.kind == TOR and chosen is None else memory.directory(run.children.environ, chosen)
-    return Client(run.progress, run.prompt, run.children, memory.Memory(where, str(first.reached)))
+    return memory.Memory(where, str(first.reached))

@@ -47,9 +47,13 @@ WIDTH = 80  # columns of usage and help
 
 
 class Options(Value):
-    """The parsed command line. `action`: "help", "version", "names" or "ssh-config" instead of connecting, else ""."""
+    """The parsed command line.
+
+    action: "help", "version", "names", "ssh-config" or "explain" instead of connecting, else "".
+    """
 
     action: str = ""
+    json: bool = False
     destination: str = ""  # HOST, as it was typed
     port: int = DEFAULT_PORT
     config: str | None = None
@@ -348,6 +352,14 @@ SPELLING = (
 )
 INSTEAD = (
     Flag(
+        "--explain",
+        "",
+        "action",
+        lambda _now, _text: "explain",
+        "Print how HOST would be reached, and what may surprise; connect to nothing.",
+    ),
+    Flag("--json", "", "json", _yes, "Print what --explain prints as one JSON object."),
+    Flag(
         "--known-hosts",
         "[=NAME]",
         "known_hosts",
@@ -414,6 +426,8 @@ def parse(argv: Sequence[str]) -> Options:
             raise
         if flag.name in _ALONE:
             return Options(**given)
+    if given.get("json") and given.get("action") != "explain":
+        raise UsageError("this is for --explain", place="--json")
     if given.get("action") in {"names", "ssh-config"}:
         if words:
             raise _usage_error(f"one word too many: {printable(words[0], 40)}")

@@ -85,6 +85,16 @@ class Trust:
             known = self._look_up(self._any_port)
         return HostKeys(known).order(names)
 
+    def known(self) -> tuple[str, list[Entry]]:
+        """Return the name that the files are searched for, and what they hold for it. Asks no program and nobody.
+
+        Where they hold no plain key for it, what they hold for the name without a port counts, as in `verify`.
+        """
+        entries = list(self._keys.entries)
+        if self._any_port and all(entry.marker for entry in entries):
+            entries += self._look_up(self._any_port)
+        return self._name, entries
+
     def verify(self, blob: bytes) -> None:
         """Return when the server's host key, or certificate, is trusted.
 

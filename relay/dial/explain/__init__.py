@@ -1,0 +1,129 @@
+"""`pyrelay --explain`: how a route would be reached, and what may surprise. Nothing is dialled, and nobody is asked.
+
+    typed.py      what ssh itself does with the name as it was typed
+    facts.py      what is known of each leg: the keys to offer, the host keys, the memory
+    surprises.py  what the user may not expect
+    page.py       all of it as text and as JSON
+
+It starts `ssh -G`, and ssh-keygen where a key revocation list is to be read. It reads files, and asks agents for the
+list of their keys. It opens no other socket, starts no KnownHostsCommand, and writes nothing.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import sys
+from typing import TYPE_CHECKING
+
+from relay.config.lookup import Lookup, Query, look_up
+from relay.dial import plan as planning
+from relay.dial.explain import page, surprises, typed
+from relay.dial.explain.facts import Reader
+from relay.dial.explain.page import Explanation
+from relay.errors import RelayError, encoded, printable
+from relay.run import Run
+from relay.run.children import Children
+from relay.run.progress import Progress
+from relay.run.prompt import Prompt
+from relay.spec import route as spelling
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from relay.config.settings import HopSettings
+    from relay.dial.explain.facts import Leg
+    from relay.dial.explain.typed import Typed
+    from relay.dial.plan import Plan
+    from relay.spec.options import Options
+    from relay.spec.route import Element, Route
+
+LISTENERS = "/proc/net/unix"  # Linux
+ACCEPTS = 1 << 16  # __SO_ACCEPTCON: its flag of a socket that listens
+
+
+def command(options: Options, secret: Mapping[str, str]) -> int:
+    """Print the plan of the route in the options; return the exit status: 0 if it could be dialled, else 1.
+
+    secret: the variables that were taken out of the environment. Raises RelayError if there is no ssh.
+    """
+    progress = Progress(options.deadline, options.verbosity)
+    children = Children(secret=secret)
+    try:
+        found = explain(Run(options, progress, Prompt(progress, children, batch=True), children))
+    finally:
+        children.end()
+    sys.stdout.buffer.write(encoded(page.json(found) if options.json else page.text(found)))
+    return 0 if found.ok else 1
+
+
+def explain(run: Run) -> Explanation:
+    """Return what is known of the route in the options of the run. Raises RelayError if there is no ssh."""
+    options = run.options
+    name = typed.ask(options, run.children)
+    notes = surprises.of_name(name)
+    route = printable(options.destination)
+    legs: list[Leg] = []
+    try:
+        way = _route(name, options)
+        route = str(way)
+        notes += surprises.of_way(name, way, options, run.children)
+        plan = _plan(way, run)
+        reader = Reader(run, plan.legs[0])
+        legs = [reader.hop(leg) for leg in plan.legs[:-1]]
+        legs.append(reader.target(plan.legs[-1], name.settings))
+    except RelayError as error:
+        cause = f"{error.place}: {error.cause}" if error.place else error.cause
+        return Explanation(route, tuple(legs), name, tuple(notes), cause, error.hint)
+    notes += [f"{leg.plan.place}: {note}" for leg in legs for note in leg.notes]
+    notes += surprises.of_legs(plan.legs)
+    # The target's key is ssh's matter, and not looked at before the target is reached.
+    refused = [f"{leg.plan.place}: its host key: {leg.host_keys.then}" for leg in legs[:-1] if leg.host_keys.refused]
+    return Explanation(route, tuple(legs), name, tuple(notes), "; ".join(refused))
+
+
+def _route(name: Typed, options: Options) -> Route:
+    """Return the route that is dialled: the name's, or the one that ssh hands over for an alias. Raises RelayError."""
+    way = spelling.parse(surprises.follows(name, options) or name.name, options.port, options.delimiters)
+    if options.jump:
+        way = spelling.behind(spelling.parse_jump(options.jump), way)
+    return way
+
+
+def _plan(way: Route, run: Run) -> Plan:
+    """Return the plan of a route. No ControlMaster is asked whether it is alive. Raises RelayError."""
+    alive = False
+
+    def lives(hop: HopSettings) -> bool:
+        nonlocal alive
+        alive = _listens(hop.get("controlpath"))
+        return alive
+
+    def more(hops: Sequence[Element]) -> list[HopSettings]:
+        return Lookup([Query(hop, run.options, chosen=False) for hop in hops], run.children).read(run.progress)
+
+    lookup = look_up(way, run.options, run.children)
+    found = lookup.read(run.progress)
+    names = planning.names([*way.hops, way.target], found, run.options, look_up=more, lives=lives)
+    return planning.plan(names.places(), names.found, run.options, master=alive)
+
+
+def _listens(path: str) -> bool:
+    """Whether a process of the user's or of root's listens at a unix socket. It is not connected to.
+
+    ssh makes the socket as PATH and 17 more characters, and renames it afterwards (muxserver_listen, mux.c). Where the
+    system does not list its sockets, one that is there counts.
+    """
+    try:
+        found = os.stat(path)
+        if not stat.S_ISSOCK(found.st_mode) or found.st_uid not in {os.geteuid(), 0}:
+            return False
+    except (OSError, ValueError):
+        return False
+    try:
+        with open(LISTENERS, encoding="utf-8", errors="surrogateescape") as file:
+            lines = [line.rstrip("\n").split(" ", 7) for line in file.readlines()[1:]]
+    except OSError:
+        return True
+    bound = [line[7] for line in lines if len(line) == 8 and int(line[3], 16) & ACCEPTS]
+    return any(each == path or (each.startswith(f"{path}.") and len(each) == len(path) + 17) for each in bound)

@@ -1,0 +1,233 @@
+"""What is known of each leg of a plan before anything is dialled: the keys to offer, the host keys, the memory."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from relay.dial.engine import memory_of
+from relay.dial.plan import CLIENT, COMMAND, HOP, MASTER, PROXY, TOR
+from relay.errors import printable
+from relay.spec.proxy import SOCKS4
+from relay.spec.route import is_ipv6, is_onion
+from relay.ssh.login.agent import Agent, AgentFailed, AgentKey, socket_path
+from relay.ssh.login.identities import Identity, gather
+from relay.ssh.trust import hosts_command
+from relay.ssh.trust.known_hosts import CA, REVOKED, Entry
+from relay.ssh.trust.trust import Trust
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from relay.config.settings import HopSettings
+    from relay.dial import plan as planning
+    from relay.run import Run
+    from relay.ssh.memory import Shown
+    from relay.ssh.pubkey import PublicKey
+
+AGENT_SECONDS = 1.0  # for an agent to list its keys
+KNOWN, CERTIFIED, IS_REVOKED, NEW, NOT_CHECKED = "known", "certified", "revoked", "new", "not checked"
+
+
+class Key(NamedTuple):
+    """A key to offer.
+
+    key: its type and fingerprint, "" if the file does not show them before it is unlocked. signer: "the agent",
+    "its file", or "its file, with a passphrase".
+    """
+
+    name: str
+    key: str
+    signer: str
+
+
+class HostKey(NamedTuple):
+    """A host key that a file holds. state: KNOWN, CERTIFIED (its CA is known) or IS_REVOKED. by: FILE:LINE."""
+
+    key: str
+    fingerprint: str
+    state: str
+    by: str
+
+
+class HostKeys(NamedTuple):
+    """What is known of a host's key.
+
+    state: KNOWN, CERTIFIED, IS_REVOKED, NEW or NOT_CHECKED. name: what the files are searched for. then: what follows
+    from the state, "" if the key is known. refused: whether the host cannot be entered.
+    """
+
+    state: str
+    name: str
+    keys: tuple[HostKey, ...]
+    then: str
+    refused: bool = False
+
+
+class Leg(NamedTuple):
+    """A leg. plan: the way that is chosen. looked_up: who looks the host's name up. memory: what the hop has shown."""
+
+    plan: planning.Leg
+    user: str
+    looked_up: str
+    keys: tuple[Key, ...]
+    host_keys: HostKeys
+    memory: Shown | None
+    notes: tuple[str, ...]
+
+
+class Reader:
+    """Reads what is known of the legs of one route. `first` is the first of them."""
+
+    def __init__(self, run: Run, first: planning.Leg) -> None:
+        self._run = run
+        self._memory = memory_of(run, first)
+        self._jumps = ""
+        self._before = ""
+        self._agents: dict[str, tuple[list[AgentKey], str]] = {}
+
+    def hop(self, leg: planning.Leg) -> Leg:
+        """Return what is known of the next hop. Raises RelayError if a file cannot be read."""
+        settings = leg.settings
+        jumps, self._jumps = self._jumps, settings.jumps(self._jumps)
+        looked_up, self._before = self._looked_up(leg), settings.name
+        assert leg.entered is not None  # noqa: S101  (for the type checker: a hop's leg has one)
+        if leg.entered.kind == MASTER:
+            keys = HostKeys(NOT_CHECKED, "", (), "the master has checked it")
+            return Leg(leg, settings.user, looked_up, (), keys, None, ())
+        offered, notes = self._keys(settings)
+        hop = settings.user, settings.hostname, str(settings.port), jumps
+        memory = self._memory.recall(hop) if leg.entered.kind == CLIENT else None
+        return Leg(leg, settings.user, looked_up, offered, self._host_keys(settings), memory, notes)
+
+    def target(self, leg: planning.Leg, typed: HopSettings | None) -> Leg:
+        """Return what is known of the target. typed: the settings of the name that ssh was given."""
+        looked_up = self._looked_up(leg)
+        if typed is None:
+            return Leg(leg, "", looked_up, (), HostKeys(NOT_CHECKED, "", (), "ssh refuses the name"), None, ())
+        offered, notes = self._keys(typed)
+        host_keys = self._host_keys(typed)
+        if "--known-hosts" in typed.get("knownhostscommand"):  # ours: it prints the keys of the target's own name
+            own = self._host_keys(leg.settings)
+            host_keys = own if own.keys else host_keys
+        return Leg(leg, typed.user, looked_up, offered, host_keys, None, notes)
+
+    def _looked_up(self, leg: planning.Leg) -> str:
+        """Return who looks up the host's name."""
+        host, kind = leg.settings.hostname, leg.reached.kind
+        if is_ipv6(host) or _is_ipv4(host):
+            return "an address"
+        if kind == COMMAND:
+            return "its ProxyCommand"
+        if kind == TOR:
+            return "Tor, an onion service" if is_onion(host) else "Tor's exit"
+        if kind == PROXY:
+            proxy = self._run.options.proxy
+            return "the proxy" if proxy is None or proxy.kind != SOCKS4 else "the proxy (SOCKS4a)"
+        return self._before if kind == HOP else "this machine"
+
+    # Keys to offer
+
+    def _keys(self, settings: HopSettings) -> tuple[tuple[Key, ...], tuple[str, ...]]:
+        """Return the keys that would be offered, in their order, and what is wrong with others."""
+        if settings.get("pubkeyauthentication") in {"no", "false"}:
+            return (), ("no key is offered: PubkeyAuthentication no",)
+        held, failed = self._held(settings)
+        found = gather(settings, held)
+        notes = [f"the agent cannot be used: {failed}"] if failed else []
+        return tuple(_key(each) for each in found.identities), (*notes, *map(printable, found.problems))
+
+    def _held(self, settings: HopSettings) -> tuple[list[AgentKey], str]:
+        """Return the keys in the agent, and why it does not list them; each agent is asked once."""
+        path = socket_path(settings.get("identityagent"), settings.environ)
+        if path is None:
+            return [], ""
+        if path not in self._agents:
+            self._agents[path] = _listed(path)
+        return self._agents[path]
+
+    # Host keys
+
+    def _host_keys(self, settings: HopSettings) -> HostKeys:
+        run = self._run
+        name, entries = Trust(settings, run.progress, run.prompt, children=run.children).known()
+        digest = settings.get("fingerprinthash", "sha256")
+        marked = [entry.key for entry in entries if entry.marker == REVOKED]
+        keys = []
+        for entry in entries:
+            by = self._revoked_by(settings, entry, marked)
+            state = IS_REVOKED if by else CERTIFIED if entry.marker == CA else KNOWN
+            keys.append(HostKey(entry.key.short, entry.key.fingerprint(digest), state, by or entry.place))
+        keys = list(dict.fromkeys(keys))
+        states = [key.state for key in keys]
+        state = next((each for each in (KNOWN, CERTIFIED, IS_REVOKED) if each in states), NEW)
+        if state in {KNOWN, CERTIFIED}:
+            return HostKeys(state, name, tuple(keys), "")
+        stands = any(not entry.marker for entry in entries)  # the key that the host has shown is revoked
+        then, refused = ("it is refused", True) if stands else _if_new(settings)
+        return HostKeys(state, name, tuple(keys), then if state == NEW or stands else f"another: {then}", refused)
+
+    def _revoked_by(self, settings: HopSettings, entry: Entry, marked: Sequence[PublicKey]) -> str:
+        """Return the file that revokes a key, with the line if it is of known_hosts; "" if none does."""
+        if entry.marker == REVOKED:
+            return entry.place
+        for path in settings.paths("revokedhostkeys"):
+            if hosts_command.is_revoked(path, entry.key, None, self._run.children):
+                return path
+        return entry.place if any(entry.key.has_same_key(key) for key in marked) else ""
+
+
+def _key(identity: Identity) -> Key:
+    public = identity.public
+    signer = "the agent"
+    if identity.agent is None:
+        signer = "its file, with a passphrase" if identity.costs else "its file"
+    words = f"{public.short} {public.fingerprint()}" if public is not None else ""
+    return Key(printable(identity.name), words, signer)
+
+
+def _listed(path: str) -> tuple[list[AgentKey], str]:
+    """Return the keys that the agent at a socket lists, and why it does not."""
+    try:
+        agent = Agent(path, AGENT_SECONDS)
+    except AgentFailed as error:
+        return [], str(error)
+    try:
+        return agent.keys(), ""
+    except AgentFailed as error:
+        late = "does not answer" in str(error)
+        return [], f"{path}: it does not answer within {AGENT_SECONDS:g} second" if late else f"{path}: {error}"
+    finally:
+        agent.close()
+
+
+def _if_new(settings: HopSettings) -> tuple[str, bool]:
+    """Return what happens to a key that is not known, and whether it is refused."""
+    command = settings.get("knownhostscommand")
+    if command.lower() not in {"", "none"}:
+        return f"unless KnownHostsCommand knows it, {_strict(settings)[0]}", False
+    return _strict(settings)
+
+
+def _strict(settings: HopSettings) -> tuple[str, bool]:
+    """Return what StrictHostKeyChecking does to a key that is not known, and whether it is refused."""
+    strict = settings.get("stricthostkeychecking")
+    if strict in {"yes", "true"}:
+        return "it is refused (StrictHostKeyChecking yes)", True
+    files = settings.paths("userknownhostsfile")
+    if not files:
+        return "it is refused: there is no UserKnownHostsFile", True
+    if strict in {"accept-new", "no", "false", "off"}:
+        return f"it is accepted, and added to {files[0]}", False
+    if settings.yes("batchmode"):
+        return "it is refused: nobody may be asked (BatchMode yes)", True
+    return "you are asked", False
+
+
+def _is_ipv4(host: str) -> bool:
+    from _socket import AF_INET, inet_pton
+
+    try:
+        inet_pton(AF_INET, host)
+    except (OSError, ValueError):
+        return False
+    return True

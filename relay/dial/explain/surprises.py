@@ -1,0 +1,214 @@
+"""What a user of a route may not expect: where ssh takes the name apart, and which settings do nothing on a hop."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from relay.config.lookup import Query
+from relay.config.names import names
+from relay.dial.explain.typed import output
+from relay.dial.plan import CLIENT, COMMAND, MASTER
+from relay.errors import printable
+from relay.spec.route import RouteError, parse
+from relay.ssh.trust.known_hosts import lowered, with_port
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from relay.config.settings import HopSettings
+    from relay.dial.explain.typed import Typed
+    from relay.dial.plan import Leg
+    from relay.run.children import Children
+    from relay.spec.options import Options
+    from relay.spec.route import Element, Route
+
+# Settings without effect on a hop: of our own client, of any hop (it has no session), and of the hops after the first.
+# SendEnv is left out: distributions set it for all hosts.
+OF_SSH_ALONE = (
+    "AddKeysToAgent",
+    "CanonicalizeHostname",
+    "SecurityKeyProvider",
+    "UpdateHostKeys",
+    "VerifyHostKeyDNS",
+    "VisualHostKey",
+)
+OF_A_SESSION = (
+    "ControlMaster",
+    "ControlPersist",
+    "DynamicForward",
+    "ForwardAgent",
+    "ForwardX11",
+    "ForwardX11Trusted",
+    "LocalCommand",
+    "LocalForward",
+    "PermitLocalCommand",
+    "RemoteCommand",
+    "RemoteForward",
+    "RequestTTY",
+    "SetEnv",
+    "Tunnel",
+)
+OF_A_CONNECTION = (
+    "AddressFamily",
+    "BindAddress",
+    "BindInterface",
+    "CheckHostIP",
+    "ConnectionAttempts",
+    "IPQoS",
+    "TCPKeepAlive",
+)
+SOCKET_PATH = 107 - 17  # bytes: a sockaddr_un has 107; ssh binds to the ControlPath with 17 characters after it (mux.c)
+
+
+def of_name(typed: Typed) -> list[str]:
+    """Return what is surprising about a name as ssh takes it."""
+    if typed.settings is None:
+        return [f"ssh refuses the name: {typed.refusal}"]
+    notes = []
+    if typed.user:
+        notes += _cut(typed)
+    notes += _control_path(typed.settings)
+    return notes
+
+
+def _cut(typed: Typed) -> list[str]:
+    """ssh cuts a name at its last "@"."""
+    before, at, user = max(
+        (typed.user.rpartition(delimiter) for delimiter in "/+"), key=lambda parts: len(parts[0]) if parts[1] else -1
+    )
+    if not at:
+        return []  # one user: that of the target
+    spelled = f"ssh -l {user} {before.replace('@', '%')}{at}{typed.name}"
+    note = f"ssh cuts the name at its last '@': it goes straight to {typed.name}, as the user {typed.user}"
+    return [f"{note}; write {printable(spelled, 200)}"]
+
+
+def _control_path(settings: HopSettings) -> list[str]:
+    """ssh shares this connection under a ControlPath that may not be the name of a socket."""
+    path = settings.get("controlpath")
+    if path.lower() in {"", "none"}:
+        return []
+    shown = printable(path)
+    directory = os.path.dirname(path)
+    if any("/" in name and name in path for name in (settings.hostname, settings.name)) and not os.path.isdir(
+        directory
+    ):
+        return [f"ControlPath {shown} cannot be a file name, since the route has a / in it: use %C for %h or %n"]
+    if not os.path.isdir(directory):
+        return [f"ControlPath {shown} cannot be made: there is no directory {printable(directory)}"]
+    if len(os.fsencode(path)) > SOCKET_PATH:
+        return [f"ControlPath {shown} is too long for a socket; use %C"]
+    return []
+
+
+def of_way(typed: Typed, way: Route, options: Options, children: Children) -> list[str]:
+    """Return what is surprising about the way that ssh goes with a name, beside the route that the name spells."""
+    settings = typed.settings
+    if settings is None or options.jump:
+        return []
+    if follows(typed, options):
+        return [f"{typed.name} is an alias: its HostName is the route, {settings.hostname}"]
+    notes = []
+    if way.hops and not typed.template:
+        other = f"goes through its ProxyJump {typed.jump}" if typed.jump else "looks it up as one name"
+        notes.append(f"ssh_config gives {typed.name} no ProxyCommand: ssh {other}; see pyrelay --ssh-config")
+    elif way.hops and _takes(typed.template, "h") and lowered(settings.hostname) != lowered(typed.name):
+        notes.append(
+            f"HostName takes the route away: a block of ssh_config that matches {typed.name} gives it the HostName "
+            f"{settings.hostname}, and ssh hands that over; write %n for %h, as pyrelay --ssh-config does"
+        )
+    if typed.user and way.hops:
+        first = way.hops[0].host
+        notes.append(
+            f"ssh takes {typed.user} for the user of {way.target.host}, the target; "
+            f"a hop's user is written {typed.user}%{first}"
+        )
+    notes += _capitals(typed, way, options, children)
+    return notes
+
+
+def _takes(template: str, letter: str) -> bool:
+    """Whether a ProxyCommand has a token."""
+    return f"%{letter}" in template.replace("%%", "")
+
+
+def _capitals(typed: Typed, way: Route, options: Options, children: Children) -> list[str]:
+    """ssh hands a name over in lower case, and the patterns of a Host line are compared with capitals."""
+    notes = []
+    lower_case = bool(typed.template) and not _takes(typed.template, "n")
+    every = [*way.hops, way.target] if way.hops else []
+    known = names(options.config)
+    for element in every:
+        lower = lowered(element.host)
+        if lower_case and element.host != lower and _differs(element, lower, options, children):
+            notes.append(
+                f"{element.host} is known with its capitals only, and ssh hands over {lower}: "
+                "write %n for %h, as pyrelay --ssh-config does"
+            )
+        alike = [name for name in known if lowered(name) == lower]
+        if alike and element.host not in alike:
+            notes.append(f"ssh_config has {' and '.join(alike)}, which {element.host} does not match: capitals count")
+    return notes
+
+
+def _differs(element: Element, lower: str, options: Options, children: Children) -> bool:
+    """Whether ssh_config says something else of a name in lower case."""
+    both = [
+        output(Query(type(element)(element.user, host, element.port), options).argv(), children)[0] or {}
+        for host in (element.host, lower)
+    ]
+    ignored = {"host", "controlpath"}
+    first, second = ({key: value for key, value in values.items() if key not in ignored} for values in both)
+    return first != second
+
+
+def of_legs(legs: Sequence[Leg]) -> list[str]:
+    """Return which settings have no effect on the hops of a plan."""
+    notes = []
+    for number, leg in enumerate(legs):
+        if leg.entered is None or leg.entered.kind == MASTER:
+            continue
+        notes += [f"{leg.place}: {note}" for note in _without_effect(leg, after=legs[number - 1] if number else None)]
+    return notes
+
+
+def _without_effect(leg: Leg, after: Leg | None) -> list[str]:
+    settings = leg.settings
+    notes = []
+    for key, way in (("ProxyJump", settings.proxy_jump()), ("ProxyCommand", settings.proxy_command())):
+        if not way:
+            continue
+        if after is not None:
+            notes.append(f"its {key} has no effect: it is reached through {after.settings.name}")
+        elif key == "ProxyCommand" and leg.reached.kind != COMMAND:
+            notes.append(f"its {key} has no effect: it is reached by {leg.reached.kind}")
+    words = [*OF_A_SESSION]
+    if leg.entered is not None and leg.entered.kind == CLIENT:
+        words += OF_SSH_ALONE
+    # What is off is off on a hop, too.
+    idle = [word for word in words if settings.get(word.lower()) not in {"", "no", "false", "none"}]
+    if after is not None:
+        idle += OF_A_CONNECTION
+    idle = sorted(word for word in idle if settings.chosen(word.lower()))
+    if idle:
+        notes.append(f"without effect on a hop: {', '.join(idle)}")
+    return notes
+
+
+def follows(typed: Typed, options: Options) -> str:
+    """Return the route that ssh hands over for an alias, "" if the name is none."""
+    settings = typed.settings
+    if settings is None or not _takes(typed.template, "h"):
+        return ""
+    try:
+        if parse(typed.name, options.port, options.delimiters).hops:
+            return ""
+        return settings.hostname if parse(settings.hostname, options.port, options.delimiters).hops else ""
+    except RouteError:
+        return ""
+
+
+def kept_under(settings: HopSettings) -> str:
+    """Return the name under which ssh looks a host's key up."""
+    return settings.get("hostkeyalias") or with_port(lowered(settings.hostname), settings.port)

@@ -1,0 +1,83 @@
+"""What ssh itself does with a name as it was typed: as whom, by which ProxyCommand, under which name of known_hosts."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from relay.config.lookup import Defaults, no_ssh
+from relay.config.settings import HopSettings, parse
+from relay.errors import RelayError, printable
+from relay.spec.route import DEFAULT_PORT
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from relay.run.children import Children
+    from relay.spec.options import Options
+
+
+class Typed(NamedTuple):
+    """A name as it was typed.
+
+    user: what stands before its last "@", "" if nothing does. name: what stands after it. settings: what ssh_config
+    gives that name; None if ssh refuses it. refusal: ssh's words then.
+    """
+
+    user: str
+    name: str
+    settings: HopSettings | None
+    refusal: str
+
+    @property
+    def template(self) -> str:
+        """The ProxyCommand as ssh_config has it, or ""."""
+        command = self.settings.get("proxycommand") if self.settings is not None else ""
+        return "" if command.lower() == "none" else command
+
+    @property
+    def command(self) -> str:
+        """The ProxyCommand that ssh runs, its tokens replaced, or ""."""
+        return self._expanded("proxy_command")
+
+    @property
+    def jump(self) -> str:
+        """The ProxyJump that ssh takes, or ""."""
+        return self._expanded("proxy_jump")
+
+    def _expanded(self, way: str) -> str:
+        if self.settings is None:
+            return ""
+        try:
+            return self.settings.proxy_command() if way == "proxy_command" else self.settings.proxy_jump()
+        except RelayError as error:
+            return error.cause
+
+    @property
+    def alias(self) -> str:
+        """The HostKeyAlias, or ""."""
+        return self.settings.get("hostkeyalias") if self.settings is not None else ""
+
+
+def ask(options: Options, children: Children) -> Typed:
+    """Ask `ssh -G` about the name in the options. Raises RelayError if there is no ssh."""
+    user, at, name = options.destination.rpartition("@")
+    argv = ["ssh", "-G", "-T", "-o", "CanonicalizeHostname=no"]
+    if options.config is not None:
+        argv += ["-F", options.config]
+    if options.port != DEFAULT_PORT:
+        argv += ["-p", str(options.port)]
+    values, said = output([*argv, "--", options.destination], children)
+    settings = HopSettings(name, values, Defaults(children), environ=children.environ) if values is not None else None
+    return Typed(user if at else "", name, settings, said)
+
+
+def output(argv: Sequence[str], children: Children) -> tuple[dict[str, list[str]] | None, str]:
+    """Return what `ssh -G` prints; or None, and why it fails. Raises RelayError if there is no ssh."""
+    try:
+        child = children.ask(argv)
+    except OSError as error:
+        raise no_ssh(error, "route") from error
+    out, err = child.communicate()
+    if child.returncode != 0:
+        return None, printable(err.decode(errors="replace").strip()) or "ssh -G failed"
+    return parse(out), ""

@@ -1,0 +1,438 @@
+"""`pyrelay --explain`: a test for each column and each surprise, with the real ssh -G, agents and known_hosts files."""
+
+from __future__ import annotations
+
+import json
+import re
+import socket
+import subprocess
+from typing import Any
+
+import pytest
+from agents import RealAgent, ScriptedAgent, SecurityKey, certify
+from lab import ROOT, Lab
+from masters import start_master
+from peers import need
+
+from relay.dial.explain.surprises import OF_SSH_ALONE
+
+HOST_KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIKOyVo3sWCnfMaGUm5Jd8ZDDCeB7hnlAbqsVVPlFSAcO"
+OTHER_KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAILsTwHq8xUDUiEqBj1e5YdWOFWbVLiJYGPNF1hrv7HWc"
+ASKS = {"StrictHostKeyChecking": "ask", "BatchMode": "no"}
+
+
+@pytest.fixture
+def plan(lab: Lab) -> Lab:
+    """Hops h1 and h2 and a target h3, none of which is there; a key is known for each hop."""
+    lab.host("h1", Port=2201, User="u1")
+    lab.host("h2", HostName="h2.example", Port=2202)
+    lab.host("h3", HostName="h3.example")
+    lab.known_hosts.write_text(f"[127.0.0.1]:2201,[h2.example]:2202,*/h3 {HOST_KEY}\n")
+    return lab
+
+
+def text(lab: Lab, *words: str, status: int = 0, **env: str) -> str:
+    """What --explain prints."""
+    done = lab.run(lab.program, "-F", lab.write_config(), "--explain", *words, env=env)
+    assert (done.returncode, done.stderr) == (status, "")
+    return done.stdout
+
+
+def explained(lab: Lab, *words: str, status: int = 0, **env: str) -> dict[str, Any]:
+    """The same as JSON."""
+    found = json.loads(text(lab, "--json", *words, status=status, **env))
+    assert list(found) == ["route", "legs", "ssh", "notes", "ok"]
+    assert found["ok"] is (status == 0)
+    return dict(found)
+
+
+def rows(printed: str) -> list[list[str]]:
+    """The cells of the columns; the first row has their names."""
+    return [re.split("  +", line) for line in printed.split("\n\n", maxsplit=1)[0].splitlines()]
+
+
+# The columns
+
+
+def test_the_columns_stand_below_each_other(plan: Lab) -> None:
+    printed = text(plan, "h1/h2/h3")
+    lines = printed.split("\n\n")[0].splitlines()
+    assert rows(printed)[0] == ["PLACE", "WHERE (LOOKED UP BY)", "CARRIED BY", "KEYS OFFERED", "HOST KEY"]
+    assert [row[0] for row in rows(printed)[1:]] == ["hop 1 of 2 (h1)", "hop 2 of 2 (h2)", "target (h3)"]
+    for name in rows(printed)[0][1:]:
+        at = lines[0].index(name)
+        assert all(line[at - 2 : at] == "  " and line[at] != " " for line in lines)
+    assert printed.endswith("\nit could be dialled\n")
+
+
+@pytest.mark.parametrize(
+    ("words", "host", "looked_up"),
+    [
+        (["h1/h3"], "127.0.0.1", "an address"),
+        (["h2/h3"], "h2.example", "this machine"),
+        (["--proxy", "socks5h://127.0.0.1:9", "h2/h3"], "h2.example", "the proxy"),
+        (["--tor", "h2/h3"], "h2.example", "Tor's exit"),
+        (["x.onion/h3"], "x.onion", "Tor, an onion service"),
+        (["[2001:db8::1]:2200/h3"], "2001:db8::1", "an address"),
+        (["behind/h3"], "behind.example", "its ProxyCommand"),
+    ],
+)
+def test_where_and_who_looks_the_name_up(plan: Lab, words: list[str], host: str, looked_up: str) -> None:
+    plan.host("behind", HostName="behind.example", ProxyCommand="false")
+    plan.known_hosts.write_text(f"* {HOST_KEY}\n")
+    first, target = explained(plan, *words)["legs"]
+    assert (first["host"], first["looked_up_by"]) == (host, looked_up)
+    hop = re.sub(r"[\[\]]|:2200", "", words[-1].rpartition("/")[0])
+    assert (target["host"], target["port"], target["looked_up_by"]) == ("h3.example", 22, hop)
+
+
+def test_as_whom_and_at_which_port(plan: Lab) -> None:
+    printed = text(plan, "-l", "me", "u9@h1+h2~2299+h3", "2222", status=1)  # h2 has no known key at that port
+    assert [row[1] for row in rows(printed)[1:]] == [
+        "me@127.0.0.1:2201 (an address)",
+        "me@h2.example:2299 (h1)",
+        "u9@h3.example:2222 (h2)",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("words", "carried"),
+    [
+        (["h1/h3"], "TCP; our own client"),
+        (["--engine", "ssh", "h1/h3"], "TCP; ssh (--engine ssh)"),
+        (["--proxy", "http://127.0.0.1:9", "h1/h3"], "a proxy (the HTTP proxy 127.0.0.1:9); our own client"),
+        (["--tor", "h1/h3"], "Tor (Tor); our own client"),
+        (["x.onion/h3"], "Tor (a .onion name); our own client"),
+        (["behind/h3"], "its ProxyCommand; our own client"),
+        (["odd/h3"], "TCP; ssh (our client has none of the macs that ssh_config asks for)"),
+    ],
+)
+def test_what_carries_a_leg_and_why(plan: Lab, words: list[str], carried: str) -> None:
+    plan.host("behind", ProxyCommand="false")
+    plan.host("odd", MACs="umac-64-etm@openssh.com")
+    plan.known_hosts.write_text(f"* {HOST_KEY}\n")
+    first, target = rows(text(plan, *words))[1:]
+    assert first[2].replace("Tor (Tor)", "Tor") == carried.replace("Tor (Tor)", "Tor")
+    assert target[2] == "the hop before; ssh itself"
+
+
+def test_the_hops_of_a_proxy_jump_stand_before(plan: Lab) -> None:
+    plan.host("h2", ProxyJump="h1")
+    assert [leg["place"] for leg in explained(plan, "h2/h3")["legs"]] == [
+        "hop 1 of 2 (h1)",
+        "hop 2 of 2 (h2)",
+        "target (h3)",
+    ]
+
+
+def test_the_keys_and_what_signs(plan: Lab) -> None:
+    """The agent's, a file's, and an encrypted file's."""
+    secret = plan.keygen("secret")
+    subprocess.run([need("ssh-keygen"), "-q", "-p", "-N", "x", "-P", "", "-f", secret], check=True)
+    held = plan.keygen("held")
+    agent = RealAgent(plan)
+    agent.add(held)
+    plan.host("h1", IdentityAgent=agent.path, IdentitiesOnly="no", IdentityFile=secret)
+    keys = {key["name"]: key for key in explained(plan, "h1/h3")["legs"][0]["keys"]}
+    assert {name: key["signer"] for name, key in keys.items()} == {
+        "held": "the agent",
+        str(secret): "its file, with a passphrase",
+        str(plan.identity): "its file",
+    }
+    fingerprint = plan.run("ssh-keygen", "-lf", f"{held}.pub").stdout.split()[1]
+    assert keys["held"]["key"] == f"ED25519 {fingerprint}"
+    assert f"held (the agent), {secret} (its file, with a passphrase)" in text(plan, "h1/h3")
+
+
+def test_a_certificate_and_a_security_key(plan: Lab) -> None:
+    token = SecurityKey()
+    (plan.top / "token.pub").write_text(token.line)
+    (plan.top / "token").write_text("not a key")
+    certificate = certify(plan, plan.keygen("ca"), plan.identity)
+    plan.host("h1", IdentityFile=plan.top / "token")
+    first = explained(plan, "h1/h3")["legs"][0]
+    assert [key["key"].split()[0] for key in first["keys"]] == ["ED25519-CERT", "ED25519"]
+    assert certificate.exists()
+
+
+@pytest.mark.parametrize("answers", [True, False])
+def test_an_agent_that_does_not_list_its_keys(plan: Lab, answers: bool) -> None:
+    agent = ScriptedAgent(plan.top / "agent", lambda _: b"\x05" if answers else None)
+    plan.at_end(agent.stop)
+    plan.head = f"IdentityAgent {agent.path}"
+    notes = explained(plan, "h1/h2/h3")["notes"]
+    said = "it does not list its keys" if answers else "it does not answer within 1 second"
+    assert [note for note in notes if "agent" in note] == [
+        f"{place}: the agent cannot be used: {agent.path}: {said}"
+        for place in ("hop 1 of 2 (h1)", "hop 2 of 2 (h2)", "target (h3)")
+    ]
+
+
+def test_no_key_may_be_offered(plan: Lab) -> None:
+    plan.host("h1", PubkeyAuthentication="no")
+    found = explained(plan, "h1/h3")
+    assert found["legs"][0]["keys"] == []
+    assert "hop 1 of 1 (h1): no key is offered: PubkeyAuthentication no" in found["notes"]
+
+
+@pytest.mark.parametrize(
+    ("lines", "settings", "state", "then"),
+    [
+        ("{key}", {}, "known", ""),
+        ("* {key}", {}, "known", ""),
+        ("127.0.0.1 {key}", {}, "known", ""),  # known without a port counts for every port
+        ("@cert-authority {host} {key}", {}, "certified", ""),
+        ("", ASKS, "new", "you are asked"),
+        ("", {"StrictHostKeyChecking": "accept-new"}, "new", "it is accepted, and added to {file}"),
+        ("", {**ASKS, "BatchMode": "yes"}, "new", "it is refused: nobody may be asked (BatchMode yes)"),
+        ("", {}, "new", "it is refused (StrictHostKeyChecking yes)"),
+        ("@revoked * {key}", ASKS, "revoked", "another: you are asked"),
+        ("{key}\n@revoked * {key}", ASKS, "revoked", "it is refused"),
+    ],
+)
+def test_what_is_known_of_a_host_key(plan: Lab, lines: str, settings: dict[str, object], state: str, then: str) -> None:
+    host = "[127.0.0.1]:2201"
+    lines = f"{host} {lines}" if lines.startswith("{key}") else lines
+    plan.known_hosts.write_text(lines.format(key=HOST_KEY, host=host) + "\n")
+    plan.host("h1", **settings)
+    found = explained(plan, "h1/h3", status=int("it is refused" in then))
+    known = found["legs"][0]["host_key"]
+    assert (known["state"], known["then"]) == (state, then.format(file=plan.known_hosts))
+    assert known["name"] == host
+
+
+def test_by_which_file_and_line(plan: Lab) -> None:
+    revoked = plan.top / "revoked"
+    revoked.write_text(f"{OTHER_KEY}\n")
+    with plan.known_hosts.open("a") as file:
+        file.write(f"# a comment\n*.example,[h2.example]:2202 {OTHER_KEY}\n")
+    plan.host("h2", RevokedHostKeys=revoked)
+    first, second, _ = rows(text(plan, "h1/h2/h3"))[1:]
+    assert first[4] == f"known: ED25519 ({plan.known_hosts}:1)"
+    assert second[4] == f"known: ED25519 ({plan.known_hosts}:1); revoked: ED25519 ({revoked})"
+    known, other = explained(plan, "h1/h2/h3")["legs"][1]["host_key"]["keys"]
+    assert (known["by"], other["state"]) == (f"{plan.known_hosts}:1", "revoked")
+    assert known["fingerprint"] in plan.run("ssh-keygen", "-lf", plan.known_hosts).stdout
+
+
+def test_a_revocation_list_is_read(plan: Lab) -> None:
+    key, revoked = plan.top / "key.pub", plan.top / "krl"
+    key.write_text(f"{HOST_KEY}\n")
+    subprocess.run([need("ssh-keygen"), "-q", "-k", "-f", revoked, key], check=True)
+    plan.host("h1", RevokedHostKeys=revoked)
+    found = explained(plan, "h1/h3", status=1)
+    assert found["legs"][0]["host_key"]["keys"][0]["by"] == str(revoked)
+    assert found["notes"][-1] == "hop 1 of 1 (h1): its host key: it is refused"
+
+
+def test_a_known_hosts_command_is_not_run(plan: Lab) -> None:
+    plan.known_hosts.write_text("")
+    plan.host("h1", KnownHostsCommand=f"/bin/touch {plan.top}/ran")
+    known = explained(plan, "h1/h3")["legs"][0]["host_key"]
+    assert known["then"] == "unless KnownHostsCommand knows it, it is refused (StrictHostKeyChecking yes)"
+    assert not (plan.top / "ran").exists()
+
+
+def test_the_targets_key_is_looked_up_as_ssh_does_it(plan: Lab) -> None:
+    """Under the whole route; under HostKeyAlias; by our own KnownHostsCommand, under the target's own name."""
+    assert explained(plan, "h1/h3")["legs"][1]["host_key"]["name"] == "h1/h3"
+    assert explained(plan, "h1/h3", "2200")["legs"][1]["host_key"]["name"] == "[h1/h3]:2200"
+    plan.known_hosts.write_text(f"[127.0.0.1]:2201,h3.example {HOST_KEY}\n")
+    assert explained(plan, "h1/h3")["legs"][1]["host_key"]["state"] == "new"
+    plan.head = f"Host */*\n    KnownHostsCommand {plan.program} --known-hosts=%H %n %p"
+    found = explained(plan, "h1/h3")["legs"][1]["host_key"]
+    assert (found["state"], found["name"]) == ("known", "h3.example")
+
+
+def test_a_master_is_named_and_not_asked(plan: Lab) -> None:
+    plan.server("h4")
+    path = plan.top / "master"
+    plan.host("h4", ControlPath=path)
+    plan.write_config()
+    start_master(plan, "h4", path)
+    first = rows(text(plan, "h4/h3"))[1]
+    assert first[2:] == [f"TCP; a ControlMaster ({path})", "none", "not checked; the master has checked it"]
+
+
+def test_a_socket_without_a_master_is_none(plan: Lab) -> None:
+    path = plan.top / "left"
+    with socket.socket(socket.AF_UNIX) as left:
+        left.bind(str(path))
+        plan.host("h1", ControlPath=path)
+        assert explained(plan, "h1/h3")["legs"][0]["entered"]["by"] == "our own client (paramiko)"
+
+
+def test_what_is_remembered_of_a_hop(lab: Lab) -> None:
+    lab.servers("h1", "h2", "h3")
+    assert "hop 1 of 2 (h1): nothing is remembered of it\n" in text(lab, "h1/h2/h3")
+    assert lab.ssh("h1/h2/h3", "true").returncode == 0
+    printed = text(lab, "h1/h2/h3")
+    for place in ("hop 1 of 2 (h1)", "hop 2 of 2 (h2)"):
+        assert f"{place}: remembered: SSH-2.0-OpenSSH_" in printed
+    assert printed.count(f"publickey with {lab.identity} (ssh-ed25519) logged in") == 2
+    memory = explained(lab, "h1/h2/h3")["legs"][1]["memory"]
+    assert memory["method"] == "publickey"
+    assert memory["used"][:2] == "20"
+    assert explained(lab, "h2/h3")["legs"][0]["memory"] is None  # another way to h2
+    assert explained(lab, "--memory", "none", "h1/h3")["legs"][0]["memory"] is None
+
+
+# The surprises
+
+
+def test_a_hostname_that_takes_the_route_away(plan: Lab) -> None:
+    plan.head = "Host *+h3\n    HostName elsewhere"
+    found = explained(plan, "h1+h3")
+    (note,) = found["notes"]
+    assert note == (
+        "HostName takes the route away: a block of ssh_config that matches h1+h3 gives it the HostName elsewhere, "
+        "and ssh hands that over; write %n for %h, as pyrelay --ssh-config does"
+    )
+    assert found["ssh"]["proxycommand"].endswith(" elsewhere 22")
+    assert found["route"] == "h1/h3"
+    plan.head += "\n    ProxyCommand pyrelay '%n' %p"
+    assert explained(plan, "h1+h3")["notes"] == []
+
+
+def test_an_alias_is_followed(plan: Lab) -> None:
+    plan.host("web", HostName="h1+h2+h3", ProxyCommand="pyrelay %h %p")
+    found = explained(plan, "web")
+    assert (found["route"], len(found["legs"])) == ("h1/h2/h3", 3)
+    assert found["notes"] == ["web is an alias: its HostName is the route, h1+h2+h3"]
+
+
+def test_a_user_that_ssh_has_cut_off(plan: Lab) -> None:
+    plan.host("h3", ProxyCommand="none")
+    found = explained(plan, "u1@h1/u3@h3")
+    assert [(leg["place"], leg["user"]) for leg in found["legs"]] == [("target (h3)", "u1@h1/u3")]
+    assert found["notes"] == [
+        "ssh cuts the name at its last '@': it goes straight to h3, as the user u1@h1/u3; write ssh -l u3 u1%h1/h3"
+    ]
+    assert found["ssh"]["user"] == "u1@h1/u3"
+    plain = explained(plan, "root@h1/h3")
+    assert [leg["user"] for leg in plain["legs"]] == ["u1", "root"]
+    assert plain["notes"] == ["ssh takes root for the user of h3, the target; a hop's user is written root%h1"]
+
+
+def test_a_name_with_capitals(plan: Lab) -> None:
+    plan.host("Bastion-EU", HostName="127.0.0.1", Port=2201)
+    (note,) = explained(plan, "Bastion-EU/h3")["notes"]
+    assert note == (
+        "Bastion-EU is known with its capitals only, and ssh hands over bastion-eu: "
+        "write %n for %h, as pyrelay --ssh-config does"
+    )
+    (note,) = explained(plan, "bastion-eu/h3", status=1)["notes"][:1]
+    assert note == "ssh_config has Bastion-EU, which bastion-eu does not match: capitals count"
+    plan.head = "Host */*\n    ProxyCommand pyrelay '%n' %p"
+    assert explained(plan, "Bastion-EU/h3")["notes"] == []
+
+
+def test_settings_without_effect(plan: Lab) -> None:
+    plan.host("h1", ForwardAgent="yes", VerifyHostKeyDNS="yes", BindAddress="127.0.0.1")
+    plan.host("h2", ProxyJump="other", BindAddress="127.0.0.1", LocalForward="8080 localhost:80")
+    assert explained(plan, "h1/h2/h3")["notes"] == [
+        "hop 1 of 2 (h1): without effect on a hop: ForwardAgent, VerifyHostKeyDNS",
+        "hop 2 of 2 (h2): its ProxyJump has no effect: it is reached through h1",
+        "hop 2 of 2 (h2): without effect on a hop: BindAddress, LocalForward",
+    ]
+    plan.host("h1", ProxyCommand="false")
+    notes = explained(plan, "--tor", "h1/h3")["notes"]
+    assert notes[0] == "hop 1 of 1 (h1): its ProxyCommand has no effect: it is reached by Tor"
+
+
+def test_the_settings_without_effect_are_those_of_the_manual() -> None:
+    page = (ROOT / "man/pyrelay.1").read_text()
+    listed = page.split("These settings have no effect on a hop:\n")[1].split("and all settings for a session")[0]
+    found = set(re.findall(r"^\.Cm (\w+)", listed, re.MULTILINE)) - {"GSSAPI", "Hostbased", "PKCS11Provider"}
+    assert found == set(OF_SSH_ALONE)
+
+
+def test_a_control_path_that_cannot_be_a_file_name(plan: Lab) -> None:
+    for path, note in (
+        (f"{plan.top}/%h", f"ControlPath {plan.top}/h1/h3 cannot be a file name, since the route has a / in it: "),
+        (f"{plan.top}/%n", f"ControlPath {plan.top}/h1/h3 cannot be a file name, since the route has a / in it: "),
+        (f"{plan.top}/none/%C", f"ControlPath {plan.top}/none/"),
+        (f"{plan.top}/{'x' * 90}", f"ControlPath {plan.top}/xx"),
+        (f"{plan.top}/%C", ""),
+    ):
+        plan.head = f"Host */*\n    ControlPath {path}"
+        notes = explained(plan, "h1/h3")["notes"]
+        assert [each.startswith(note) for each in notes] == [True] * bool(note)
+
+
+# What ssh itself does
+
+
+def test_which_proxy_command_and_host_key_alias(plan: Lab) -> None:
+    printed = text(plan, "h1/h3", "2200")
+    assert f"\nssh runs the ProxyCommand pyrelay -F {plan.config} h1/h3 2200\n" in printed
+    assert "\nssh looks the target's key up under [h1/h3]:2200: no HostKeyAlias\n" in printed
+    plan.head = "Host */h3\n    HostKeyAlias the-third"
+    assert "\nssh looks the target's key up under the HostKeyAlias the-third\n" in text(plan, "h1/h3")
+    plan.head = "Host */h3\n    ProxyJump j1"
+    found = explained(plan, "h1/h3")
+    assert found["ssh"]["proxyjump"] == "j1"
+    assert found["notes"][0] == (
+        "ssh_config gives h1/h3 no ProxyCommand: ssh goes through its ProxyJump j1; see pyrelay --ssh-config"
+    )
+
+
+def test_no_block_for_routes(plan: Lab) -> None:
+    plan.head = "Host */h3\n    ProxyCommand none"
+    assert explained(plan, "h1/h3")["notes"] == [
+        "ssh_config gives h1/h3 no ProxyCommand: ssh looks it up as one name; see pyrelay --ssh-config"
+    ]
+
+
+def test_a_name_that_ssh_refuses(plan: Lab) -> None:
+    found = explained(plan, "h1/$h3", status=1)
+    assert found["notes"][0].startswith("ssh refuses the name: ")
+    assert found["legs"] == []
+
+
+# Whether it could be dialled
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["h1++h3"], "it could not be dialled: hop 2 of 2: the name is empty\n"),
+        (["h1/x.onion"], "it could not be dialled: target (x.onion): a hop cannot be asked for a .onion name: "),
+        (["h1/h9/h3"], "it could not be dialled: hop 2 of 2 (h9): its host key: it is refused (StrictHostKey"),
+    ],
+)
+def test_what_could_not_be_dialled(plan: Lab, words: list[str], said: str) -> None:
+    plan.host("h1", ForwardAgent="no")
+    assert said in text(plan, *words, status=1)
+
+
+def test_json_is_for_explain(plan: Lab) -> None:
+    assert plan.pyrelay("--json", "h1/h3").stderr == "pyrelay: --json: this is for --explain\n"
+
+
+# Nothing is dialled
+
+
+@pytest.mark.parametrize(
+    "words", [["h1/h2/h3"], ["h2.example"], ["--tor", "h2/h3"], ["x.onion"], ["--share", "1m", "h2/h3"]]
+)
+def test_nothing_is_connected_to_but_the_agent(plan: Lab, words: list[str]) -> None:
+    """Neither by us nor by what we start; no name is looked up, nothing is written."""
+    agent = RealAgent(plan)
+    plan.head = f"IdentityAgent {agent.path}\nCanonicalizeHostname always\nVerifyHostKeyDNS yes"
+    trace = plan.top / "trace"
+    calls = "trace=connect,bind,sendto,sendmsg,sendmmsg,openat,open,creat,mkdir,rename,unlink"
+    strace = [need("strace"), "-f", "-qq", "-s", "200", "-o", str(trace), "-e", calls]
+    home = sorted(plan.home.rglob("*"))
+    known = plan.known_hosts.read_bytes()
+    done = plan.run(*strace, plan.program, "-F", plan.write_config(), "--explain", *words)
+    assert done.returncode == 0, done.stderr
+    seen = trace.read_text()
+    sockets = [line for line in seen.splitlines() if re.search(r" (connect|bind|send\w+)\(", line)]
+    others = [line for line in sockets if "nscd" not in line and str(agent.path) not in line]
+    assert [line for line in others if ", NULL, 0" not in line] == []  # (those go to the agent)
+    assert len([line for line in sockets if str(agent.path) in line]) == 1
+    assert "/etc/resolv.conf" not in seen
+    written = [line for line in seen.splitlines() if re.search(r"O_WRONLY|O_RDWR|O_CREAT|mkdir|rename|unlink", line)]
+    assert [line for line in written if "/dev/null" not in line] == []
+    assert (sorted(plan.home.rglob("*")), plan.known_hosts.read_bytes()) == (home, known)
