@@ -6,6 +6,7 @@ Every import counts: those in functions and those for types, too.
 from __future__ import annotations
 
 import ast
+import tomllib
 from functools import cache
 from pathlib import Path
 
@@ -179,3 +180,9 @@ def test_what_the_order_and_the_probes_name_is_there() -> None:
 def test_no_test_file_is_long() -> None:
     files = {str(file.relative_to(ROOT)): len(file.read_text().splitlines()) for file in (ROOT / "tests").rglob("*.py")}
     assert {file for file, lines in files.items() if lines > 600} == set()
+
+
+def test_every_folder_is_a_package_of_the_wheel() -> None:
+    listed = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
+    folders = {str(file.parent.relative_to(ROOT)).replace("/", ".") for file in FILES}
+    assert folders <= set(listed)
