@@ -142,6 +142,16 @@ class HopSettings:
         value = self.get(key)
         return tuple(value.split(",")) if value and self.chosen(key) else None
 
+    def edits_default(self, key: str) -> bool:
+        """Whether a list of algorithms is likely OpenSSH's own with names added at its end (+) or removed (-).
+
+        `ssh -G` prints only what came of that. A list with less than half of the default names is taken for one that
+        somebody wrote out.
+        """
+        default, chosen = (values.get(key, [""])[0].split(",") for values in (self._defaults(), self._values))
+        kept = [name for name in default if name in chosen]
+        return kept in (default, chosen) and chosen[: len(kept)] == kept and 2 * len(kept) >= len(default)
+
     def chosen(self, key: str) -> bool:
         """Whether the user's ssh_config gives a keyword another value than OpenSSH's default."""
         return self._values.get(key) != self._defaults().get(key)

@@ -85,9 +85,10 @@ class Prompt:
         self._over = False
         self._open: _Question | None = None
 
-    def ask(self, question: str, *, echo: bool = False) -> str:
+    def ask(self, question: str, *, echo: bool = False, askpass: str = "") -> str:
         """Ask, and return the answer. echo: show the answer while it is typed.
 
+        askpass: what an askpass program is asked in place of the question; it may know ssh's own sentence.
         os.fsencode turns the answer into the bytes that were typed. The clock of the
         set-up stands still meanwhile. Raises NobodyToAsk and Cancelled.
         """
@@ -98,7 +99,7 @@ class Prompt:
             self._progress.pause()
             self._progress.status.erase()
             try:
-                return os.fsdecode(self._put(text, echo))
+                return os.fsdecode(self._put(text, echo, presentable(askpass) or text))
             finally:
                 self._progress.resume()
 
@@ -175,15 +176,15 @@ class Prompt:
 
         _signal.signal(_signal.SIGCONT, go_on)
 
-    def _put(self, text: str, echo: bool) -> bytes:
+    def _put(self, text: str, echo: bool, askpass: str) -> bytes:
         """Ask on the terminal or through askpass, as the rules say; return the answer."""
         first, allowed = askpass_rules(self.environ)
         if first and allowed:
-            return self._ask_program(text)
+            return self._ask_program(askpass)
         tty = _open_tty()
         if tty is None:
             if allowed:
-                return self._ask_program(text)
+                return self._ask_program(askpass)
             raise NobodyToAsk(
                 "there is no terminal to ask on, and no askpass program may be used",
                 hint="askpass needs SSH_ASKPASS, and DISPLAY or SSH_ASKPASS_REQUIRE=force",

@@ -128,7 +128,7 @@ class _Conversation:
         elif kind == "status":
             self._progress.status.show(words[0])
         elif kind == "ask":
-            self._ask(words[0], echo=words[1] == "1", batch=words[2] == "1")
+            self._ask(words[0], echo=words[1] == "1", batch=words[2] == "1", askpass=words[3])
         elif kind == "tell":
             self._prompt.batch = words[1] == "1"
             self._wire.send("told", int(self._prompt.tell(words[0])))
@@ -141,10 +141,10 @@ class _Conversation:
         else:
             raise BadMessage(kind)
 
-    def _ask(self, question: str, *, echo: bool, batch: bool) -> None:
+    def _ask(self, question: str, *, echo: bool, batch: bool, askpass: str) -> None:
         self._prompt.batch = batch
         try:
-            answer = self._prompt.ask(question, echo=echo)
+            answer = self._prompt.ask(question, echo=echo, askpass=askpass)
         except Cancelled as error:
             self._wire.send("cancelled", error.cause, error.hint)
         except NobodyToAsk as error:

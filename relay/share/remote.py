@@ -62,11 +62,11 @@ class RemotePrompt(Prompt):
         self._wire = wire
         self.unanswered = False
 
-    def ask(self, question: str, *, echo: bool = False) -> str:
+    def ask(self, question: str, *, echo: bool = False, askpass: str = "") -> str:
         """Have the relay ask, and return the person's answer. Raises NobodyToAsk, Cancelled and Abandoned."""
         self._progress.pause()
         try:
-            kind, fields = self._call("ask", question, int(echo), int(self.batch))
+            kind, fields = self._call("ask", question, int(echo), int(self.batch), askpass)
         finally:
             self._progress.resume()
         if kind == "answer":

@@ -13,6 +13,10 @@ if TYPE_CHECKING:
     from relay.ssh.login.identities import Identity
     from relay.ssh.login.keyfile import PrivateFile, PrivateKey
 
+# Bytes of a file's name that ssh asks with (load_identity_file in sshconnect2.c). Askpass programs such as ksshaskpass
+# look passphrases up by that sentence.
+_SHOWN = 100
+
 
 class Keyring:
     """What is unlocked, by the name of its file; for one run of the program."""
@@ -45,7 +49,10 @@ class Keyring:
         if not private.encrypted:
             return private.unlock()
         for _ in range(tries):
-            answer = self._prompt.ask(f"passphrase for key '{path}' ({who}): ")
+            answer = self._prompt.ask(
+                f"passphrase for key '{path}' ({who}): ",
+                askpass=f"Enter passphrase for key '{os.fsdecode(os.fsencode(path)[:_SHOWN])}': ",
+            )
             if not answer:
                 raise NobodyToAsk("none was given")
             try:

@@ -80,7 +80,9 @@ class Trust:
                 f"pyrelay has none of the HostKeyAlgorithms of ssh_config: {','.join(chosen or ())}",
                 hint=f"pyrelay has {','.join(offered)}",
             )
-        known = [*self._keys.entries, *self._ask_command("ORDER", self._name, None)]
+        known = [*self._keys.entries]
+        if chosen is None or self._settings.edits_default("hostkeyalgorithms"):  # else ssh does not ask (ssh_kex2)
+            known += self._ask_command("ORDER", self._name, None)
         if not known and self._any_port:  # what `verify` looks for then; ssh overlooks it here
             known = self._look_up(self._any_port)
         return HostKeys(known).order(names)

@@ -338,6 +338,24 @@ def test_what_a_server_names_when_it_takes_a_key(target: Lab, same: bool) -> Non
     assert ("it takes another key than was offered" in done.stderr) != same
 
 
+@pytest.mark.parametrize("share", [(), ("--share", "1s")])
+@pytest.mark.parametrize("name", ["locked", "l" * 120])
+def test_an_askpass_program_is_asked_in_ssh_s_own_sentence(target: Lab, share: tuple[str, ...], name: str) -> None:
+    """Such programs look a passphrase up by the sentence."""
+    key = target.keygen(name, "ed25519", "-N", "open")
+    target.server("h1", authorized_keys=Path(f"{key}.pub").read_text(), BatchMode="no", IdentityFile=key)
+    target.identity = Path("none")
+    env = askpass(target, "echo open")
+    asked = target.top / "asked"
+    assert target.run("ssh", "-F", target.write_config(), "h1", "true", env=env).returncode == 0
+    question = asked.read_text()
+    assert question.startswith("Enter passphrase for key '")
+    asked.unlink()
+    done = target.pyrelay_in(env, *share, "h1/h2")
+    assert done.stdout.startswith("SSH-2.0-"), done.stderr
+    assert asked.read_text() == question
+
+
 def test_no_passphrase_is_given(target: Lab, locked: Path) -> None:
     target["h1"].authorize(Path(f"{locked}.pub").read_text())
     with ssh(target, "h1/h2") as terminal:

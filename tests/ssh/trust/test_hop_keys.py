@@ -136,3 +136,34 @@ def test_twenty_learn_at_once(lab: Lab) -> None:
             check=True,
         ).stdout
         assert lab[name].host_keys[0].split()[1] in found
+
+
+@pytest.mark.parametrize(
+    "algorithms",
+    [
+        "",
+        "+ssh-rsa",
+        "-*nistp*",
+        "ssh-ed25519",
+        "ssh-ed25519,rsa-sha2-512",
+        "rsa-sha2-512,ssh-ed25519",
+        "^rsa-sha2-512",
+    ],
+)
+def test_a_known_hosts_command_runs_for_the_order_where_ssh_runs_it(lab: Lab, algorithms: str) -> None:
+    """That is with %t=NONE, before the server has shown its key."""
+    lab.servers("h1", "h3")
+    log = lab.top / "log"
+    script = lab.top / "command"
+    script.write_text(f"#!/bin/sh\necho $* >>{log}\n")
+    script.chmod(0o755)
+    lab.host("h1", KnownHostsCommand=f"{script} %I %t")
+    if algorithms:
+        lab.host("h1", HostKeyAlgorithms=algorithms)
+    ran = []
+    for client, words in ((lab.ssh, ("h1", "true")), (lab.pyrelay, ("h1/h3",))):
+        assert client(*words).returncode == 0
+        ran.append("ORDER NONE" in log.read_text())
+        assert "HOSTNAME ssh-ed25519" in log.read_text()
+        log.unlink()
+    assert ran == [algorithms in ("", "+ssh-rsa", "-*nistp*")] * 2
