@@ -208,16 +208,28 @@ class Stream(Protocol):
         """Give the stream up. From any thread; a recv or sendall that waits in another thread returns or raises."""
 
 
+class Netcat(Protocol):
+    """A command that may be run on a hop to carry a stream (relay/spec/netcat.py)."""
+
+    @property
+    def line(self) -> str:
+        """The command line; "" for one that finds a tool by itself."""
+
+    @property
+    def named(self) -> bool:
+        """Whether the user has named the hop: the command is run without asking the hop to forward."""
+
+
 class Forwards(Protocol):
     """Opens streams to the next hop or the target: a hop, or a shared hop."""
 
     def forward(
-        self, host: str, port: int, progress: Progress, netcat: str | None = None, limit: float | None = None
+        self, host: str, port: int, progress: Progress, netcat: Netcat | None = None, limit: float | None = None
     ) -> Stream:
         """Open a new stream from the hop to host and port; the hop looks the host up.
 
-        netcat: the command that may be run on the hop when it denies forwarding; "": a command that finds a tool by
-        itself; None: no command. limit: seconds for the answer, if nothing else ends the wait. Raises RelayError.
+        netcat: the command that may be run on the hop when it denies forwarding; None: no command. limit: seconds for
+        the answer, if nothing else ends the wait. Raises RelayError.
         """
 
 

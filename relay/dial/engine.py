@@ -52,7 +52,9 @@ class Engines:
         if self._client is None:
             self._client = client_of(self._run, self._first)
         jumps = before.jumps() if before is not None else ""
-        to = following.settings.hostname, following.settings.port
+        to = None
+        if leg.netcat is None or not leg.netcat.named:  # else a command carries the next leg
+            to = following.settings.hostname, following.settings.port
         return log_in(self._client, reached, leg.settings, jumps=jumps, following=to, again=reach)
 
 

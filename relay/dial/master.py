@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from relay.config.settings import HopSettings
-    from relay.contract import Progress
+    from relay.contract import Netcat, Progress
 
 VERSION = 4
 HELLO = 0x00000001
@@ -286,7 +286,7 @@ class MasterHop:
         host: str,
         port: int,
         progress: Progress,
-        netcat: str | None = None,  # noqa: ARG002  (a master does not say why a hop refuses to forward)
+        netcat: Netcat | None = None,  # noqa: ARG002  (a master does not say why a hop refuses to forward)
         limit: float | None = None,  # noqa: ARG002  (the deadline ends the wait for the master)
     ) -> MasterStream:
         """Open a new stream from the hop to host and port. Raises RelayError."""

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from typing import Self
 
     from relay.config.settings import HopSettings
-    from relay.contract import Progress, Reach, Stream
+    from relay.contract import Netcat, Progress, Reach, Stream
     from relay.run import Run
 
 # ssh closes all descriptors that it inherits but 0, 1 and 2. So its ProxyCommand, this program, connects to a socket of
@@ -83,7 +83,7 @@ class OpensshHop:
         host: str,
         port: int,
         progress: Progress,
-        netcat: str | None = None,
+        netcat: Netcat | None = None,
         limit: float | None = None,  # noqa: ARG002  (the run's deadline ends ssh)
     ) -> SshStream:
         """Return a stream from the hop to host and port, once ssh has logged in. ssh asks the hop for it next.

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from relay.config.settings import HopSettings
+    from relay.contract import Netcat
     from relay.spec.options import Options
     from relay.spec.route import Element
 
@@ -66,10 +67,10 @@ class Leg(Value):
     settings: HopSettings
     reached: Choice
     entered: Choice | None
-    netcat: str | None
+    netcat: Netcat | None
 
     def __init__(
-        self, place: str, settings: HopSettings, reached: Choice, entered: Choice | None, netcat: str | None
+        self, place: str, settings: HopSettings, reached: Choice, entered: Choice | None, netcat: Netcat | None
     ) -> None:
         self._set(place=place, settings=settings, reached=reached, entered=entered, netcat=netcat)
 

@@ -18,7 +18,7 @@ from relay.run.progress import Progress
 from relay.share.hops import ANSWER
 
 if TYPE_CHECKING:
-    from relay.contract import Stream
+    from relay.contract import Netcat, Stream
     from relay.share.hops import SharedHop
 
 
@@ -28,7 +28,7 @@ WORDS_MOST = 100  # lines that are kept
 class Ahead:
     """A channel from hop to host and port. Call `take` or `drop` once. netcat: as for Session.forward."""
 
-    def __init__(self, hop: SharedHop, host: str, port: int, netcat: str | None) -> None:
+    def __init__(self, hop: SharedHop, host: str, port: int, netcat: Netcat | None) -> None:
         self.hop = hop
         self.to = (host, port)
         self._netcat = netcat

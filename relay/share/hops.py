@@ -17,7 +17,7 @@ from relay.errors import RelayError
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from relay.contract import Hop, Stream
+    from relay.contract import Hop, Netcat, Stream
     from relay.contract import Progress as Clock
     from relay.run.children import Children
     from relay.run.progress import Progress
@@ -119,7 +119,7 @@ class SharedHop:
                 self._turn.notify_all()
 
     def forward(
-        self, host: str, port: int, progress: Clock, netcat: str | None = None, limit: float | None = None
+        self, host: str, port: int, progress: Clock, netcat: Netcat | None = None, limit: float | None = None
     ) -> Stream:
         """Open a channel from this hop; as Hop.forward (relay/contract.py). Raises RelayError."""
         if self.session is None:

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
     from typing import Any
 
+    from relay.spec.netcat import Netcat
     from relay.spec.proxy import Proxy
 
 EXAMPLE = """\
@@ -83,10 +84,13 @@ class Options(Value):
     def _names(cls) -> tuple[str, ...]:
         return tuple(cls.__annotations__)
 
-    def netcat_for(self, hop: str) -> str | None:
-        """Return the command that may cross a hop of this name; "": one that finds a tool; None: no command may."""
-        if hop in self.netcat or "" in self.netcat or (self.netcat_command and not self.netcat):
-            return self.netcat_command
+    def netcat_for(self, hop: str) -> Netcat | None:
+        """Return the command that may cross a hop of this name; None: no command may."""
+        named = hop in self.netcat
+        if named or "" in self.netcat or (self.netcat_command and not self.netcat):
+            from relay.spec.netcat import Netcat  # few routes need it
+
+            return Netcat(self.netcat_command, named=named)
         return None
 
     @property

@@ -18,7 +18,7 @@ from relay.ssh.wire.transport import Disconnected, Transport
 
 if TYPE_CHECKING:
     from relay import contract
-    from relay.contract import ManyFlows, Stream
+    from relay.contract import ManyFlows, Netcat, Stream
     from relay.ssh.wire.opening import Opening
 
 OPEN_FAILED_ADMINISTRATIVELY_PROHIBITED, OPEN_FAILED_UNKNOWN_CHANNEL_TYPE = 1, 3  # RFC 4254 section 5.1
@@ -52,17 +52,29 @@ class Session:
         return self._jumps
 
     def forward(
-        self, host: str, port: int, progress: contract.Progress, netcat: str | None = None, limit: float | None = None
+        self,
+        host: str,
+        port: int,
+        progress: contract.Progress,
+        netcat: Netcat | None = None,
+        limit: float | None = None,
     ) -> ChannelStream:
         """Open a stream from the hop to host and port. The hop resolves host (RFC 4254 section 7.2, direct-tcpip).
 
         progress: the caller's, which may not be the one that logged in.
         netcat: the command that may be run on a hop that denies forwarding,
-        "" for one that finds a tool by itself, None for none. limit: seconds
-        for the answer, where nothing else ends the wait for it. Raises
-        RelayError: when the hop may not forward, it is the hop that failed,
-        else it is the place that could not be reached.
+        None for none. limit: seconds for the answer, where nothing else ends
+        the wait for it. Raises RelayError: when the hop may not forward, it
+        is the hop that failed, else it is the place that could not be reached.
         """
+        runs_none: RelayError | None = None
+        if netcat is not None and netcat.named:  # a request to forward would be refused, and logged
+            try:
+                return self._cross(host, port, netcat.line, progress, limit=limit)
+            except RelayError as error:
+                if not self.alive:
+                    raise
+                runs_none = error
         progress.stage("waiting for the hop to connect")
         try:
             opening, self.opening = self.opening, None
@@ -73,8 +85,11 @@ class Session:
             channel = opening.wait(limit)
         except Refused as error:
             if _is_denied(error):
+                if runs_none is not None:
+                    raise runs_none from error
                 if netcat is not None:
-                    return self._cross(host, port, netcat, progress, limit=limit)
+                    progress.note(1, "it denies forwarding: crossing it by a netcat there", place=self.place)
+                    return self._cross(host, port, netcat.line, progress, limit=limit)
                 raise self._denied(host, port, error) from error
             cause = sentence(str(error)) or OPEN_FAILURES.get(error.reason, "no connection")
             raise RelayError(f"{self._name} cannot connect to {host} port {port}: {cause}") from error
@@ -105,7 +120,6 @@ class Session:
         """Open a stream without forwarding, by a command on the hop."""
         from relay.ssh import netcat  # few hops need it
 
-        progress.note(1, "it denies forwarding: crossing it by a netcat there", place=self.place)
         hop = netcat.Hop(self.transport, self.place, self.lost)
         return netcat.cross(hop, (host, port), template, progress, limit=limit)
 

@@ -12,6 +12,7 @@ from relay.dial import plan as planning
 from relay.dial.plan import CLIENT, COMMAND, HELD, HOP, MASTER, PROXY, SSH, TCP, TOR, Names, Plan
 from relay.errors import RelayError, Unserved
 from relay.spec import options, route
+from relay.spec.netcat import Netcat
 from relay.spec.route import Element
 
 ONION = "2gzyxa5ihm7nsggfxnu52rck2vv4rvmdlkiu3zzui5du4xyclen53wid.onion"
@@ -209,4 +210,4 @@ def test_a_route_that_cannot_be_travelled(argv: str, config: dict[str, str], why
 
 def test_netcat_goes_with_the_hop_that_it_was_named_for() -> None:
     legs = make("--netcat=h2 --netcat-command nc:%h:%p h1/h2/t")
-    assert [leg.netcat for leg in legs.legs] == [None, "nc:%h:%p", None]
+    assert [leg.netcat for leg in legs.legs] == [None, Netcat("nc:%h:%p", named=True), None]

@@ -20,6 +20,7 @@ from lab import Lab
 from peers import Listener, need
 
 from relay.errors import RelayError, UsageError
+from relay.spec.netcat import Netcat
 from relay.spec.options import parse
 from relay.ssh.netcat import command
 
@@ -181,6 +182,21 @@ def test_a_hop_that_forwards_is_asked_for_nothing_else(lab: Lab) -> None:
     chain(lab, "nc").options += ["--netcat"]
     assert lab.ssh("h1/h2/h3", "echo $SERVER").stdout == "h3\n"
     assert commands(lab, "h1") == 0
+
+
+@pytest.mark.parametrize("way", [(), ("--share", "1s")], ids=["", "shared"])
+@pytest.mark.parametrize("sessions", [1, 0])
+def test_a_hop_that_it_is_named_for_is_not_asked_to_forward_first(
+    lab: Lab, way: tuple[str, ...], sessions: int
+) -> None:
+    """Also when it is remembered; `ssh h1 nc` asks for nothing else, either. One that runs no command may forward."""
+    lab.server("h1", extra=f"MaxSessions {sessions}\nAllowTcpForwarding {'yes' if sessions == 0 else 'no'}")
+    lab.server("h3")
+    for _ in range(2):
+        done = lab.pyrelay(*way, "--netcat=h1", "h1/h3")
+        assert done.stdout.startswith("SSH-2.0-"), done.stderr
+    asked = lab["h1"].whole_log().count("server_request_direct_tcpip")
+    assert asked == (0 if sessions else 2)
 
 
 def test_a_refusal_for_another_reason_stays_one(lab: Lab) -> None:
@@ -345,12 +361,14 @@ def test_a_command_of_its_own(lab: Lab) -> None:
 
 
 def test_a_command_is_for_the_hops_that_were_named_if_any_were() -> None:
+    line = ["--netcat-command", "nc %h %p"]
     assert parse(["h1/h2"]).netcat_for("h1") is None
-    assert parse(["--netcat", "h1/h2"]).netcat_for("h1") == ""
+    assert parse(["--netcat", "h1/h2"]).netcat_for("h1") == Netcat("")
     assert parse(["--netcat=h2", "h1/h2"]).netcat_for("h1") is None
-    assert parse(["--netcat-command", "nc %h %p", "h1/h2"]).netcat_for("h1") == "nc %h %p"
-    assert parse(["--netcat-command", "nc %h %p", "--netcat=h2", "h1/h2"]).netcat_for("h1") is None
-    assert parse(["--netcat-command", "nc %h %p", "--netcat=h2", "--netcat", "h1/h2"]).netcat_for("h1") == "nc %h %p"
+    assert parse([*line, "h1/h2"]).netcat_for("h1") == Netcat("nc %h %p")
+    assert parse([*line, "--netcat=h2", "h1/h2"]).netcat_for("h1") is None
+    assert parse([*line, "--netcat=h2", "h1/h2"]).netcat_for("h2") == Netcat("nc %h %p", named=True)
+    assert parse([*line, "--netcat=h2", "--netcat", "h1/h2"]).netcat_for("h1") == Netcat("nc %h %p")
 
 
 @pytest.mark.parametrize("words", [["--netcat="], ["--netcat=$(id)"], ["--netcat-command", ""]])
