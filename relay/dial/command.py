@@ -10,6 +10,7 @@ from relay.dial.stream import SocketStream
 from relay.errors import RelayError, words
 from relay.run import unix
 from relay.run.children import LOOK_AGAIN
+from relay.run.ended import Ended
 
 if TYPE_CHECKING:
     from subprocess import Popen
@@ -78,7 +79,10 @@ class CommandStream(ChildStream):
     """The stdin and stdout of a ProxyCommand."""
 
     def check(self, *, heard: bool = True) -> None:
-        """Raise RelayError when the program has failed, or has ended before a byte came from it."""
+        """Raise RelayError when the program has failed, or has ended before a byte came from it.
+
+        It raises Ended for a status that may only say that the server has closed: ssh heeds no status.
+        """
         status = self.status()
         if status is None or (status == 0 and heard):
             return
@@ -87,4 +91,6 @@ class CommandStream(ChildStream):
                 "its ProxyCommand ended with status 0 and said nothing",
                 hint="run it by hand: what it connected to has closed, or it connects to nothing",
             )
-        raise RelayError(f"its ProxyCommand ended {f'with status {status}' if status > 0 else f'by signal {-status}'}")
+        if status < 0:
+            raise RelayError(f"its ProxyCommand ended by signal {-status}")
+        raise Ended(f"its ProxyCommand ended with status {status}")

@@ -18,6 +18,7 @@ from select import POLLIN, poll
 from relay.dial.command import ChildStream
 from relay.errors import RelayError
 from relay.run import unix
+from relay.run.ended import Ended
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -175,13 +176,17 @@ class SshStream(ChildStream):
 
     def _failure(self) -> RelayError:
         """Return why ssh has ended: the fault of the stream below it, if that has failed."""
-        self._check_under()
+        hint = self.hint
+        try:
+            self._check_under()
+        except Ended as command:
+            hint = hint or command.cause
         status = self.status()
         if status is not None and status < 0:
             return RelayError(f"ssh, which carries this hop, was killed by signal {-status}", place=self._place)
         ended = "ended" if status is None else f"ended with status {status}"
         why = "LogLevel QUIET keeps it from saying why" if self.is_quiet else "it says why itself"
-        return RelayError(f"ssh, which carries this hop, {ended}; {why}", hint=self.hint, place=self._place)
+        return RelayError(f"ssh, which carries this hop, {ended}; {why}", hint=hint, place=self._place)
 
 
 def _has_ended(stream: _socket) -> bool:

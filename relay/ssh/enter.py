@@ -10,13 +10,14 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from relay.errors import RelayError, TimedOut, Unserved, printable
+from relay.run.ended import Ended
 from relay.ssh.login.auth import login
 from relay.ssh.memory import CHANNEL, KEXINIT, KEY, Shown
 from relay.ssh.session import Session
 from relay.ssh.trust.trust import Trust
 from relay.ssh.wire.causes import in_words
 from relay.ssh.wire.library import paramiko
-from relay.ssh.wire.transport import Transport
+from relay.ssh.wire.transport import Disconnected, Transport
 from relay.ssh.wire.userauth import LinkLost
 
 if TYPE_CHECKING:
@@ -167,14 +168,32 @@ def _exchange(session: Session, settings: HopSettings, progress: Progress) -> No
     except (paramiko.SSHException, EOFError, OSError) as error:
         if not transport.remote_version and limit and time.monotonic() - began >= limit:
             raise TimedOut(f"no SSH ident within {limit:g} seconds (ConnectTimeout)") from error
-        session.check_stream()  # the stream below may know why the transport has ended
+        said, ended = transport.packetizer.said, None
+        if not isinstance(error, Disconnected):
+            ended = _end_of_stream(session, heard=bool(said))
         if not transport.remote_version:
-            raise _no_ident(error, transport.packetizer.said, session.stream.carrier) from error
+            raise _no_ident(error, said, session.stream.carrier) from error
         if not in_words(error):
-            raise RelayError(f"the server closed the connection ({progress.doing})") from error
+            hint = ended.cause if ended is not None else ""
+            raise RelayError(f"the server closed the connection ({progress.doing})", hint=hint) from error
         raise session.lost(error) from error
     except Exception as error:  # paramiko's parsers raise anything at bytes that are not a message
         raise RelayError(in_words(error)) from error
+
+
+def _end_of_stream(session: Session, *, heard: bool) -> Ended | None:
+    """Raise RelayError when the stream below knows why the transport has ended.
+
+    heard: whether the server has said something before its ident. It returns what a ProxyCommand's end may mean where
+    the server has been heard: it may have ended since the server had closed.
+    """
+    try:
+        session.check_stream()
+    except Ended as ended:
+        if heard or session.transport.remote_version:
+            return ended
+        raise
+    return None
 
 
 def _authenticate(
@@ -197,7 +216,9 @@ def _authenticate(
     try:
         session.opening, found = login(transport, settings, client, shown=shown, ask=ask)
     except LinkLost as error:
-        session.check_stream()  # the stream below may know why the transport has ended
+        if not error.disconnected:
+            ended = _end_of_stream(session, heard=True)
+            error.hint = error.hint or (ended.cause if ended is not None else "")
         if shown is not None and not error.refused and (ask is not None or shown.method == "publickey"):
             raise _TooEarly(error, CHANNEL if ask is not None else KEY) from error.__cause__
         raise _Refused(error) from error.__cause__
@@ -237,7 +258,8 @@ def _no_ident(error: BaseException, said: str, carrier: str) -> RelayError:
         forced = f"; so does a command that the hop forces (ForceCommand) in place of {carrier}" if carrier else ""
         return RelayError(
             f"the connection was closed before the server's SSH ident{instead}",
-            hint=f"a server that has no room for new logins does so (MaxStartups, PerSourcePenalties){forced}",
+            hint="a server that has no room for new logins does so (MaxStartups), or one that has seen too many fail "
+            f"from this address (PerSourcePenalties); --share logs in once for many relays{forced}",
         )
     if isinstance(cause, OSError):
         return RelayError(in_words(cause))

@@ -150,13 +150,13 @@ class Session:
 
     def lost(self, error: BaseException | None = None) -> RelayError:
         """Why the link is lost. This names the outermost hop that failed: the others fell with it."""
+        error = error or self.transport.saved_exception
+        if isinstance(error, Disconnected):
+            return RelayError(f"the server disconnected: {error}", place=self.place)
         try:
             self.check_stream()
         except RelayError as cause:  # what carried it has failed
             return cause
-        error = error or self.transport.saved_exception
-        if isinstance(error, Disconnected):
-            return RelayError(f"the server disconnected: {error}", place=self.place)
         reason = f": {in_words(error)}" if error is not None and in_words(error) else ""
         return RelayError(f"the connection was lost{reason}", place=self.place)
 

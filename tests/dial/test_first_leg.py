@@ -6,17 +6,14 @@ import os
 import re
 import signal
 import socket
-from typing import TYPE_CHECKING
 
 import pytest
+from lab import LACKS, Lab
 from peers import until
 
 from relay.config.settings import HopSettings
 from relay.dial import tcp
 from relay.run.progress import Progress
-
-if TYPE_CHECKING:
-    from lab import Lab
 
 
 @pytest.fixture
@@ -115,6 +112,58 @@ def test_its_proxycommand_is_not_blamed_for_what_comes_later(hops: Lab) -> None:
     hops.host("h1", ProxyCommand="sh -c 'nc %h %p; exit 3'", HostKeyAlias="unknown")
     done = hops.pyrelay("h1/h3")
     assert done.stderr.startswith("pyrelay: hop 1 of 1 (h1): no host key is known for unknown, ")
+
+
+FAILS = "sh -c 'nc %h %p; exit 1'"  # once the server has closed, as kubectl exec does
+
+
+@pytest.mark.parametrize("times", [1, 2])  # the second time it is remembered
+def test_its_proxycommand_fails_once_the_server_has_closed_and_the_hop_is_left_to_ssh(lab: Lab, times: int) -> None:
+    lab.server("h1", ProxyCommand=FAILS)
+    lab.server("h3")
+    if times == 2:
+        assert answer(lab, "h1/h3") == "h3"
+    lab["h1"].configure(f"{LACKS}\n")
+    assert answer(lab, "h1/h3") == "h3"
+
+
+def test_its_proxycommand_fails_after_ssh_has_said_why_the_hop_cannot_be_entered(lab: Lab) -> None:
+    lab.server("h1", extra=f"{LACKS}\nCiphers 3des-cbc", ProxyCommand=FAILS)
+    lab.server("h3")
+    done = lab.pyrelay("h1/h3")
+    assert "no matching cipher found. Their offer: 3des-cbc" in done.stderr
+    assert done.stderr.endswith(
+        "pyrelay: hop 1 of 1 (h1): ssh, which carries this hop, ended with status 255; it says why itself\n"
+        "hint: its ProxyCommand ended with status 1\n"
+    )
+    assert "no matching cipher found. Their offer: 3des-cbc" in lab.ssh("h1", "true").stderr
+
+
+def test_its_proxycommand_fails_after_the_server_has_said_why_it_disconnects(lab: Lab) -> None:
+    lab.server("h1", authorized_keys="", extra="MaxAuthTries 1", ProxyCommand=FAILS)
+    lab.server("h3")
+    told = "Too many authentication failures"
+    assert f"the server ended the login as {lab.user}: {told}; " in lab.pyrelay("h1/h3").stderr
+    assert told in lab.ssh("h1", "true").stderr
+
+
+@pytest.mark.parametrize(
+    ("greeting", "words"),
+    [
+        (
+            r"Not allowed at this time\r\n",
+            "the connection was closed before the server's SSH ident; it said: Not allowed",
+        ),
+        (
+            r"SSH-2.0-x\r\n",
+            "the server closed the connection (key exchange)\nhint: its ProxyCommand ended with status 1",
+        ),
+        ("", "its ProxyCommand ended with status 1"),
+    ],
+)
+def test_its_proxycommand_fails_after_the_server_has_closed(lab: Lab, greeting: str, words: str) -> None:
+    lab.host("h1", ProxyCommand=f"sh -c 'read ident; printf \"{greeting}\"; exit 1'")
+    assert f"pyrelay: hop 1 of 1 (h1): {words}" in lab.pyrelay("h1/h3").stderr
 
 
 def test_its_proxycommand_and_no_shell_for_it(hops: Lab) -> None:

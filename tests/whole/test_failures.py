@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
+import socket
 from pathlib import Path
 
 import pytest
 from lab import Lab
+from peers import LOOPBACK, free_ports, need, until
 
 ROUTE = "h1/h2/h3"
 # What goes wrong may go wrong at any element of the route.
@@ -27,6 +29,37 @@ def fail(lab: Lab, bad: str, *arguments: str, route: str = ROUTE, most: int = 3)
     assert lines[0].startswith(begin), ran.stderr
     assert len(lines) <= most, ran.stderr
     return ran.stderr.removeprefix(begin)
+
+
+NO_ROOM = (
+    "hint: a server that has no room for new logins does so (MaxStartups), or one that has seen too many fail "
+    "from this address (PerSourcePenalties); --share logs in once for many relays\n"
+)
+
+
+@pytest.mark.parametrize("bad", ["h1", "h2"])
+def test_what_sshd_says_in_place_of_its_ident(lab: Lab, bad: str) -> None:
+    """OpenSSH 10's words for both causes."""
+    servers(lab, bad)
+    lab.dying(bad, b"Not allowed at this time\r\n")
+    said = "the connection was closed before the server's SSH ident; it said: Not allowed at this time\n"
+    assert fail(lab, bad) == said + NO_ROOM
+
+
+def test_what_the_installed_sshd_says_when_it_has_no_room(lab: Lab, tmp_path: Path) -> None:
+    """(ssh says that the connection was reset.)"""
+    lab.server("h1").configure("MaxStartups 1\n")
+    port, log = next(free_ports()), tmp_path / "sshd.log"
+    config = tmp_path / "sshd_config"
+    config.write_text(f"ListenAddress {LOOPBACK}:{port}\n" + (lab.top / "h1" / "sshd_config").read_text())
+    lab.start(need("sshd"), "-D", "-f", config, "-E", log)
+    until(lambda: log.exists() and "Server listening" in log.read_text(), "sshd")
+    lab.host("h1", Port=port)
+    with socket.create_connection((LOOPBACK, port)) as waiting:  # the one login that there is room for
+        assert waiting.recv(8).startswith(b"SSH-")
+        said = fail(lab, "h1", route="h1/h3/h4")
+    assert re.search("Exceeded MaxStartups|Not allowed at this time", said)
+    assert said.endswith(NO_ROOM)
 
 
 def servers(lab: Lab, bad: str) -> None:
