@@ -45,9 +45,13 @@ help: ## list these targets
 demo: .venv/ready ## run a command through three SSH servers on loopback, and show what each saw
 	@$(VENV)/python demo/demo.py
 
-test: .venv/ready peers build/dante/sockd ## run the tests; what they need is installed first, or named
-	@# One by one: a test that measures time wants the machine for itself. (ARGS="-n 2 --dist loadfile": two at a time.)
+test: .venv/ready peers build/dante/sockd ## run the tests; what they need is installed first, or named (ARGS for pytest)
+ifdef ARGS
 	$(VENV)/python -m pytest $(ARGS)
+else
+	$(VENV)/python -m pytest -n 2 --dist loadfile -m "not alone"
+	$(VENV)/python -m pytest -m alone
+endif
 
 check: .venv/ready peers ## check format, lint, types and man page
 	$(VENV)/ruff format --check --quiet

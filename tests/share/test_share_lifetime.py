@@ -14,6 +14,8 @@ from lab import Lab
 from peers import until
 from shared import AGAIN, CLOSED, control, holder, holders, logins, program, relay, under_way
 
+pytestmark = pytest.mark.alone
+
 # What ends what
 
 

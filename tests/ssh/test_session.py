@@ -17,6 +17,8 @@ from relay.ssh.wire.opening import Refused
 if TYPE_CHECKING:
     from lab import Lab
 
+pytestmark = pytest.mark.alone
+
 ROUTE = "h1/h2/h3"
 SIZE = 24 << 20  # bytes
 

@@ -28,7 +28,10 @@ from bench.rows import rows
 from bench.start import FIRST_BYTE, INSTRUCTION_COUNT
 from bench.table import summary
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the bench measures on Linux only")
+pytestmark = [
+    pytest.mark.alone,
+    pytest.mark.skipif(sys.platform != "linux", reason="the bench measures on Linux only"),
+]
 
 IS_ROOT = os.geteuid() == 0
 PEER = OpenSSH("/ssh", "/sshd", "", "OpenSSH_9.2p1", 9, knows_kex=False)

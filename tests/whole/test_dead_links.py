@@ -16,6 +16,8 @@ from lab import Lab
 from namespaces import far_namespace, in_namespace, ip
 from peers import need, until
 
+pytestmark = pytest.mark.alone
+
 NEAR, FAR = "10.98.0.1", "10.98.0.129"
 DARK = ["10.98.0.130", "10.98.0.131", "10.98.0.132"]  # nobody has them, and nobody says so
 PORT = 2022

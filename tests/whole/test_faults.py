@@ -21,6 +21,8 @@ from lab import Lab
 from namespaces import in_namespace
 from peers import LOOPBACK, closed_port, need, until
 
+pytestmark = pytest.mark.alone
+
 DEADLINE = 8  # seconds; many times what the way to any fault takes
 CIPHER = "aes128-ctr"
 SLACK = 30.0  # seconds after the deadline in which a process must have ended, on any machine

@@ -13,7 +13,10 @@ from sshd import Server
 ROUTE = "h1/h2/h3"
 SECONDS = 2  # how long anything may remain after ssh has gone
 
-pytestmark = pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="processes are found by Linux's /proc")
+pytestmark = [
+    pytest.mark.alone,
+    pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="processes are found by Linux's /proc"),
+]
 
 
 @pytest.fixture

@@ -14,6 +14,8 @@ from shared import AGAIN, control
 if TYPE_CHECKING:
     from lab import Lab
 
+pytestmark = pytest.mark.alone
+
 MIB = 1 << 20
 
 

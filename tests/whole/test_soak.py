@@ -10,6 +10,8 @@ from lab import Lab
 from peers import missing
 from soak import Soak
 
+pytestmark = pytest.mark.alone
+
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)

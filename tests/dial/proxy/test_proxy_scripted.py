@@ -275,7 +275,7 @@ def test_what_socks5_does_not_say(peer: Callable[..., Peer], user: str | None, a
         (b"HTTP/1.1 407 \r\nProxy-Authenticate: NTLM\r\nproxy-authenticate:Negotiate x\r\n\r\n", "refuses: 407",
          "it wants ntlm, negotiate; pyrelay has no NTLM; cntlm and px"),
         (b"HTTP/1.1 403 Not\x1b[31m \xc3\xbcber\xff here\r\n\r\n", "refuses: 403 Not [31m \u00fcber\ufffd here", "443"),
-        (b"HTTP/1.0 501 Tor is not an HTTP Proxy\r\n\r\n", "refuses: 501 Tor is not an HTTP Proxy", "no proxy"),
+        (b"HTTP/1.0 501 Tor is not an HTTP Proxy\r\n\r\n", "refuses: 501 Tor is not an HTTP Proxy", "not a proxy"),
         (b"HTTP/1.1 302 Found\r\nLocation: http://x/\r\n\r\n", "refuses: 302 Found: it points to http://x/", "browser"),
         (b"HTTP/1.1 504 " + b"x" * 500 + b"\r\n\r\n", "refuses: 504 xxxx", ""),
         (b"", "closed the connection", "-X 5"),
