@@ -168,12 +168,18 @@ class PublicKey:
 
     def fingerprint(self, digest: str = "sha256") -> str:
         """As ssh prints it, for FingerprintHash sha256 or md5; a certificate has its key's."""
+        value = self.digest(digest)
+        if digest.lower() == "md5":
+            return "MD5:" + value.hex(":")
+        return "SHA256:" + b2a_base64(value, newline=False).decode().rstrip("=")
+
+    def digest(self, name: str = "sha256") -> bytes:
+        """The bytes of the fingerprint, by sha256 or md5."""
         import hashlib  # OpenSSL's own start-up time; most keys are just known
 
         blob = self.certified().blob
-        if digest.lower() == "md5":
-            return "MD5:" + hashlib.md5(blob, usedforsecurity=False).digest().hex(":")
-        return "SHA256:" + b2a_base64(hashlib.sha256(blob).digest(), newline=False).decode().rstrip("=")
+        md5 = name.lower() == "md5"
+        return hashlib.md5(blob, usedforsecurity=False).digest() if md5 else hashlib.sha256(blob).digest()
 
 
 def _field(reader: Reader, kind: str, plain: str) -> bytes:

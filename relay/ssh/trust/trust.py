@@ -187,6 +187,7 @@ class Trust:
         lines = [
             f"{place}The authenticity of host '{self._name} ({address})' can't be established.",
             f"{key.short} key fingerprint is {fingerprint}.",
+            *self._picture(key),
             *self._other_names(key),
             "Are you sure you want to continue connecting (yes/no/[fingerprint])? ",
         ]
@@ -201,6 +202,14 @@ class Trust:
             if answer[0].lower() == "yes" or answer[0] == fingerprint:
                 return
             question = "Please type 'yes', 'no' or the fingerprint: "
+
+    def _picture(self, key: PublicKey) -> list[str]:
+        """VisualHostKey: the picture of the fingerprint. ssh also shows it for known keys, which ask nobody."""
+        if not self._settings.yes("visualhostkey"):
+            return []
+        from relay.ssh.trust.randomart import draw  # few want it
+
+        return draw(key, self._settings.get("fingerprinthash", "sha256"))
 
     def _other_names(self, key: PublicKey) -> list[str]:
         """Under which other names the key is known, as OpenSSH tells it."""

@@ -379,9 +379,11 @@ def test_the_question_is_that_of_openssh(lab: Lab) -> None:
     assert meet(lab, "no").asked == [question.format(others=others.format(lab.known_hosts, host))]
 
 
-def test_the_words_of_the_question_are_in_ssh(lab: Lab) -> None:
-    """The real ssh asks the same through an askpass program."""
+@pytest.mark.parametrize(("picture", "digest"), [("no", "sha256"), ("yes", "sha256"), ("yes", "md5")])
+def test_the_words_of_the_question_are_in_ssh(lab: Lab, picture: str, digest: str) -> None:
+    """The real ssh asks the same through an askpass program, with the picture that VisualHostKey wants."""
     server(lab)
+    lab.host("h1", VisualHostKey=picture, FingerprintHash=digest)
     lab.known_hosts.write_text("")
     lab.host("h1", StrictHostKeyChecking="ask", BatchMode="no")
     askpass = lab.top / "askpass"
@@ -393,6 +395,7 @@ def test_the_words_of_the_question_are_in_ssh(lab: Lab) -> None:
     ours = meet(lab, "no", address="127.0.0.1").asked[0].removeprefix("hop 1 of 2 (h1): ")
     stops = re.compile(r"\.$", re.MULTILINE)  # not every version has them everywhere
     assert stops.sub("", asked) == stops.sub("", ours)
+    assert (f"[{digest.upper()}]" in ours) == (picture == "yes")
 
 
 def test_a_file_that_cannot_be_written_is_no_error(lab: Lab) -> None:
