@@ -7,13 +7,16 @@ DESTDIR ?=
 
 LIB = $(PREFIX)/lib/pyrelay
 SHARE = $(PREFIX)/share
-# bash reads no other folder when it starts; ssh's own completion is not to be replaced, only added to.
+# bash reads no other folder when it starts; ssh's own completion is not to be replaced, only added to. fish looks
+# below /usr/local only where XDG_DATA_DIRS says so, as a desktop does and a login by ssh does not.
 ETC = $(if $(filter /usr /usr/local,$(PREFIX)),/etc,$(PREFIX)/etc)
-# Each file of ours, and the folder below SHARE where it goes.
+# Each file of ours, and the folder below SHARE where it goes; and those that go below ETC.
 SHARED = man/pyrelay.1=man/man1 \
 	completions/bash/pyrelay=bash-completion/completions \
 	completions/zsh/_pyrelay=zsh/site-functions completions/zsh/_pyrelay_ssh=zsh/site-functions \
 	completions/fish/pyrelay.fish=fish/vendor_completions.d completions/fish/pyrelay-ssh.fish=fish/vendor_conf.d
+CONFIGURED = completions/bash/pyrelay=bash_completion.d \
+	completions/fish/pyrelay.fish=fish/completions completions/fish/pyrelay-ssh.fish=fish/conf.d
 # What a release is made of: all that there is but what was made here.
 RELEASE = $(filter-out build dist %.egg-info,$(wildcard *)) .ci .gitignore
 DIST = dist
@@ -116,19 +119,18 @@ install: ## install under PREFIX (/usr/local), for a package under DESTDIR
 	find "$(DESTDIR)$(LIB)" -name __pycache__ -prune -exec rm -rf {} +
 	rm -rf "$(DESTDIR)$(LIB)/share"
 	"$(DESTDIR)$(LIB)/bin/python" -m compileall -q -f -s "$(DESTDIR)" "$(DESTDIR)$(LIB)/lib"
-	mkdir -p "$(DESTDIR)$(PREFIX)/bin" "$(DESTDIR)$(ETC)/bash_completion.d"
+	mkdir -p "$(DESTDIR)$(PREFIX)/bin"
 	ln -sf ../lib/pyrelay/bin/pyrelay "$(DESTDIR)$(PREFIX)/bin/pyrelay"
-	for pair in $(SHARED); do \
-		mkdir -p "$(DESTDIR)$(SHARE)/$${pair#*=}" && \
-			install -m 644 "$${pair%=*}" "$(DESTDIR)$(SHARE)/$${pair#*=}/" || exit 1; \
+	for pair in $(SHARED:%=%:$(SHARE)) $(CONFIGURED:%=%:$(ETC)); do \
+		file=$${pair%%=*}; folder=$${pair#*=}; folder="$(DESTDIR)$${folder#*:}/$${folder%%:*}"; \
+		mkdir -p "$$folder" && install -m 644 "$$file" "$$folder/" || exit 1; \
 	done
-	install -m 644 completions/bash/pyrelay "$(DESTDIR)$(ETC)/bash_completion.d/"
 
 uninstall: ## take away what install put there
 	rm -rf "$(DESTDIR)$(LIB)"
-	rm -f "$(DESTDIR)$(PREFIX)/bin/pyrelay" "$(DESTDIR)$(ETC)/bash_completion.d/pyrelay"
-	for pair in $(SHARED); do \
-		file=$${pair%=*}; rm -f "$(DESTDIR)$(SHARE)/$${pair#*=}/$${file##*/}"; \
+	rm -f "$(DESTDIR)$(PREFIX)/bin/pyrelay"
+	for pair in $(SHARED:%=%:$(SHARE)) $(CONFIGURED:%=%:$(ETC)); do \
+		file=$${pair%%=*}; folder=$${pair#*=}; rm -f "$(DESTDIR)$${folder#*:}/$${folder%%:*}/$${file##*/}"; \
 	done
 
 dist: .venv/ready ## build sdist and wheel in dist/, and try the wheel in an environment of its own

@@ -24,6 +24,8 @@ SHARED = {
     "share/fish/vendor_completions.d/pyrelay.fish": "completions/fish/pyrelay.fish",
     "share/fish/vendor_conf.d/pyrelay-ssh.fish": "completions/fish/pyrelay-ssh.fish",
     "etc/bash_completion.d/pyrelay": "completions/bash/pyrelay",
+    "etc/fish/completions/pyrelay.fish": "completions/fish/pyrelay.fish",
+    "etc/fish/conf.d/pyrelay-ssh.fish": "completions/fish/pyrelay-ssh.fish",
 }
 BUILD = "import sys; from setuptools import build_meta as b; getattr(b, 'build_' + sys.argv[1])(sys.argv[2])"
 
