@@ -14,8 +14,9 @@ from lab import ROOT, Lab
 from masters import start_master
 from peers import need
 
-from relay.dial.explain.surprises import OF_SSH_ALONE
+from relay.dial.explain.keywords import BUT_BY_TCP, BY_OUR_CLIENT, ON_ANY_HOP
 
+TABLE = ROOT / "docs" / "ssh_config.md"
 HOST_KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIKOyVo3sWCnfMaGUm5Jd8ZDDCeB7hnlAbqsVVPlFSAcO"
 OTHER_KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAILsTwHq8xUDUiEqBj1e5YdWOFWbVLiJYGPNF1hrv7HWc"
 ASKS = {"StrictHostKeyChecking": "ask", "BatchMode": "no"}
@@ -340,11 +341,14 @@ def test_settings_without_effect(plan: Lab) -> None:
     assert notes[0] == "hop 1 of 1 (h1): its ProxyCommand has no effect: it is reached by Tor"
 
 
-def test_the_settings_without_effect_are_those_of_the_manual() -> None:
-    page = (ROOT / "man/pyrelay.1").read_text()
-    listed = page.split("These settings have no effect on a hop:\n")[1].split("and all settings for a session")[0]
-    found = set(re.findall(r"^\.Cm (\w+)", listed, re.MULTILINE)) - {"GSSAPI", "Hostbased", "PKCS11Provider"}
-    assert found == set(OF_SSH_ALONE)
+def test_the_settings_without_effect_are_those_of_the_table() -> None:
+    rows = [line.strip("| \n").split(" | ") for line in TABLE.read_text().splitlines() if line.startswith("| ")]
+    found = {
+        words: {row[0] for row in rows if words in row[1:2]} for words in ("without effect", "by ssh's engine only")
+    }
+    assert set(ON_ANY_HOP) | {"SendEnv"} == found["without effect"]
+    assert set(BY_OUR_CLIENT) | {"GSSAPIAuthentication"} == found["by ssh's engine only"]
+    assert set(BUT_BY_TCP) == {row[0] for row in rows if row[2:] and row[2].startswith("the first hop, by TCP")}
 
 
 def test_a_control_path_that_cannot_be_a_file_name(plan: Lab) -> None:

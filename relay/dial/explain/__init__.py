@@ -3,6 +3,7 @@
     typed.py      what ssh itself does with the name as it was typed
     facts.py      what is known of each leg: the keys to offer, the host keys, the memory
     surprises.py  what the user may not expect
+    keywords.py   settings without effect on a hop
     page.py       all of it as text and as JSON
 
 It starts `ssh -G`, and ssh-keygen where a key revocation list is to be read. It reads files, and asks agents for the

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 from relay.config.lookup import Query
 from relay.config.names import names
+from relay.dial.explain.keywords import BUT_BY_TCP, BY_OUR_CLIENT, ON_ANY_HOP
 from relay.dial.explain.typed import output
-from relay.dial.plan import CLIENT, COMMAND, MASTER
+from relay.dial.plan import CLIENT, COMMAND, MASTER, TCP
 from relay.errors import printable
 from relay.spec.route import RouteError, parse
 from relay.ssh.trust.known_hosts import lowered, with_port
@@ -23,41 +24,6 @@ if TYPE_CHECKING:
     from relay.spec.options import Options
     from relay.spec.route import Element, Route
 
-# Settings without effect on a hop: of our own client, of any hop (it has no session), and of the hops after the first.
-# SendEnv is left out: distributions set it for all hosts.
-OF_SSH_ALONE = (
-    "AddKeysToAgent",
-    "CanonicalizeHostname",
-    "SecurityKeyProvider",
-    "UpdateHostKeys",
-    "VerifyHostKeyDNS",
-    "VisualHostKey",
-)
-OF_A_SESSION = (
-    "ControlMaster",
-    "ControlPersist",
-    "DynamicForward",
-    "ForwardAgent",
-    "ForwardX11",
-    "ForwardX11Trusted",
-    "LocalCommand",
-    "LocalForward",
-    "PermitLocalCommand",
-    "RemoteCommand",
-    "RemoteForward",
-    "RequestTTY",
-    "SetEnv",
-    "Tunnel",
-)
-OF_A_CONNECTION = (
-    "AddressFamily",
-    "BindAddress",
-    "BindInterface",
-    "CheckHostIP",
-    "ConnectionAttempts",
-    "IPQoS",
-    "TCPKeepAlive",
-)
 SOCKET_PATH = 107 - 17  # bytes: a sockaddr_un has 107; ssh binds to the ControlPath with 17 characters after it (mux.c)
 
 
@@ -183,13 +149,13 @@ def _without_effect(leg: Leg, after: Leg | None) -> list[str]:
             notes.append(f"its {key} has no effect: it is reached through {after.settings.name}")
         elif key == "ProxyCommand" and leg.reached.kind != COMMAND:
             notes.append(f"its {key} has no effect: it is reached by {leg.reached.kind}")
-    words = [*OF_A_SESSION]
+    words = [*ON_ANY_HOP]
     if leg.entered is not None and leg.entered.kind == CLIENT:
-        words += OF_SSH_ALONE
+        words += BY_OUR_CLIENT
     # What is off is off on a hop, too.
     idle = [word for word in words if settings.get(word.lower()) not in {"", "no", "false", "none"}]
-    if after is not None:
-        idle += OF_A_CONNECTION
+    if leg.reached.kind != TCP:
+        idle += BUT_BY_TCP
     idle = sorted(word for word in idle if settings.chosen(word.lower()))
     if idle:
         notes.append(f"without effect on a hop: {', '.join(idle)}")

@@ -1,0 +1,79 @@
+"""The keywords of ssh_config that have no effect on a hop. docs/ssh_config.md says why; a test holds these lists to it.
+
+SendEnv and GSSAPIAuthentication are left out: distributions set them for all hosts.
+"""
+
+from __future__ import annotations
+
+ON_ANY_HOP = (
+    "AddKeysToAgent",
+    "CanonicalDomains",
+    "CanonicalizeFallbackLocal",
+    "CanonicalizeHostname",
+    "CanonicalizeMaxDots",
+    "CanonicalizePermittedCNAMEs",
+    "ChannelTimeout",
+    "ClearAllForwardings",
+    "Compression",
+    "ControlMaster",
+    "ControlPersist",
+    "DynamicForward",
+    "EnableEscapeCommandline",
+    "EscapeChar",
+    "ExitOnForwardFailure",
+    "ForkAfterAuthentication",
+    "ForwardAgent",
+    "ForwardX11",
+    "ForwardX11Timeout",
+    "ForwardX11Trusted",
+    "GatewayPorts",
+    "LocalCommand",
+    "LocalForward",
+    "ObscureKeystrokeTiming",
+    "PermitLocalCommand",
+    "PermitRemoteOpen",
+    "RemoteCommand",
+    "RemoteForward",
+    "RequestTTY",
+    "SessionType",
+    "SetEnv",
+    "StdinNull",
+    "StreamLocalBindMask",
+    "StreamLocalBindUnlink",
+    "SyslogFacility",
+    "Tunnel",
+    "TunnelDevice",
+    "UpdateHostKeys",
+    "VerifyHostKeyDNS",
+    "VersionAddendum",
+    "VisualHostKey",
+    "WarnWeakCrypto",
+    "XAuthLocation",
+)
+# Where our own client logs in.
+BY_OUR_CLIENT = (
+    "EnableSSHKeysign",
+    "GSSAPIClientIdentity",
+    "GSSAPIDelegateCredentials",
+    "GSSAPIKexAlgorithms",
+    "GSSAPIKeyExchange",
+    "GSSAPIRenewalForcesRekey",
+    "GSSAPIServerIdentity",
+    "GSSAPITrustDns",
+    "HostbasedAcceptedAlgorithms",
+    "HostbasedAuthentication",
+    "LogVerbose",
+    "PKCS11Provider",
+    "SecurityKeyProvider",
+)
+# Where a hop is not reached by TCP from here.
+BUT_BY_TCP = (
+    "AddressFamily",
+    "BindAddress",
+    "BindInterface",
+    "CheckHostIP",
+    "ConnectionAttempts",
+    "IPQoS",
+    "NoHostAuthenticationForLocalhost",
+    "TCPKeepAlive",
+)
