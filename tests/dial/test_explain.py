@@ -6,15 +6,19 @@ import json
 import re
 import socket
 import subprocess
+from pathlib import Path
 from typing import Any
 
 import pytest
 from agents import RealAgent, ScriptedAgent, SecurityKey, certify
+from desk import blocks
 from lab import ROOT, Lab
 from masters import start_master
 from peers import need
 
 from relay.dial.explain.keywords import BUT_BY_TCP, BY_OUR_CLIENT, ON_ANY_HOP
+from relay.ssh.memory import Memory, Shown
+from relay.ssh.pubkey import read_key
 
 TABLE = ROOT / "docs" / "ssh_config.md"
 HOST_KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIKOyVo3sWCnfMaGUm5Jd8ZDDCeB7hnlAbqsVVPlFSAcO"
@@ -252,7 +256,7 @@ def test_a_master_is_named_and_not_asked(plan: Lab) -> None:
     plan.write_config()
     start_master(plan, "h4", path)
     first = rows(text(plan, "h4/h3"))[1]
-    assert first[2:] == [f"TCP; a ControlMaster ({path})", "none", "not checked; the master has checked it"]
+    assert first[2:] == [f"TCP; a ControlMaster ({path})", "none", "not checked: the master has checked it"]
 
 
 def test_a_socket_without_a_master_is_none(plan: Lab) -> None:
@@ -392,6 +396,42 @@ def test_a_name_that_ssh_refuses(plan: Lab) -> None:
     found = explained(plan, "h1/$h3", status=1)
     assert found["notes"][0].startswith("ssh refuses the name: ")
     assert found["legs"] == []
+
+
+# The README
+
+
+def test_the_readme_shows_what_is_printed(lab: Lab) -> None:
+    """But for the columns' width, the lab's files and the day."""
+    shown = next(block for block in blocks("When it fails") if block.startswith("$ pyrelay --explain "))
+    command, _, output = shown.partition("\n")
+    lab.head = f"{blocks('Use')[0]}\nHost */*\n    User me\n    StrictHostKeyChecking ask\n    BatchMode no"
+    files = {"~/.ssh/known_hosts": str(lab.known_hosts), "~/.ssh/id_ed25519": str(lab.identity)}
+    lab.host("h1", HostName="192.0.2.1", User="u1", ForwardAgent="yes")
+    lab.host("h2", HostName="h2", Port=2022, User="me", **ASKS)
+    lab.known_hosts.write_text(f"# hosts\n\n192.0.2.1 {HOST_KEY}\n")
+    remembered = next(line for line in output.splitlines() if "remembered: " in line).partition("remembered: ")[2]
+    ident, _, algorithms, _ = remembered.split("; ")
+    kex, host_key = algorithms.split()[-3::2]
+    public = Path(f"{lab.identity}.pub").read_bytes().split()
+    Memory(str(lab.home / ".local/state/pyrelay/hops"), "by TCP").keep(
+        ("u1", "192.0.2.1", "22", ""),
+        Shown(
+            ident=ident,
+            method="publickey",
+            key=read_key(*public[:2]).fingerprint(),
+            algorithm="ssh-ed25519",
+            kex=kex,
+            host_key=host_key,
+        ),
+    )
+    printed = text(lab, *command.split()[3:])
+    for short, real in files.items():
+        printed = printed.replace(real, short)
+    printed = re.sub(r"\d{4}-\d\d-\d\d", "2026-11-28", printed)
+    assert [re.split("  +", line) for line in printed.splitlines()] == [
+        re.split("  +", line) for line in output.splitlines()
+    ]
 
 
 # Whether it could be dialled
