@@ -13,11 +13,21 @@ from relay.run.children import LOOK_AGAIN
 from relay.run.ended import Ended
 
 if TYPE_CHECKING:
-    from subprocess import Popen
+    from collections.abc import Sequence
+    from typing import IO, Protocol
 
     from relay.config.settings import HopSettings
     from relay.run.children import Children
     from relay.run.progress import Progress
+
+    class Carrying(Protocol):
+        """The program that carries a stream: a Popen, or one that another process has started (share/carried.py)."""
+
+        stderr: IO[bytes] | None
+
+        def wait(self, timeout: float | None = None) -> int:
+            """The exit status, waited for; raises subprocess.TimeoutExpired."""
+
 
 # The hops whose ProxyCommand the pyrelays above this one are running. It stops a
 # ProxyCommand that leads back to its own hop, which would never end.
@@ -31,33 +41,49 @@ def run(command: str, hop: HopSettings, progress: Progress, children: Children) 
     With ProxyUseFdpass, it waits for the command to end and returns the socket
     that the command has handed over. Raises RelayError.
     """
+    argv, more = by_shell(command, hop, children)
+    progress.stage(f"running {command}")
+    ours, theirs = socket.socketpair()
+    try:
+        with theirs:
+            child = children.connect(argv, theirs, more)
+    except OSError as error:
+        ours.close()
+        raise cannot_run(argv, error) from error
+    if not hop.yes("proxyusefdpass"):
+        return CommandStream(ours, child)
+    connection = handed_over(ours)
+    child.wait()
+    return SocketStream(connection)
+
+
+def by_shell(command: str, hop: HopSettings, children: Children) -> tuple[list[str], dict[str, str]]:
+    """The arguments that run a hop's ProxyCommand, and the variables that it gets. Raises RelayError for a circle."""
     via = children.environ.get(VIA, "").split()
     if hop.name in via:
         raise RelayError(f"ssh_config: the ProxyCommand of {hop.name} leads back to {hop.name}")
-    progress.stage(f"running {command}")
-    ours, theirs = socket.socketpair()
-    more = {VIA: " ".join([*via, hop.name]), **children.secret}
     shell = children.environ.get("SHELL") or "/bin/sh"
-    try:
-        with theirs:
-            child = children.connect([shell, "-c", f"exec {command}"], theirs, more)
-    except OSError as error:
-        ours.close()
-        raise RelayError(f"its ProxyCommand cannot be run by {shell} ($SHELL): {words(error)}") from error
-    if not hop.yes("proxyusefdpass"):
-        return CommandStream(ours, child)
+    return [shell, "-c", f"exec {command}"], {VIA: " ".join([*via, hop.name]), **children.secret}
+
+
+def cannot_run(argv: Sequence[str], error: OSError) -> RelayError:
+    """The error for a shell that cannot be run."""
+    return RelayError(f"its ProxyCommand cannot be run by {argv[0]} ($SHELL): {words(error)}")
+
+
+def handed_over(ours: socket.socket) -> socket.socket:
+    """Wait for the connection that a ProxyCommand hands over (ProxyUseFdpass), and return it. Raises RelayError."""
     with ours:
         _, fds = unix.receive(ours, 1, 1)
-    child.wait()
     if not fds:
         raise RelayError("the ProxyCommand ended without handing over a connection (ProxyUseFdpass)")
-    return SocketStream(socket.socket(fileno=fds[0]))
+    return socket.socket(fileno=fds[0])
 
 
 class ChildStream(SocketStream):
     """The stdin and stdout of a program."""
 
-    def __init__(self, ours: socket.socket, child: Popen[bytes]) -> None:
+    def __init__(self, ours: socket.socket, child: Carrying) -> None:
         super().__init__(ours)
         self._child = child
 

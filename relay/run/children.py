@@ -20,7 +20,19 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from socket import socket
     from subprocess import Popen
-    from typing import IO
+    from typing import IO, Protocol, TypeVar
+
+    class Child(Protocol):
+        """A program as `Children.end` sees it. poll returns its exit status, None while it runs."""
+
+        @property
+        def pid(self) -> int:
+            """The process id."""
+
+        def poll(self) -> int | None:
+            """The exit status; None while the program runs."""
+
+    Added = TypeVar("Added", bound=Child)
 
 CHUNK = 64 * 1024  # bytes read at once
 PATIENCE = 3.0  # seconds for a program to end when it is told to: ssh may have to restore the terminal's modes
@@ -51,8 +63,8 @@ class Children:
         self.secret = secret or {}
         self.directory = directory
         self._tell = tell
-        self._running: list[Popen[bytes] | Asked] = []
-        self._hushed: list[Popen[bytes]] = []
+        self._running: list[Child] = []
+        self._hushed: list[Child] = []
         self._lock = RLock()
         self._ended = False
 
@@ -87,6 +99,24 @@ class Children:
         if self._tell is not None and child.stderr is not None:
             start_new_thread(_pass_on, (child.stderr, self._tell))
         return child
+
+    def add(self, start: Callable[[], Added]) -> Added:
+        """Call start, which starts a program or takes one over, and return it; `end` ends it. Raises RelayError."""
+        with self._lock:
+            if self._ended:
+                raise RelayError("the program is about to end")
+            child = start()
+            self._running.append(child)
+        return child
+
+    def leave(self, child: Child) -> None:
+        """Leave a program to another process: `end` does not end it."""
+        with self._lock:
+            self._running.remove(child)
+
+    def pass_on(self, stderr: IO[bytes]) -> None:
+        """Pass each line of a program's stderr on to `tell`, in a thread, until it ends; then close it."""
+        start_new_thread(_pass_on, (stderr, self._tell or (lambda _: None)))
 
     def forget(self) -> None:
         """Forget the secret: the programs that need it have been started."""

@@ -13,6 +13,7 @@ user's ssh has started hands its stdin and stdout to the holder, and waits.
     client.py    the relay's side
     holder.py    the holder's process: its loop, and when it ends
     job.py       one request, in its own thread: logs in to hops, asks the person
+    carry.py     a first hop's ProxyCommand, run by the relay; carried.py: what the holder has of it
     hops.py      the hops that exist, and which relays use them
     served.py    one relay's bytes, moved by the loop
     control.py   -O list, check, stop and exit

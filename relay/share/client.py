@@ -20,11 +20,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from typing import NoReturn
 
+    from relay.config.settings import HopSettings
     from relay.contract import Flow
     from relay.dial.plan import Names
     from relay.run import Run
     from relay.run.progress import Progress
-    from relay.run.prompt import Notice, Prompt
+    from relay.run.prompt import Notice
+    from relay.share.carry import Carrying
     from relay.share.wire import Wire
     from relay.spec.options import Options
 
@@ -77,7 +79,7 @@ class Share:
         ]
         try:
             self._wire.send("route", str(self._linger), int(names.master), *packed)
-            leads_to, unserved = _Conversation(self._wire, run.progress, run.prompt).run()
+            leads_to, unserved = _Conversation(self._wire, run, names.found[0]).run()
         except (Ended, BadMessage) as error:
             raise _holder_gone() from error
         return SharedStream(self._wire, run.progress, leads_to, unserved, detached=self._detached)
@@ -98,10 +100,13 @@ def _find_or_start(path: str, wait_on: Callable[[], bool]) -> Wire:
 class _Conversation:
     """What the holder says, and asks, until the stream is open."""
 
-    def __init__(self, wire: Wire, progress: Progress, prompt: Prompt) -> None:
+    def __init__(self, wire: Wire, run: Run, first: HopSettings) -> None:
         self._wire = wire
-        self._progress = progress
-        self._prompt = prompt
+        self._progress = run.progress
+        self._prompt = run.prompt
+        self._first = first
+        self._run = run
+        self._carrying: Carrying | None = None
         self._notice: Notice | None = None
 
     def run(self) -> tuple[int, str]:
@@ -113,6 +118,8 @@ class _Conversation:
         while True:
             kind, fields = self._wire.receive()
             if kind == "opened":
+                if self._carrying is not None:
+                    self._carrying.leave()
                 return int(fields[0]), text(fields[1])
             if kind == "unserved":
                 raise Unserved(text(fields[0]))
@@ -121,12 +128,16 @@ class _Conversation:
             self._do(kind, list(map(text, fields)))
 
     def _do(self, kind: str, words: list[str]) -> None:
+        if self._carrying is not None and kind in {"ask", "tell", "notify"}:
+            self._carrying.take_back()
         if kind == "stage":
             self._progress.place, self._progress.doing, self._progress.hint = words
         elif kind == "say":
             self._progress.tell(words[1], place=words[0])
         elif kind == "status":
             self._progress.status.show(words[0])
+        elif kind == "carry":
+            self._carry()
         elif kind == "ask":
             self._ask(words[0], echo=words[1] == "1", batch=words[2] == "1", askpass=words[3])
         elif kind == "tell":
@@ -140,6 +151,22 @@ class _Conversation:
             self._notice.end()
         else:
             raise BadMessage(kind)
+
+    def _carry(self) -> None:
+        """Run the first hop's ProxyCommand for the holder."""
+        from relay.share.carry import Carrying  # few hops have a ProxyCommand
+
+        self._carrying = self._carrying or Carrying(self._run)
+        try:
+            pid, fds = self._carrying.start(self._first)
+        except RelayError as error:
+            self._wire.send("failed", error.cause, error.hint)
+            return
+        try:
+            self._wire.send("carried", pid, fds=fds)
+        finally:
+            for fd in fds:
+                os.close(fd)
 
     def _ask(self, question: str, *, echo: bool, batch: bool, askpass: str) -> None:
         self._prompt.batch = batch

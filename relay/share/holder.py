@@ -186,11 +186,11 @@ class Holder:
         try:
             wire.send("opened", job.leads_to, job.unserved)
             _, (detached,) = wire.receive()
-            stdio = wire.take_fds()
+            stdin, stdout = wire.take_fds(2)
         except BaseException:
             stream.close()
             raise
-        self.loop.call_soon_threadsafe(self._begin, job, stream, stdio, wire, detached == b"1")
+        self.loop.call_soon_threadsafe(self._begin, job, stream, (stdin, stdout), wire, detached == b"1")
         return True
 
     def _look_after_jobs(self) -> None:

@@ -17,7 +17,7 @@ from relay.config.settings import HopSettings, parse
 from relay.dial import entered
 from relay.dial.engine import client_of
 from relay.dial.first import first_leg
-from relay.dial.plan import MASTER, SSH, Plan, plan
+from relay.dial.plan import COMMAND, MASTER, SSH, Plan, plan
 from relay.errors import NoRoom, RelayError, TimedOut, Unserved
 from relay.run import Run
 from relay.run.children import Children
@@ -300,8 +300,11 @@ class Job:
     def _reach_first(self) -> tuple[Stream, str]:
         """Make a stream to the first hop. A program that carries the stream ends when the hop ends."""
         assert self._entering is not None  # noqa: S101  (for the type checker)
-        children = self._entering.children
-        return first_leg(self._plan.legs[0], Run(self._options, self._progress, self._prompt, children))
+        children, leg = self._entering.children, self._plan.legs[0]
+        if leg.reached.kind == COMMAND:  # it may ask, and the terminal is the relay's
+            self._progress.stage(f"running {leg.settings.proxy_command()}")
+            return self._prompt.carry(children), ""
+        return first_leg(leg, Run(self._options, self._progress, self._prompt, children))
 
     def _limit(self) -> float:
         """Seconds for a hop to open a channel to the next hop."""

@@ -7,13 +7,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from relay.errors import RelayError
 from relay.run.progress import Progress
 from relay.run.prompt import Cancelled, NobodyToAsk, Notice, Prompt
 from relay.run.status import StatusLine
+from relay.share.carried import take
 from relay.share.hops import Abandoned
 from relay.share.wire import BadMessage, Ended, text
 
 if TYPE_CHECKING:
+    from relay.contract import Stream
     from relay.run.children import Children
     from relay.share.wire import Wire
 
@@ -83,6 +86,21 @@ class RemotePrompt(Prompt):
         """Have the relay say what a person must do now."""
         seen = self._call("notify", text, int(self.batch)) == ("told", [b"1"])
         return _RemoteNotice(seen, self._wire)
+
+    def carry(self, children: Children) -> Stream:
+        """Have the relay run its first hop's ProxyCommand; return the program's stream.
+
+        children: the program ends with them. Raises RelayError; Abandoned when the relay has gone.
+        """
+        kind, fields = self._call("carry")
+        if kind != "carried":
+            cause, hint = map(text, fields)
+            raise RelayError(cause, hint=hint)
+        (pid,) = map(int, fields)
+        try:
+            return take(pid, self._wire.take_fds(1, 3, 4), children)
+        except BadMessage as error:
+            raise Abandoned("the relay that asked has ended") from error
 
     def _call(self, *message: str | int) -> tuple[str, list[bytes]]:
         try:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     Field: TypeAlias = bytes | str | int
 
 MOST = 4 * 1024 * 1024  # bytes of a message; the largest hold an environment, or the ssh_config of some hops
-FDS_MOST = 2  # stdin and stdout
+FDS_MOST = 4  # of a ProxyCommand (carried.py); stdin and stdout are two
 _LENGTH = 4  # bytes
 
 
@@ -112,13 +112,15 @@ class Wire:
             raise BadMessage("a message without a kind")
         return text(fields[0]), fields[1:]
 
-    def take_fds(self) -> tuple[int, int]:
-        """Return the two descriptors that came with a message; the caller closes them. Raises BadMessage."""
-        if len(self.fds) != FDS_MOST:
+    def take_fds(self, *counts: int) -> list[int]:
+        """Return the descriptors that came with a message; the caller closes them.
+
+        counts: how many there may be. Raises BadMessage.
+        """
+        if len(self.fds) not in counts:
             raise BadMessage(f"{len(self.fds)} descriptors")
-        stdin, stdout = self.fds
-        self.fds = []
-        return stdin, stdout
+        fds, self.fds = self.fds, []
+        return fds
 
     def close(self) -> None:
         """Close the socket, and the descriptors that were not taken."""
