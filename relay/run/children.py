@@ -38,6 +38,7 @@ CHUNK = 64 * 1024  # bytes read at once
 PATIENCE = 3.0  # seconds for a program to end when it is told to: ssh may have to restore the terminal's modes
 LOOK_AGAIN = 0.005  # seconds
 TELL_AGAIN = 0.25  # seconds
+ENDING = (_signal.SIGHUP, _signal.SIGTERM, _signal.SIGCONT)  # the last one, lest a stopped program never heeds them
 
 
 class Children:
@@ -137,7 +138,7 @@ class Children:
             self._ended = True
             for child in reversed(self._running):
                 if child.poll() is None:
-                    _signal_family(child.pid, (_signal.SIGHUP, _signal.SIGTERM), hushed=child in self._hushed)
+                    _signal_family(child.pid, ENDING, hushed=child in self._hushed)
             until = monotonic() + PATIENCE
             again = monotonic() + TELL_AGAIN
             while (left := [child for child in self._running if child.poll() is None]) and (now := monotonic()) < until:

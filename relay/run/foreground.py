@@ -12,6 +12,7 @@ import _signal  # type: ignore[import-not-found]  # as in relay/run/children.py
 import os
 import sys
 from _thread import RLock, start_new_thread
+from fcntl import F_DUPFD_CLOEXEC, fcntl
 from time import sleep
 
 TYPE_CHECKING = False
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 TTY = "/dev/tty"
+GATE = 3  # the descriptor that keeps the program back until it has the terminal
 LOOK_AGAIN = 0.25  # seconds until a program that asks in the background of the terminal is let go on
 
 
@@ -31,26 +33,34 @@ class Foreground:
         self._turn = RLock()
         self._tty = _open_tty()
         self._told, self._tell = os.pipe()
+        gate, opener = os.pipe()
+        high = fcntl(gate, F_DUPFD_CLOEXEC, GATE + 1)  # or to duplicate it might leave it as it is: close-on-exec
         try:
             self.pid = os.posix_spawnp(
-                argv[0],
-                list(argv),
+                "sh",
+                ["sh", "-c", f'read -r _ <&{GATE} && exec {GATE}<&- && exec "$@"', "sh", *argv],
                 environ,
                 file_actions=[
                     (os.POSIX_SPAWN_DUP2, stdio, 0),
                     (os.POSIX_SPAWN_DUP2, stdio, 1),
                     (os.POSIX_SPAWN_DUP2, stderr, 2),
+                    (os.POSIX_SPAWN_DUP2, high, GATE),
                 ],
                 setpgroup=0,
                 setsigdef=[_signal.SIGPIPE],  # Python ignores this signal, and a child would inherit that
             )
         except BaseException:
-            for fd in (self._told, self._tell, *([] if self._tty is None else [self._tty])):
+            for fd in (self._told, self._tell, opener, *([] if self._tty is None else [self._tty])):
                 os.close(fd)
             raise
+        finally:
+            os.close(gate)
+            os.close(high)
         # A process id names another process once this one has been waited for; a pidfd (pidfd_open(2)) never does.
         self._pidfd = os.pidfd_open(self.pid) if sys.platform == "linux" else None
         self._lend()
+        os.write(opener, b"\n")  # it has the terminal now, if we had it
+        os.close(opener)
         start_new_thread(self._watch, ())
 
     def reports(self) -> list[int]:
@@ -74,7 +84,7 @@ class Foreground:
                 self._tty = None
 
     def _lend(self) -> None:
-        """Give the program the terminal, if we have it; and let it go on, if it was stopped for want of it."""
+        """Give the program the terminal, if we have it, and let it go on if it is stopped."""
         with self._turn:
             if self._tty is not None:
                 try:

@@ -37,6 +37,8 @@ class Carrying:
         stderr, said = (-1, STDERR) if ends else os.pipe()
         try:
             with theirs:
+                if "/" in argv[0]:
+                    os.stat(argv[0])  # the shell: Foreground runs it by another one, which would only report a status
                 program = children.add(lambda: Foreground(argv, environ, theirs.fileno(), said))
         except OSError as error:
             raise command.cannot_run(argv, error) from error

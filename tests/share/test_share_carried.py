@@ -155,6 +155,11 @@ def test_a_relay_that_is_ended_at_its_question(lab: Lab, jump: LoginServer, numb
     assert "password" not in jump.requests
 
 
+def test_a_shell_that_cannot_be_run(lab: Lab, jump: LoginServer) -> None:
+    said = lab.pyrelay_in({"SHELL": "/nonexistent/sh"}, *AGAIN, "h1/h2x").stderr
+    assert "hop 1 of 1 (h1): its ProxyCommand cannot be run by /nonexistent/sh ($SHELL): no such file or dir" in said
+
+
 def test_the_program_ends_with_the_hop(lab: Lab) -> None:
     """Also one that does not heed the end of its stdin: it is signalled, though its relay has gone."""
     lab.servers("h1", "h2")
