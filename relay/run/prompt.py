@@ -85,10 +85,11 @@ class Prompt:
         self._over = False
         self._open: _Question | None = None
 
-    def ask(self, question: str, *, echo: bool = False, askpass: str = "") -> str:
+    def ask(self, question: str, *, echo: bool = False, askpass: str = "", confirm: bool = False) -> str:
         """Ask, and return the answer. echo: show the answer while it is typed.
 
         askpass: what an askpass program is asked in place of the question; it may know ssh's own sentence.
+        confirm: askpass is to show "yes" and "no" (SSH_ASKPASS_PROMPT); an empty answer of its is a yes.
         os.fsencode turns the answer into the bytes that were typed. The clock of the
         set-up stands still meanwhile. Raises NobodyToAsk and Cancelled.
         """
@@ -99,7 +100,7 @@ class Prompt:
             self._progress.pause()
             self._progress.status.erase()
             try:
-                return os.fsdecode(self._put(text, echo, presentable(askpass) or text))
+                return os.fsdecode(self._put(text, echo, presentable(askpass) or text, confirm))
             finally:
                 self._progress.resume()
 
@@ -176,15 +177,15 @@ class Prompt:
 
         _signal.signal(_signal.SIGCONT, go_on)
 
-    def _put(self, text: str, echo: bool, askpass: str) -> bytes:
+    def _put(self, text: str, echo: bool, askpass: str, confirm: bool) -> bytes:
         """Ask on the terminal or through askpass, as the rules say; return the answer."""
         first, allowed = askpass_rules(self.environ)
         if first and allowed:
-            return self._ask_program(askpass)
+            return self._ask_program(askpass, confirm)
         tty = _open_tty()
         if tty is None:
             if allowed:
-                return self._ask_program(askpass)
+                return self._ask_program(askpass, confirm)
             raise NobodyToAsk(
                 "there is no terminal to ask on, and no askpass program may be used",
                 hint="askpass needs SSH_ASKPASS, and DISPLAY or SSH_ASKPASS_REQUIRE=force",
@@ -221,18 +222,20 @@ class Prompt:
                 _write(tty, "\n")
         return answer
 
-    def _ask_program(self, text: str) -> bytes:
+    def _ask_program(self, text: str, confirm: bool) -> bytes:
         """Return the first line that the askpass program prints; an exit status other than 0 means Cancelled."""
         program = _askpass(self.environ)
+        hint = ["env", "SSH_ASKPASS_PROMPT=confirm"] if confirm else []
         try:
-            child = self._children.ask([program, encoded(text)])
+            child = self._children.ask([*hint, program, encoded(text)])
         except OSError as error:
             raise NobodyToAsk(f"the askpass program {program} cannot be run: {error.strerror}") from error
         answer, said = child.communicate()
         if child.returncode != 0:
             why = presentable(said.decode(errors="replace")).strip()
             raise Cancelled(f"the question was cancelled ({why})" if why else "the question was cancelled")
-        return answer[:_ENOUGH].partition(b"\n")[0].rstrip(b"\r")
+        line = answer[:_ENOUGH].partition(b"\n")[0].rstrip(b"\r")
+        return b"yes" if confirm and not line else line
 
 
 def _askpass(environ: Mapping[str, str]) -> str:

@@ -139,7 +139,8 @@ class _Conversation:
         elif kind == "carry":
             self._carry()
         elif kind == "ask":
-            self._ask(words[0], echo=words[1] == "1", batch=words[2] == "1", askpass=words[3])
+            self._prompt.batch = words[2] == "1"
+            self._ask(words[0], echo=words[1] == "1", askpass=words[3], confirm=words[4] == "1")
         elif kind == "tell":
             self._prompt.batch = words[1] == "1"
             self._wire.send("told", int(self._prompt.tell(words[0])))
@@ -168,10 +169,9 @@ class _Conversation:
             for fd in fds:
                 os.close(fd)
 
-    def _ask(self, question: str, *, echo: bool, batch: bool, askpass: str) -> None:
-        self._prompt.batch = batch
+    def _ask(self, question: str, *, echo: bool, askpass: str, confirm: bool) -> None:
         try:
-            answer = self._prompt.ask(question, echo=echo, askpass=askpass)
+            answer = self._prompt.ask(question, echo=echo, askpass=askpass, confirm=confirm)
         except Cancelled as error:
             self._wire.send("cancelled", error.cause, error.hint)
         except NobodyToAsk as error:

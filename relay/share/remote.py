@@ -65,11 +65,11 @@ class RemotePrompt(Prompt):
         self._wire = wire
         self.unanswered = False
 
-    def ask(self, question: str, *, echo: bool = False, askpass: str = "") -> str:
+    def ask(self, question: str, *, echo: bool = False, askpass: str = "", confirm: bool = False) -> str:
         """Have the relay ask, and return the person's answer. Raises NobodyToAsk, Cancelled and Abandoned."""
         self._progress.pause()
         try:
-            kind, fields = self._call("ask", question, int(echo), int(self.batch), askpass)
+            kind, fields = self._call("ask", question, int(echo), int(self.batch), askpass, int(confirm))
         finally:
             self._progress.resume()
         if kind == "answer":

@@ -6,7 +6,9 @@
     identities.py  which keys are offered
     keyring.py     keys that were opened, for all hops of a route
     keyfile.py     a private key file
+    pem.py         ciphers of traditional key files
     agent.py       ssh-agent's protocol
+    adding.py      keys that are given to the agent
 
 The messages of the protocol are in wire/userauth.py.
 """

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 REQUEST_IDENTITIES, IDENTITIES_ANSWER = b"\x0b", 12  # RFC 9987 section 5.1
 SIGN_REQUEST, SIGN_RESPONSE = b"\x0d", 14
 EXTENSION, SUCCESS = b"\x1b", 6
+ADD_IDENTITY, ADD_CONSTRAINED = b"\x11", b"\x19"  # section 3.2
+_LIFETIME, _CONFIRM = b"\x01", b"\x02"  # constraints, section 3.2.7
 _SIGN_FLAGS = {"rsa-sha2-256": 2, "rsa-sha2-512": 4}  # section 3.6.1: how to sign with an RSA key
 _LARGEST = 256 * 1024  # bytes of an answer; authfd.c, MAX_AGENT_REPLY_LEN
 _MOST_KEYS = 2048  # authfd.c, MAX_AGENT_IDENTITIES
@@ -91,6 +93,19 @@ class Agent:
         except BadKey as error:
             raise AgentFailed(f"its list of keys cannot be read: {error}") from error
         return found
+
+    def add(self, private: bytes, comment: str, *, seconds: int = 0, confirm: bool = False) -> None:
+        """Give the agent a private key to hold (section 3.2). Raises AgentFailed.
+
+        private: as PrivateKey.for_agent writes it. seconds: after which the agent drops it; 0 is never. confirm: the
+        agent asks its person at each use.
+        """
+        constraints = _LIFETIME + seconds.to_bytes(4, "big") if seconds else b""
+        constraints += _CONFIRM if confirm else b""
+        kind = ADD_CONSTRAINED if constraints else ADD_IDENTITY
+        answer, _ = self._ask(kind + private + string(os.fsencode(comment)) + constraints)
+        if answer != SUCCESS:
+            raise AgentFailed("it refuses the key")
 
     def sign(self, key: PublicKey, data: bytes, algorithm: str, waiting: Callable[[], float | None]) -> bytes:
         """The signature blob over data by a key or certificate of the agent's. Raises AgentFailed.

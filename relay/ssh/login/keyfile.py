@@ -58,6 +58,19 @@ class PrivateKey:
             value = self._sign_ecdsa(data)
         return string(name.encode()) + string(value)
 
+    def for_agent(self) -> bytes:
+        """The key as an agent is given it (RFC 9987 section 3.2)."""
+        kind = string(self.public.plain.encode())
+        if self.public.plain == _ED25519:
+            point = self.public.fields[0]
+            return kind + string(point) + string(self._key.private_bytes_raw() + point)
+        numbers = self._key.private_numbers()
+        if self.public.plain != "ssh-rsa":
+            return kind + b"".join(map(string, (*self.public.fields, mpint(numbers.private_value))))
+        of_all = numbers.public_numbers
+        parts = (of_all.n, of_all.e, numbers.d, numbers.iqmp, numbers.p, numbers.q)
+        return kind + b"".join(string(mpint(part)) for part in parts)
+
     def _sign_rsa(self, data: bytes, name: str) -> bytes:
         from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
         from cryptography.hazmat.primitives.hashes import SHA1, SHA256, SHA512, HashAlgorithm
@@ -224,6 +237,16 @@ def _private_key(key: object) -> PrivateKey:
         return PrivateKey(PublicKey(a2b_base64(line.split()[1])), key)
     except BadKey as error:
         raise BadFile(f"it cannot be used: {error}") from error
+
+
+def comment_of(path: str) -> str:
+    """The comment of the public key in a file; "" where there is none."""
+    try:
+        with open(path, "rb") as file:
+            words = file.readline(_LARGEST).split(None, 2)
+    except (OSError, ValueError):
+        return ""
+    return os.fsdecode(words[2].strip()) if len(words) > 2 else ""
 
 
 def read_public(path: str) -> PublicKey | None:

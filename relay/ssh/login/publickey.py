@@ -16,7 +16,7 @@ from relay.ssh.login.identities import gather
 from relay.ssh.login.keyfile import BadFile
 from relay.ssh.pubkey import CERT_SUFFIX, BadKey, string
 from relay.ssh.trust.known_hosts import match_pattern
-from relay.ssh.wire.userauth import More, who
+from relay.ssh.wire.userauth import Failure, More, Success, who
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -192,7 +192,18 @@ class PublicKeys:
         self.last = public.fingerprint(), algorithm
         fields = b"\1" + key + bound
         signature = self._sign(identity, self._dialogue.to_be_signed(method, fields), algorithm)
-        return request(method, fields + string(signature))
+        answer = request(method, fields + string(signature))
+        if identity.agent is None and (isinstance(answer, Success) or (isinstance(answer, Failure) and answer.partial)):
+            self._give_to_agent(identity)
+        return answer
+
+    def _give_to_agent(self, identity: Identity) -> None:
+        """AddKeysToAgent: the server has taken this key from a file."""
+        if self._settings.get("addkeystoagent") in {"", "no", "false"}:
+            return
+        from relay.ssh.login.adding import add  # few want it
+
+        add(self._settings, self._unlock(identity), identity.path, self._progress, self._prompt)
 
     def bound_to_host(self, *, remembered: bool = False) -> bool:
         """Whether signatures name the host key, too; keys of a forwarded agent may demand it.

@@ -383,7 +383,7 @@ class Person(Prompt):
         super().__init__(progress, children)
         self.questions: list[str] = []
 
-    def ask(self, question: str, *, echo: bool = False, askpass: str = "") -> str:
+    def ask(self, question: str, *, echo: bool = False, askpass: str = "", confirm: bool = False) -> str:
         self.questions.append(question)
         return self.answer
 
