@@ -22,6 +22,7 @@ RELEASE = $(filter-out build dist %.egg-info,$(wildcard *)) .ci .gitignore
 DIST = dist
 # Where make matrix keeps its chroot and the logs.
 WORK ?= /var/tmp/pyrelay-matrix
+PARTS ?= first-hour debian pythons
 VENV = .venv/bin
 
 # The programs that tests talk to, as Debian calls their packages.
@@ -95,10 +96,10 @@ fuzz: .venv/ready ## give whatever reads any bytes any bytes, ten minutes each (
 nightly: .venv/ready peers strangers ## run all that takes too long for CI, write docs/nightly.md (ARGS="--only NAME --soak SECONDS")
 	@$(VENV)/python tests/beds/nightly.py $(ARGS)
 
-matrix: ## run demo and tests in a chroot of Debian 13 and with each Python here, write docs/matrix.md (ARGS for pytest)
+matrix: ## try it in chroots of Debian 12 and 13 and with each Python here, write docs/matrix.md (PARTS; ARGS for pytest)
 	@tests/install-packages debootstrap python3-venv
-	@build=`mktemp -d` && chmod 755 "$$build" && mkdir "$$build/source" && cp -R $(RELEASE) "$$build/source" && \
-		packaging/matrix "$$build" "$(WORK)" $(ARGS); \
+	@build=`mktemp -d /var/tmp/matrix.XXXXXX` && chmod 755 "$$build" && mkdir "$$build/source" && cp -R $(RELEASE) "$$build/source" && \
+		packaging/matrix "$$build" "$(WORK)" "$(PARTS)" $(ARGS); \
 		status=$$?; rm -rf "$$build"; exit $$status
 
 install: ## install under PREFIX (/usr/local), for a package under DESTDIR

@@ -115,6 +115,7 @@ def _log_in(
     transport = Transport(_descriptor(stream), stream.channel, progress, direct=bool(address))
     transport.early = shown is not None and shown.takes(KEXINIT)
     session = Session(transport, stream, progress.place, settings.jumps(jumps))
+    session.warns = settings.shows_banners
     try:
         _choose(transport, settings)
         transport._preferred_keys = tuple(trust.algorithms(transport._preferred_keys))

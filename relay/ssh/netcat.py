@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 _LAST_WORDS = 2.0  # seconds that the status and stderr of a command are waited for that has said nothing else
 _STATUS = 1.0  # seconds, of one whose last byte has come: it may go on listening
 _MOST = 4096  # bytes of a line of stderr
+_MOST_LINES = 20  # of stderr, kept until the command has failed
 
 # What every shell takes for a plain word: sh, csh, fish and others, quoted or not.
 _PLAIN = re.compile(r"[A-Za-z0-9:_][A-Za-z0-9:_.%-]*", re.ASCII)
@@ -84,11 +85,15 @@ def command(host: str, port: int, template: str = "") -> str:
 
 
 class Hop(Record):
-    """The hop that is crossed. place: what messages call it. lost: says why the link to it has ended."""
+    """The hop that is crossed.
+
+    place: what messages call it. lost: says why the link to it has ended. warns: whether its LogLevel shows warnings.
+    """
 
     transport: Transport
     place: str
     lost: Lost
+    warns: bool
 
 
 def cross(hop: Hop, to: tuple[str, int], template: str, progress: Progress, *, limit: float | None) -> NetcatStream:
@@ -128,8 +133,9 @@ def _run(channel: paramiko.Channel, line: str, limit: float | None) -> None:
 
 
 class NetcatStream(ChannelStream):
-    """The stdin and stdout of a command on a hop. Its stderr is shown at once.
+    """The stdin and stdout of a command on a hop.
 
+    Its stderr is shown at once; where the hop's LogLevel shows no warnings, only when the command fails.
     carrier: what messages call it. peer: where it leads to.
     """
 
@@ -139,6 +145,8 @@ class NetcatStream(ChannelStream):
         self._place = hop.place
         self.carrier = f"the netcat on {hop.place}"
         self._progress = progress
+        self._shows = hop.warns or progress.verbosity > 0
+        self._unshown: list[str] = []  # lines of stderr
         self._began = False
         self._flow: Flow | None = None
         self._listener = Thread(target=self._listen, daemon=True)
@@ -199,6 +207,8 @@ class NetcatStream(ChannelStream):
         status = self.channel.exit_status
         if status == 0:
             return None
+        while self._unshown:  # why it failed
+            self._progress.tell(self._unshown.pop(0), place=self._place)
         ended = f"{self.carrier} ended" + (f" with status {status}" if status > 0 else "")
         return RelayError(ended if self._began else f"{ended}; nothing came from {self._peer}")
 
@@ -213,5 +223,9 @@ class NetcatStream(ChannelStream):
 
     def _tell(self, line: bytes) -> None:
         text = printable(line.decode(errors="replace"))
-        if text:
-            self._progress.note(0, text, place=self._place)
+        if not text or self._progress.verbosity < 0:
+            return
+        if self._shows:
+            self._progress.tell(text, place=self._place)
+        elif len(self._unshown) < _MOST_LINES:
+            self._unshown.append(text)

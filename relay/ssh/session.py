@@ -30,7 +30,7 @@ class Session:
     """One hop, logged in to (contract.Hop).
 
     transport: its own. place: what messages call the hop. opening: what was asked for ahead of the first `forward`.
-    shown: what the hop has shown to take.
+    shown: what the hop has shown to take. warns: whether its LogLevel shows warnings.
     """
 
     def __init__(self, transport: Transport, stream: Stream, place: str, jumps: str) -> None:
@@ -40,6 +40,7 @@ class Session:
         self.stream = stream
         self.opening: Opening | None = None
         self.shown = Shown()
+        self.warns = True
         self._jumps = jumps
 
     @property
@@ -120,7 +121,7 @@ class Session:
         """Open a stream without forwarding, by a command on the hop."""
         from relay.ssh import netcat  # few hops need it
 
-        hop = netcat.Hop(self.transport, self.place, self.lost)
+        hop = netcat.Hop(self.transport, self.place, self.lost, self.warns)
         return netcat.cross(hop, (host, port), template, progress, limit=limit)
 
     def quiet_for(self) -> float:

@@ -348,6 +348,23 @@ def test_v_says_that_a_netcat_is_used_and_q_hides_what_it_says(lab: Lab) -> None
     assert "efused" not in lab.pyrelay("-q", "--netcat", "h1/h3", stdin=None).stderr
 
 
+def hop(shared: bool) -> str:
+    return "shared hop" if shared else "hop 1 of 1"
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_loglevel_of_the_hop_hides_what_a_netcat_says_until_it_fails(lab: Lab, shared: bool) -> None:
+    deny(lab, "h1", "nc")
+    lab.server("h3")
+    lab.options += ["--netcat-command", "echo chat >&2; test ! -e $HOME/broken || exit 3; exec nc -N %%h %%p"]
+    lab.options += ["--share", "1m"] if shared else []
+    assert lab.ssh("h1/h3", "true").stderr == f"pyrelay: {hop(shared)} (h1): chat\n"
+    lab.host("h1", LogLevel="ERROR")
+    assert lab.ssh("h1/h3", "true").stderr == ""
+    (lab["h1"].home / "broken").touch()
+    assert f"pyrelay: {hop(shared)} (h1): chat\npyrelay: the netcat on " in lab.ssh("h1/h3", "true").stderr
+
+
 # A tool of the hop's own
 
 
