@@ -7,7 +7,7 @@ import gc
 import os
 import sys
 
-from relay.errors import EXIT_FAILED, EXIT_FAULT, Forked, RelayError, encoded, plain, shortage
+from relay.errors import EXIT_FAILED, EXIT_FAULT, Forked, RelayError, plain, shortage
 from relay.spec import PROXY_PASSWORD
 
 TYPE_CHECKING = False
@@ -67,33 +67,14 @@ def run(argv: Sequence[str]) -> int:
     try:
         secret = _take_secret()
         called = _call_holder(argv, secret)
-        from relay import __version__
         from relay.spec import options  # imported after the call: the holder works meanwhile
 
         chosen = options.parse(argv)
         verbosity = chosen.verbosity
-        if chosen.action == "help":
-            _print(options.help_text())
-            return 0
-        if chosen.action == "version":
-            sys.stdout.write(f"pyrelay {__version__}\n")
-            return 0
-        if chosen.action == "ssh-config":
-            return _ssh_config(chosen, argv)
-        if chosen.action == "names":
-            return _names(chosen)
-        if chosen.action == "explain":
-            return _explain(chosen, secret)
-        if chosen.known_hosts is not None:
-            from relay.ssh.trust import target_key  # a relay does not need it
+        if chosen.action or chosen.control or chosen.known_hosts is not None:
+            from relay.cli import instead  # a relay does not need it
 
-            sys.stdout.buffer.write(target_key.lines(chosen))
-            return 0
-        if chosen.control:
-            from relay.share import control
-
-            _print(control.command(chosen.control, os.environ))
-            return 0
+            return instead.run(chosen, argv, secret, _say)
         return relay(chosen, parent, argv, called, secret)
     except RelayError as error:
         _say(f"{error}\n")
@@ -122,11 +103,6 @@ def _take_secret() -> Mapping[str, str]:
     from relay.run.secret import take  # few users set the variable
 
     return take()
-
-
-def _print(text: str) -> None:
-    """Print text on stdout, encoded as far as the locale can."""
-    sys.stdout.buffer.write(encoded(text))
 
 
 def relay(chosen: Options, parent: int, argv: Sequence[str], called: Wire | None, secret: Mapping[str, str]) -> int:
@@ -202,31 +178,6 @@ def relay(chosen: Options, parent: int, argv: Sequence[str], called: Wire | None
         return EXIT_FAILED
     finally:
         end()
-
-
-def _ssh_config(chosen: Options, argv: Sequence[str]) -> int:
-    """Print the block for ssh_config, and say on stderr what would keep it from working."""
-    from relay.config import block  # only needed here
-
-    sys.stdout.write(block.text(block.program(), block.version(), block.options(argv)))
-    for obstacle in block.obstacles(chosen.config):
-        _say(f"pyrelay: {obstacle}\n")
-    return 0
-
-
-def _explain(chosen: Options, secret: Mapping[str, str]) -> int:
-    """Print how the route would be reached; return the exit status."""
-    from relay.dial import explain  # only needed here
-
-    return explain.command(chosen, secret)
-
-
-def _names(chosen: Options) -> int:
-    """Print the names that a route can be made of, for completion."""
-    from relay.config.names import names  # only needed here
-
-    sys.stdout.write("".join(f"{name}\n" for name in names(chosen.config)))
-    return 0
 
 
 def _greet(chosen: Options, progress: Progress) -> None:
