@@ -23,10 +23,11 @@ ORDER = """
     dial
     pump
     ssh.enter
-    ssh.session
+    ssh.session ssh.quantum
     ssh.netcat ssh.login
     ssh.wire.userauth ssh.wire.channel
     ssh.wire.transport ssh.wire.takeover
+    ssh.wire.negotiation
     ssh.wire.link
     ssh.wire.flow
     ssh.wire.connection ssh.wire.packets

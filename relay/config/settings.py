@@ -152,6 +152,20 @@ class HopSettings:
         kept = [name for name in default if name in chosen]
         return kept in (default, chosen) and chosen[: len(kept)] == kept and 2 * len(kept) >= len(default)
 
+    def picked(self, key: str) -> tuple[str, ...]:
+        """Return the algorithms of a list that somebody named.
+
+        The rest of OpenSSH's own list stands before them (+), or behind them (^): nobody chose that.
+        """
+        wanted = self.algorithms(key) or ()
+        default = tuple(self._defaults().get(key, [""])[0].split(","))
+        if wanted[: len(default)] == default:
+            return wanted[len(default) :]
+        for count in range(1, len(wanted)):
+            if wanted[count:] == tuple(name for name in default if name not in wanted[:count]):
+                return wanted[:count]
+        return wanted
+
     def chosen(self, key: str) -> bool:
         """Whether the user's ssh_config gives a keyword another value than OpenSSH's default."""
         return self._values.get(key) != self._defaults().get(key)

@@ -11,18 +11,22 @@ from typing import TYPE_CHECKING
 
 from relay.errors import RelayError, TimedOut, Unserved, printable
 from relay.run.ended import Ended
+from relay.ssh import quantum
 from relay.ssh.login.auth import login
-from relay.ssh.memory import CHANNEL, KEXINIT, KEY, Shown
+from relay.ssh.memory import CHANNEL, GUESS, KEXINIT, KEY, Shown
+from relay.ssh.pubkey import key_type
 from relay.ssh.session import Session
 from relay.ssh.trust.trust import Trust
 from relay.ssh.wire.causes import in_words
+from relay.ssh.wire.exchanges import EXCHANGES
 from relay.ssh.wire.library import paramiko
+from relay.ssh.wire.negotiation import OnlySsh, is_post_quantum
 from relay.ssh.wire.transport import Disconnected, Transport
 from relay.ssh.wire.userauth import LinkLost
 
 if TYPE_CHECKING:
     from _socket import socket
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from relay.config.settings import HopSettings
     from relay.contract import Stream
@@ -117,11 +121,11 @@ def _log_in(
     session = Session(transport, stream, progress.place, settings.jumps(jumps))
     session.warns = settings.shows_banners
     try:
-        _choose(transport, settings)
-        transport._preferred_keys = tuple(trust.algorithms(transport._preferred_keys))
+        own = _order(transport, trust, settings, shown)
         _exchange_keys(session, settings, progress)
+        quantum.report(transport, settings, progress)
         progress.stage("host key")
-        trust.verify(transport.host_key_blob)
+        _verify(transport, trust, own)
         progress.stage("login")
         _authenticate(client, session, settings, following, shown)
     except BaseException:
@@ -143,6 +147,51 @@ def _descriptor(stream: Stream) -> socket | None:
     return as_socket(stream)
 
 
+def _order(transport: Transport, trust: Trust, settings: HopSettings, shown: Shown | None) -> tuple[str, ...]:
+    """Put the algorithms in order; the host key algorithms as they would be in if nothing was remembered of the hop.
+
+    Where the key exchange is to be guessed, our lists begin with what the server's began with, as far as ssh_config and
+    known_hosts allow that. Raises RelayError.
+    """
+    _choose(transport, settings)
+    own = tuple(trust.algorithms(transport.preferred_keys))
+    transport.chosen["hostkeyalgorithms"] = trust.chosen
+    transport._preferred_keys = own
+    exchange = shown.kex if shown is not None and transport.early and shown.takes(GUESS) else ""
+    exchanges = transport.preferred_kex
+    if shown is None or exchange not in exchanges:
+        return own
+    if exchange != exchanges[0]:
+        # A remembered server must not make the key exchange weaker than the one that it would come to without that.
+        equal = exchange == shown.own_kex or (is_post_quantum(exchange) and is_post_quantum(shown.own_kex))
+        if not equal or settings.chosen("kexalgorithms"):
+            return own
+    if shown.host_key != own[0]:
+        leading = tuple(trust.led_by(shown.host_key, own))
+        if leading[0] != shown.host_key:
+            return own
+        transport._preferred_keys = leading
+    transport._preferred_kex = (exchange, *(name for name in exchanges if name != exchange))
+    transport.guessing = True
+    return own
+
+
+def _verify(transport: Transport, trust: Trust, own: Sequence[str]) -> None:
+    """Check the host key. Raises RelayError; _TooEarly if the guess alone has led to a key of that type.
+
+    own: the host key algorithms in the order without a guess. What is known of another type may be out of date: ssh
+    would not have looked at it.
+    """
+    try:
+        trust.verify(transport.host_key_blob)
+    except RelayError as error:
+        offered = transport.remote_lists["server_key_algo_list"]
+        usual = next(name for name in own if name in offered)
+        if transport.guessing and key_type(usual) != key_type(transport.host_key_type):
+            raise _TooEarly(error, GUESS) from error.__cause__
+        raise
+
+
 def _exchange_keys(session: Session, settings: HopSettings, progress: Progress) -> None:
     """Exchange idents and keys. Raises RelayError and _TooEarly."""
     try:
@@ -150,8 +199,10 @@ def _exchange_keys(session: Session, settings: HopSettings, progress: Progress) 
     except (TimedOut, Unserved):
         raise
     except RelayError as error:
-        if session.transport.early:
-            raise _TooEarly(error, KEXINIT) from error.__cause__
+        transport = session.transport
+        if transport.early:
+            guess = transport.guessing and not transport.packetizer.is_overdue
+            raise _TooEarly(error, GUESS if guess else KEXINIT) from error.__cause__
         raise
 
 
@@ -231,8 +282,15 @@ def _authenticate(
     session.shown = found.but(
         ident=transport.remote_version,
         kex=next(iter(lists.get("kex_algo_list", ())), ""),
+        own_kex=next((name for name in _own_exchanges(settings) if name in lists.get("kex_algo_list", ())), ""),
         host_key=next(iter(lists.get("server_key_algo_list", ())), ""),
     )
+
+
+def _own_exchanges(settings: HopSettings) -> tuple[str, ...]:
+    """The key exchanges in the order without a guess."""
+    wanted = settings.algorithms("kexalgorithms")
+    return tuple(EXCHANGES) if wanted is None else tuple(name for name in wanted if name in EXCHANGES)
 
 
 def _may_ask_on_the_way(transport: Transport) -> bool:
@@ -285,6 +343,8 @@ def _choose(transport: Transport, settings: HopSettings) -> None:
                 hint=f"pyrelay has {','.join(known)}",
             )
         setattr(transport, attribute, names)
+        picked = settings.picked(key)
+        transport.chosen[key] = tuple(name for name in wanted if name in known or name in picked)
 
 
 def _incompatible(transport: Transport, error: paramiko.SSHException) -> RelayError:
@@ -292,6 +352,8 @@ def _incompatible(transport: Transport, error: paramiko.SSHException) -> RelayEr
 
     No lists at all: no version of the protocol in common, which ssh has no other of, either.
     """
+    if isinstance(error, OnlySsh):
+        return Unserved(str(error))
     theirs: Mapping[str, list[str]] = transport.remote_lists
     if not theirs:
         return RelayError(f"the server speaks another version of the protocol: {printable(transport.remote_version)}")

@@ -39,14 +39,15 @@ MOST = 1000  # hops that are remembered; the longest unused go
 LONGEST = 16 * 1024  # bytes of a file
 
 # What may be sent before the server has said that it takes it.
-KEXINIT, KEY, CHANNEL = "kexinit", "key", "channel"
-AHEAD = (KEXINIT, KEY, CHANNEL)
+KEXINIT, GUESS, KEY, CHANNEL = "kexinit", "guess", "key", "channel"
+AHEAD = (KEXINIT, GUESS, KEY, CHANNEL)
 
 
 class Shown(Value):
     """What a hop has shown.
 
     ident: the server's. kex, host_key: the first key exchange and the first host key algorithm of its KEXINIT.
+    own_kex: the first key exchange of our own order that the server has.
     method: the one that got in. key: the fingerprint of the key that did, and algorithm how it signed, "" where it was
     no key. sig_algs: the server's server-sig-algs, None when it sent none. hostbound: whether it takes
     publickey-hostbound. in_vain: what of AHEAD it once did not take. used: the day of the last use.
@@ -54,6 +55,7 @@ class Shown(Value):
 
     ident: str = ""
     kex: str = ""
+    own_kex: str = ""
     host_key: str = ""
     method: str = ""
     key: str = ""
@@ -82,6 +84,7 @@ class Shown(Value):
 _WORDS = {  # of a file, each with the attribute whose text it has
     "ident": "ident",
     "kex": "kex",
+    "own-kex": "own_kex",
     "host-key": "host_key",
     "method": "method",
     "key": "key",

@@ -12,6 +12,7 @@ import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import paramiko
 from lab import Lab
@@ -94,7 +95,13 @@ class LoginServer:
     """A server on loopback.
 
     requests: the methods that clients have asked for, in their order. ignored: how many messages to be ignored came.
+    exchanges: its key exchanges in its order; paramiko's own unless set. guesses: how many KEXINITs said that a guess
+    follows. breaks: whether it ends the connection then.
     """
+
+    exchanges: Sequence[str] = ()
+    guesses = 0
+    breaks = False
 
     def __init__(self, host_key: Path, script: Script, greeting: Sequence[bytes] = (), ident: str = "") -> None:
         self.host_key = Path(f"{host_key}.pub").read_text().strip()
@@ -109,6 +116,8 @@ class LoginServer:
 
     def _serve(self, connection: socket.socket) -> None:
         transport = _Transport(connection)
+        transport.told = self._told
+        transport._preferred_kex = tuple(self.exchanges) or transport._preferred_kex
         transport.daemon = True
         transport.local_version = self._ident or transport.local_version
         transport.use_compression(True)
@@ -116,6 +125,11 @@ class LoginServer:
         transport.auth_handler = _Login(transport, self._answer, self._greeting)
         self._transports.append(transport)
         transport.start_server(threading.Event(), _Forwards(transport))
+
+    def _told(self, follows: bool) -> None:
+        self.guesses += follows
+        if follows and self.breaks:
+            raise EOFError
 
     def _answer(self, request: Request) -> Sequence[bytes]:
         self.requests.append(request.method)
@@ -165,6 +179,13 @@ class _Transport(paramiko.Transport):  # type: ignore[misc]  # paramiko has no t
     """paramiko's, which would refuse the channel."""
 
     ignored = 0
+    told: Callable[[bool], None]  # whether a client's KEXINIT says that a guess follows
+
+    def _really_parse_kex_init(self, m: Message, ignore_first_byte: bool = False) -> Any:
+        parsed = super()._really_parse_kex_init(m, ignore_first_byte)
+        if not ignore_first_byte:
+            self.told(parsed["kex_follows"])
+        return parsed
 
     def _enforce_strict_kex(self, ptype: int) -> None:
         """What is called for each message that is ignored."""

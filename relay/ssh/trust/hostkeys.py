@@ -68,6 +68,14 @@ class HostKeys:
                 other = entry
         return (UNKNOWN, None) if other is None else (CHANGED, other)
 
+    def may_lead(self, algorithm: str) -> bool:
+        """Whether nothing is lost when this algorithm is asked for before all others.
+
+        A key of its type is known, and no CA, whose certificates come first.
+        """
+        types = {entry.key.type for entry in self.entries if not entry.marker}
+        return key_type(algorithm) in types and not any(entry.marker == CA for entry in self.entries)
+
     def order(self, algorithms: Sequence[str]) -> list[str]:
         """Sort the algorithms: first those whose host key we may know, so that a person is asked less often.
 

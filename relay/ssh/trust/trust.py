@@ -37,8 +37,12 @@ class Trust:
 
     address: the hop's own, when it is reached by TCP and not through another
     hop or a ProxyCommand. jumps: the hops before it, as ssh's -J has them.
-    Raises RelayError when one of the files cannot be read.
+    chosen: once `algorithms` was called, what HostKeyAlgorithms names, in the
+    order to ask for it, with what we lack. Raises RelayError when one of the
+    files cannot be read.
     """
+
+    chosen: tuple[str, ...] = ()
 
     def __init__(
         self,
@@ -66,6 +70,8 @@ class Trust:
         system_files = settings.paths("globalknownhostsfile")
         self._files = known_hosts.read_files(self._user_files, system_files, lambda text: progress.note(1, text))
         self._keys = HostKeys(self._look_up(self._name))
+        self._ordering = self._keys
+        self._leads = True  # whether another algorithm may come first than ssh would put there
 
     def algorithms(self, offered: Sequence[str] = ALGORITHMS) -> list[str]:
         """Of the host key algorithms that are offered, those to ask for, in the order to ask for them.
@@ -85,7 +91,22 @@ class Trust:
             known += self._ask_command("ORDER", self._name, None)
         if not known and self._any_port:  # what `verify` looks for then; ssh overlooks it here
             known = self._look_up(self._any_port)
-        return HostKeys(known).order(names)
+            self._leads = False  # a known key that the server does not show is no contradiction then, but a question
+        keys = self._ordering = HostKeys(known)
+        if chosen:
+            picked = self._settings.picked("hostkeyalgorithms")
+            self.chosen = tuple(keys.order([name for name in chosen if name in offered or name in picked]))
+            self._leads = False
+        return keys.order(names)
+
+    def led_by(self, algorithm: str, names: Sequence[str]) -> list[str]:
+        """The names that `algorithms` returned, that algorithm before all others.
+
+        Unchanged where somebody chose them, or where no key of its type is known.
+        """
+        if not self._leads or algorithm not in names or not self._ordering.may_lead(algorithm):
+            return list(names)
+        return [algorithm, *(name for name in names if name != algorithm)]
 
     def known(self) -> tuple[str, list[Entry]]:
         """Return the name that the files are searched for, and what they hold for it. Asks no program and nobody.

@@ -50,11 +50,16 @@ class Exchange:
     def __init__(self, transport: Exchanging) -> None:
         self.transport = transport
         self.ours = b""  # the public value that was sent
+        self._expected = 0  # the message that the server answers with
 
     def start_kex(self) -> None:
         """Send our public value."""
         self.ours = self.begin()
         self.send(self.init, string(self.ours), self.reply)
+
+    def go_on(self) -> None:
+        """Wait for the answer to what `start_kex` sent before the server's KEXINIT had come."""
+        self.transport._expect_packet(self._expected)
 
     def parse_next(self, _: int, message: Message) -> None:
         """The server's answer. Raises SSHException, also when its signature is not its own."""
@@ -85,6 +90,7 @@ class Exchange:
     def send(self, kind: int, body: bytes, expected: int) -> None:
         """Send a message, and have the transport wait for one."""
         self.transport._send_message(Message(bytes([kind]) + body))
+        self._expected = expected
         self.transport._expect_packet(expected)
 
     def begin(self) -> bytes:

@@ -59,6 +59,7 @@ class Packetizer(paramiko.packet.Packetizer):
     input: received bytes that are not opened yet.
     said: the last line before the server's ident.
     link: once parked, it reads and writes instead of this object. lost: why the link has ended.
+    answer_due: when the server has to have answered (time.monotonic); 0 for no such time.
     """
 
     # How much may be done with one key (RFC 4344 section 3), as in OpenSSH; the cipher may allow less. paramiko's
@@ -74,6 +75,7 @@ class Packetizer(paramiko.packet.Packetizer):
         self.sealer = Sealer(CLEAR)
         self.link: Link | None = None
         self.lost: BaseException | None = None
+        self.answer_due = 0.0
         self._ident_due = 0.0
         self._introduced = False  # the server has said its ident
         self.said = ""
@@ -246,6 +248,11 @@ class Packetizer(paramiko.packet.Packetizer):
 
     # Signs of life
 
+    @property
+    def is_overdue(self) -> bool:
+        """Whether the server has not answered when it had to."""
+        return 0 < self.answer_due < time.monotonic()
+
     def set_keepalive(self, interval: float, callback: Callable[[int], None]) -> None:
         """Call back after each interval (seconds) in which nothing has come, with how many these have been in a row."""
         self._keepalive = (interval, callback)
@@ -253,6 +260,8 @@ class Packetizer(paramiko.packet.Packetizer):
 
     def _check_keepalive(self) -> None:
         """A server that sends is alive, whatever it sends; one may be dead amid a key exchange, and while we send."""
+        if self.is_overdue:
+            raise paramiko.SSHException("no answer to what was sent before the server's ident")
         if self._keepalive is None:
             return
         interval, callback = self._keepalive

@@ -1,8 +1,8 @@
 """paramiko's Transport with OpenSSH's habits.
 
-The one file that overrides methods of paramiko's Transport (its minor version
-is pinned; tests/ssh/wire/test_paramiko.py fails when those methods change). It knows
-nothing of routes, trust decisions or logins.
+With negotiation.py, which it stands on, the only file that overrides methods of paramiko's Transport (its minor version
+is pinned; tests/ssh/wire/test_paramiko.py fails when those methods change). It knows nothing of routes, trust decisions
+or logins.
 """
 
 from __future__ import annotations
@@ -15,14 +15,11 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from relay.errors import printable
-from relay.ssh.pubkey import BadKey, PublicKey, Reader
-from relay.ssh.trust.hostkeys import ALGORITHMS, check_proof
-from relay.ssh.trust.signature import verify
-from relay.ssh.wire.ciphers import CIPHERS, MACS, preferred
-from relay.ssh.wire.exchanges import EXCHANGES
-from relay.ssh.wire.keys import Keys
+from relay.ssh.pubkey import BadKey, Reader
+from relay.ssh.wire.ciphers import preferred
 from relay.ssh.wire.library import Message, paramiko
 from relay.ssh.wire.link import HELD_MOST
+from relay.ssh.wire.negotiation import Negotiation
 from relay.ssh.wire.numbers import (
     MSG_CHANNEL_DATA,
     MSG_CHANNEL_EXTENDED_DATA,
@@ -98,25 +95,15 @@ def _sign_of_life() -> Message:
     return request
 
 
-class Transport(paramiko.Transport):
+class Transport(Negotiation):
     """paramiko's Transport: its order of algorithms, its silent refusals and its time-outs replaced."""
 
-    _cipher_info: ClassVar[dict[str, dict[str, Any]]] = {
-        name: {"block-size": row.block, "key-size": row.key, "iv-size": row.iv, "is_aead": row.tag > 0}
-        for name, row in CIPHERS.items()
-    }
-    _preferred_ciphers = tuple(CIPHERS)
-    _mac_info: ClassVar[dict[str, dict[str, Any]]] = {name: paramiko.Transport._mac_info[name] for name in MACS}
-    _preferred_macs = MACS
-    _kex_info = EXCHANGES
-    _preferred_kex = tuple(EXCHANGES)
     _channel_handler_table: ClassVar[dict[int, Any]] = {
         **paramiko.Transport._channel_handler_table,
         MSG_CHANNEL_DATA: _feed,
         MSG_CHANNEL_EXTENDED_DATA: _feed_stderr,
         MSG_CHANNEL_REQUEST: _heed_request,
     }
-    _preferred_keys = ALGORITHMS
     _CLIENT_ID = "pyrelay"
 
     def __init__(
@@ -125,12 +112,8 @@ class Transport(paramiko.Transport):
         """Over a socket, or else over a channel of another Transport. direct: the socket is TCP to the server."""
         super().__init__(descriptor or channel, packetizer_class=partial(Packetizer, channel=channel))
         self._preferred_ciphers = preferred()
-        self.host_key_blob = b""  # as the server sent it: a key or a certificate
-        self.host_key_signature = b""  # the server's, over the session's identifier
         self.banner_timeout = self.handshake_timeout = self.auth_timeout = self.channel_timeout = _NEVER
-        self.remote_lists: dict[str, list[str]] = {}  # the server's KEXINIT, by paramiko's names for its lists
         self.killed: set[int] = set()  # channels whose command a signal has killed, before a Link took them over
-        self.early = False  # whether our KEXINIT goes out before the server's ident has come
         self._progress = progress
         # Whether the connection that reaches the server is another's: a hop's, a proxy's, a master's, a ProxyCommand's.
         self._is_others = channel is not None or not direct
@@ -317,16 +300,6 @@ class Transport(paramiko.Transport):
 
     _parse_request_failure = _parse_request_success
 
-    def _really_parse_kex_init(self, m: Message, ignore_first_byte: bool = False) -> dict[str, list[str]]:
-        """Keep the server's lists: an error about them must be able to name them."""
-        parsed: dict[str, list[str]] = super()._really_parse_kex_init(m, ignore_first_byte)
-        self.remote_lists = {key: list(value) for key, value in parsed.items() if isinstance(value, list)}
-        return parsed
-
-    def _get_engine(self, name: str, key: bytes, iv: bytes, operation: object = None, aead: bool = False) -> Keys:  # noqa: ARG002
-        """The keys of a packet cipher, which the Packetizer makes one of (ciphers.py)."""
-        return Keys(name, key, iv)
-
     def _check_banner(self) -> None:
         """To a server that has taken it, our KEXINIT goes out with our ident, before its own is waited for.
 
@@ -334,36 +307,11 @@ class Transport(paramiko.Transport):
         it first. What follows is the key exchange.
         """
         if self.early:
-            self._send_kex_init()
+            self.begin_ahead()
         super()._check_banner()
         if (channel := self.packetizer.channel) is not None:
             channel.transport.carry_acknowledgements()
         self._progress.stage("key exchange")
-
-    def _send_kex_init(self) -> None:
-        """Offer our algorithms, once for each key exchange: `run` asks for it again after the server's ident."""
-        if self.local_kex_init is None:
-            super()._send_kex_init()
-
-    @property
-    def preferred_keys(self) -> tuple[str, ...]:
-        """The host key algorithms in our order. paramiko would put all certificates behind all plain keys."""
-        return tuple(self._preferred_keys)
-
-    def _verify_key(self, host_key: bytes, sig: bytes) -> None:
-        """Keep the host key as it was sent; on a rekey it must be the one that was checked at first.
-
-        paramiko does not check that key and signature have the negotiated type, and it imports all types.
-        """
-        try:
-            check_proof(self.host_key_type, host_key, sig)
-            verify(PublicKey(host_key), sig, self.H)
-        except BadKey as error:
-            raise paramiko.SSHException(str(error)) from error
-        if self.host_key_blob and host_key != self.host_key_blob:
-            raise paramiko.SSHException("the server showed another host key when it rekeyed")
-        self.host_key_blob = host_key
-        self.host_key_signature = self.host_key_signature or sig
 
     def _parse_ext_info(self, m: Message) -> None:
         """Read the server's extensions (RFC 8308) and stop at the message's end. paramiko trusts the count instead."""

@@ -16,7 +16,7 @@ from paramiko.channel import Channel
 from paramiko.packet import Packetizer
 from paramiko.transport import Transport
 
-from relay.ssh.wire import packets, transport
+from relay.ssh.wire import negotiation, packets, transport
 
 SUMS = {
     "BufferedPipe.close": "d2bc7354879a18f2",
@@ -100,7 +100,8 @@ def overridden(ours: type, theirs: type) -> list[Any]:
 
 def counted_on() -> dict[str, Any]:
     """By its name, each function of paramiko that must be as it was."""
-    functions = overridden(transport.Transport, Transport) + overridden(packets.Packetizer, Packetizer) + LEANT_ON
+    functions = overridden(transport.Transport, Transport) + overridden(negotiation.Negotiation, Transport)
+    functions += overridden(packets.Packetizer, Packetizer) + LEANT_ON
     return {function.__qualname__: function for function in functions}
 
 

@@ -1,0 +1,56 @@
+"""What is said of a hop's key exchange: the algorithms under -v, and ssh's warning where it is not post-quantum."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from relay.ssh.wire.exchanges import EXCHANGES
+from relay.ssh.wire.negotiation import is_post_quantum
+
+if TYPE_CHECKING:
+    from relay.config.settings import HopSettings
+    from relay.run.progress import Progress
+    from relay.ssh.wire.transport import Transport
+
+# sshconnect.c, warn_nonpq_kex, of OpenSSH 10.1 and later.
+WARNING = (
+    "** WARNING: connection is not using a post-quantum key exchange algorithm.",
+    '** This session may be vulnerable to "store now, decrypt later" attacks.',
+    "** The server may need to be upgraded. See https://openssh.com/pq.html",
+)
+PACKAGE = "pqcrypto"  # the extra pq
+
+
+def report(transport: Transport, settings: HopSettings, progress: Progress) -> None:
+    """Name the algorithms under -v, and warn where ssh would.
+
+    ssh warns if WarnWeakCrypto is on (`ssh -G` prints it from OpenSSH 10.1 on) and nobody chose KexAlgorithms.
+    """
+    agreed = transport.agreed
+    if agreed is None:
+        return
+    progress.note(1, str(agreed))
+    if agreed.post_quantum:
+        return
+    warns = settings.yes("warnweakcrypto") and not settings.chosen("kexalgorithms")
+    if warns:
+        for line in WARNING:
+            progress.note(0, line)
+    progress.note(0 if warns and missing(transport) else 1, remark(transport))
+
+
+def remark(transport: Transport) -> str:
+    """What it means that a key exchange was not post-quantum, and what to do about it; "" if it was."""
+    if transport.agreed is None or transport.agreed.post_quantum:
+        return ""
+    means = "no post-quantum key exchange: a quantum computer could read later what is recorded of this hop today"
+    name = missing(transport)
+    if name:
+        return f"{means}; the server has {name}, which needs the package {PACKAGE} here"
+    return means
+
+
+def missing(transport: Transport) -> str:
+    """The post-quantum key exchange that the server has and pyrelay could have, too; "" if there is none."""
+    theirs = transport.remote_lists.get("kex_algo_list", ())
+    return next((name for name in theirs if is_post_quantum(name) and name not in EXCHANGES), "")

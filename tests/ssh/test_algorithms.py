@@ -1,0 +1,78 @@
+"""The algorithms of a hop: those that somebody chose are used, by ssh if need be; which they are is said."""
+
+from __future__ import annotations
+
+import pytest
+from lab import Lab
+
+from relay.config.settings import HopSettings
+from relay.ssh import quantum
+
+CURVE, SNTRUP = "curve25519-sha256", "sntrup761x25519-sha512@openssh.com"
+
+
+@pytest.mark.parametrize(
+    ("theirs", "ours", "by_ssh", "used"),
+    [
+        ("", f"KexAlgorithms {SNTRUP},{CURVE}", True, f"algorithm: {SNTRUP}"),
+        ("", f"KexAlgorithms {CURVE},{SNTRUP}", False, f"algorithm: {CURVE}"),
+        (f"KexAlgorithms {CURVE}", f"KexAlgorithms {SNTRUP},{CURVE}", False, f"algorithm: {CURVE}"),
+        ("", "KexAlgorithms +diffie-hellman-group1-sha1", False, f"algorithm: {CURVE}"),
+        ("", "KexAlgorithms ^diffie-hellman-group14-sha256", False, "algorithm: diffie-hellman-group14-sha256"),
+        ("", "Ciphers chacha20-poly1305@openssh.com,aes256-gcm@openssh.com", False, "cipher: chacha20-poly1305@"),
+        ("Ciphers +aes128-cbc", "Ciphers aes128-cbc,aes128-ctr", True, "cipher: aes128-cbc"),
+        ("Ciphers aes128-ctr", "MACs umac-64@openssh.com,hmac-sha2-256", True, "MAC: umac-64@"),
+        ("", "MACs umac-64@openssh.com,hmac-sha2-256", False, "MAC: <implicit>"),
+        ("", "HostKeyAlgorithms rsa-sha2-256", False, "host key algorithm: rsa-sha2-256"),
+        ("HostKeyAlgorithms +ssh-rsa", "HostKeyAlgorithms ssh-rsa,rsa-sha2-256", True, "host key algorithm: ssh-rsa"),
+        ("HostKeyAlgorithms +ssh-rsa", "HostKeyAlgorithms +ssh-rsa", False, "host key algorithm: rsa-sha2-512"),
+    ],
+)
+def test_the_first_that_the_server_has_is_taken(lab: Lab, theirs: str, ours: str, by_ssh: bool, used: str) -> None:
+    key, _, value = ours.partition(" ")
+    h1 = lab.server("h1", extra=theirs, host_key_types=("rsa",), **{key: value})
+    lab.server("h2")
+    done = lab.pyrelay("-v", "h1/h2")
+    assert done.stdout.startswith("SSH-2.0-"), done.stderr
+    assert ("h1): by ssh: the server has " in done.stderr) == by_ssh
+    assert used in h1.whole_log()
+    assert len(h1.logins()) == 1
+
+
+@pytest.mark.parametrize(
+    ("wanted", "picked"),
+    [("a,b,c", ()), ("a,b,c,x,y", ("x", "y")), ("x,a,b,c", ("x",)), ("c,a,b", ("c",)), ("a,b", ("a", "b")), ("", ())],
+)
+def test_what_somebody_picked_of_a_list(wanted: str, picked: tuple[str, ...]) -> None:
+    assert HopSettings("h1", {"macs": [wanted]}, {"macs": ["a,b,c"]}).picked("macs") == picked
+
+
+def test_v_names_the_algorithms_of_each_hop(lab: Lab) -> None:
+    lab.server("h1", extra="Ciphers aes128-ctr\nMACs hmac-sha2-512")
+    lab.server("h2", extra="Ciphers aes256-gcm@openssh.com")
+    lab.server("h3")
+    said = lab.pyrelay("-v", "h1/h2/h3").stderr
+    assert "hop 1 of 2 (h1): key exchange curve25519-sha256, cipher aes128-ctr, MAC hmac-sha2-512\n" in said
+    assert "hop 2 of 2 (h2): key exchange curve25519-sha256, cipher aes256-gcm@openssh.com, MAC of " in said
+    assert said.count("which needs the package pqcrypto here") == 2
+
+
+@pytest.mark.parametrize(
+    ("setting", "warned"),
+    [("yes", True), ("no", False), ("yes\nloglevel ERROR", False), ("yes\nkexalgorithms curve25519-sha256", False)],
+)
+def test_sshs_warning(lab: Lab, setting: str, warned: bool) -> None:
+    """Where `ssh -G` prints warnweakcrypto, as OpenSSH 10.1 and later do; this ssh prints what one of those would."""
+    lab.servers("h1", "h2")
+    key, _, _ = setting.partition("\n")[2].partition(" ")
+    newer = lab.program.parent / "ssh"
+    newer.write_text(
+        "#!/bin/sh\n"
+        f'/usr/bin/ssh "$@" | sed "/^{key or "none"} /d"\n'
+        f'case "$*" in *"-F none"*) ;; *) printf "%s\\n" "warnweakcrypto {setting}" ;; esac\n'
+    )
+    newer.chmod(0o755)
+    said = lab.pyrelay("h1/h2").stderr
+    assert [f"pyrelay: hop 1 of 1 (h1): {line}" in said for line in quantum.WARNING] == [warned] * 3
+    assert ("the package pqcrypto" in said) == warned
+    assert lab.pyrelay("-q", "h1/h2").stderr == ""

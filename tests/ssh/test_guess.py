@@ -1,0 +1,192 @@
+"""The guessed key exchange: when it is sent, what it saves, and what becomes of a wrong one."""
+
+from __future__ import annotations
+
+import select
+import socket
+import subprocess
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+from lab import Lab
+from login_server import SUCCESS, Request, failure, scripted
+from peers import LOOPBACK, Listener
+from sshd import Server
+
+QUIET = 0.1  # seconds without a byte after which a side waits for the other
+OURS = "KexAlgorithms curve25519-sha256,ecdh-sha2-nistp256"  # so that sshd begins with one that we have
+
+
+class Flights(Listener):
+    """Passes on what one side has said. flights: how often that was the client; they are counted once quiet is set.
+
+    quiet: seconds without a byte after which a side has said all.
+    """
+
+    quiet = 0.0
+
+    def __init__(self, port: int) -> None:
+        self.connections = self.flights = 0
+        self._port = port
+        super().__init__(self._pass_on)
+
+    def _pass_on(self, client: socket.socket) -> None:
+        self.connections += 1
+        self.flights = 0
+        with suppress(OSError), client, socket.create_connection((LOOPBACK, self._port)) as server:
+            said_last = server
+            while True:
+                for sock in select.select([client, server], [], [])[0]:
+                    data = _all(sock, self.quiet)
+                    if not data:
+                        return
+                    self.flights += sock is client is not said_last
+                    said_last = sock
+                    (server if sock is client else client).sendall(data)
+
+
+def _all(sock: socket.socket, quiet: float) -> bytes:
+    """What somebody says until it says no more for so many seconds."""
+    data = sock.recv(65536)
+    while data and select.select([sock], [], [], quiet)[0] and (more := sock.recv(65536)):
+        data += more
+    return data
+
+
+class Way:
+    """To a target behind h1; each arrival, with how many flights of ours it took until the target was connected to."""
+
+    def __init__(self, lab: Lab, port: int, host_keys: list[str]) -> None:
+        self._lab = lab
+        self.front = Flights(port)
+        self.target = Listener(self._greet)
+        self._took: list[int] = []
+        lab.at_end(self.front.stop)
+        lab.at_end(self.target.stop)
+        lab.host("h1", Port=self.front.port)
+        lab.know("h1", self.front.port, host_keys)
+
+    def _greet(self, client: socket.socket) -> None:
+        with client:
+            self._took.append(self.front.flights)
+            client.sendall(b"SSH-2.0-x\r\n")
+
+    def __call__(self, *options: str) -> subprocess.CompletedProcess[str]:
+        done = self._lab.pyrelay(*options, f"h1/{LOOPBACK}:{self.target.port}")
+        assert done.stdout == "SSH-2.0-x\r\n", done.stderr
+        return done
+
+    def flights(self) -> int:
+        """Of an arrival about which nothing is said."""
+        self.front.quiet = QUIET
+        assert self().stderr == ""
+        self.front.quiet = 0
+        return self._took[-1]
+
+
+@pytest.fixture
+def way(lab: Lab) -> Callable[..., tuple[Way, Server]]:
+    """Makes h1 a server of these sshd_config lines and host keys."""
+
+    def make(extra: str = OURS, *kinds: str, known: str = "") -> tuple[Way, Server]:
+        server = lab.server("h1", extra=extra, host_key_types=kinds or ("ed25519",))
+        return Way(lab, server.port, [key for key in server.host_keys if known in key]), server
+
+    return make
+
+
+Make = Callable[..., tuple[Way, Server]]
+
+
+def test_one_hop_in_three_round_trips(way: Make) -> None:
+    """TCP; the keys; the login with the channel. The first time, it is as careful as ssh."""
+    to, server = way()
+    assert to.flights() == 5
+    assert to.flights() == 2
+    assert to.front.connections == 2
+    assert len(server.logins()) == 2
+
+
+@pytest.mark.parametrize("kind", ["ecdsa", "rsa"])
+def test_a_known_host_key_of_the_servers_first_algorithm_leads(way: Make, kind: str) -> None:
+    to, _ = way(OURS, kind, "ed25519")
+    to()
+    assert to.flights() == 2
+
+
+def test_a_host_key_that_is_not_known_does_not_lead(way: Make) -> None:
+    to, _ = way(OURS, "rsa", "ed25519", known="ed25519")
+    to()
+    assert to.flights() == 3
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        "KexAlgorithms ecdh-sha2-nistp256,curve25519-sha256",
+        "KexAlgorithms ecdh-sha2-nistp384",
+        "KexAlgorithms diffie-hellman-group-exchange-sha256",
+        "HostKeyAlgorithms ecdsa-sha2-nistp256",
+    ],
+)
+def test_a_wrong_guess_is_skipped(way: Make, other: str) -> None:
+    """The server's list has changed; it saves nothing then, and costs nothing; the next guess is right again."""
+    to, server = way(OURS, "ed25519", "ecdsa")
+    to()
+    server.configure(f"{other}\n")
+    assert to.flights() == 3 + ("group-exchange" in other)
+    assert to.front.connections == 2
+    assert "Unable to negotiate" not in server.whole_log()
+    to()
+    assert len(server.logins()) == 3
+
+
+def test_what_ssh_config_chooses_leads(lab: Lab, way: Make) -> None:
+    """Whatever the server begins with."""
+    to, _ = way()
+    lab.host("h1", KexAlgorithms="ecdh-sha2-nistp256,curve25519-sha256")
+    for _ in range(2):
+        assert "key exchange ecdh-sha2-nistp256, " in to("-v").stderr
+    lab.host("h1", KexAlgorithms="curve25519-sha256", HostKeyAlgorithms="ssh-ed25519")
+    assert to.flights() == 2
+
+
+def test_a_stale_key_that_ssh_would_not_look_at(lab: Lab, way: Make) -> None:
+    """The server begins with RSA, and what is known of its RSA key is wrong; ssh asks for the other one."""
+    to, server = way(OURS, "rsa", "ed25519", known="ed25519")
+    lab.know("h1", to.front.port, [Path(f"{lab.keygen('stale', 'rsa')}.pub").read_text().strip()])
+    for connections in (1, 3, 4):
+        to()
+        assert to.front.connections == connections
+    assert len(server.logins()) == 3
+
+
+def lets_in(request: Request) -> list[bytes]:
+    return [SUCCESS] if request.method.startswith("publickey") else [failure("publickey")]
+
+
+def test_a_server_that_breaks_at_it(lab: Lab) -> None:
+    """It is met once more in the same run, the careful way; what it did not take is not sent ahead again."""
+    server = scripted(lab, "h1", lets_in)
+    server.breaks = True
+    to = Way(lab, server.port, [server.host_key])
+    for connections, guesses in ((1, 0), (3, 1), (4, 1)):
+        to()
+        assert (to.front.connections, server.guesses) == (connections, guesses)
+    assert to.flights() < 5  # our KEXINIT still goes first
+
+
+def test_no_weaker_key_exchange_for_a_guess(lab: Lab) -> None:
+    """The server begins with one that resists no quantum computer, and has one that does."""
+    server = scripted(lab, "h1", lets_in)
+    server.exchanges = ("curve25519-sha256@libssh.org", "mlkem768x25519-sha256")
+    to = Way(lab, server.port, [server.host_key])
+    for _ in range(2):
+        assert "key exchange mlkem768x25519-sha256, " in to("-v").stderr
+    assert server.guesses == 0
+    server.exchanges = ("mlkem768x25519-sha256", "curve25519-sha256@libssh.org")
+    for _ in range(2):
+        to()
+    assert server.guesses == 1
