@@ -175,9 +175,15 @@ def test_an_agent_that_does_not_list_its_keys(plan: Lab, answers: bool) -> None:
 
 def test_no_key_may_be_offered(plan: Lab) -> None:
     plan.host("h1", PubkeyAuthentication="no")
-    found = explained(plan, "h1/h3")
-    assert found["legs"][0]["keys"] == []
-    assert "hop 1 of 1 (h1): no key is offered: PubkeyAuthentication no" in found["notes"]
+    plan.host("h2", PreferredAuthentications="password")
+    plan.host("h3", PubkeyAcceptedAlgorithms="ssh-rsa")
+    found = explained(plan, "h1/h2/h3+h3", status=1)
+    assert [leg["keys"] for leg in found["legs"][:3]] == [[], [], []]
+    assert found["notes"][:3] == [
+        "hop 1 of 3 (h1): no key is offered: PubkeyAuthentication no",
+        "hop 2 of 3 (h2): no key is offered: PreferredAuthentications password",
+        f"hop 3 of 3 (h3): {plan.identity} is not offered: PubkeyAcceptedAlgorithms leaves no signature for it",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -448,6 +454,19 @@ def test_the_readme_shows_what_is_printed(lab: Lab) -> None:
 def test_what_could_not_be_dialled(plan: Lab, words: list[str], said: str) -> None:
     plan.host("h1", ForwardAgent="no")
     assert said in text(plan, *words, status=1)
+
+
+def test_a_known_hosts_file_that_cannot_be_read(plan: Lab) -> None:
+    plan.host("h2", UserKnownHostsFile=plan.top)
+    assert "it could not be dialled: hop 2 of 2 (h2): " in text(plan, "h1/h2/h3", status=1)
+
+
+def test_a_bad_line_is_named(plan: Lab) -> None:
+    with plan.known_hosts.open("a") as file:
+        file.write("* not-a-key\n")
+    done = plan.pyrelay("--explain", "h1/h3")
+    assert f"hop 1 of 1 (h1): {plan.known_hosts}:2: bad line skipped: no key\n" in done.stderr
+    assert done.returncode == 0
 
 
 def test_json_is_for_explain(plan: Lab) -> None:

@@ -71,9 +71,11 @@ def explain(run: Run) -> Explanation:
         notes += surprises.of_way(name, way, options, run.children)
         plan = _plan(way, run)
         reader = Reader(run, plan.legs[0])
-        legs = [reader.hop(leg) for leg in plan.legs[:-1]]
-        legs.append(reader.target(plan.legs[-1], name.settings))
+        for leg in plan.legs:
+            run.progress.at(leg.place)
+            legs.append(reader.target(leg, name.settings) if leg.entered is None else reader.hop(leg))
     except RelayError as error:
+        error.at(run.progress.place)
         cause = f"{error.place}: {error.cause}" if error.place else error.cause
         return Explanation(route, tuple(legs), name, tuple(notes), cause, error.hint)
     notes += [f"{leg.plan.place}: {note}" for leg in legs for note in leg.notes]

@@ -11,6 +11,7 @@ from relay.spec.proxy import SOCKS4
 from relay.spec.route import is_ipv6, is_onion
 from relay.ssh.login.agent import Agent, AgentFailed, AgentKey, socket_path
 from relay.ssh.login.identities import Identity, gather
+from relay.ssh.pubkey import MIN_RSA_BITS
 from relay.ssh.trust import hosts_command
 from relay.ssh.trust.known_hosts import CA, REVOKED, Entry
 from relay.ssh.trust.trust import Trust
@@ -131,10 +132,19 @@ class Reader:
         """Return the keys that would be offered, in their order, and what is wrong with others."""
         if settings.get("pubkeyauthentication") in {"no", "false"}:
             return (), ("no key is offered: PubkeyAuthentication no",)
+        preferred = settings.get("preferredauthentications")
+        if preferred and "publickey" not in preferred.split(","):
+            return (), (f"no key is offered: PreferredAuthentications {preferred}",)
         held, failed = self._held(settings)
         found = gather(settings, held)
         notes = [f"the agent cannot be used: {failed}"] if failed else []
-        return tuple(_key(each) for each in found.identities), (*notes, *map(printable, found.problems))
+        keys = []
+        for identity in found.identities:
+            if idle := _idle(identity, settings):
+                notes.append(f"{identity.name} is not offered: {idle}")
+            else:
+                keys.append(_key(identity))
+        return tuple(keys), tuple(map(printable, (*notes, *found.problems)))
 
     def _held(self, settings: HopSettings) -> tuple[list[AgentKey], str]:
         """Return the keys in the agent, and why it does not list them; each agent is asked once."""
@@ -174,6 +184,22 @@ class Reader:
             if hosts_command.is_revoked(path, entry.key, None, self._run.children):
                 return path
         return entry.place if any(entry.key.has_same_key(key) for key in marked) else ""
+
+
+def _idle(identity: Identity, settings: HopSettings) -> str:
+    """Return why ssh_config keeps a key from being offered, "" if it does not."""
+    from relay.ssh.login.publickey import signature_algorithms
+
+    public = identity.public
+    if public is None:
+        return ""
+    smallest = settings.number("requiredrsasize", MIN_RSA_BITS)
+    if public.plain == "ssh-rsa" and public.bits < smallest:
+        return f"it has {public.bits} bits, and RequiredRSASize is {smallest}"
+    accepted = settings.get("pubkeyacceptedalgorithms")
+    if signature_algorithms(public.type, accepted.split(",") if accepted else None, None):
+        return ""
+    return "PubkeyAcceptedAlgorithms leaves no signature for it"
 
 
 def _key(identity: Identity) -> Key:

@@ -6,7 +6,6 @@ SendEnv and GSSAPIAuthentication are left out: distributions set them for all ho
 from __future__ import annotations
 
 ON_ANY_HOP = (
-    "AddKeysToAgent",
     "CanonicalDomains",
     "CanonicalizeFallbackLocal",
     "CanonicalizeHostname",
@@ -46,8 +45,6 @@ ON_ANY_HOP = (
     "UpdateHostKeys",
     "VerifyHostKeyDNS",
     "VersionAddendum",
-    "VisualHostKey",
-    "WarnWeakCrypto",
     "XAuthLocation",
 )
 # Where our own client logs in.
