@@ -95,6 +95,7 @@ class LoginServer:
     """A server on loopback.
 
     requests: the methods that clients have asked for, in their order. ignored: how many messages to be ignored came.
+    kex: what its KEXINIT names after the key exchanges. transports: one for each connection.
     exchanges: its key exchanges in its order; paramiko's own unless set. guesses: how many KEXINITs said that a guess
     follows. breaks: whether it ends the connection then.
     """
@@ -106,11 +107,12 @@ class LoginServer:
     def __init__(self, host_key: Path, script: Script, greeting: Sequence[bytes] = (), ident: str = "") -> None:
         self.host_key = Path(f"{host_key}.pub").read_text().strip()
         self.requests: list[str] = []
+        self.kex: tuple[str, ...] = ()
         self._key = paramiko.Ed25519Key.from_private_key_file(str(host_key))
         self._script = script
         self._greeting = greeting
         self._ident = ident
-        self._transports: list[_Transport] = []
+        self.transports: list[_Transport] = []
         self._listener = Listener(self._serve)
         self.port = self._listener.port
 
@@ -120,10 +122,11 @@ class LoginServer:
         transport._preferred_kex = tuple(self.exchanges) or transport._preferred_kex
         transport.daemon = True
         transport.local_version = self._ident or transport.local_version
+        transport.more_kex = self.kex
         transport.use_compression(True)
         transport.add_server_key(self._key)
         transport.auth_handler = _Login(transport, self._answer, self._greeting)
-        self._transports.append(transport)
+        self.transports.append(transport)
         transport.start_server(threading.Event(), _Forwards(transport))
 
     def _told(self, follows: bool) -> None:
@@ -138,15 +141,15 @@ class LoginServer:
     @property
     def deserted(self) -> bool:
         """Whether every client has left."""
-        return not any(transport.is_active() for transport in self._transports)
+        return not any(transport.is_active() for transport in self.transports)
 
     @property
     def ignored(self) -> int:
-        return sum(transport.ignored for transport in self._transports)
+        return sum(transport.ignored for transport in self.transports)
 
     def stop(self) -> None:
         self._listener.stop()
-        for transport in self._transports:
+        for transport in self.transports:
             transport.close()
 
 
@@ -186,6 +189,12 @@ class _Transport(paramiko.Transport):  # type: ignore[misc]  # paramiko has no t
         if not ignore_first_byte:
             self.told(parsed["kex_follows"])
         return parsed
+
+    more_kex: tuple[str, ...] = ()
+
+    @property
+    def preferred_kex(self) -> tuple[str, ...]:
+        return (*super().preferred_kex, *self.more_kex)
 
     def _enforce_strict_kex(self, ptype: int) -> None:
         """What is called for each message that is ignored."""

@@ -15,7 +15,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from relay.errors import printable
-from relay.ssh.pubkey import BadKey, Reader
+from relay.ssh.wire import extensions
 from relay.ssh.wire.ciphers import preferred
 from relay.ssh.wire.library import Message, paramiko
 from relay.ssh.wire.link import HELD_MOST
@@ -104,6 +104,7 @@ class Transport(Negotiation):
         MSG_CHANNEL_EXTENDED_DATA: _feed_stderr,
         MSG_CHANNEL_REQUEST: _heed_request,
     }
+    server_extensions: dict[str, bytes]
     _CLIENT_ID = "pyrelay"
 
     def __init__(
@@ -118,6 +119,7 @@ class Transport(Negotiation):
         # Whether the connection that reaches the server is another's: a hop's, a proxy's, a master's, a ProxyCommand's.
         self._is_others = channel is not None or not direct
         self._held: list[Message] = []  # what waits for the end of a key exchange
+        self._ext_infos = 0  # that have come
         self._answered = threading.Event()  # a keepalive has been
         self._over = threading.Event()
         self._openings: dict[int, Opening] = {}  # those that the server has not answered, by the channels' numbers
@@ -218,6 +220,12 @@ class Transport(Negotiation):
         while data.asbytes()[:1] == cMSG_CHANNEL_DATA and self.active and not self.clear_to_send.wait(_LOOK_ROUND):
             pass
 
+    def _activate_outbound(self) -> None:
+        """Our new keys. What we say of extensions comes right after the first ones (RFC 8308 section 2.4)."""
+        super()._activate_outbound()
+        if not self.initial_kex_done and extensions.SERVERS in self.remote_lists.get("kex_algo_list", ()):
+            self._send_message(Message(extensions.OURS))
+
     def _parse_newkeys(self, m: Message) -> None:
         """The end of a key exchange: send what it has held up."""
         super()._parse_newkeys(m)
@@ -314,13 +322,9 @@ class Transport(Negotiation):
         self._progress.stage("key exchange")
 
     def _parse_ext_info(self, m: Message) -> None:
-        """Read the server's extensions (RFC 8308) and stop at the message's end. paramiko trusts the count instead."""
-        reader = Reader(m.asbytes())
-        try:
-            pairs = [(reader.string().decode(errors="replace"), reader.string()) for _ in range(reader.number())]
-        except BadKey as error:
-            raise paramiko.SSHException("an EXT_INFO that cannot be read") from error
-        self.server_extensions = dict(pairs)
+        """Read the server's extensions. (paramiko loops as often as the message's count says.)"""
+        self._ext_infos += 1
+        self.server_extensions = extensions.heard(self.server_extensions, m.asbytes(), self._ext_infos)
 
     def _parse_disconnect(self, m: Message) -> None:
         """Keep the reason, which paramiko only logs."""

@@ -142,11 +142,17 @@ def test_data_after_the_end(pair: Pair) -> None:
 
 
 def test_fewer_extensions_than_it_says(pair: Pair) -> None:
-    pair.say(b"\x07\x00\x00\x00\x01\x00\x00\x00\x01n\x00\x00\x00\x01v")
-    pair.say(b"\x07\xff\xff\xff\xff")
+    pair.say(b"\x07\xff\xff\xff\xff\x00\x00\x00\x01n\x00\x00\x00\x01v")
     until(lambda: not pair.client.is_active(), "end of the link", SOON)
     assert str(pair.client.saved_exception) == "an EXT_INFO that cannot be read"
-    assert pair.client.server_extensions == {"n": b"v"}
+    assert list(pair.client.server_extensions) == ["server-sig-algs"]
+
+
+def test_extensions_that_a_second_message_replaces(pair: Pair) -> None:
+    pair.say(b"\x07\x00\x00\x00\x01\x00\x00\x00\x01n\x00\x00\x00\x01v")
+    pair.say(b"\x02\x00\x00\x00\x00")
+    until(lambda: "n" in pair.client.server_extensions, "extension", SOON)
+    assert list(pair.client.server_extensions) == ["server-sig-algs", "n"]
 
 
 # What every server may do
