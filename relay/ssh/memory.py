@@ -37,6 +37,7 @@ SALT = "salt"
 SALT_SIZE = 32  # bytes
 MOST = 1000  # hops that are remembered; the longest unused go
 LONGEST = 16 * 1024  # bytes of a file
+VALUE = 1500  # bytes of a value; a longer one is not kept, so that the file that was written can be read
 
 # What may be sent before the server has said that it takes it.
 KEXINIT, GUESS, KEY, CHANNEL = "kexinit", "guess", "key", "channel"
@@ -101,6 +102,7 @@ def write(shown: Shown) -> bytes:
         lines.append(f"sig-algs {_one_line(shown.sig_algs)}")
     if shown.hostbound:
         lines.append("hostbound yes")
+    lines = [line for line in lines if _fits(line.partition(" ")[2])]
     lines += [f"sent-in-vain {thing}" for thing in AHEAD if thing in shown.in_vain]
     return HEAD + "".join(f"{line}\n" for line in lines).encode(errors="replace")
 
@@ -112,7 +114,7 @@ def read(data: bytes) -> Shown | None:
     values: dict[str, list[str]] = {}
     for line in data[len(HEAD) :].decode(errors="replace").split("\n"):
         word, space, value = line.partition(" ")
-        if space:
+        if space and _fits(value):
             values.setdefault(word, []).append(_one_line(value))
     if not values.get("ident", [""])[0].startswith("SSH-"):
         return None
@@ -122,6 +124,11 @@ def read(data: bytes) -> Shown | None:
         hostbound=values.get("hostbound") == ["yes"],
         in_vain=frozenset(values.get("sent-in-vain", ())) & frozenset(AHEAD),
     )
+
+
+def _fits(text: str) -> bool:
+    """Whether a value is short enough to be kept."""
+    return len(_one_line(text).encode(errors="replace")) <= VALUE
 
 
 def _one_line(text: str) -> str:

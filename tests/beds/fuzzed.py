@@ -23,6 +23,7 @@ from relay.run.prompt import Prompt
 from relay.spec import route
 from relay.spec.options import Options
 from relay.spec.proxy import CONNECT, SOCKS4, SOCKS5, TOR, Proxy
+from relay.ssh import memory
 from relay.ssh.pubkey import BadKey
 from relay.ssh.trust import known_hosts
 
@@ -167,10 +168,24 @@ def a_refusal_of_a_proxy(data: bytes) -> None:
     assert len(said) < 3 * LONGEST
 
 
+def a_memory_of_a_hop(data: bytes) -> None:
+    """A file of what a hop has shown; what is read of it is written and read again."""
+    found = memory.read(data)
+    if found is None:
+        return
+    written = memory.write(found)
+    assert memory.read(written) == found
+    assert len(written) <= memory.LONGEST
+    assert all(line.decode().isprintable() for line in written.split(b"\n"))
+    assert found.in_vain <= set(memory.AHEAD)
+    assert found.ident == "" or found.ident.startswith("SSH-")
+
+
 # By the names of the directories that hold good ones to begin with.
 TARGETS: dict[str, Callable[[bytes], None]] = {
     "known_hosts": a_known_hosts_file,
     "refusals": a_refusal_of_a_proxy,
+    "memory": a_memory_of_a_hop,
     "master": a_masters_message,
     "replies": replies_of_a_proxy,
     "route": a_route,

@@ -6,6 +6,7 @@ Whatever becomes of a hop in between: nobody loses a login by what is remembered
 from __future__ import annotations
 
 import itertools
+import os
 import re
 import select
 import socket
@@ -17,7 +18,7 @@ from pathlib import Path
 import pytest
 from lab import Lab
 from login_server import SUCCESS, Request, disconnect, failure, questions, scripted
-from peers import LOOPBACK, Listener
+from peers import LOOPBACK, Listener, missing
 from sshd import PASSWORD
 from strangers import Asyncssh, Dropbear
 from terminal import ssh
@@ -124,25 +125,34 @@ def test_a_password_where_every_try_counts(hops: Lab, tries: int) -> None:
     assert h1.logins() == [hops.user] * 2
 
 
+@pytest.mark.parametrize("tries", [1, 2])
 @pytest.mark.parametrize("method", ["keyboard-interactive", "publickey,password"])
-def test_one_try_by_the_method_that_the_server_names(hops: Lab, method: str) -> None:
-    """A server that ends the login at the first request that it refuses, but for `none`, which only asks."""
+def test_every_try_counts_by_the_methods_that_the_server_names(hops: Lab, method: str, tries: int) -> None:
+    """It ends the login at so many requests that it refuses; `none`, which only asks, is not counted."""
     first, *more = method.split(",")
+    refused: list[str] = []
 
     def script(request: Request) -> list[bytes]:
         if request.method == "none":
+            refused.clear()
             return [failure(first)]
         if request.method.partition("-")[0] == "publickey" == first:
             return [failure(*more, partial=True)]
         if request.method == first == "keyboard-interactive":
             return [questions(("Code: ", False))]
-        right = request.answers() == ["123"] if request.method == "answers" else request.method == more[0]
-        return [SUCCESS if right else disconnect("Too many authentication failures")]
+        given = request.answers() if request.method == "answers" else list(request.password())
+        if given == ["123"]:
+            return [SUCCESS]
+        refused.append(request.method)
+        return [
+            disconnect("Too many authentication failures") if len(refused) >= tries else failure(*(more or [first]))
+        ]
 
     server = scripted(hops, "h1", script, BatchMode="no")
     for _ in range(2):
         with ssh(hops, "h1/h2", "echo $SERVER") as terminal:
-            terminal.answer("Code: " if more == [] else "password: ", "123")
+            for answer in ["mistyped", "123"][2 - tries :]:
+                terminal.answer("Code: " if more == [] else "password: ", answer)
             terminal.ends_well("h2\n")
     assert server.requests[0] == "none"
 
@@ -264,6 +274,24 @@ def test_fifty_at_once_learn_the_same_hop(hops: Lab) -> None:
         assert process.communicate(timeout=110)[0].startswith(b"SSH-2.0-")
     assert len(memories(hops)) == 1
     assert h1.logins() == [hops.user] * 50
+
+
+@pytest.mark.parametrize("place", ["full", "read-only"])
+def test_where_nothing_can_be_written(hops: Lab, place: str) -> None:
+    """A disk that is full, and a home that is read-only: nothing is remembered, and nothing is said of it."""
+    if os.geteuid() != 0:
+        missing("only root can mount a disk that is full")
+    hops.server("h1")
+    disk = hops.top / "disk"
+    disk.mkdir()
+    spoil = {"full": 'head -c 9999 /dev/zero > "$0/fill" 2>/dev/null', "read-only": 'mount -o remount,ro "$0"'}[place]
+    script = f'mount -t tmpfs -o size=4k none "$0"; {spoil}; "$@"; ls -A "$0/pyrelay/hops" 2>/dev/null; exit 0'
+    to = f"h1/{LOOPBACK}:{hops['h2'].port}"
+    for _ in range(2):
+        argv: list[str | Path] = ["unshare", "--mount", "sh", "-c", script, disk, hops.program, "-F", hops.config, to]
+        done = hops.run(*argv, env={"XDG_STATE_HOME": str(disk)})
+        assert done.stderr == ""
+        assert re.fullmatch(r"SSH-2.0-\S+.*\r\n", done.stdout)
 
 
 def test_each_hop_of_a_chain_is_remembered_by_the_way_to_it(lab: Lab) -> None:

@@ -204,6 +204,13 @@ def test_what_is_written_is_read_again(
     assert write(found) == write(shown)
 
 
+def test_what_a_server_says_at_length_is_not_kept_and_the_rest_is() -> None:
+    """Its ident and lists may be of any length; a file of any length would not be read."""
+    long = "x" * memory.LONGEST
+    found = read(write(SHOWN.but(kex=long, sig_algs=long, host_key="\xff" * memory.VALUE)))
+    assert found == SHOWN.but(kex="", sig_algs=None, host_key="")
+
+
 @given(st.binary(max_size=300))
 def test_any_bytes_are_a_memory_or_none(data: bytes) -> None:
     for content in (data, HEAD + data, HEAD + b"ident SSH-2.0-x\n" + data):
