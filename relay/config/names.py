@@ -24,11 +24,16 @@ def names(config: str | None = None) -> list[str]:
 
     config: read instead of the user's and the system's ssh_config. A file that cannot be read adds no names.
     """
-    configs = [(config, USER)] if config else [(f"{USER}/config", USER), (f"{SYSTEM}/ssh_config", SYSTEM)]
-    found = {name for path, folder in configs for name in _hosts(os.path.expanduser(path), folder, MOST_INCLUDES)}
+    found = hosts(config)
     for path in (f"{USER}/known_hosts", f"{SYSTEM}/ssh_known_hosts"):
         found.update(_known(os.path.expanduser(path)))
     return sorted(found)
+
+
+def hosts(config: str | None = None) -> set[str]:
+    """Return every name in full that a Host line holds. config: as for `names`."""
+    configs = [(config, USER)] if config else [(f"{USER}/config", USER), (f"{SYSTEM}/ssh_config", SYSTEM)]
+    return {name for path, folder in configs for name in _hosts(os.path.expanduser(path), folder, MOST_INCLUDES)}
 
 
 def _lines(path: str) -> list[str]:

@@ -123,11 +123,9 @@ def test_what_carries_a_leg_and_why(plan: Lab, words: list[str], carried: str) -
 
 def test_the_hops_of_a_proxy_jump_stand_before(plan: Lab) -> None:
     plan.host("h2", ProxyJump="h1")
-    assert [leg["place"] for leg in explained(plan, "h2/h3")["legs"]] == [
-        "hop 1 of 2 (h1)",
-        "hop 2 of 2 (h2)",
-        "target (h3)",
-    ]
+    found = explained(plan, "h2/h3")
+    assert [leg["place"] for leg in found["legs"]] == ["hop 1 of 2 (h1)", "hop 2 of 2 (h2)", "target (h3)"]
+    assert found["notes"] == []
 
 
 def test_the_keys_and_what_signs(plan: Lab) -> None:
@@ -334,8 +332,17 @@ def test_a_name_with_capitals(plan: Lab) -> None:
     )
     (note,) = explained(plan, "bastion-eu/h3", status=1)["notes"][:1]
     assert note == "ssh_config has Bastion-EU, which bastion-eu does not match: capitals count"
+    assert explained(plan, "u1%Bastion-EU/h3")["notes"] == []  # ssh leaves a name with a % as it is
     plan.head = "Host */*\n    ProxyCommand pyrelay '%n' %p"
     assert explained(plan, "Bastion-EU/h3")["notes"] == []
+
+
+def test_a_port_that_a_block_hands_over(plan: Lab) -> None:
+    plan.head = "Host h1*\n    Port 2201"
+    found = explained(plan, "h1/h3")
+    assert found["legs"][1]["port"] == 2201
+    assert found["notes"] == ["ssh_config gives h1/h3 the Port 2201, which ssh hands over for the target"]
+    assert explained(plan, "h1/h3:2200")["legs"][1]["port"] == 2200
 
 
 def test_settings_without_effect(plan: Lab) -> None:

@@ -62,7 +62,7 @@ def explain(run: Run) -> Explanation:
     """Return what is known of the route in the options of the run. Raises RelayError if there is no ssh."""
     options = run.options
     name = typed.ask(options, run.children)
-    notes = surprises.of_name(name)
+    notes = surprises.of_name(name, options)
     route = printable(options.destination)
     legs: list[Leg] = []
     try:
@@ -87,7 +87,8 @@ def explain(run: Run) -> Explanation:
 
 def _route(name: Typed, options: Options) -> Route:
     """Return the route that is dialled: the name's, or the one that ssh hands over for an alias. Raises RelayError."""
-    way = spelling.parse(surprises.follows(name, options) or name.name, options.port, options.delimiters)
+    spelled = surprises.follows(name, options) or name.name
+    way = spelling.parse(spelled, surprises.port(name, options), options.delimiters)
     if options.jump:
         way = spelling.behind(spelling.parse_jump(options.jump), way)
     return way

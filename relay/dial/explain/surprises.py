@@ -6,12 +6,12 @@ import os
 from typing import TYPE_CHECKING
 
 from relay.config.lookup import Query
-from relay.config.names import names
+from relay.config.names import hosts
 from relay.dial.explain.keywords import BUT_BY_TCP, BY_OUR_CLIENT, ON_ANY_HOP
 from relay.dial.explain.typed import output
-from relay.dial.plan import CLIENT, COMMAND, MASTER, TCP
+from relay.dial.plan import CLIENT, MASTER, PROXY, TCP, TOR
 from relay.errors import printable
-from relay.spec.route import RouteError, parse
+from relay.spec.route import RouteError, parse, parse_jump
 from relay.ssh.trust.known_hosts import lowered, with_port
 
 if TYPE_CHECKING:
@@ -27,25 +27,24 @@ if TYPE_CHECKING:
 SOCKET_PATH = 107 - 17  # bytes: a sockaddr_un has 107; ssh binds to the ControlPath with 17 characters after it (mux.c)
 
 
-def of_name(typed: Typed) -> list[str]:
+def of_name(typed: Typed, options: Options) -> list[str]:
     """Return what is surprising about a name as ssh takes it."""
     if typed.settings is None:
         return [f"ssh refuses the name: {typed.refusal}"]
     notes = []
     if typed.user:
-        notes += _cut(typed)
+        notes += _cut(typed, options)
     notes += _control_path(typed.settings)
     return notes
 
 
-def _cut(typed: Typed) -> list[str]:
+def _cut(typed: Typed, options: Options) -> list[str]:
     """ssh cuts a name at its last "@"."""
-    before, at, user = max(
-        (typed.user.rpartition(delimiter) for delimiter in "/+"), key=lambda parts: len(parts[0]) if parts[1] else -1
-    )
-    if not at:
+    at = max(typed.user.rfind(delimiter) for delimiter in options.delimiters.hop)
+    if at < 0:
         return []  # one user: that of the target
-    spelled = f"ssh -l {user} {before.replace('@', '%')}{at}{typed.name}"
+    hops, user = typed.user[: at + 1], typed.user[at + 1 :]
+    spelled = f"ssh -l {user} {hops.replace('@', options.delimiters.user[0])}{typed.name}"
     note = f"ssh cuts the name at its last '@': it goes straight to {typed.name}, as the user {typed.user}"
     return [f"{note}; write {printable(spelled, 200)}"]
 
@@ -57,11 +56,9 @@ def _control_path(settings: HopSettings) -> list[str]:
         return []
     shown = printable(path)
     directory = os.path.dirname(path)
-    if any("/" in name and name in path for name in (settings.hostname, settings.name)) and not os.path.isdir(
-        directory
-    ):
-        return [f"ControlPath {shown} cannot be a file name, since the route has a / in it: use %C for %h or %n"]
     if not os.path.isdir(directory):
+        if any("/" in name and name in path for name in (settings.hostname, settings.name)):
+            return [f"ControlPath {shown} cannot be a file name, since the route has a / in it: use %C for %h or %n"]
         return [f"ControlPath {shown} cannot be made: there is no directory {printable(directory)}"]
     if len(os.fsencode(path)) > SOCKET_PATH:
         return [f"ControlPath {shown} is too long for a socket; use %C"]
@@ -85,11 +82,12 @@ def of_way(typed: Typed, way: Route, options: Options, children: Children) -> li
             f"{settings.hostname}, and ssh hands that over; write %n for %h, as pyrelay --ssh-config does"
         )
     if typed.user and way.hops:
-        first = way.hops[0].host
+        first = f"{typed.user}{way.delimiters.user[0]}{way.hops[0].host}"
         notes.append(
-            f"ssh takes {typed.user} for the user of {way.target.host}, the target; "
-            f"a hop's user is written {typed.user}%{first}"
+            f"ssh takes {typed.user} for the user of {way.target.host}, the target; a hop's user is written {first}"
         )
+    if way.hops and port(typed, options) != options.port:
+        notes.append(f"ssh_config gives {typed.name} the Port {settings.port}, which ssh hands over for the target")
     notes += _capitals(typed, way, options, children)
     return notes
 
@@ -104,15 +102,21 @@ def _capitals(typed: Typed, way: Route, options: Options, children: Children) ->
     notes = []
     lower_case = bool(typed.template) and not _takes(typed.template, "n")
     every = [*way.hops, way.target] if way.hops else []
-    known = names(options.config)
+    handed = typed.settings.hostname if typed.settings is not None else ""  # ssh leaves names with a % or : as they are
+    known = hosts(options.config)
     for element in every:
         lower = lowered(element.host)
-        if lower_case and element.host != lower and _differs(element, lower, options, children):
+        if (
+            lower_case
+            and element.host not in handed
+            and element.host != lower
+            and _differs(element, lower, options, children)
+        ):
             notes.append(
                 f"{element.host} is known with its capitals only, and ssh hands over {lower}: "
                 "write %n for %h, as pyrelay --ssh-config does"
             )
-        alike = [name for name in known if lowered(name) == lower]
+        alike = sorted(name for name in known if lowered(name) == lower)
         if alike and element.host not in alike:
             notes.append(f"ssh_config has {' and '.join(alike)}, which {element.host} does not match: capitals count")
     return notes
@@ -146,8 +150,9 @@ def _without_effect(leg: Leg, after: Leg | None) -> list[str]:
         if not way:
             continue
         if after is not None:
-            notes.append(f"its {key} has no effect: it is reached through {after.settings.name}")
-        elif key == "ProxyCommand" and leg.reached.kind != COMMAND:
+            if key == "ProxyCommand" or parse_jump(way)[-1].host != after.settings.name:
+                notes.append(f"its {key} has no effect: it is reached through {after.settings.name}")
+        elif leg.reached.kind in {PROXY, TOR}:
             notes.append(f"its {key} has no effect: it is reached by {leg.reached.kind}")
     words = [*ON_ANY_HOP]
     if leg.entered is not None and leg.entered.kind == CLIENT:
@@ -168,11 +173,16 @@ def follows(typed: Typed, options: Options) -> str:
     if settings is None or not _takes(typed.template, "h"):
         return ""
     try:
-        if parse(typed.name, options.port, options.delimiters).hops:
+        if parse(typed.name, delimiters=options.delimiters).hops:
             return ""
-        return settings.hostname if parse(settings.hostname, options.port, options.delimiters).hops else ""
+        return settings.hostname if parse(settings.hostname, delimiters=options.delimiters).hops else ""
     except RouteError:
         return ""
+
+
+def port(typed: Typed, options: Options) -> int:
+    """Return the port that ssh hands over."""
+    return typed.settings.port if typed.settings is not None and _takes(typed.template, "p") else options.port
 
 
 def kept_under(settings: HopSettings) -> str:
