@@ -286,6 +286,23 @@ def test_what_is_remembered_of_a_hop(lab: Lab) -> None:
     assert explained(lab, "--memory", "none", "h1/h3")["legs"][0]["memory"] is None
 
 
+def test_real_hops_are_entered_as_the_plan_says(lab: Lab) -> None:
+    """By what carries them, with the key that is first, and with the host key that is known."""
+    lab.servers("h1", "h2", "h3")
+    lab.host("h2", MACs="umac-64-etm@openssh.com")
+    found = explained(lab, "h1/h2/h3")
+    said = lab.pyrelay("-v", "h1/h2/h3").stderr
+    for leg in found["legs"][:-1]:
+        by = f"{leg['entered']['by']}: {leg['entered']['why']}" if leg["entered"]["why"] else leg["entered"]["by"]
+        assert f"pyrelay: {leg['place']}: by {by}\n" in said
+        (known,) = leg["host_key"]["keys"]
+        host_key = lab[leg["place"][-3:-1]].host_keys[0]
+        assert known["fingerprint"] == read_key(*host_key.encode().split()[:2]).fingerprint()
+    first = found["legs"][0]
+    assert f"host key: {first['host_key']['keys'][0]['key']} {first['host_key']['keys'][0]['fingerprint']}" in said
+    assert f"trying {first['keys'][0]['key']} {first['keys'][0]['name']}\n" in said
+
+
 # The surprises
 
 
@@ -342,7 +359,8 @@ def test_a_port_that_a_block_hands_over(plan: Lab) -> None:
     found = explained(plan, "h1/h3")
     assert found["legs"][1]["port"] == 2201
     assert found["notes"] == ["ssh_config gives h1/h3 the Port 2201, which ssh hands over for the target"]
-    assert explained(plan, "h1/h3:2200")["legs"][1]["port"] == 2200
+    found = explained(plan, "h1/h3:2200")
+    assert (found["legs"][1]["port"], found["notes"]) == (2200, [])
 
 
 def test_settings_without_effect(plan: Lab) -> None:
@@ -484,16 +502,19 @@ def test_json_is_for_explain(plan: Lab) -> None:
 
 
 @pytest.mark.parametrize(
-    "words", [["h1/h2/h3"], ["h2.example"], ["--tor", "h2/h3"], ["x.onion"], ["--share", "1m", "h2/h3"]]
+    "words", [["h1/h2/h3"], ["h2.example"], ["--tor", "x.onion/h3"], ["--share", "1m", "h2/h3"], ["behind/h3"]]
 )
 def test_nothing_is_connected_to_but_the_agent(plan: Lab, words: list[str]) -> None:
     """Neither by us nor by what we start; no name is looked up, nothing is written."""
     agent = RealAgent(plan)
     plan.head = f"IdentityAgent {agent.path}\nCanonicalizeHostname always\nVerifyHostKeyDNS yes"
+    ran = f"touch {plan.top}/ran"
+    plan.host("behind", ProxyCommand=ran, KnownHostsCommand=f"/bin/{ran}", LocalCommand=ran, PermitLocalCommand="yes")
     trace = plan.top / "trace"
     calls = "trace=connect,bind,sendto,sendmsg,sendmmsg,openat,open,creat,mkdir,rename,unlink"
     strace = [need("strace"), "-f", "-qq", "-s", "200", "-o", str(trace), "-e", calls]
     home = sorted(plan.home.rglob("*"))
+    plan.known_hosts.write_text(f"* {HOST_KEY}\n")
     known = plan.known_hosts.read_bytes()
     done = plan.run(*strace, plan.program, "-F", plan.write_config(), "--explain", *words)
     assert done.returncode == 0, done.stderr
@@ -503,6 +524,7 @@ def test_nothing_is_connected_to_but_the_agent(plan: Lab, words: list[str]) -> N
     assert [line for line in others if ", NULL, 0" not in line] == []  # (those go to the agent)
     assert len([line for line in sockets if str(agent.path) in line]) == 1
     assert "/etc/resolv.conf" not in seen
+    assert not (plan.top / "ran").exists()
     written = [line for line in seen.splitlines() if re.search(r"O_WRONLY|O_RDWR|O_CREAT|mkdir|rename|unlink", line)]
     assert [line for line in written if "/dev/null" not in line] == []
     assert (sorted(plan.home.rglob("*")), plan.known_hosts.read_bytes()) == (home, known)

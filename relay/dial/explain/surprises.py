@@ -86,7 +86,7 @@ def of_way(typed: Typed, way: Route, options: Options, children: Children) -> li
         notes.append(
             f"ssh takes {typed.user} for the user of {way.target.host}, the target; a hop's user is written {first}"
         )
-    if way.hops and port(typed, options) != options.port:
+    if way.hops and options.port != port(typed, options) == way.target.port:
         notes.append(f"ssh_config gives {typed.name} the Port {settings.port}, which ssh hands over for the target")
     notes += _capitals(typed, way, options, children)
     return notes
@@ -106,12 +106,8 @@ def _capitals(typed: Typed, way: Route, options: Options, children: Children) ->
     known = hosts(options.config)
     for element in every:
         lower = lowered(element.host)
-        if (
-            lower_case
-            and element.host not in handed
-            and element.host != lower
-            and _differs(element, lower, options, children)
-        ):
+        is_lowered = lower_case and element.host != lower and element.host not in handed
+        if is_lowered and _differs(element, lower, options, children):
             notes.append(
                 f"{element.host} is known with its capitals only, and ssh hands over {lower}: "
                 "write %n for %h, as pyrelay --ssh-config does"
