@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from relay.pump import rules
 from relay.pump.mover import Mover, Watch
 from relay.pump.way import End, ReadError, Stdio, Way, WriteError
+from relay.run.guard import Waiting
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -117,11 +118,13 @@ class ChannelRelay:
         """Close the channel, and wait until the server closes it, too: it has then passed all bytes to the target.
 
         (If the connection were closed earlier, the server would drop those bytes.) While ssh listens, this waits as
-        long as the target takes, as `ssh -W` does. When ssh leaves, it ends this process by a signal.
+        long as the target takes, as `ssh -W` does. When ssh leaves, it ends this process by a signal; when it is
+        killed, it cannot, and this looks for that itself.
         """
         self._flow.close()
+        waiting = Waiting(self._mover.stdin.fd, self._parent)
         while not self._await_close(rules.CLOSING) and listens:
-            pass
+            listens = not waiting.over
         self._connection.close()
 
     def _await_close(self, seconds: float) -> bool:

@@ -12,6 +12,7 @@ import os
 import select
 import stat
 from _thread import start_new_thread  # the threading module would delay the start of a raw relay by 2 ms
+from time import monotonic
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 EXIT_SIGNALLED = 128  # plus the signal's number, as in a shell
 LOOK_ROUND = 0.25  # seconds between two looks at the parent and the clock
+ORPHANED = 30.0  # seconds that a process whose parent has left gives a hop to close a channel
 
 
 class Gone(Exception):
@@ -91,6 +93,28 @@ def has_left(stdout: int, parent: int) -> bool:
     reader = select.poll()
     reader.register(stdout, 0)
     return bool(reader.poll(0)) or os.getppid() != parent
+
+
+class Waiting:
+    """Whether anybody still waits for this process when all bytes are moved, and the hop has not closed the channel.
+
+    A hop may never do that; and ssh, which would end this process, may have been killed. parent: the process that
+    started this one. Make it when all bytes are moved.
+    """
+
+    def __init__(self, stdin: int, parent: int) -> None:
+        self._parent = os.getppid()
+        # With ssh -f and ControlPersist, or from a shell that has ended, the parent has changed before.
+        self._until = None if self._parent == parent else monotonic() + ORPHANED
+        self._ssh = select.poll()
+        if stat.S_ISSOCK(os.fstat(stdin).st_mode):  # the hang-up of a pipe would only be the end of stdin
+            self._ssh.register(stdin, 0)
+
+    @property
+    def over(self) -> bool:
+        """Whether nobody waits: the parent has changed, ssh has closed its socket, or an orphan's time is up."""
+        gone = os.getppid() != self._parent or any(events & select.POLLHUP for _, events in self._ssh.poll(0))
+        return gone or (self._until is not None and monotonic() > self._until)
 
 
 def alarm() -> int:

@@ -9,7 +9,7 @@ from _socket import socketpair
 from relay.dial.stream import SocketStream
 from relay.errors import RelayError, TimedOut, Unserved
 from relay.pump.way import show_end
-from relay.run.guard import leave_terminal
+from relay.run.guard import Waiting, leave_terminal
 from relay.run.prompt import Cancelled, NobodyToAsk
 from relay.share import call, place
 from relay.share.wire import BadMessage, Ended, has_come, pack, text
@@ -252,27 +252,30 @@ class SharedStream:
         """
         try:
             self._wire.send("serve", int(self._detached), fds=(stdin, stdout))
-            return 0 if self._detached else self._wait(stdout, parent, alarm)
+            return 0 if self._detached else self._wait(stdin, stdout, parent, alarm)
         except (Ended, BadMessage) as error:
             raise _holder_gone() from error
 
-    def _wait(self, stdout: int, parent: int, alarm: int) -> int:
+    def _wait(self, stdin: int, stdout: int, parent: int, alarm: int) -> int:
         watched = select.poll()
         watched.register(self._wire.socket, select.POLLIN)
         watched.register(stdout, 0)  # poll reports unasked that its reader has gone
         if alarm >= 0:
             watched.register(alarm, select.POLLIN)
         link_up = False
+        waiting: Waiting | None = None  # once all bytes are moved
         while True:
-            happened = [fd for fd, _ in watched.poll(None if link_up else LOOK_ROUND * 1000)]
+            happened = [fd for fd, _ in watched.poll(None if link_up and waiting is None else LOOK_ROUND * 1000)]
             if alarm in happened:
                 os.read(alarm, 64)  # its handler has run by now
             elif self._wire.socket.fileno() in happened:
                 if (kind := _hear(self._wire, self._progress)) == "ended":
                     return 0
                 link_up = link_up or kind == "up"
+                if kind == "closing":
+                    waiting = Waiting(stdin, parent)
                 self._heed(kind, stdout, watched)
-            elif happened or (not link_up and os.getppid() != parent):
+            elif happened or (not link_up and os.getppid() != parent) or (waiting is not None and waiting.over):
                 return 0  # ssh has gone; when this process ends, the holder sees it
 
     def _heed(self, kind: str, stdout: int, watched: select.poll) -> None:

@@ -147,6 +147,8 @@ class Served:
             self._end()
         elif self._has_gone or self._detached:
             self._loop.call_later(rules.CLOSING, self._end)
+        else:
+            _tell(self._wire, "closing")
 
     @property
     def _has_gone(self) -> bool:

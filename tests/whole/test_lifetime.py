@@ -4,11 +4,18 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
+import time
 
+import faulty_hop
 import pytest
+from faults import BANNER, Peer
 from lab import Lab
 from sshd import Server
+
+from relay.run import guard
+from relay.run.guard import Waiting
 
 ROUTE = "h1/h2/h3"
 SECONDS = 2  # how long anything may remain after ssh has gone
@@ -98,6 +105,52 @@ def test_nothing_remains_when_a_hop_dies(lab: Lab, servers: list[Server]) -> Non
     assert client.returncode == 255
     assert b"pyrelay: " in err  # and not ssh alone
     assert lab.remaining(SECONDS) == {}
+
+
+@pytest.mark.parametrize("options", [(), ("--share", "1")], ids=["alone", "shared"])
+@pytest.mark.parametrize("ended", [True, False], ids=["stdin ended", "stdin open"])
+def test_nothing_remains_when_a_hop_never_closes_and_ssh_was_killed(
+    lab: Lab, options: tuple[str, ...], ended: bool
+) -> None:
+    """The hop says that the target has ended, and then nothing more. Only ssh would end the relay, and cannot."""
+    peer = Peer(faulty_hop.hop, "close", "silence")
+    lab.at_end(peer.stop)
+    lab.host("bad", Port=peer.port)
+    lab.know("bad", peer.port, [f"{faulty_hop.KEY.get_name()} {faulty_hop.KEY.get_base64()}"])
+    line = f"{lab.program} -F {lab.config} {' '.join(options)} bad/target:9; true"
+    lab.write_config()
+    parent = lab.start("sh", "-c", line, stdin=subprocess.PIPE)
+    assert parent.stdin and parent.stdout
+    assert parent.stdout.read(len(BANNER)) == BANNER
+    parent.stdin.write(b"x")
+    parent.stdin.flush()
+    assert peer.reached.wait(30)
+    if ended:
+        parent.stdin.close()
+    time.sleep(1.2)  # the relay goes on waiting for the hop while its parent lives
+    assert len(lab.processes()) == 2 + len(options[:1])
+    parent.kill()
+    parent.wait()
+    if not ended:
+        parent.stdin.close()
+    assert lab.remaining(10) == {}
+
+
+def test_an_orphan_gives_a_hop_some_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its parent left long ago, as with ssh -f: who waits for it cannot be seen."""
+    near, far = socket.socketpair()
+    reads, writes = os.pipe()
+    os.close(writes)
+    with near, far, open(reads, "rb") as pipe:
+        monkeypatch.setattr(guard, "ORPHANED", 0.0)
+        assert Waiting(pipe.fileno(), os.getppid() + 1).over
+        assert not Waiting(pipe.fileno(), os.getppid()).over  # a pipe that has hung up is only the end of stdin
+        waiting = Waiting(near.fileno(), os.getppid())
+        assert not waiting.over
+        far.close()
+        assert waiting.over
+        monkeypatch.setattr(guard, "ORPHANED", 60.0)
+        assert not Waiting(pipe.fileno(), os.getppid() + 1).over
 
 
 def start_and_leave(lab: Lab, *arguments: str) -> None:
