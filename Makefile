@@ -4,6 +4,7 @@ PYTHON ?= python3
 PREFIX ?= /usr/local
 MINUTES ?= 10
 DESTDIR ?=
+EXTRAS ?=
 
 LIB = $(PREFIX)/lib/pyrelay
 SHARE = $(PREFIX)/share
@@ -49,7 +50,7 @@ help: ## list these targets
 demo: .venv/ready ## run a command through three SSH servers on loopback, and show what each saw
 	@$(VENV)/python demo/demo.py
 
-test: .venv/ready peers build/dante/sockd ## run the tests; what they need is installed first, or named (ARGS for pytest)
+test: .venv/ready peers build/dante/sockd build/pq/pqcrypto ## run the tests; what they need is installed first, or named (ARGS for pytest)
 ifdef ARGS
 	$(VENV)/python -m pytest $(ARGS)
 else
@@ -102,11 +103,11 @@ matrix: ## try it in chroots of Debian 12 and 13 and with each Python here, writ
 		packaging/matrix "$$build" "$(WORK)" "$(PARTS)" $(ARGS); \
 		status=$$?; rm -rf "$$build"; exit $$status
 
-install: ## install under PREFIX (/usr/local), for a package under DESTDIR
+install: ## install under PREFIX (/usr/local), for a package under DESTDIR (EXTRAS=[pq])
 	@# A copy is what pip builds from, so that nothing is left here that belongs to root.
 	build=`mktemp -d` && cp -R LICENSE README.md completions man pyproject.toml relay ssh_pyrelay.py "$$build" && \
 		$(PYTHON) -m venv --clear "$(DESTDIR)$(LIB)" && \
-		"$(DESTDIR)$(LIB)/bin/python" -m pip install --quiet --no-compile "$$build"; \
+		"$(DESTDIR)$(LIB)/bin/python" -m pip install --quiet --no-compile "$$build$(EXTRAS)"; \
 		status=$$?; rm -rf "$$build"; exit $$status
 	"$(DESTDIR)$(LIB)/bin/python" -B -m pip uninstall --quiet --quiet --yes pip setuptools
 	@# What came along names DESTDIR; the one script that is wanted must not.
@@ -164,6 +165,12 @@ lock: ## choose anew the versions of what development needs
 build/dante/sockd: tests/build-dante
 	@tests/install-packages $(BUILDERS) libgssapi-krb5-2
 	@tests/build-dante build/dante || true
+
+# The extra pq, for the tests that are about it: all others, and the measurements, are without it, as most users are.
+# (Where there is no build of it, the tests that need it are skipped, or fail under CI.)
+build/pq/pqcrypto: pyproject.toml | .venv/ready
+	@$(VENV)/pip install --quiet --disable-pip-version-check --no-deps --upgrade --target build/pq 'pqcrypto>=1,<2' || true
+	@test ! -d $@ || touch $@
 
 strangers: ## add the servers that the tests of other makes take where they are: Go's and npm's
 	@tests/install-packages golang-go golang-golang-x-crypto-dev

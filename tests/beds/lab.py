@@ -47,6 +47,9 @@ sys.exit(main())
 """
 
 
+EXTRA = ROOT / "build" / "pq" / "pqcrypto"
+
+
 def hop_users() -> tuple[str, ...]:
     """Three accounts besides our own that can log in to a hop, though not run a command there; root only."""
     if os.geteuid() != 0:
@@ -220,6 +223,12 @@ class Lab:
             **({"PYTHONPATH": str(ELSEWHERE)} if self.elsewhere else {}),
             **more,
         }
+
+    def post_quantum(self) -> dict[str, str]:
+        """What the environment has besides, so that pyrelay finds the extra pq."""
+        if not EXTRA.exists():
+            missing("the package pqcrypto is not in build/pq; `make test` puts it there, or says why not")
+        return {"PYTHONPATH": str(EXTRA.parent)}
 
     @property
     def ssh_command(self) -> str:

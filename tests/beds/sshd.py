@@ -108,6 +108,15 @@ class Server:
         """Put lines of sshd_config before all others, for the connections that follow."""
         self._config.write_text(lines + self._config.read_text())
 
+    @property
+    def first_exchange(self) -> str:
+        """The first key exchange of its list, as sshd is built and configured."""
+        told = subprocess.run(
+            [*self._command, "-T", "-f", str(self._config)], capture_output=True, text=True, check=True
+        )
+        (names,) = (line.partition(" ")[2] for line in told.stdout.splitlines() if line.startswith("kexalgorithms "))
+        return names.partition(",")[0]
+
     def replace_host_key(self, key: Path) -> None:
         """Show another host key, for the connections that follow; the clients are not told."""
         lines = [line for line in self._config.read_text().splitlines() if not line.startswith("HostKey ")]

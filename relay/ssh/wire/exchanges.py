@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from cryptography.exceptions import UnsupportedAlgorithm
 
-from relay.ssh.wire.kex import Curve25519, MlKem768X25519
+from relay.ssh.wire.kex import Curve25519, MlKem768X25519, Sntrup761X25519
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,6 +25,15 @@ def has_mlkem() -> bool:
     return True
 
 
+def has_sntrup() -> bool:
+    """Whether the package pqcrypto, the extra pq, is installed, and can be used here."""
+    try:
+        from pqcrypto.kem import sntrup_761  # noqa: F401
+    except ImportError:
+        return False
+    return True
+
+
 def _other(name: str) -> Callable[[Exchanging], Exchange]:
     """What makes an exchange that few servers need."""
 
@@ -36,9 +45,12 @@ def _other(name: str) -> Callable[[Exchanging], Exchange]:
     return make
 
 
-# In the order of preference; what makes an exchange of that name.
+_SNTRUP = ("sntrup761x25519-sha512", "sntrup761x25519-sha512@openssh.com")
+
+# In the order of preference, which is ssh's; what makes an exchange of that name.
 EXCHANGES: dict[str, Callable[[Exchanging], Exchange]] = {
     **({"mlkem768x25519-sha256": MlKem768X25519} if has_mlkem() else {}),
+    **(dict.fromkeys(_SNTRUP, Sntrup761X25519) if has_sntrup() else {}),
     "curve25519-sha256": Curve25519,
     "curve25519-sha256@libssh.org": Curve25519,
     **{

@@ -1,14 +1,13 @@
-"""Key exchanges by one message each way: curve25519-sha256 (RFC 8731) and mlkem768x25519-sha256.
+"""Key exchanges by one message each way: curve25519-sha256 (RFC 8731), mlkem768x25519-sha256, sntrup761x25519-sha512.
 
-(The second is draft-ietf-sshm-mlkem-hybrid-kex.) paramiko's Transport makes one of the class that was agreed on,
-calls `start_kex`, then `parse_next` with each message that it was told to
-expect. What few servers need stands in kex_others.py. The client's
-side only.
+(The others are draft-ietf-sshm-mlkem-hybrid-kex and draft-ietf-sshm-ntruprime-ssh.) paramiko's Transport makes one of
+the class that was agreed on, calls `start_kex`, then `parse_next` with each message that it was told to expect. What
+few servers need stands in kex_others.py. The client's side only.
 """
 
 from __future__ import annotations
 
-from hashlib import sha256
+from hashlib import sha256, sha512
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
@@ -123,24 +122,72 @@ class Curve25519(Exchange):
         return int.from_bytes(agree(self._key, theirs), "big")
 
 
-class MlKem768X25519(Exchange):
-    """mlkem768x25519-sha256: the secrets of both, hashed, so that either one protects what is recorded today."""
+class Hybrid(Exchange):
+    """The secrets of a post-quantum exchange and of X25519, hashed, so that either one protects what is recorded today.
 
-    _CIPHERTEXT, _POINT = 1088, 32  # bytes: FIPS 203, table 3; RFC 7748
+    The server encapsulates the first one to our key; its answer is the ciphertext and its point.
+    """
+
+    ciphertext: ClassVar[int]  # bytes
+    _POINT = 32  # bytes: RFC 7748
 
     def begin(self) -> bytes:
         """A key of each kind."""
-        from cryptography.hazmat.primitives.asymmetric.mlkem import MLKEM768PrivateKey  # it may not have it
-
-        self._post_quantum, self._key = MLKEM768PrivateKey.generate(), X25519PrivateKey.generate()
-        return self._post_quantum.public_key().public_bytes_raw() + self._key.public_key().public_bytes_raw()
+        self._key = X25519PrivateKey.generate()
+        return self.generate() + self._key.public_key().public_bytes_raw()
 
     def finish(self, theirs: bytes) -> int | bytes:
-        """The hash of the two secrets, ML-KEM's first; a string, unlike all others."""
-        if len(theirs) != self._CIPHERTEXT + self._POINT:
+        """The hash of the two secrets, the post-quantum one first; a string, unlike all others."""
+        if len(theirs) != self.ciphertext + self._POINT:
             raise ValueError("neither longer nor shorter")
-        secret = self._post_quantum.decapsulate(theirs[: self._CIPHERTEXT])
-        return sha256(secret + agree(self._key, theirs[self._CIPHERTEXT :])).digest()
+        secret = self.decapsulate(theirs[: self.ciphertext])
+        digest: bytes = type(self).hash_algo(secret + agree(self._key, theirs[self.ciphertext :])).digest()
+        return digest
+
+    def generate(self) -> bytes:
+        """Make a post-quantum key; return the public one."""
+        raise NotImplementedError
+
+    def decapsulate(self, ciphertext: bytes) -> bytes:
+        """The secret of a ciphertext that has the right length."""
+        raise NotImplementedError
+
+
+class MlKem768X25519(Hybrid):
+    """mlkem768x25519-sha256."""
+
+    ciphertext = 1088  # FIPS 203, table 3
+
+    def generate(self) -> bytes:
+        """Make a key of cryptography's."""
+        from cryptography.hazmat.primitives.asymmetric.mlkem import MLKEM768PrivateKey  # it may not have it
+
+        self._post_quantum = MLKEM768PrivateKey.generate()
+        return self._post_quantum.public_key().public_bytes_raw()
+
+    def decapsulate(self, ciphertext: bytes) -> bytes:
+        """A ciphertext that somebody made up gives a secret that nobody else has."""
+        return self._post_quantum.decapsulate(ciphertext)
+
+
+class Sntrup761X25519(Hybrid):
+    """sntrup761x25519-sha512, also under the name that it had before OpenSSH 9.9; with the package pqcrypto."""
+
+    hash_algo = sha512
+    ciphertext = 1039
+
+    def generate(self) -> bytes:
+        """Make a key of pqcrypto's, which takes some 14 ms."""
+        from pqcrypto.kem import sntrup_761  # the extra pq
+
+        public, self._secret = sntrup_761.keygen()
+        return bytes(public)
+
+    def decapsulate(self, ciphertext: bytes) -> bytes:
+        """A ciphertext that somebody made up gives a secret that nobody else has."""
+        from pqcrypto.kem import sntrup_761
+
+        return bytes(sntrup_761.decaps(self._secret, ciphertext))
 
 
 def agree(key: X25519PrivateKey, theirs: bytes) -> bytes:

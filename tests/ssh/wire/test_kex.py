@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import socket
 import threading
 from collections.abc import Iterator
@@ -10,14 +11,16 @@ from typing import Any
 import paramiko
 import pytest
 from contract import SOON
-from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
+from lab import EXTRA
 from pair import KEY, Server
+from peers import missing
 
 from relay.run.progress import Progress
 from relay.ssh.pubkey import mpint, string
 from relay.ssh.wire import kex_others
 from relay.ssh.wire.exchanges import EXCHANGES
-from relay.ssh.wire.kex import REPLY, Curve25519, Exchange, MlKem768X25519, agree
+from relay.ssh.wire.kex import INIT, REPLY, Curve25519, Exchange, MlKem768X25519, Sntrup761X25519, agree
 from relay.ssh.wire.library import Message, SSHException
 from relay.ssh.wire.transport import Transport
 
@@ -105,6 +108,29 @@ def begun(kind: type[Exchange]) -> tuple[Any, Unconnected]:
     return exchange, transport
 
 
+def with_pqcrypto(monkeypatch: pytest.MonkeyPatch) -> None:
+    if not EXTRA.exists():
+        missing("the package pqcrypto is not in build/pq; `make test` puts it there, or says why not")
+    monkeypatch.syspath_prepend(str(EXTRA.parent))
+
+
+def test_sntrup_with_a_server_of_pqcryptos(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both sides come to the hash of both secrets, a string."""
+    with_pqcrypto(monkeypatch)
+    from pqcrypto.kem import sntrup_761
+
+    exchange, transport = begun(Sntrup761X25519)
+    public = exchange.ours
+    assert len(public) == 1158 + 32
+    assert transport.sent == [bytes([INIT]) + string(public)]
+    ciphertext, secret = sntrup_761.encaps(public[:1158])
+    key = X25519PrivateKey.generate()
+    exchange.parse_next(REPLY, reply(ciphertext + key.public_key().public_bytes_raw()))
+    point = key.exchange(X25519PublicKey.from_public_bytes(public[1158:]))
+    assert transport.secret == hashlib.sha512(secret + point).digest()
+    assert transport.done
+
+
 def reply(value: bytes, more: bytes = b"") -> Message:
     return Message(string(b"key") + string(value) + string(b"signature") + more)
 
@@ -123,6 +149,9 @@ P256 = kex_others.NistP256.curve
         (MlKem768X25519, OWN),
         (MlKem768X25519, bytes(1088) + bytes(32)),
         (MlKem768X25519, bytes(1089) + OWN),
+        (Sntrup761X25519, OWN),
+        (Sntrup761X25519, bytes(1039) + bytes(32)),
+        (Sntrup761X25519, bytes(1040) + OWN),
         (kex_others.NistP256, b""),
         (kex_others.NistP256, b"\0"),
         (kex_others.NistP256, b"\4" + bytes(64)),
@@ -132,7 +161,9 @@ P256 = kex_others.NistP256.curve
         (kex_others.Group14, b"\xff" * 256),
     ],
 )
-def test_a_public_value_that_is_none(kind: type[Exchange], value: bytes) -> None:
+def test_a_public_value_that_is_none(kind: type[Exchange], value: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    if kind is Sntrup761X25519:
+        with_pqcrypto(monkeypatch)
     exchange, transport = begun(kind)
     with pytest.raises(SSHException, match=r"public value of the key exchange is not valid|cannot be read"):
         exchange.parse_next(REPLY, reply(value))
