@@ -324,13 +324,17 @@ def test_an_alias_is_followed(plan: Lab) -> None:
     plan.host("web", HostName="h1+h2+h3", ProxyCommand="pyrelay %h %p")
     found = explained(plan, "web")
     assert (found["route"], len(found["legs"])) == ("h1/h2/h3", 3)
-    assert found["notes"] == ["web is an alias: its HostName is the route, h1+h2+h3"]
+    assert found["notes"] == ["web is an alias: ssh hands h1/h2/h3 over"]
+    plan.host("web", HostName="h3", ProxyCommand="exec pyrelay -q h1/%h %p", Port=2200)
+    found = explained(plan, "web")
+    legs = [(leg["place"], leg["port"]) for leg in found["legs"]]
+    assert legs == [("hop 1 of 1 (h1)", 2201), ("target (h3:2200)", 2200)]
 
 
 def test_a_user_that_ssh_has_cut_off(plan: Lab) -> None:
     plan.host("h3", ProxyCommand="none")
     found = explained(plan, "u1@h1/u3@h3")
-    assert [(leg["place"], leg["user"]) for leg in found["legs"]] == [("target (h3)", "u1@h1/u3")]
+    assert [(leg["place"], leg["user"]) for leg in found["legs"]] == [("target (h3.example)", "u1@h1/u3")]
     assert found["notes"] == [
         "ssh cuts the name at its last '@': it goes straight to h3, as the user u1@h1/u3; write ssh -l u3 u1%h1/h3"
     ]
@@ -338,6 +342,11 @@ def test_a_user_that_ssh_has_cut_off(plan: Lab) -> None:
     plain = explained(plan, "root@h1/h3")
     assert [leg["user"] for leg in plain["legs"]] == ["u1", "root"]
     assert plain["notes"] == ["ssh takes root for the user of h3, the target; a hop's user is written root%h1"]
+
+
+def test_a_uri_is_no_route(plan: Lab) -> None:
+    (leg,) = explained(plan, "ssh://u@h3:2200/")["legs"]
+    assert (leg["user"], leg["host"], leg["port"]) == ("u", "h3.example", 2200)
 
 
 def test_a_name_with_capitals(plan: Lab) -> None:
@@ -427,6 +436,10 @@ def test_a_name_that_ssh_refuses(plan: Lab) -> None:
     found = explained(plan, "h1/$h3", status=1)
     assert found["notes"][0].startswith("ssh refuses the name: ")
     assert found["legs"] == []
+    plan.head = "Nonsense yes"
+    found = explained(plan, "h3", status=1)
+    assert "Bad configuration option: nonsense" in found["notes"][0]
+    assert found["notes"][-1] == "ssh refuses the name"
 
 
 # The README

@@ -18,6 +18,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from relay.config.lookup import Lookup, Query, look_up
+from relay.config.settings import HopSettings
 from relay.dial import plan as planning
 from relay.dial.explain import page, surprises, typed
 from relay.dial.explain.facts import Reader
@@ -32,7 +33,6 @@ from relay.spec import route as spelling
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from relay.config.settings import HopSettings
     from relay.dial.explain.facts import Leg
     from relay.dial.explain.typed import Typed
     from relay.dial.plan import Plan
@@ -82,12 +82,14 @@ def explain(run: Run) -> Explanation:
     notes += surprises.of_legs(plan.legs)
     # The target's key is ssh's matter, and not looked at before the target is reached.
     refused = [f"{leg.plan.place}: its host key: {leg.host_keys.then}" for leg in legs[:-1] if leg.host_keys.refused]
+    if name.settings is None:
+        refused.append("ssh refuses the name")
     return Explanation(route, tuple(legs), name, tuple(notes), "; ".join(refused))
 
 
 def _route(name: Typed, options: Options) -> Route:
-    """Return the route that is dialled: the name's, or the one that ssh hands over for an alias. Raises RelayError."""
-    spelled = surprises.follows(name, options) or name.name
+    """Return the route that is dialled: the name's own if it has hops, else what ssh hands over. Raises RelayError."""
+    spelled = name.name if surprises.has_hops(name.name, options) else surprises.handed_over(name)
     way = spelling.parse(spelled, surprises.port(name, options), options.delimiters)
     if options.jump:
         way = spelling.behind(spelling.parse_jump(options.jump), way)
@@ -106,8 +108,12 @@ def _plan(way: Route, run: Run) -> Plan:
     def more(hops: Sequence[Element]) -> list[HopSettings]:
         return Lookup([Query(hop, run.options, chosen=False) for hop in hops], run.children).read(run.progress)
 
-    lookup = look_up(way, run.options, run.children)
-    found = lookup.read(run.progress)
+    if not way.hops:  # ssh has looked the target up
+        target = way.target
+        values = {"hostname": [target.host], "port": [str(target.port or spelling.DEFAULT_PORT)]}
+        settings = HopSettings(target.host, values, environ=run.children.environ)
+        return planning.plan([f"target ({target})"], [settings], run.options)
+    found = look_up(way, run.options, run.children).read(run.progress)
     names = planning.names([*way.hops, way.target], found, run.options, look_up=more, lives=lives)
     return planning.plan(names.places(), names.found, run.options, master=alive)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from typing import TYPE_CHECKING
 
 from relay.config.lookup import Query
@@ -10,7 +11,8 @@ from relay.config.names import hosts
 from relay.dial.explain.keywords import BUT_BY_TCP, BY_OUR_CLIENT, ON_ANY_HOP
 from relay.dial.explain.typed import output
 from relay.dial.plan import CLIENT, MASTER, PROXY, TCP, TOR
-from relay.errors import printable
+from relay.errors import UsageError, printable
+from relay.spec.options import parse as parse_options
 from relay.spec.route import RouteError, parse, parse_jump
 from relay.ssh.trust.known_hosts import lowered, with_port
 
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
     from relay.spec.options import Options
     from relay.spec.route import Element, Route
 
+PROGRAM = "pyrelay"
 SOCKET_PATH = 107 - 17  # bytes: a sockaddr_un has 107; ssh binds to the ControlPath with 17 characters after it (mux.c)
 
 
@@ -70,8 +73,8 @@ def of_way(typed: Typed, way: Route, options: Options, children: Children) -> li
     settings = typed.settings
     if settings is None or options.jump:
         return []
-    if follows(typed, options):
-        return [f"{typed.name} is an alias: its HostName is the route, {settings.hostname}"]
+    if way.hops and not has_hops(typed.name, options):
+        return [f"{typed.name} is an alias: ssh hands {way} over"]
     notes = []
     if way.hops and not typed.template:
         other = f"goes through its ProxyJump {typed.jump}" if typed.jump else "looks it up as one name"
@@ -163,22 +166,36 @@ def _without_effect(leg: Leg, after: Leg | None) -> list[str]:
     return notes
 
 
-def follows(typed: Typed, options: Options) -> str:
-    """Return the route that ssh hands over for an alias, "" if the name is none."""
-    settings = typed.settings
-    if settings is None or not _takes(typed.template, "h"):
-        return ""
+def has_hops(name: str, options: Options) -> bool:
+    """Whether a name spells a route with hops."""
     try:
-        if parse(typed.name, delimiters=options.delimiters).hops:
-            return ""
-        return settings.hostname if parse(settings.hostname, delimiters=options.delimiters).hops else ""
+        return bool(parse(name, delimiters=options.delimiters).hops)
     except RouteError:
-        return ""
+        return False
+
+
+def handed_over(typed: Typed) -> str:
+    """Return what pyrelay gets as HOST when ssh is given the name."""
+    if typed.settings is None:
+        return typed.name
+    try:
+        words = shlex.split(typed.command)
+    except ValueError:
+        words = []
+    words = words[1:] if words[:1] == ["exec"] else words
+    if words and os.path.basename(words[0]) == PROGRAM:
+        try:
+            return parse_options(words[1:]).destination or typed.name
+        except UsageError:
+            pass
+    return typed.name if typed.template and not _takes(typed.template, "h") else typed.settings.hostname
 
 
 def port(typed: Typed, options: Options) -> int:
     """Return the port that ssh hands over."""
-    return typed.settings.port if typed.settings is not None and _takes(typed.template, "p") else options.port
+    if typed.settings is None or (has_hops(typed.name, options) and not _takes(typed.template, "p")):
+        return options.port
+    return typed.settings.port
 
 
 def kept_under(settings: HopSettings) -> str:

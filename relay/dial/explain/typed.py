@@ -61,6 +61,8 @@ class Typed(NamedTuple):
 def ask(options: Options, children: Children) -> Typed:
     """Ask `ssh -G` about the name in the options. Raises RelayError if there is no ssh."""
     user, at, name = options.destination.rpartition("@")
+    if options.destination.lower().startswith("ssh://"):  # that is no route
+        user, at, name = "", "", options.destination
     argv = ["ssh", "-G", "-T", "-o", "CanonicalizeHostname=no"]
     if options.config is not None:
         argv += ["-F", options.config]
