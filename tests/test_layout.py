@@ -23,7 +23,7 @@ ORDER = """
     dial
     pump
     ssh.enter
-    ssh.session ssh.quantum
+    ssh.session ssh.quantum ssh.announced
     ssh.netcat ssh.login
     ssh.wire.userauth ssh.wire.channel
     ssh.wire.transport ssh.wire.takeover

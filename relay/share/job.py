@@ -295,7 +295,10 @@ class Job:
         if self._client is None:
             run = Run(self._options, self._progress, self._prompt, self._login_children)
             self._client = client_of(run, self._plan.legs[0])
-        return log_in(self._client, reached, leg.settings, jumps=hop.outer.jumps if hop.outer else "", again=reach_it)
+        jumps = hop.outer.jumps if hop.outer else ""
+        session = log_in(self._client, reached, leg.settings, jumps=jumps, again=reach_it)
+        session.forget_relay()
+        return session
 
     def _reach_first(self) -> tuple[Stream, str]:
         """Make a stream to the first hop. A program that carries the stream ends when the hop ends."""

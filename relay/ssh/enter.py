@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from relay.errors import RelayError, TimedOut, Unserved, printable
 from relay.run.ended import Ended
-from relay.ssh import quantum
+from relay.ssh import announced, quantum
 from relay.ssh.login.auth import login
 from relay.ssh.memory import CHANNEL, GUESS, KEXINIT, KEY, Shown
 from relay.ssh.pubkey import key_type
@@ -126,6 +126,7 @@ def _log_in(
         quantum.report(transport, settings, progress)
         progress.stage("host key")
         _verify(transport, trust, own)
+        announced.expect(transport, trust, progress)
         progress.stage("login")
         _authenticate(client, session, settings, following, shown)
     except BaseException:

@@ -167,6 +167,11 @@ class Session:
         reason = f": {in_words(error)}" if error is not None and in_words(error) else ""
         return RelayError(f"the connection was lost{reason}", place=self.place)
 
+    def forget_relay(self) -> None:
+        """Tell the relay that has logged in nothing more: others use the hop, too."""
+        if self.transport.update is not None:
+            self.transport.update.say = lambda _: None
+
     def check_stream(self) -> None:
         """Raise RelayError when what carries the transport knows why it has ended."""
         self.stream.check(heard=bool(self.transport.remote_version))

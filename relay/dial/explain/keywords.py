@@ -42,7 +42,6 @@ ON_ANY_HOP = (
     "SyslogFacility",
     "Tunnel",
     "TunnelDevice",
-    "UpdateHostKeys",
     "VerifyHostKeyDNS",
     "VersionAddendum",
     "XAuthLocation",

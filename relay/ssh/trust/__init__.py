@@ -4,6 +4,7 @@
     target_key.py     the target's keys for ssh's KnownHostsCommand
     hosts_command.py  a hop's own KnownHostsCommand
     known_hosts.py    the files: read, matched, appended to
+    update.py         further keys of a hop that is trusted (UpdateHostKeys)
     randomart.py      the picture of a fingerprint
     hostcert.py       host certificates
     signature.py      a signature by a host or a CA, checked

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from relay.run.progress import Progress
     from relay.run.prompt import Prompt
     from relay.ssh.trust.known_hosts import Entry
+    from relay.ssh.trust.update import Policy
 
 _OTHER_NAMES = 8  # sshconnect.c, MAX_OTHER_NAMES
 _STRICT = {"yes": "yes", "true": "yes", "no": "no", "false": "no", "off": "no", "accept-new": "accept-new"}  # else ask
@@ -68,6 +69,8 @@ class Trust:
         self._any_port = self._host if self._name != self._host else ""
         self._user_files = settings.paths("userknownhostsfile")
         system_files = settings.paths("globalknownhostsfile")
+        self._is_own = False  # whether the key stands in a file of the user's, or a person has just accepted it
+        self._system_files = system_files
         self._files = known_hosts.read_files(self._user_files, system_files, lambda text: progress.note(1, text))
         self._keys = HostKeys(self._look_up(self._name))
         self._ordering = self._keys
@@ -147,6 +150,27 @@ class Trust:
         self._check_allowed(key)
         self._check_key(key, keys)
 
+    def update(self) -> Policy | None:
+        """What UpdateHostKeys needs to know, once the key is verified; None where ssh would not update the keys.
+
+        (`ask` is without effect, as for `ssh -W`. With CheckHostIP each key would have to stand under the address.)
+        """
+        settings = self._settings
+        checks_address = settings.yes("checkhostip") and self._address and not settings.get("hostkeyalias")
+        if not (settings.yes("updatehostkeys") and self._is_own and self._user_files) or checks_address:
+            return None
+        from relay.ssh.trust.update import Policy  # not for a target's keys
+
+        chosen = settings.algorithms("hostkeyalgorithms") or ALGORITHMS
+        return Policy(
+            self._name,
+            self._user_files,
+            frozenset(entry.key.blob for entry in self._keys.entries if entry.path in self._user_files),
+            frozenset(key_type(name) for name in chosen if not name.endswith(CERT_SUFFIX)),
+            settings.yes("hashknownhosts"),
+            settings.get("fingerprinthash", "sha256"),
+        )
+
     # Certificates
 
     def _is_certified(self, key: PublicKey, certificate: Certificate, keys: HostKeys) -> bool:
@@ -170,6 +194,8 @@ class Trust:
 
     def _check_key(self, key: PublicKey, keys: HostKeys) -> None:
         verdict, entry = keys.check(key)
+        if verdict == KNOWN and entry is not None:
+            self._is_own = entry.path in self._user_files and entry.path not in self._system_files
         if verdict == UNKNOWN and self._any_port:
             # A key may be known for every port; another one that is says nothing of this port.
             found = HostKeys(self._look_up(self._any_port)).check(key)
@@ -194,6 +220,7 @@ class Trust:
             raise self._unknown(key, "a name like this one cannot be written to known_hosts", hint=hint)
         if strict == "ask":
             self._ask(key)
+            self._is_own = True
         self._remember(self._name, key, f"'{self._name}' ({key.short})")
 
     def _ask(self, key: PublicKey) -> None:

@@ -38,6 +38,9 @@ if TYPE_CHECKING:
         def look_round(self) -> None:
             """See whether another thread has given the link's transport up."""
 
+        def begins(self) -> None:
+            """The first byte of a stream has come by way of the link."""
+
 
 READ_SIZE = 256 * 1024  # bytes of the socket at once
 SMALL_READ = 16 * 1024  # bytes; fewer are not part of a transfer, and to be acknowledged at once
@@ -121,6 +124,11 @@ class Connection:
         self.flush()
         for link in self.links[:]:
             link.look_round()
+
+    def begins(self) -> None:
+        """The first byte of a stream has come: what was not to delay it may be done now."""
+        for link in self.links:
+            link.begins()
 
     def slots(self, size: int) -> Slots:
         """Where data that is to be sent in packets of size bytes is read to."""

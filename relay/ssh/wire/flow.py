@@ -158,7 +158,8 @@ class Flow:
         Raises BadPacket when the far side sends more than the window allows.
         """
         self._charge(len(data))
-        self.began = True
+        if not self.began:
+            self._begin()
         self.received.put(data)
         if self.carries is None:
             self._has_changed()
@@ -167,6 +168,12 @@ class Flow:
             return False
         self._touched = True
         return True
+
+    def _begin(self) -> None:
+        """The far side has sent its first byte."""
+        self.began = True
+        if self.carries is None:
+            self.link.connection.begins()
 
     def pass_on(self) -> None:
         """Let the link that this carries take what has come for it."""

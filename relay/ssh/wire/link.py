@@ -88,6 +88,11 @@ class Link:
                 self.flows[flow.number] = flow
         return flow
 
+    def begins(self) -> None:
+        """The first byte of a stream has come by way of this link."""
+        if self.transport.update is not None:
+            self.transport.update.begin()
+
     # Inwards
 
     def take(self) -> None:

@@ -29,7 +29,10 @@ def attach(channel: paramiko.Channel) -> Flow | None:
     if link is None:
         return None
     link.packetizer.settle()  # what has come about the channel is with the channel
-    return link.flow(channel)
+    flow = link.flow(channel)
+    if flow.began:
+        link.connection.begins()
+    return flow
 
 
 def take_over(transport: paramiko.Transport) -> Link | None:

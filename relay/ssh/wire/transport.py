@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from _socket import socket
 
     from relay.run.progress import Progress
+    from relay.ssh.trust.update import Update
 
 # paramiko has time-outs of its own for each step; the deadline of the whole set-up takes their place.
 _NEVER = 86_400.0
@@ -115,6 +116,7 @@ class Transport(Negotiation):
         self._preferred_ciphers = preferred()
         self.banner_timeout = self.handshake_timeout = self.auth_timeout = self.channel_timeout = _NEVER
         self.killed: set[int] = set()  # channels whose command a signal has killed, before a Link took them over
+        self.update: Update | None = None  # of the server's host keys
         self._progress = progress
         # Whether the connection that reaches the server is another's: a hop's, a proxy's, a master's, a ProxyCommand's.
         self._is_others = channel is not None or not direct
@@ -185,10 +187,12 @@ class Transport(Negotiation):
 
         The server's hostkeys-00@openssh.com, which wants no answer, holds back its answer to CHANNEL_OPEN.
         """
-        m.get_string()
+        name = m.get_string()
         if m.get_boolean():
             self._send_user_message(paramiko.Message(cMSG_REQUEST_FAILURE))
         self.carry_acknowledgements()
+        if self.update is not None:
+            self.update.asked(name, m.get_remainder())
 
     def _parse_channel_open_success(self, m: Message) -> None:
         """Its answer to CHANNEL_OPEN holds back the first bytes of what the channel leads to."""
@@ -302,9 +306,11 @@ class Transport(Negotiation):
             self._over.set()
             self.sock.close()
 
-    def _parse_request_success(self, m: Message) -> None:  # noqa: ARG002
-        """An answer to a keepalive, whichever: the link is alive."""
+    def _parse_request_success(self, m: Message) -> None:
+        """An answer to a keepalive, or one with bytes in it, which no keepalive has: the link is alive."""
         self._answered.set()
+        if self.update is not None and (proofs := m.get_remainder()):
+            self.update.proven(proofs)
 
     _parse_request_failure = _parse_request_success
 

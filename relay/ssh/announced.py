@@ -1,0 +1,30 @@
+"""The further host keys that a hop may announce once somebody is logged in (UpdateHostKeys): who sees to them."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from relay.ssh.wire.library import paramiko
+from relay.ssh.wire.numbers import cMSG_GLOBAL_REQUEST
+
+if TYPE_CHECKING:
+    from relay.run.progress import Progress
+    from relay.ssh.trust.trust import Trust
+    from relay.ssh.wire.transport import Transport
+
+
+def expect(transport: Transport, trust: Trust, progress: Progress) -> None:
+    """Have the transport see to the keys that the server announces. trust: has verified the key that it showed."""
+    policy = trust.update()
+    if policy is None:
+        return
+    from relay.ssh.trust.update import Update  # only where keys are updated
+
+    def send(body: bytes) -> None:
+        with suppress(OSError, EOFError, paramiko.SSHException):  # the link has ended: nothing is updated
+            transport._send_user_message(paramiko.Message(cMSG_GLOBAL_REQUEST + body))
+
+    place = progress.place
+    transport.update = Update(policy, lambda text: progress.note(1, text, place=place))
+    transport.update.log_in(transport.session_id, transport.host_key_type, send)
