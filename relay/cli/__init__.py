@@ -7,7 +7,7 @@ import gc
 import os
 import sys
 
-from relay.errors import EXIT_FAILED, EXIT_FAULT, Forked, RelayError, plain, shortage
+from relay.errors import EXIT_FAILED, EXIT_FAULT, Forked, RelayError, Unserved, plain, shortage
 from relay.spec import PROXY_PASSWORD
 
 TYPE_CHECKING = False
@@ -208,6 +208,9 @@ def _share(run: Run, way: Route, argv: Sequence[str], called: Wire | None, wait_
 
             try:
                 return Share(argv, chosen, {**os.environ, **run.children.secret}, called, wait_on=wait_on)
+            except Unserved as error:
+                run.progress.note(1, f"not shared: {error.cause}")
+                return None
             except RelayError:
                 run.children.end()
                 raise

@@ -39,7 +39,8 @@ class Share:
     """One relay's connection to the holder, which is found or started. Make it before there is a second thread.
 
     argv: our own arguments; `chosen` holds them parsed. called: a connection to a holder that has our command line
-    already. wait_on: whether to go on waiting for a holder that does not answer. Raises RelayError.
+    already. wait_on: whether to go on waiting for a holder that does not answer. Raises RelayError; Unserved when the
+    relay must go by itself.
     """
 
     def __init__(
@@ -58,11 +59,7 @@ class Share:
                 raise place.Gone
             self._wire = place.welcomed(called, wait_on)
         except place.Gone:
-            self._wire = _find_or_start(place.directory(environ), wait_on)
-            try:
-                call.say(self._wire, argv, environ)
-            except Ended as error:
-                raise _holder_gone() from error
+            self._wire = _find_or_start(place.directory(environ), lambda wire: call.say(wire, argv, environ), wait_on)
 
     def close(self) -> None:
         """Close the connection: the holder is not needed."""
@@ -85,16 +82,19 @@ class Share:
         return SharedStream(self._wire, run.progress, leads_to, unserved, detached=self._detached)
 
 
-def _find_or_start(path: str, wait_on: Callable[[], bool]) -> Wire:
+def _find_or_start(path: str, say: Callable[[Wire], None], wait_on: Callable[[], bool]) -> Wire:
     def hold(listener: socket, lock: int) -> NoReturn:
         import gc
 
-        from relay.share import holder  # only the holder's process needs it
+        try:
+            from relay.share import holder  # only the holder's process needs it
 
-        gc.enable()  # main turned it off for a relay's start; this process lives long
-        holder.run(listener, lock, path)
+            gc.enable()  # main turned it off for a relay's start; this process lives long
+            holder.run(listener, lock, path)
+        except Exception as error:  # nobody would see it: stderr is /dev/null
+            place.start_failed(error)
 
-    return place.find_or_start(path, hold, wait_on)
+    return place.find_or_start(path, say, hold, wait_on)
 
 
 class _Conversation:

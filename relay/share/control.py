@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import time
 
-from relay.errors import RelayError
+from relay.errors import RelayError, Unserved
 from relay.share import place
 from relay.share.wire import Ended, text
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from relay.share.wire import Wire
 
 
 PATIENCE = 5.0  # seconds that the holder has to answer
@@ -20,11 +22,10 @@ def command(name: str, environ: Mapping[str, str]) -> str:
     """Have the user's holder carry out the command; return the text to print. Raises RelayError without a holder."""
     until = time.monotonic() + PATIENCE
     try:
-        wire = place.find(place.directory(environ), lambda: time.monotonic() < until)
+        wire = _find(name, environ, until)
     except place.Gone:
         raise RelayError("no hops are shared") from None
     try:
-        wire.send(name)
         kind, fields = wire.receive()
         if kind != "lines":  # the holder was told to exit before it could answer
             raise Ended
@@ -33,3 +34,14 @@ def command(name: str, environ: Mapping[str, str]) -> str:
     finally:
         wire.close()
     return "".join(f"{text(line)}\n" for line in fields)
+
+
+def _find(name: str, environ: Mapping[str, str], until: float) -> Wire:
+    """Connect to the holder, and tell it the command. Raises RelayError, and Gone when there is none."""
+    while True:
+        try:
+            return place.find(place.directory(environ), lambda wire: wire.send(name), lambda: time.monotonic() < until)
+        except Unserved:  # it has no room for relays, and has not waited until it knew that this is none
+            if time.monotonic() > until:
+                raise
+        time.sleep(place.LOOK_ROUND)

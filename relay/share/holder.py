@@ -24,7 +24,7 @@ from relay.share.carrier import Carrier
 from relay.share.hops import Hops
 from relay.share.job import Job
 from relay.share.served import Served, has_hung_up, tell_end
-from relay.share.wire import BadMessage, Ended, Wire
+from relay.share.wire import BadMessage, Ended, Wire, has_come
 
 if TYPE_CHECKING:
     import _socket
@@ -38,6 +38,8 @@ if TYPE_CHECKING:
 
 LOOK = 1.0  # seconds between two looks at which relays have hung up during their login
 SPARE = 24  # descriptors kept free: to answer -O, to turn relays away, and for logins
+GLANCE = 0.01  # seconds that a client has to say what it wants, where there may be no room for it
+HEAD = 12  # bytes of a message with its kind, where that is "call": two lengths, and four letters (wire.py)
 SETTLE = 30.0  # seconds that the loop may take to take a transport over; it takes milliseconds
 
 
@@ -66,6 +68,7 @@ class Holder:
         self._looking: TimerHandle | None = None
         self._timer: TimerHandle | None = None
         self._ending: list[threading.Thread] = []
+        self._spare = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)  # closed to accept when no other is left
 
     def run(self) -> None:
         """Serve until no hop, relay or request is left."""
@@ -83,30 +86,52 @@ class Holder:
 
     # Requests
 
-    def _accept(self) -> None:
+    def _accept(self, *, full: bool = False) -> None:
+        """Accept a client; full: there is no room for a relay."""
         try:
             sock, _ = self._listener.accept()
         except BlockingIOError:
             return
-        except OSError:  # no more descriptors: the relays wait in the listen queue
-            self.loop.remove_reader(self._listener.fileno())
-            self.loop.call_later(LOOK, self._listen_again)
+        except OSError:  # no more descriptors
+            self._accept_by_spare()
             return
         sock.setblocking(True)
         if peer_uid(sock) != os.geteuid():
             sock.close()
             return
         wire = Wire(sock)
+        if (full or self._is_full(wire)) and not _is_command(wire):
+            self._turn_away(wire, "the process that holds the shared hops has no descriptors left")
+            return
         self._requests.add(wire)
         try:
             threading.Thread(target=self._serve, args=(wire,), daemon=True).start()
         except RuntimeError:  # no more threads may be started
             self._requests.remove(wire)
-            wire.close()
+            self._turn_away(wire, "the process that holds the shared hops can start no thread")
+
+    def _accept_by_spare(self) -> None:
+        """Accept by the descriptor that is kept for it, or have the listen queue wait until there is one again."""
+        spare, self._spare = self._spare, -1
+        if spare >= 0:
+            os.close(spare)
+            self._accept(full=True)
+        with suppress(OSError):
+            self._spare = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+        if spare < 0 and self._spare < 0:
+            self.loop.remove_reader(self._listener.fileno())
+            self.loop.call_later(LOOK, self._listen_again)
 
     def _listen_again(self) -> None:
         if self._listening:
             self.loop.add_reader(self._listener.fileno(), self._accept)
+
+    def _turn_away(self, wire: Wire, why: str) -> None:
+        """Have a relay go by itself."""
+        with suppress(Ended):
+            wire.send("full", why)
+        wire.close()
+        self.loop.call_soon(self._look_round)  # it may have been the first relay, and the only one
 
     def _serve(self, wire: Wire) -> None:
         """Serve one request, in its own thread."""
@@ -114,10 +139,7 @@ class Holder:
         try:
             wire.send("welcome")
             kind, fields = wire.receive()
-            if kind == "call" and self._is_full(wire):
-                wire.receive()
-                wire.send("unserved", "the process that holds the shared hops has no descriptors left")
-            elif kind == "call":
+            if kind == "call":
                 handed = self._open(wire, fields)
             else:
                 _answer(self, wire, kind)
@@ -132,8 +154,10 @@ class Holder:
         """Whether too few descriptors are left to serve another relay.
 
         The kernel gives the lowest free number to a new descriptor, so the wire's number shows how many are in use.
+        Each request that is under way will need two more, for stdin and stdout.
         """
-        return wire.socket.fileno() >= resource.getrlimit(resource.RLIMIT_NOFILE)[0] - SPARE
+        used = wire.socket.fileno() + 2 * len(self._requests)
+        return used >= resource.getrlimit(resource.RLIMIT_NOFILE)[0] - SPARE
 
     def _request_is_done(self, wire: Wire) -> None:
         self._requests.remove(wire)
@@ -330,6 +354,12 @@ def _close_what_waits(hop: SharedHop, is_ours: bool) -> None:
     if hop.session is not None and is_ours:
         hop.session.close()
     hop.children.end()
+
+
+def _is_command(wire: Wire) -> bool:
+    """Whether a client, which speaks as soon as it has connected, wants something else than a channel."""
+    fd = wire.socket.fileno()
+    return has_come(fd, GLANCE) and b"call" not in wire.socket.recv(HEAD, socket.MSG_PEEK)
 
 
 def _answer(holder: Holder, wire: Wire, name: str) -> None:

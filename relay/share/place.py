@@ -15,9 +15,9 @@ import time
 from _socket import AF_UNIX, socket
 
 from relay import __version__
-from relay.errors import Forked, RelayError, words
+from relay.errors import EXIT_FAULT, Forked, RelayError, Unserved, shortage, words
 from relay.run.unix import peer_uid
-from relay.share.wire import BadMessage, Ended, Wire, has_come
+from relay.share.wire import BadMessage, Ended, Wire, has_come, text
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -30,6 +30,8 @@ BACKLOG = 1024
 PATIENCE = 10.0  # seconds to wait for a holder that is just starting, or ending
 SILENCE = 60.0  # seconds; a holder that sends no "welcome" within them is stopped or stuck. It takes milliseconds
 LOOK_AGAIN = 0.005  # seconds
+SHORT = 64  # exit statuses of a holder that could not start begin here: what was used up, by its number in SHORTAGES
+SHORTAGES = ("out of memory", "cannot allocate memory", "too many open files", "too many open files in system")
 LOOK_ROUND = 0.25  # seconds between two calls of wait_on
 
 
@@ -87,14 +89,18 @@ def connect(path: str) -> Wire:
 def welcomed(wire: Wire, wait_on: Callable[[], bool]) -> Wire:
     """Wait for the holder's "welcome", its first message, and return the wire: the holder now takes requests.
 
-    wait_on: whether to go on waiting; called every LOOK_ROUND seconds. Raises Gone, and RelayError.
+    wait_on: whether to go on waiting; called every LOOK_ROUND seconds. Raises Gone, and RelayError; Unserved when the
+    holder has no room for another relay.
     """
     until = time.monotonic() + SILENCE
     try:
         while not has_come(wire.socket.fileno(), LOOK_ROUND):
             if time.monotonic() > until or not wait_on():
                 raise TimeoutError
-        kind, _ = wire.receive()
+        kind, fields = wire.receive()
+        if kind == "full":
+            wire.close()
+            raise Unserved(text(fields[0]))
         if kind != "welcome":
             raise BadMessage(kind)
     except (Ended, BadMessage, TimeoutError) as error:
@@ -104,24 +110,35 @@ def welcomed(wire: Wire, wait_on: Callable[[], bool]) -> Wire:
     return wire
 
 
-def find(path: str, wait_on: Callable[[], bool]) -> Wire:
-    """Connect to the holder that has its socket in this directory, and wait for its "welcome".
+def find(path: str, say: Callable[[Wire], None], wait_on: Callable[[], bool]) -> Wire:
+    """Connect to the holder that has its socket in this directory, say what we want, and wait for its "welcome".
 
-    wait_on: as for `welcomed`. Raises Gone, and RelayError.
+    wait_on: as for `welcomed`. Raises Gone, RelayError and Unserved.
     """
-    return welcomed(connect(path), wait_on)
+    wire = connect(path)
+    try:
+        say(wire)
+    except Ended:
+        pass  # it may have no room for us: it says so
+    return welcomed(wire, wait_on)
 
 
-def find_or_start(path: str, hold: Callable[[socket, int], NoReturn], wait_on: Callable[[], bool]) -> Wire:
-    """Connect to the holder. If there is none, fork a process that becomes the holder by calling `hold`.
+def find_or_start(
+    path: str, say: Callable[[Wire], None], hold: Callable[[socket, int], NoReturn], wait_on: Callable[[], bool]
+) -> Wire:
+    """Connect to the holder and say what we want. If there is none, fork a process that becomes it by calling `hold`.
 
-    Call it in the main thread, before there is a second one. Raises RelayError; Forked in the forked process.
+    Call it in the main thread, before there is a second one. Raises RelayError, Unserved when the holder has no room
+    for another relay or cannot start; Forked in the forked process.
     """
     deadline = time.monotonic() + PATIENCE
+    holder = 0
     while True:
         try:
-            return find(path, wait_on)
+            return find(path, say, wait_on)
         except Gone as error:
+            if holder and (status := _status(holder)):
+                raise _did_not_start(status) from error
             if time.monotonic() > deadline or not wait_on():
                 raise RelayError("--share: the process that holds the shared hops does not answer") from error
         lock = _take_lock(path)
@@ -130,15 +147,38 @@ def find_or_start(path: str, hold: Callable[[socket, int], NoReturn], wait_on: C
             continue
         try:
             listener = _listen(path)
-            is_holder = os.fork() == 0
+            holder = os.fork()
         except BaseException:
             os.close(lock)
             raise
-        if is_holder:
+        if not holder:
             _leave_relay(listener, lock)
             raise Forked(lambda listener=listener, lock=lock: hold(listener, lock))  # type: ignore[misc]
         listener.close()
         os.close(lock)  # the child has it too, and keeps it
+
+
+def start_failed(error: Exception) -> NoReturn:
+    """End the holder's process, which could not start, with a status that tells the relay what was used up."""
+    words = shortage(error)
+    os._exit(SHORT + SHORTAGES.index(words) if words in SHORTAGES else EXIT_FAULT)
+
+
+def _status(child: int) -> int:
+    """The status of a child that has ended, as waitpid has it; 0 while it runs, and for a child that ended well."""
+    try:
+        return os.waitpid(child, os.WNOHANG)[1]
+    except ChildProcessError:  # it was reported before, or is not to be (SIGCHLD is ignored)
+        return 0
+
+
+def _did_not_start(status: int) -> RelayError:
+    """The error for a holder that has ended before it was found, by its exit status."""
+    code = os.waitstatus_to_exitcode(status)
+    if 0 <= code - SHORT < len(SHORTAGES):
+        return Unserved(f"the process that was to hold the shared hops: {SHORTAGES[code - SHORT]}")
+    how = f"with status {code}" if code >= 0 else f"by signal {-code}"
+    return RelayError(f"--share: the process that was to hold the shared hops ended {how}")
 
 
 def withdraw(path: str, lock: int) -> None:
