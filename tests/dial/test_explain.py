@@ -382,7 +382,7 @@ def test_settings_without_effect(plan: Lab) -> None:
     ]
     plan.host("h1", ProxyCommand="false")
     notes = explained(plan, "--tor", "h1/h3")["notes"]
-    assert notes[0] == "hop 1 of 1 (h1): its ProxyCommand has no effect: it is reached by Tor"
+    assert notes[1] == "hop 1 of 1 (h1): its ProxyCommand has no effect: it is reached by Tor"
 
 
 def test_the_settings_without_effect_are_those_of_the_table() -> None:
@@ -406,6 +406,17 @@ def test_a_control_path_that_cannot_be_a_file_name(plan: Lab) -> None:
         plan.head = f"Host */*\n    ControlPath {path}"
         notes = explained(plan, "h1/h3")["notes"]
         assert [each.startswith(note) for each in notes] == [True] * bool(note)
+
+
+def test_other_options_than_those_of_the_proxy_command(plan: Lab) -> None:
+    plan.options = ["--tor", "-q"]
+    assert explained(plan, "h2/h3")["notes"] == [
+        f"ssh runs pyrelay with other options; pyrelay --explain -F {plan.config} --tor -q h2/h3 22 explains that"
+    ]
+    assert explained(plan, "--tor", "h2/h3")["notes"] == []
+    plan.options = ["--tro"]
+    (note,) = explained(plan, "h2/h3")["notes"]
+    assert note.startswith("ssh runs pyrelay with what it does not take: unknown option --tr")
 
 
 # What ssh itself does

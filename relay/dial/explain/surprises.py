@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from relay.spec.route import Element, Route
 
 PROGRAM = "pyrelay"
+NEW_LINE = "\n"
 SOCKET_PATH = 107 - 17  # bytes: a sockaddr_un has 107; ssh binds to the ControlPath with 17 characters after it (mux.c)
 
 
@@ -92,7 +93,7 @@ def of_way(typed: Typed, way: Route, options: Options, children: Children) -> li
     if way.hops and options.port != port(typed, options) == way.target.port:
         notes.append(f"ssh_config gives {typed.name} the Port {settings.port}, which ssh hands over for the target")
     notes += _capitals(typed, way, options, children)
-    return notes
+    return notes + _other_options(typed, options)
 
 
 def _takes(template: str, letter: str) -> bool:
@@ -178,17 +179,40 @@ def handed_over(typed: Typed) -> str:
     """Return what pyrelay gets as HOST when ssh is given the name."""
     if typed.settings is None:
         return typed.name
-    try:
-        words = shlex.split(typed.command)
-    except ValueError:
-        words = []
-    words = words[1:] if words[:1] == ["exec"] else words
-    if words and os.path.basename(words[0]) == PROGRAM:
+    words = _words(typed)
+    if words:
         try:
             return parse_options(words[1:]).destination or typed.name
         except UsageError:
             pass
     return typed.name if typed.template and not _takes(typed.template, "h") else typed.settings.hostname
+
+
+def _words(typed: Typed) -> list[str]:
+    """Return the words of the ProxyCommand if it is pyrelay, else none."""
+    try:
+        words = shlex.split(typed.command)
+    except ValueError:
+        return []
+    words = words[1:] if words[:1] == ["exec"] else words
+    return words if words and os.path.basename(words[0]) == PROGRAM else []
+
+
+def _other_options(typed: Typed, options: Options) -> list[str]:
+    """ssh may run pyrelay with other options than it has now."""
+    words = _words(typed)
+    try:
+        theirs = {**parse_options(words[1:]).__dict__} if words else {}
+    except UsageError as error:
+        return [f"ssh runs pyrelay with what it does not take: {error.cause.partition(NEW_LINE)[0]}"]
+    ours = {**options.__dict__}
+    for field in ("action", "config", "json", "destination", "port", "verbosity"):
+        theirs.pop(field, None)
+        ours.pop(field, None)
+    if not words or theirs == ours:
+        return []
+    command = shlex.join([PROGRAM, "--explain", *words[1:]])
+    return [f"ssh runs pyrelay with other options; {printable(command, 1000)} explains that"]
 
 
 def port(typed: Typed, options: Options) -> int:
