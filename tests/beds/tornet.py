@@ -403,10 +403,14 @@ class Network:
 
 
 def _published(control: Control) -> None:
-    """Wait until a host has told every directory of its service; all uploads begin at once."""
+    """Wait until a host has told every directory of its service, in two descriptors: of this period and the next.
+
+    Tor 0.4.7 begins all uploads at once, 0.4.9 those of one descriptor after the other.
+    """
     under_way = 0
-    while True:
-        action = control.wait(lambda event: event.startswith("HS_DESC ")).split()[1]
+    descriptors: set[str] = set()
+    while under_way or len(descriptors) < 2:
+        action, *words = control.wait(lambda event: event.startswith("HS_DESC ")).split()[1:]
         under_way += {"UPLOAD": 1, "UPLOADED": -1, "FAILED": -1}.get(action, 0)
-        if not under_way:
-            return
+        if action == "UPLOAD":
+            descriptors.add(words[3])  # address, authorization, directory, descriptor
