@@ -282,6 +282,7 @@ def test_what_is_remembered_of_a_hop(lab: Lab) -> None:
     memory = explained(lab, "h1/h2/h3")["legs"][1]["memory"]
     assert memory["method"] == "publickey"
     assert memory["used"][:2] == "20"
+    assert set(memory) == set(Shown.__annotations__)
     assert explained(lab, "h2/h3")["legs"][0]["memory"] is None  # another way to h2
     assert explained(lab, "--memory", "none", "h1/h3")["legs"][0]["memory"] is None
 

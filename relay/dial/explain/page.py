@@ -184,4 +184,5 @@ def _object(leg: Leg) -> dict[str, Any]:
 def _memory(shown: Shown | None) -> dict[str, Any] | None:
     if shown is None:
         return None
-    return {**shown.__dict__, "in_vain": sorted(shown.in_vain)}
+    values = dict(zip(shown._names(), shown._key(), strict=True))
+    return {**values, "in_vain": sorted(shown.in_vain)}
