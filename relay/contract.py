@@ -32,6 +32,15 @@ class Progress(Protocol):
     place: str
     verbosity: int
 
+    def by_program(self, *, seen: bool) -> None:
+        """A program that may write on the terminal, and wait for a person, carries what follows, until `heard`."""
+
+    def heard(self) -> None:
+        """The server at the end of that has spoken."""
+
+    def hear(self, line: str) -> None:
+        """A line of what ssh prints under -v; --check learns from it."""
+
     def stage(self, doing: str, *, hint: str = "") -> None:
         """A stage begins."""
 
@@ -250,6 +259,9 @@ class Hop(Forwards, Protocol):
 
     def probe(self, seconds: float) -> bool:
         """Ask the hop for a sign of life; whether one comes within so many seconds."""
+
+    def round_trip(self, seconds: float) -> float | None:
+        """Seconds that the hop takes to answer; None if that cannot be measured, or none comes within `seconds`."""
 
     def take_over(self) -> ManyFlows | None:
         """Hand the connection of a hop that is logged in to the caller, which polls and drives it from then on.

@@ -117,7 +117,7 @@ def relay(chosen: Options, parent: int, argv: Sequence[str], called: Wire | None
     way = route.parse(chosen.destination, chosen.port, chosen.delimiters)
     if chosen.jump:
         way = route.behind(route.parse_jump(chosen.jump), way)
-    progress = Progress(chosen.deadline, chosen.verbosity)
+    progress = Progress(chosen.deadline, chosen.verbosity, strict=chosen.is_strict)
     _greet(chosen, progress)
     helper = None
     if chosen.fdpass:
@@ -152,7 +152,7 @@ def relay(chosen: Options, parent: int, argv: Sequence[str], called: Wire | None
 
     def clean_up() -> None:
         prompt.restore()
-        progress.status.close()
+        progress.close()
         children.end()
 
     end = guard.clean_up_on_signals(clean_up)
@@ -188,7 +188,7 @@ def _greet(chosen: Options, progress: Progress) -> None:
 
 def _call_holder(argv: Sequence[str], secret: Mapping[str, str]) -> Wire | None:
     """If hops are to be shared, call the holder first of all: it opens the channel while we parse our options."""
-    if not any(word.startswith("--share") for word in argv) or "--explain" in argv:
+    if not any(word.startswith("--share") for word in argv) or "--explain" in argv or "--check" in argv:
         return None
     from relay.share import call  # few runs need it
 

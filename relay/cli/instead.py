@@ -30,6 +30,10 @@ def run(chosen: Options, argv: Sequence[str], secret: Mapping[str, str], say: Ca
         from relay.dial import explain
 
         return explain.command(chosen, secret)
+    if chosen.action == "check":
+        from relay.dial import check
+
+        return check.run(chosen, os.getppid(), secret)
     sys.stdout.buffer.write(_output(chosen))
     return 0
 

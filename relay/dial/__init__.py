@@ -63,7 +63,7 @@ def dial(route: Route, run: Run, *, lookup: Lookup | None = None, share: Share |
                 lookup = look_up(route, run.options, run.children)
             return _through_hops(route, run, lookup, share)
         target = route.target
-        run.progress.at(str(target))
+        run.progress.at(str(target), hushed=run.options.hushed)
         terms = tcp.Terms(family=run.options.family, local=tcp.Local(run.options.source))
         if run.options.proxy is None and not is_onion(target.host):  # a route this plain needs no plan
             return SocketStream(tcp.connect(target.host, target.port or 22, run.progress, terms))
@@ -93,7 +93,7 @@ def entered(
     hop: Entered | None = None
     for number in range(legs.hops):
         leg, following = legs.legs[number : number + 2]
-        run.progress.at(leg.place)
+        run.progress.at(leg.place, hushed=not leg.settings.shows_banners)
         run.prompt.batch = leg.settings.yes("batchmode")
         try:
             hop = enter(leg, reach, hop, following)
@@ -140,9 +140,12 @@ def _dial(legs: Plan, reach: Reach, run: Run, control: Control | None = None) ->
     """Return the stream to the target of a plan with hops. reach: makes the stream to the first hop."""
     from relay.dial.engine import Engines  # a raw relay logs in nowhere, and the holder has logged in to a shared hop
 
+    run.progress.planned(legs)
     for hop in entered(legs, reach, Engines(run, legs.legs[0], control).enter, run):
+        run.progress.entered(hop)
         last = hop
-    run.progress.at(legs.legs[-1].place)
+    target = legs.legs[-1]
+    run.progress.at(target.place, hushed=not target.settings.shows_banners)
     return _forwarding(last, legs.legs[-2], legs.legs[-1], run, lambda: None)()[0]
 
 

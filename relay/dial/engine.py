@@ -34,6 +34,7 @@ class Engines:
         """
         assert leg.entered is not None  # noqa: S101  (for the type checker: a hop's leg has one)
         self._run.progress.note(1, str(leg.entered))
+        self._run.progress.learn("entered", str(leg.entered))
         if leg.entered.kind == CLIENT:
             return self._log_in(leg, reach, before, following)
         if leg.entered.kind == MASTER and self._control is not None:
@@ -53,7 +54,8 @@ class Engines:
             self._client = client_of(self._run, self._first)
         jumps = before.jumps() if before is not None else ""
         to = None
-        if leg.netcat is None or not leg.netcat.named:  # else a command carries the next leg
+        # --netcat: a command carries the next leg. --check connects to the target once, and not along with a login.
+        if not self._run.options.checks and (leg.netcat is None or not leg.netcat.named):
             to = following.settings.hostname, following.settings.port
         return log_in(self._client, reached, leg.settings, jumps=jumps, following=to, again=reach)
 
@@ -62,7 +64,7 @@ def client_of(run: Run, first: Leg) -> Client:
     """Return the client that logs in to the hops of a route. first: the route's first leg."""
     from relay.ssh.login.client import Client
 
-    return Client(run.progress, run.prompt, run.children, memory_of(run, first))
+    return Client(run.progress, run.prompt, run.children, memory_of(run, first), writes=not run.options.checks)
 
 
 def memory_of(run: Run, first: Leg) -> Memory:
@@ -74,4 +76,4 @@ def memory_of(run: Run, first: Leg) -> Memory:
 
     chosen = run.options.memory
     where = "" if first.reached.kind == TOR and chosen is None else memory.directory(run.children.environ, chosen)
-    return memory.Memory(where, str(first.reached))
+    return memory.Memory(where, str(first.reached), writes=not run.options.checks)

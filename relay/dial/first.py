@@ -33,6 +33,7 @@ def first_leg(leg: Leg, run: Run) -> tuple[Stream, str]:
     if leg.reached.kind == COMMAND:
         from relay.dial import command  # few hops have a ProxyCommand
 
+        run.progress.by_program(seen=run.prompt.sees())
         return command.run(hop.proxy_command(), hop, run.progress, run.children), ""
     direct = leg.reached.kind == TCP
     family, source, interface = 0, "", ""  # ssh_config sets these for the hop, not for a proxy
@@ -52,6 +53,8 @@ def first_leg(leg: Leg, run: Run) -> tuple[Stream, str]:
     if stream.descriptor is None or not direct:
         return stream, ""
     try:
-        return stream, stream.descriptor.getpeername()[0]
+        address, port = stream.descriptor.getpeername()[:2]
+        run.progress.learn("address", f"{address} port {port}")
+        return stream, address
     except OSError:  # reset at once: the first read will report it
         return stream, ""

@@ -260,6 +260,9 @@ class MasterHop:
         """Seconds since the hop has sent something: not known, since the master does not report it."""
         return float("inf")
 
+    def round_trip(self, seconds: float) -> None:
+        """Return None: the master does not say it."""
+
     def probe(self, seconds: float) -> bool:
         """Whether the master greets in time. (The master checks the hop itself, by its ServerAliveInterval.)"""
         try:

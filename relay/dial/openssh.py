@@ -55,6 +55,8 @@ class OpensshHop:
         self._settings = settings
         self._reach = reach
         self._children = run.children
+        self._checks = run.options.checks
+        self._seen = run.prompt.sees()
 
     alive = True  # each stream is a login of its own
 
@@ -69,6 +71,9 @@ class OpensshHop:
     def probe(self, seconds: float) -> bool:  # noqa: ARG002  (there is nothing to ask before it forwards)
         """Whether the hop shows a sign of life: nothing speaks against it, since each stream is a login of its own."""
         return True
+
+    def round_trip(self, seconds: float) -> None:
+        """Return None: ssh does not say it."""
 
     def park(self) -> None:
         """Do nothing: this hop has no threads to stop."""
@@ -95,14 +100,17 @@ class OpensshHop:
         following, progress.place = progress.place, self.place
         under, _ = self._reach()
         progress.stage("login by ssh")
+        progress.by_program(seen=self._seen)
         ours, theirs = socket.socketpair()
         mark = f"pyrelay-{os.urandom(8).hex()}"
         with _Counter(under) as counter:
             argv = _argv(self._settings, host, port, counter.address, mark)
-            if progress.verbosity >= 3:
+            if self._checks:
+                argv[1:1] = ["-v", *_writing_nothing(self._settings)]
+            elif progress.verbosity >= 3:
                 argv.insert(1, "-v")
             with theirs:
-                child = self._children.connect(argv, theirs)
+                child = self._children.connect(argv, theirs, tell=progress.hear if self._checks else None)
             stream = SshStream(ours, child, counter.check, self.place)
             stream.is_quiet = self._settings.log_level == "quiet"
             counter.serve(stream.descriptor)
@@ -111,6 +119,7 @@ class OpensshHop:
         except BaseException:
             stream.close()
             raise
+        progress.heard()
         if netcat is not None:
             stream.hint = "--netcat has no effect on a hop that ssh carries"
         self._children.hush(child)
@@ -140,6 +149,22 @@ def _argv(settings: HopSettings, host: str, port: int, address: str, mark: str) 
     words = [word for name, value in options.items() for word in ("-o", f"{name}={value}")]
     target = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     return ["ssh", *words, "-W", target, *settings.words]
+
+
+def _writing_nothing(settings: HopSettings) -> list[str]:
+    """Return options by which ssh knows the hosts that it knows otherwise, and writes nothing (--check).
+
+    ssh writes to the user's files only. So here those count as the system's.
+    """
+    known = [*settings.paths("userknownhostsfile"), *settings.paths("globalknownhostsfile")]
+    files = " ".join(f'"{path}"' for path in known) or "none"
+    options = {
+        "UserKnownHostsFile": os.devnull,
+        "GlobalKnownHostsFile": files,
+        "UpdateHostKeys": "no",
+        "AddKeysToAgent": "no",
+    }
+    return [word for name, value in options.items() for word in ("-o", f"{name}={value}")]
 
 
 class SshStream(ChildStream):

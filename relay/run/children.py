@@ -80,10 +80,20 @@ class Children:
             self._running.append(child)
         return child
 
-    def connect(self, argv: Sequence[str], stdio: socket, more: Mapping[str, str] | None = None) -> Popen[bytes]:
-        """Start a program whose stdin and stdout are one end of a socket pair. more: variables for its environment."""
+    def connect(
+        self,
+        argv: Sequence[str],
+        stdio: socket,
+        more: Mapping[str, str] | None = None,
+        tell: Callable[[str], None] | None = None,
+    ) -> Popen[bytes]:
+        """Start a program whose stdin and stdout are one end of a socket pair.
+
+        more: variables for its environment. tell: gets the lines of its stderr, instead of the `tell` of all.
+        """
         from subprocess import PIPE, Popen  # to import it takes longer than most programs that are started here
 
+        tell = tell or self._tell
         with self._lock:
             if self._ended:
                 raise RelayError("the program is about to end")
@@ -92,13 +102,13 @@ class Children:
                 argv,
                 stdin=stdio.fileno(),
                 stdout=stdio.fileno(),
-                stderr=PIPE if self._tell is not None else None,
+                stderr=PIPE if tell is not None else None,
                 env=environ,
                 cwd=self.directory,
             )
             self._running.append(child)
-        if self._tell is not None and child.stderr is not None:
-            start_new_thread(_pass_on, (child.stderr, self._tell))
+        if tell is not None and child.stderr is not None:
+            start_new_thread(_pass_on, (child.stderr, tell))
         return child
 
     def add(self, start: Callable[[], Added]) -> Added:

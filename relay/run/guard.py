@@ -68,8 +68,9 @@ def watch(work: Callable[[], T], progress: Progress, stdin: int, stdout: int, pa
                 break
             if ready or os.getppid() != parent:
                 raise Gone
+            progress.show_wait()
     finally:
-        progress.status.close()  # next, an error message or the session is shown on the terminal
+        progress.close()  # next, an error message or the session is shown on the terminal
         os.close(done)
     if failure:
         raise failure[0]

@@ -1,7 +1,7 @@
 """How far the set-up has come: the place, the stage, the clock.
 
 The entry point hands one Progress through the dialer to every leg. A leg reports
-what it is doing (`stage`), and asks how long it may take (`left`). When the
+what it is doing (`stage`) and what it has found out (`learn`), and asks how long it may take (`left`). When the
 deadline passes, the entry point reads from the same object which stage it was
 waiting for. Progress prints, but it decides nothing, and knows nothing of legs.
 """
@@ -12,7 +12,14 @@ import sys
 from time import monotonic
 
 from relay.errors import TimedOut
-from relay.run.status import StatusLine
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from relay.contract import Hop
+    from relay.run.status import StatusLine
+    from relay.value import Value
+
+PATIENCE = 1.0  # seconds without a word on the terminal, after which the status line says what is waited for
 
 
 class Progress:
@@ -20,43 +27,67 @@ class Progress:
 
     seconds: how long the whole set-up may take, without the time that a person takes to answer.
     verbosity: -1 with -q; otherwise the number of -v.
+    strict: whether the user has named the deadline (-w). It then counts while a person may be busy elsewhere, too.
     """
 
-    def __init__(self, seconds: float = 120.0, verbosity: int = 0) -> None:
+    def __init__(self, seconds: float = 120.0, verbosity: int = 0, *, strict: bool = False) -> None:
         self.seconds = seconds
         self.verbosity = verbosity
+        self.strict = strict
         self.place = ""
         self.doing = ""
         self.hint = ""
-        self.status = StatusLine(quiet=verbosity < 0)
-        self._start = monotonic()
-        self._began = self._start
-        self._hushed = False  # whether only errors of this place are printed
+        self.hushed = False  # the present place's LogLevel is below INFO: no warnings of it, unless -v was given
+        self._start = self._began = self._spoke = monotonic()  # of the set-up and the stage; of the last word
         self._waited = 0.0  # seconds that persons have taken to answer so far
-        self._asked = 0.0  # when the present question was asked, 0 without one
+        self._waited_before = 0.0  # of these, the seconds before the present stage
+        self._asked = 0.0  # since when a person is waited for, 0 if nobody is
+        self._waits = 0  # how many waits for a person there are now, one within the other
+        self._questions = 0  # how many of these have a question on the terminal
+        self._lent = self._patient = False  # see `by_program`
+        self._line: StatusLine | None = None
 
-    def at(self, place: str) -> None:
+    def at(self, place: str, *, hushed: bool = False) -> None:
         """The next stages belong to this place, such as "hop 1 of 2 (h1)"."""
         self.stage("")
         self.place = place
-        self._hushed = False
+        self.hushed = hushed
 
     def stage(self, doing: str, *, hint: str = "") -> None:
-        """A stage begins ("connecting to 10.0.0.1 port 22"); with -v, print how long the stage before took.
+        """A stage begins ("connecting to 10.0.0.1 port 22"). -v names it, and says how long the one before took.
 
         hint: what to try when the deadline passes in this stage.
         """
-        now = monotonic()
-        if self.doing and self.verbosity >= 1:
-            self.tell(f"{self.doing}: {(now - self._began) * 1000:.0f} ms")
+        if self.verbosity >= 1:
+            if self.doing:
+                self.tell(f"{self.doing}: {self.taken() * 1000:.0f} ms")
+            if doing:
+                self.tell(doing)
         self.doing = doing
         self.hint = hint
-        self._began = now
+        self._began, self._waited_before = monotonic(), self._persons()
+
+    def taken(self) -> float:
+        """Seconds that the present stage has taken, without those that a person has."""
+        return monotonic() - self._began - (self._persons() - self._waited_before)
 
     def done(self) -> None:
         """The last stage has ended; with -v, print how long the whole set-up took."""
         self.at("")
-        self.note(1, f"connected in {(monotonic() - self._start) * 1000:.0f} ms")
+        if self.verbosity >= 1:
+            self.tell(f"connected in {(monotonic() - self._start - self._persons()) * 1000:.0f} ms")
+
+    def planned(self, legs: Value) -> None:
+        """The plan of the route (relay/dial/plan.py) is known; --check keeps it."""
+
+    def learn(self, what: str, value: str) -> None:
+        """The present stage has found out a fact, such as the server's ident; --check prints it."""
+
+    def hear(self, line: str) -> None:
+        """A line of what ssh prints under -v (relay/dial/openssh.py); --check learns from it."""
+
+    def entered(self, hop: Hop) -> None:
+        """A hop is logged in to; --check measures the round trip to it."""
 
     def left(self, most: float | None = None) -> float:
         """Seconds left until the deadline, at most `most` when given.
@@ -70,37 +101,81 @@ class Progress:
 
     def remaining(self) -> float:
         """Seconds left until the deadline; 0 or less when it has passed."""
-        now = monotonic()
-        asked = self._asked
-        return self.seconds - (now - self._start) + self._waited + (now - asked if asked else 0.0)
+        return self.seconds - (monotonic() - self._start) + self._persons()
 
     def timed_out(self) -> TimedOut:
         """The error to raise or print when the deadline has passed."""
         doing = f" ({self.doing})" if self.doing else ""
         return TimedOut(f"no answer within {self.seconds:g} seconds{doing}", hint=self.hint, place=self.place)
 
+    # A person
+
+    def _persons(self) -> float:
+        """Seconds that persons have taken so far."""
+        asked = self._asked  # once: another thread may end the wait
+        return self._waited + (monotonic() - asked if asked else 0.0)
+
     def pause(self) -> None:
         """A person is asked something: the clock stands still until `resume`."""
-        self._asked = monotonic()
+        self._questions += 1
+        self._stop()
 
     def resume(self) -> None:
         """The person has answered."""
-        # In this order: the guard, in another thread, must never count the person's time as ours.
-        self._waited += monotonic() - self._asked
-        self._asked = 0.0
+        self._go_on()
+        self._questions -= 1
 
-    def hush(self) -> None:
-        """The present place's LogLevel is below INFO: print no warnings of it, unless -v was given."""
-        self._hushed = True
+    def be_patient(self) -> bool:
+        """A person may be busy elsewhere: the default deadline stands still until `end_patience`. False with -w."""
+        if self.strict:
+            return False
+        self._stop()
+        return True
+
+    def end_patience(self) -> None:
+        """Nobody needs to do anything elsewhere any more."""
+        self._go_on()
+
+    def by_program(self, *, seen: bool) -> None:
+        """A program that may write on the terminal, and wait for a person, carries what follows, until `heard`.
+
+        seen: whether somebody is there.
+        """
+        self._lent = True
+        self.speak()
+        if seen and not self._patient:
+            self._patient = self.be_patient()
+
+    def heard(self) -> None:
+        """The server has spoken: the program that carries the stream to it waits for nobody."""
+        self._lent = False
+        if self._patient:
+            self._patient = False
+            self.end_patience()
+
+    def _stop(self) -> None:
+        self._waits += 1
+        if self._waits == 1:
+            self._asked = monotonic()
+
+    def _go_on(self) -> None:
+        self._waits -= 1
+        self._spoke = monotonic()
+        if not self._waits:
+            # In this order: the guard, in another thread, must never count the person's time as ours.
+            self._waited += monotonic() - self._asked
+            self._asked = 0.0
+
+    # Words
 
     def note(self, level: int, text: str, *, place: str = "") -> None:
         """Print text on stderr if -v was given `level` times or more; level 0 is a warning, which -q silences."""
-        if self.verbosity >= level and not (level == 0 == self.verbosity and self._hushed):
+        if self.verbosity >= level and not (level == 0 == self.verbosity and self.hushed):
             self.tell(text, place=place)
 
     def tell(self, text: str, *, place: str = "") -> None:
         """Print one line on stderr, after the place (by default the present one). A closed stderr is not an error."""
-        self.status.erase()
+        self.speak()
         place = place or self.place
         where = f"{place}: " if place else ""
         try:
@@ -108,3 +183,31 @@ class Progress:
             sys.stderr.flush()
         except (OSError, ValueError, AttributeError):
             pass
+
+    def speak(self) -> None:
+        """Something is about to be written on the terminal: the status line goes."""
+        self._spoke = monotonic()
+        if self._line is not None:
+            self._line.erase()
+
+    def show_wait(self) -> None:
+        """Say on the terminal what is waited for, once that has taken PATIENCE seconds. The guard calls it in turns."""
+        if not self._may_show():
+            if self._line is not None:
+                self._line.erase()
+            return
+        if self._line is None:
+            from relay.run.status import StatusLine  # most runs are over sooner
+
+            self._line = StatusLine()
+        where = f"{self.place}: " if self.place else ""
+        self._line.show(f"pyrelay: {where}{self.doing or 'connecting'}", self._may_show)
+
+    def _may_show(self) -> bool:
+        silent = self.verbosity or self.hushed or self._questions or self._lent
+        return not silent and monotonic() - self._spoke >= PATIENCE
+
+    def close(self) -> None:
+        """Erase the status line for good: an error message, or the session itself, comes next."""
+        if self._line is not None:
+            self._line.close()

@@ -98,7 +98,7 @@ class Prompt:
         text = f"pyrelay: {presentable(question)}"
         with self._one:
             self._progress.pause()
-            self._progress.status.erase()
+            self._progress.speak()
             try:
                 return os.fsdecode(self._put(text, echo, presentable(askpass) or text, confirm))
             finally:
@@ -133,6 +133,20 @@ class Prompt:
         ]
         return Notice(True, self._children.ask(command))
 
+    def sees(self, *, on_stderr: bool = False) -> bool:
+        """Whether somebody is at the terminal, in its foreground, who may be waited for; never under BatchMode.
+
+        on_stderr: what they have to see is written on stderr, which must be a terminal, too.
+        """
+        if self.batch or (on_stderr and not _stderr_is_terminal()):
+            return False
+        tty = _open_tty()
+        if tty is None:
+            return False
+        ours = _in_foreground(tty)
+        os.close(tty)
+        return ours
+
     def _say_on_terminal(self, text: str) -> bool:
         """Write a line on the terminal, if stderr is not a terminal and we are in the terminal's foreground."""
         if self.batch or _stderr_is_terminal():
@@ -142,7 +156,7 @@ class Prompt:
             return False
         ours = _in_foreground(tty)
         if ours:
-            self._progress.status.erase()
+            self._progress.speak()
             where = f"{self._progress.place}: " if self._progress.place else ""
             _write(tty, f"\rpyrelay: {where}{text}\n")
         os.close(tty)

@@ -32,6 +32,14 @@ if TYPE_CHECKING:
 
 LOOK_ROUND = 0.5  # seconds between two looks at the parent's process id
 LAST_WORDS = 1.0  # seconds that the holder has to say why a stream has ended
+# What the holder says of the clock, and what does it here.
+_WAITS: dict[str, Callable[[Progress], object]] = {
+    "asking": lambda progress: progress.pause(),
+    "heard": lambda progress: progress.heard(),
+    "asked": lambda progress: progress.resume(),
+    "waiting": lambda progress: progress.be_patient(),
+    "waited": lambda progress: progress.end_patience(),
+}
 _ERRORS = {kind.__name__: kind for kind in (TimedOut,)}
 
 
@@ -131,23 +139,20 @@ class _Conversation:
         if self._carrying is not None and kind in {"ask", "tell", "notify"}:
             self._carrying.take_back()
         if kind == "stage":
-            self._progress.place, self._progress.doing, self._progress.hint = words
+            self._progress.place, self._progress.doing, self._progress.hint, hushed = words
+            self._progress.hushed = hushed == "1"
         elif kind == "say":
             self._progress.tell(words[1], place=words[0])
-        elif kind == "status":
-            self._progress.status.show(words[0])
+        elif kind in _WAITS:
+            _WAITS[kind](self._progress)
         elif kind == "carry":
             self._carry()
         elif kind == "ask":
             self._prompt.batch = words[2] == "1"
             self._ask(words[0], echo=words[1] == "1", askpass=words[3], confirm=words[4] == "1")
-        elif kind == "tell":
+        elif kind in {"tell", "notify", "sees"}:
             self._prompt.batch = words[1] == "1"
-            self._wire.send("told", int(self._prompt.tell(words[0])))
-        elif kind == "notify":
-            self._prompt.batch = words[1] == "1"
-            self._notice = self._prompt.notify(words[0])
-            self._wire.send("told", int(self._notice.seen))
+            self._wire.send("told", int(self._tell(kind, words[0])))
         elif kind == "noticed" and self._notice is not None:
             self._notice.end()
         else:
@@ -157,6 +162,7 @@ class _Conversation:
         """Run the first hop's ProxyCommand for the holder."""
         from relay.share.carry import Carrying  # few hops have a ProxyCommand
 
+        self._progress.by_program(seen=False)  # the holder says when somebody may be waited for
         self._carrying = self._carrying or Carrying(self._run)
         try:
             pid, fds = self._carrying.start(self._first)
@@ -168,6 +174,15 @@ class _Conversation:
         finally:
             for fd in fds:
                 os.close(fd)
+
+    def _tell(self, kind: str, words: str) -> bool:
+        """Say something to the person, or nothing; whether somebody sees it."""
+        if kind == "tell":
+            return self._prompt.tell(words)
+        if kind == "sees":
+            return self._prompt.sees(on_stderr=words == "1")
+        self._notice = self._prompt.notify(words)
+        return self._notice.seen
 
     def _ask(self, question: str, *, echo: bool, askpass: str, confirm: bool) -> None:
         try:

@@ -65,7 +65,8 @@ class Job:
         self._environ = dict(text(pair).split("=", 1) for pair in unpack(environ))
         self._secret = {name: self._environ.pop(name) for name in [PROXY_PASSWORD] if name in self._environ}
         self._directory = text(directory)
-        self._progress = RemoteProgress(self._options.deadline, self._options.verbosity, wire)
+        chosen = self._options
+        self._progress = RemoteProgress(chosen.deadline, chosen.verbosity, wire, strict=chosen.is_strict)
         self._prompt = RemotePrompt(self._progress, self._children(), wire)
         self._client: Client | None = None
         self._login_children = self._children()
@@ -171,7 +172,7 @@ class Job:
 
     def _take(self, ahead: Ahead) -> Stream | None:
         """Wait for the channel and return it. None when its hop is dead; it is then retired."""
-        self._progress.at(self._places[self.leads_to])
+        self._progress.at(self._places[self.leads_to], hushed=not self._found[self.leads_to].shows_banners)
         stream = ahead.take(self._progress)
         if stream is None:
             self._progress.note(1, "the shared hop is dead: a new one is made")
@@ -306,6 +307,7 @@ class Job:
         children, leg = self._entering.children, self._plan.legs[0]
         if leg.reached.kind == COMMAND:  # it may ask, and the terminal is the relay's
             self._progress.stage(f"running {leg.settings.proxy_command()}")
+            self._progress.by_program(seen=self._prompt.sees())
             return self._prompt.carry(children), ""
         return first_leg(leg, Run(self._options, self._progress, self._prompt, children))
 

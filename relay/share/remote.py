@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 from relay.errors import RelayError
 from relay.run.progress import Progress
 from relay.run.prompt import Cancelled, NobodyToAsk, Notice, Prompt
-from relay.run.status import StatusLine
 from relay.share.carried import take
 from relay.share.hops import Abandoned
 from relay.share.wire import BadMessage, Ended, text
@@ -24,37 +23,45 @@ if TYPE_CHECKING:
 class RemoteProgress(Progress):
     """A Progress that sends its lines to the relay that asked."""
 
-    def __init__(self, seconds: float, verbosity: int, wire: Wire) -> None:
-        super().__init__(seconds, verbosity)
-        self.status = _RemoteStatus(wire)
+    def __init__(self, seconds: float, verbosity: int, wire: Wire, *, strict: bool) -> None:
+        super().__init__(seconds, verbosity, strict=strict)
         self._wire = wire
 
     def stage(self, doing: str, *, hint: str = "") -> None:
         """A stage begins. The relay is told too: its deadline may pass in this stage, and its error then names it."""
         super().stage(doing, hint=hint)
-        _say(self._wire, "stage", self.place, doing, hint)
+        _say(self._wire, "stage", self.place, doing, hint, str(int(self.hushed)))
+
+    def pause(self) -> None:
+        """A person is asked something: the relay's clock stands still, too."""
+        super().pause()
+        _say(self._wire, "asking")
+
+    def resume(self) -> None:
+        """The person has answered."""
+        super().resume()
+        _say(self._wire, "asked")
+
+    def heard(self) -> None:
+        """The server has spoken: the relay, too, may write on its terminal again."""
+        super().heard()
+        _say(self._wire, "heard")
+
+    def be_patient(self) -> bool:
+        """A person may be busy elsewhere: the relay's clock stands still, too."""
+        patient = super().be_patient()
+        if patient:
+            _say(self._wire, "waiting")
+        return patient
+
+    def end_patience(self) -> None:
+        """Nobody needs to do anything elsewhere any more."""
+        super().end_patience()
+        _say(self._wire, "waited")
 
     def tell(self, text: str, *, place: str = "") -> None:
         """Send a line for the relay's stderr."""
         _say(self._wire, "say", place or self.place, text)
-
-
-class _RemoteStatus(StatusLine):
-    """The relay's status line."""
-
-    def __init__(self, wire: Wire) -> None:
-        super().__init__()
-        self._wire = wire
-
-    def show(self, text: str) -> None:
-        """Have the relay show the text."""
-        _say(self._wire, "status", text)
-
-    def erase(self) -> None:
-        """Do nothing: the relay erases its line itself before it prints something."""
-
-    def close(self) -> None:
-        """Do nothing: the relay takes its line away itself when the set-up is done."""
 
 
 class RemotePrompt(Prompt):
@@ -86,6 +93,10 @@ class RemotePrompt(Prompt):
         """Have the relay say what a person must do now."""
         seen = self._call("notify", text, int(self.batch)) == ("told", [b"1"])
         return _RemoteNotice(seen, self._wire)
+
+    def sees(self, *, on_stderr: bool = False) -> bool:
+        """Whether somebody sits at the relay's terminal."""
+        return self._call("sees", int(on_stderr), int(self.batch)) == ("told", [b"1"])
 
     def carry(self, children: Children) -> Stream:
         """Have the relay run its first hop's ProxyCommand; return the program's stream.

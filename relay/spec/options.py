@@ -50,7 +50,7 @@ WIDTH = 80  # columns of usage and help
 class Options(Value):
     """The parsed command line.
 
-    action: "help", "version", "names", "ssh-config" or "explain" instead of connecting, else "".
+    action: "help", "version", "names", "ssh-config", "explain" or "check" instead of connecting, else "".
     """
 
     action: str = ""
@@ -94,12 +94,32 @@ class Options(Value):
         return None
 
     @property
+    def checks(self) -> bool:
+        """Whether the route is dialled for a report (--check), which must leave nothing behind."""
+        return self.action == "check"
+
+    @property
+    def is_strict(self) -> bool:
+        """Whether the user has named the deadline (-w)."""
+        return "deadline" in self.__dict__
+
+    @property
     def batch(self) -> bool:
         """Whether -o BatchMode=yes forbids questions. For runs that do not read ssh_config."""
-        return any(
-            name.lower() == "batchmode" and value.strip('"').lower() in {"yes", "true"}
-            for name, _, value in (pair.partition("=") for pair in self.ssh_options)
-        )
+        return self._says("batchmode", {"yes", "true"})
+
+    @property
+    def hushed(self) -> bool:
+        """Whether -o LogLevel silences warnings. For runs that do not read ssh_config."""
+        return self._says("loglevel", {"quiet", "silent", "fatal", "error"})
+
+    def _says(self, name: str, values: set[str]) -> bool:
+        """Whether -o gives a keyword one of these values; the first -o of a keyword counts."""
+        for pair in self.ssh_options:
+            key, _, value = pair.partition("=")
+            if key.lower() == name:
+                return value.strip('"').lower() in values
+        return False
 
 
 class Flag(Value):
@@ -354,15 +374,17 @@ SPELLING = (
     Flag("--user-delimiter", "CHARS", "user_delimiter", _last, "What stands after a user; % and = unless given."),
     Flag("--port-delimiter", "CHARS", "port_delimiter", _last, "What stands before a port; : and ~ unless given."),
 )
+
+
+def _instead(action: str, words: str) -> Flag:
+    """Return the option of that name, which does something instead of relaying."""
+    return Flag(f"--{action}", "", "action", lambda _now, _text: action, words)
+
+
 INSTEAD = (
-    Flag(
-        "--explain",
-        "",
-        "action",
-        lambda _now, _text: "explain",
-        "Print how HOST would be reached, and what may surprise; connect to nothing.",
-    ),
-    Flag("--json", "", "json", _yes, "Print what --explain prints as one JSON object."),
+    _instead("explain", "Print how HOST would be reached, and what may surprise; connect to nothing."),
+    _instead("check", "Connect to HOST as a run would, print how each stage goes, and write nothing."),
+    Flag("--json", "", "json", _yes, "Print what --explain or --check prints as one JSON object."),
     Flag(
         "--known-hosts",
         "[=NAME]",
@@ -370,20 +392,8 @@ INSTEAD = (
         _last,
         "Print the known host keys of HOST's target, under NAME, for ssh's KnownHostsCommand.",
     ),
-    Flag(
-        "--ssh-config",
-        "",
-        "action",
-        lambda _now, _text: "ssh-config",
-        "Print a block for ~/.ssh/config, with the other options in its ProxyCommand.",
-    ),
-    Flag(
-        "--names",
-        "",
-        "action",
-        lambda _now, _text: "names",
-        "Print the names of ssh_config and known_hosts, for the completion of a route.",
-    ),
+    _instead("ssh-config", "Print a block for ~/.ssh/config, with the other options in its ProxyCommand."),
+    _instead("names", "Print the names of ssh_config and known_hosts, for the completion of a route."),
     Flag("-O", "COMMAND", "control", _control, "List the shared hops, or end them: list, check, stop or exit."),
 )
 MESSAGES = (
@@ -430,8 +440,8 @@ def parse(argv: Sequence[str]) -> Options:
             raise
         if flag.name in _ALONE:
             return Options(**given)
-    if given.get("json") and given.get("action") != "explain":
-        raise UsageError("this is for --explain", place="--json")
+    if given.get("json") and given.get("action") not in {"explain", "check"}:
+        raise UsageError("this is for --explain and --check", place="--json")
     if given.get("action") in {"names", "ssh-config"}:
         if words:
             raise _usage_error(f"one word too many: {printable(words[0], 40)}")

@@ -112,9 +112,8 @@ def _log_in(
     stream, address = reached
     progress = client.progress
     rekey_limit = settings.rekey_limit()
-    if not settings.shows_banners:
-        progress.hush()
     trust = Trust(settings, progress, client.prompt, address=address, jumps=jumps, children=client.children)
+    trust.writes = client.writes
     progress.stage("waiting for the server's ident")
     transport = Transport(_descriptor(stream), stream.channel, progress, direct=bool(address))
     transport.early = shown is not None and shown.takes(KEXINIT)

@@ -141,10 +141,11 @@ class Memory:
     directory: where it is kept, "" for nowhere. way: what the route begins with, as a plan's words have it.
     """
 
-    def __init__(self, directory: str = "", way: str = "") -> None:
+    def __init__(self, directory: str = "", way: str = "", *, writes: bool = True) -> None:
         self._directory = directory
         self._way = way
         self._salt: bytes | None = None
+        self._writes = writes
 
     def recall(self, hop: Sequence[str]) -> Shown | None:
         """What is remembered of a hop: its user, host and port, and the hops before it."""
@@ -158,7 +159,7 @@ class Memory:
 
     def keep(self, hop: Sequence[str], shown: Shown) -> None:
         """Remember that a hop has shown this, today; a day is written once where nothing else is new."""
-        if not self._directory:
+        if not self._directory or not self._writes:
             return
         today = time.strftime("%Y-%m-%d", time.gmtime())
         now = write(shown.but(used=today))

@@ -30,12 +30,16 @@ def report(transport: Transport, settings: HopSettings, progress: Progress) -> N
     if agreed is None:
         return
     progress.note(1, str(agreed))
+    progress.learn("key_exchange", agreed.exchange)
+    progress.learn("cipher", " and ".join(dict.fromkeys(agreed.ciphers)))
+    progress.learn("host_key_algorithm", agreed.host_key)
     if agreed.post_quantum:
         return
     warns = settings.yes("warnweakcrypto") and not settings.chosen("kexalgorithms")
     if warns:
         for line in WARNING:
             progress.note(0, line)
+    progress.learn("remark", remark(transport))
     progress.note(0 if warns and missing(transport) else 1, remark(transport))
 
 

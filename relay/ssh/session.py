@@ -5,6 +5,7 @@ It turns paramiko's exceptions into words; it must not know argv, stdio, or how 
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING
 
 from relay.errors import RelayError, sentence
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from relay.ssh.wire.opening import Opening
 
 OPEN_FAILED_ADMINISTRATIVELY_PROHIBITED, OPEN_FAILED_UNKNOWN_CHANNEL_TYPE = 1, 3  # RFC 4254 section 5.1
+_PROBES = 3  # questions for a round trip
 # What a server means that gives no text with its refusal (the same section).
 OPEN_FAILURES = {2: "connection failed", 3: "direct-tcpip is unknown to the server", 4: "the server lacks resources"}
 
@@ -137,6 +139,16 @@ class Session:
     def probe(self, seconds: float) -> bool:
         """Whether it shows a sign of life within so many seconds."""
         return self.transport.probe(seconds)
+
+    def round_trip(self, seconds: float) -> float | None:
+        """Seconds that the hop takes to answer, the shortest of some; None if it does not within `seconds`."""
+        times = []
+        for _ in range(_PROBES):
+            began = time.monotonic()
+            if not self.probe(seconds):
+                break
+            times.append(time.monotonic() - began)
+        return min(times, default=None)
 
     def park(self) -> None:
         """Prepare for `take_over`: its own thread reads no more. May wait."""

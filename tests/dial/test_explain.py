@@ -520,7 +520,7 @@ def test_a_bad_line_is_named(plan: Lab) -> None:
 
 
 def test_json_is_for_explain(plan: Lab) -> None:
-    assert plan.pyrelay("--json", "h1/h3").stderr == "pyrelay: --json: this is for --explain\n"
+    assert plan.pyrelay("--json", "h1/h3").stderr == "pyrelay: --json: this is for --explain and --check\n"
 
 
 # Nothing is dialled

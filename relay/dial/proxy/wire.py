@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 
     T = TypeVar("T")
 
-PATIENCE = 1.0  # seconds; after these a person is told what we wait for
 QUICKACK: int | None = getattr(_socket, "TCP_QUICKACK", None)
 LINE = 8192  # bytes; no line of a real proxy is longer
 
@@ -154,22 +153,16 @@ class Wire:
         return NoAnswer(f"{self.proxy} {what}", hint=hint)
 
     def _attempt(self, call: Callable[[], T]) -> T:
-        """Repeat one call of the socket until it succeeds. After PATIENCE, tell the person what we wait for."""
-        status = self._progress.status
-        told = False
+        """Repeat one call of the socket until it succeeds. Raises RelayError; TimedOut when time is up."""
         try:
             while True:
-                left = self._left()
-                self.socket.settimeout(left if told else min(left, PATIENCE))
+                self.socket.settimeout(self._left())
                 try:
                     return call()
-                except TimeoutError:
-                    status.show(f"pyrelay: waiting for {self.proxy} to reach {self._wanted}")
-                    told = True
+                except TimeoutError:  # `_left` says whose time is up
+                    pass
         except OSError as error:
             raise self.fault(f"broke off: {printable(error.strerror or str(error)).lower()}") from error
-        finally:
-            status.erase()
 
     def _left(self) -> float:
         """Return the seconds left. Raises TimedOut; NoAnswer if only the time for the first answer is over."""

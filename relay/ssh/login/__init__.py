@@ -9,6 +9,7 @@
     pem.py         ciphers of traditional key files
     agent.py       ssh-agent's protocol
     adding.py      keys that are given to the agent
+    waiting.py     what a person is told while the agent is silent
 
 The messages of the protocol are in wire/userauth.py.
 """

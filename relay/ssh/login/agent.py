@@ -62,21 +62,30 @@ class Agent:
         """Close the connection, and with it what the agent knows of the session."""
         self._socket.close()
 
-    def bind(self, host_key: bytes, session_id: bytes, signature: bytes) -> bool:
+    def bind(
+        self,
+        host_key: bytes,
+        session_id: bytes,
+        signature: bytes,
+        waiting: Callable[[], float | None] | None = None,
+    ) -> bool:
         """Tell the agent which host this login is to (PROTOCOL.agent, section 1); false when it knows no such thing.
 
         host_key: the blob. signature: the server's over session_id, from the
         first key exchange. Keys with destination constraints are listed and
-        sign only after this.
+        sign only after this. waiting: as for `sign`.
         """
         message = EXTENSION + string(b"session-bind@openssh.com")
         message += string(host_key) + string(session_id) + string(signature) + b"\0"  # not forwarded
-        kind, _ = self._ask(message)
+        kind, _ = self._ask(message, waiting)
         return kind == SUCCESS
 
-    def keys(self) -> list[AgentKey]:
-        """What the agent holds, in its order; keys of unknown types are left out. Raises AgentFailed."""
-        kind, answer = self._ask(REQUEST_IDENTITIES)
+    def keys(self, waiting: Callable[[], float | None] | None = None) -> list[AgentKey]:
+        """What the agent holds, in its order; keys of unknown types are left out. Raises AgentFailed.
+
+        waiting: as for `sign`; an agent that is locked may ask its person to unlock it first.
+        """
+        kind, answer = self._ask(REQUEST_IDENTITIES, waiting)
         if kind != IDENTITIES_ANSWER:
             raise AgentFailed("it does not list its keys")
         found = []
@@ -110,7 +119,7 @@ class Agent:
     def sign(self, key: PublicKey, data: bytes, algorithm: str, waiting: Callable[[], float | None]) -> bytes:
         """The signature blob over data by a key or certificate of the agent's. Raises AgentFailed.
 
-        waiting: called once, when the agent has been silent for PATIENCE
+        waiting: called when the agent has been silent for PATIENCE
         seconds, as it is when it asks a person; returns how many seconds more
         it may take, None for no end.
         """

@@ -80,6 +80,7 @@ class _Login:
         self._shown = shown
         self._settings = settings
         self._progress = progress
+        self._prompt = prompt
         self._banner_begun = False
         self._dialogue = Dialogue(transport, settings.user, progress, self._show_banner, ask)
         self._keys = PublicKeys(self._dialogue, settings, client, shown)
@@ -152,6 +153,7 @@ class _Login:
             self._progress.note(2, f"trying {method}")
             answer = self._attempt(method)
         self._progress.note(1, f"logged in as {self._settings.user} ({method or 'none'})")
+        self._progress.learn("login", f"as {self._settings.user} by {method or 'none'}")
         return method or "none"
 
     def _open(self) -> tuple[str, Answer | None]:
@@ -200,14 +202,18 @@ class _Login:
         ]
         return [name for name in allowed if name in self._taken or not any(self._taken)]
 
-    def _show_banner(self, line: str) -> None:
-        """A line of the server's banner, for a person; -q and a low LogLevel silence it (input_userauth_banner)."""
-        if not self._settings.shows_banners:
-            return
+    def _show_banner(self, line: str) -> bool:
+        """Print a line of the server's banner; -q and a low LogLevel silence it (input_userauth_banner).
+
+        It returns whether somebody can see the line: it may be a URL to visit before the server goes on.
+        """
+        if not self._settings.shows_banners or self._progress.verbosity < 0:
+            return False
         if not self._banner_begun:
             self._banner_begun = True
             self._progress.note(0, "the server says:")
         self._progress.note(0, f"  {line}")
+        return self._prompt.sees(on_stderr=True)
 
     def _refused(self) -> RelayError:
         """The server has refused all there was to try."""

@@ -20,13 +20,23 @@ class Client:
 
     prompt: who is asked, with `batch` as the hop in turn has it. children: where a hop's KnownHostsCommand is started.
     memory: of what hops have shown before. keyring: the keys that are unlocked.
+    writes: whether known_hosts may get new lines, and the agent new keys; --check writes nothing.
     """
 
-    def __init__(self, progress: Progress, prompt: Prompt, children: Children, memory: Memory | None = None) -> None:
+    def __init__(
+        self,
+        progress: Progress,
+        prompt: Prompt,
+        children: Children,
+        memory: Memory | None = None,
+        *,
+        writes: bool = True,
+    ) -> None:
         self.progress = progress
         self.prompt = prompt
         self.children = children
         self.memory = memory or Memory()
+        self.writes = writes
         self.keyring = Keyring(prompt)
         _quiet(progress.verbosity)
 

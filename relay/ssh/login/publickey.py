@@ -11,9 +11,10 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 from relay.errors import RelayError
-from relay.ssh.login.agent import Agent, AgentFailed, socket_path
+from relay.ssh.login.agent import PATIENCE, Agent, AgentFailed, socket_path
 from relay.ssh.login.identities import gather
 from relay.ssh.login.keyfile import BadFile
+from relay.ssh.login.waiting import AgentWait
 from relay.ssh.pubkey import CERT_SUFFIX, BadKey, string
 from relay.ssh.trust.known_hosts import match_pattern
 from relay.ssh.wire.userauth import Failure, More, Success, who
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from relay.config.settings import HopSettings
-    from relay.run.prompt import Notice
     from relay.ssh.login.client import Client
     from relay.ssh.login.identities import Identity
     from relay.ssh.login.keyfile import PrivateKey
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from relay.ssh.wire.userauth import Answer, Dialogue
 
 _AGENT_SECONDS = 20.0  # for an agent to answer; signatures may take longer, as a person may be asked
+_LOCKED = "the agent has not listed its keys yet: does it ask you to unlock it?"
 _HOSTBOUND = "publickey-hostbound-v00@openssh.com"  # OpenSSH's PROTOCOL, section 3.1
 _RSA_SHA2 = ("rsa-sha2-512", "rsa-sha2-256")  # RFC 8332
 
@@ -59,6 +60,7 @@ class PublicKeys:
         self._progress = client.progress
         self._prompt = client.prompt
         self._keyring = client.keyring
+        self._writes = client.writes
         self._shown = shown
         self._who = who(settings)
         self._agent: Agent | None = None
@@ -131,8 +133,9 @@ class PublicKeys:
         if path is not None:
             try:
                 self._agent = Agent(path, self._progress.left(_AGENT_SECONDS))
-                self._agent.bind(*self._dialogue.session)
-                held = self._agent.keys()
+                with AgentWait(self._prompt, self._progress, _LOCKED, self._time_to_list) as waiting:
+                    self._agent.bind(*self._dialogue.session, waiting)
+                    held = self._agent.keys(waiting)
             except AgentFailed as error:
                 self._problem(f"the agent cannot be used: {error}")
                 self.close()
@@ -140,6 +143,10 @@ class PublicKeys:
         for problem in found.problems:
             self._ignore(problem)
         return found.identities
+
+    def _time_to_list(self) -> float:
+        """Seconds for an agent to list its keys, of which PATIENCE are over."""
+        return self._progress.left(_AGENT_SECONDS - PATIENCE)
 
     def _algorithm(self, public: PublicKey, *, remembered: bool) -> str:
         """The algorithm for a signature by that key. remembered: it has got in before. Raises Unusable."""
@@ -199,7 +206,7 @@ class PublicKeys:
 
     def _give_to_agent(self, identity: Identity) -> None:
         """AddKeysToAgent: the server has taken this key from a file."""
-        if self._settings.get("addkeystoagent") in {"", "no", "false"}:
+        if not self._writes or self._settings.get("addkeystoagent") in {"", "no", "false"}:
             return
         from relay.ssh.login.adding import add  # few want it
 
@@ -222,26 +229,13 @@ class PublicKeys:
             raise Unusable("the agent has gone")
         touch = identity.agent.plain.startswith("sk-")
         words = "touch your security key" if touch else "the agent has not signed yet: does it ask you to confirm?"
-        notice: Notice | None = None
-
-        def waiting() -> float | None:
-            nonlocal notice
-            notice = self._prompt.notify(f"{words} ({identity})")
-            if not notice.seen:  # nobody is waited for: the deadline holds
-                return self._progress.left()
-            self._progress.pause()
-            return None
-
         self._progress.stage("waiting for the agent's signature")
         try:
-            return self._agent.sign(identity.agent, data, algorithm, waiting)
+            with AgentWait(self._prompt, self._progress, f"{words} ({identity})", self._progress.left) as waiting:
+                return self._agent.sign(identity.agent, data, algorithm, waiting)
         except AgentFailed as error:
             raise Unusable(f"the agent does not sign with it: {error}") from error
         finally:
-            if notice is not None:
-                notice.end()
-                if notice.seen:
-                    self._progress.resume()
             self._progress.stage("login")
 
     def _unlock(self, identity: Identity) -> PrivateKey:

@@ -39,11 +39,13 @@ class Trust:
     address: the hop's own, when it is reached by TCP and not through another
     hop or a ProxyCommand. jumps: the hops before it, as ssh's -J has them.
     chosen: once `algorithms` was called, what HostKeyAlgorithms names, in the
-    order to ask for it, with what we lack. Raises RelayError when one of the
-    files cannot be read.
+    order to ask for it, with what we lack. writes: whether a new key may be
+    written to known_hosts. Raises RelayError when one of the files cannot be
+    read.
     """
 
     chosen: tuple[str, ...] = ()
+    writes = True
 
     def __init__(
         self,
@@ -141,6 +143,7 @@ class Trust:
                 raise _revoked(self._name, key, self._fingerprint(key), path)
         if self._is_local_and_exempt():
             self._warn("NoHostAuthenticationForLocalhost: the host key is not checked")
+            self._learnt(key, "not checked (NoHostAuthenticationForLocalhost)")
             return
         keys = HostKeys((*self._keys.entries, *self._ask_command("HOSTNAME", self._name, key)))
         if certificate is not None and self._is_certified(key, certificate, keys):
@@ -157,7 +160,8 @@ class Trust:
         """
         settings = self._settings
         checks_address = settings.yes("checkhostip") and self._address and not settings.get("hostkeyalias")
-        if not (settings.yes("updatehostkeys") and self._is_own and self._user_files) or checks_address:
+        wanted = settings.yes("updatehostkeys") and self._is_own and self._user_files
+        if not self.writes or not wanted or checks_address:
             return None
         from relay.ssh.trust.update import Policy  # not for a target's keys
 
@@ -186,6 +190,7 @@ class Trust:
             signers = self._settings.get("casignaturealgorithms").split(",")
             objection = certificate.objection(self._host, time.time(), signers)
             if not objection:
+                self._learnt(key, f"certified by {entry.place}" if entry is not None else "certified")
                 return True
             self._warn(objection)
         return False
@@ -206,6 +211,8 @@ class Trust:
             raise self._changed(self._name, key, entry)
         if verdict == UNKNOWN:
             self._learn(key)
+        elif entry is not None:
+            self._learnt(key, f"known by {entry.place}")
         self._check_address(key)
 
     def _learn(self, key: PublicKey) -> None:
@@ -221,6 +228,8 @@ class Trust:
         if strict == "ask":
             self._ask(key)
             self._is_own = True
+        if not self.writes:
+            self._learnt(key, f"new: ssh would add it to {self._user_files[0]}")
         self._remember(self._name, key, f"'{self._name}' ({key.short})")
 
     def _ask(self, key: PublicKey) -> None:
@@ -237,6 +246,7 @@ class Trust:
             f"{key.short} key fingerprint is {fingerprint}.",
             *self._picture(key),
             *self._other_names(key),
+            *([] if self.writes else ["Nothing is written: a run of ssh will ask this again."]),
             "Are you sure you want to continue connecting (yes/no/[fingerprint])? ",
         ]
         question = "\n".join(lines)
@@ -273,6 +283,8 @@ class Trust:
     def _remember(self, name: str, key: PublicKey, what: str) -> None:
         """Add the key to the first of the user's files; where that cannot be done, ssh warns and goes on."""
         path = self._user_files[0]
+        if not self.writes:
+            return
         try:
             known_hosts.append(path, name, key, hashed=self._settings.yes("hashknownhosts"))
         except OSError as error:
@@ -338,6 +350,9 @@ class Trust:
         return known_hosts.lookup(data, name, f"KnownHostsCommand-{what}")[0]
 
     # Words
+
+    def _learnt(self, key: PublicKey, why: str) -> None:
+        self._progress.learn("host_key", f"{key.short} {self._fingerprint(key)} {why}")
 
     def _fingerprint(self, key: PublicKey) -> str:
         return key.fingerprint(self._settings.get("fingerprinthash", "sha256"))

@@ -325,6 +325,8 @@ class Transport(Negotiation):
         super()._check_banner()
         if (channel := self.packetizer.channel) is not None:
             channel.transport.carry_acknowledgements()
+        self._progress.heard()
+        self._progress.learn("ident", printable(self.remote_version))
         self._progress.stage("key exchange")
 
     def _parse_ext_info(self, m: Message) -> None:

@@ -47,8 +47,9 @@ _BANNER_LINES = 60
 _MOST_IN_VAIN = 3
 
 
-def _show_nothing(_line: str) -> None:
+def _show_nothing(_line: str) -> bool:
     """Drop a banner that comes after the login."""
+    return False
 
 
 def who(settings: HopSettings) -> str:
@@ -95,7 +96,8 @@ Answer: TypeAlias = Success | Failure | More
 class Dialogue:
     """The login of one user over a transport whose keys have been exchanged.
 
-    banner: shows a line of the server's banner. The lines are clean and limited in number.
+    banner: shows a line of the server's banner; returns whether a person can see it. The lines are clean and limited in
+    number. After a line that is seen, the default deadline stands still until the server's answer.
     ask: requests the channel for after the login, where the request may be sent together with the last login request.
     opening: that channel, unless the request for it failed. channel_was_too_early: the server rejected the channel's
     request as too early, though the login succeeded.
@@ -106,7 +108,7 @@ class Dialogue:
         transport: Transport,
         user: str,
         progress: Progress,
-        banner: Callable[[str], None],
+        banner: Callable[[str], bool],
         ask: Callable[[], Opening] | None = None,
     ) -> None:
         self.username = user
@@ -265,26 +267,37 @@ class Dialogue:
         if ask is not None:
             with suppress(SSHException, OSError, EOFError):  # the answer came before the link ended, or _lost says why
                 self.opening = ask()
-        while True:
-            try:
-                came = self._came.get(timeout=self._progress.left(_LOOK_ROUND))
-            except Empty:
-                if self._transport.is_active():
-                    continue
-                came = None
-            if came is None:
-                raise self._lost()
-            if not isinstance(came, str):
-                return came
-            self._banner(came)
+        patient = False
+        try:
+            while True:
+                try:
+                    came = self._came.get(timeout=self._progress.left(_LOOK_ROUND))
+                except Empty:
+                    if self._transport.is_active():
+                        continue
+                    came = None
+                if came is None:
+                    raise self._lost()
+                if not isinstance(came, str):
+                    return came
+                if self._banner(came) and not patient:
+                    patient = self._progress.be_patient()
+        finally:
+            if patient:
+                self._progress.end_patience()
 
-    def _banner(self, text: str) -> None:
-        """Show the printable part of a banner. Section 5.4 says to filter control characters."""
+    def _banner(self, text: str) -> bool:
+        """Show the printable part of a banner. Section 5.4 says to filter control characters.
+
+        It returns whether a person can see it.
+        """
+        seen = False
         for line in text.expandtabs().splitlines():
             clean = "".join(c for c in line if c.isprintable()).rstrip()
             if clean and self._lines_left > 0:
                 self._lines_left -= 1
-                self._show(clean)
+                seen = self._show(clean)
+        return seen
 
     def _lost(self) -> LinkLost:
         """Why the link ended."""

@@ -1,0 +1,244 @@
+"""--check: dials a route as a run would, and reports how each stage went. It leaves nothing behind.
+
+It asks what a run would ask. It writes no line to known_hosts, remembers nothing, and gives the agent no key. The
+target sees one connection, which ends after the target's ident; it is never repeated.
+
+    hop 1 of 1 (h1): u1@192.0.2.1:22
+      look-up                  ok    1.2 ms  h1.example
+      connection               ok     21 ms  192.0.2.1 port 22
+      ident                    ok     22 ms  SSH-2.0-OpenSSH_9.9
+      ...
+
+report.py prints it.
+"""
+
+from __future__ import annotations
+
+import sys
+
+from relay.dial.report import Report
+from relay.errors import EXIT_FAILED, RelayError, printable
+from relay.run.progress import Progress
+from relay.spec import route
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from relay.config.lookup import Lookup
+    from relay.contract import Hop, Stream
+    from relay.run import Run
+    from relay.spec.options import Options
+    from relay.spec.route import Route
+    from relay.value import Value
+
+STDIN, STDOUT = 0, 1
+IDENT = b"SSH-2.0-pyrelay\r\n"  # what our own client sends
+_ANSWER = 10.0  # seconds for a hop to answer a keepalive
+_MOST = (
+    64 * 1024
+)  # bytes before the target's ident: ssh reads no more than some such lines (kex_exchange_identification)
+
+# How a stage's words begin (Progress.stage), and what the report calls the stage; what follows is its detail.
+_NAMES = {
+    "reading ssh_config": "ssh_config",
+    "looking up ": "look-up",
+    "connecting to ": "connection",
+    "running ": "ProxyCommand",
+    "TLS with ": "TLS",
+    "asking Kerberos for ": "Kerberos",
+    "waiting for the hop to connect": "connection",
+    "waiting for the server's ident": "ident",
+    "waiting for the agent's signature": "login",
+    "starting a netcat on the hop": "netcat",
+    "waiting for ": "proxy",  # "... the SOCKS5 proxy 127.0.0.1:1080 to reach h1 port 22"
+}
+
+
+# How lines begin that ssh prints under -v, and what they say.
+_SSH_SAYS = {
+    "Remote protocol version 2.0, remote software version ": "ident",
+    "kex: algorithm: ": "key_exchange",
+    "kex: client->server cipher: ": "cipher",
+    "kex: host key algorithm: ": "host_key_algorithm",
+    "Server host key: ": "host_key",
+    "Authenticated to ": "login",
+}
+_NOISE = ("OpenSSH_", "Authenticated ", "Transferred: ", "Bytes per second: ")  # what else only -v prints
+
+
+class Recorder(Progress):
+    """A Progress that reports each stage, with its time, and what it has found out."""
+
+    def __init__(self, options: Options, report: Report) -> None:
+        super().__init__(options.deadline, options.verbosity, strict=options.is_strict)
+        self._report = report
+        self._name = ""
+        self._where = ""  # its place
+        self._seconds = 0.0  # of the stages of this name
+        self._detail = ""
+
+    def at(self, place: str, *, hushed: bool = False) -> None:
+        """The next stages belong to this place."""
+        super().at(place, hushed=hushed)
+        if place:
+            self._report.begin(place)
+
+    def stage(self, doing: str, *, hint: str = "") -> None:
+        """A stage begins: report the one before, unless both have one name."""
+        name, detail = next(
+            ((name, doing[len(words) :]) for words, name in _NAMES.items() if doing.startswith(words)), (doing, "")
+        )
+        if self.doing:
+            self._seconds += self.taken()
+        if self._name and name != self._name:
+            self.end()
+        if detail or name != self._name:
+            self._detail = detail
+        self._name, self._where = name, self.place
+        super().stage(doing, hint=hint)
+
+    def end(self, *, ok: bool = True) -> None:
+        """Report the present stage: it has ended, well or not."""
+        if self._name:
+            self.speak()
+            detail = printable(self._detail, 400)
+            self._report.stage(self._where, self._name, self._seconds, ok=ok, detail=detail)
+        self._name, self._seconds, self._detail = "", 0.0, ""
+
+    def fail(self) -> None:
+        """The present stage has failed."""
+        if self.doing:
+            self._seconds += self.taken()
+        self.end(ok=False)
+
+    def planned(self, legs: Value) -> None:
+        """The plan is known, and with it the addresses."""
+        self._report.plan(legs)  # type: ignore[arg-type]  # run/ does not know what a plan is
+
+    def learn(self, what: str, value: str) -> None:
+        """A fact of the present place."""
+        self.speak()
+        self._report.fact(self.place, what, value)
+
+    def hear(self, line: str) -> None:
+        """Read what ssh says under -v, and print what it would print without."""
+        words = line.removeprefix("debug1: ")
+        for begin, what in _SSH_SAYS.items():
+            if words.startswith(begin):
+                self.learn(what, words.removeprefix(begin).partition(" MAC: ")[0])
+                return
+        if words.startswith("Warning: Permanently added"):
+            self.learn("host_key_is_new", "")
+        elif words == line and not line.startswith(_NOISE):
+            self.note(0, line)
+
+    def entered(self, hop: Hop) -> None:
+        """Measure the round trip to a hop."""
+        self.stage("round trip")
+        seconds = hop.round_trip(self.left(_ANSWER))
+        if seconds is None:
+            self._name = self.doing = ""
+            self._report.note(f"{self.place}: the round trip is not known: what carries it does not say")
+        else:
+            self._seconds = seconds - self.taken()
+            self.stage("")
+
+
+def run(options: Options, parent: int, secret: Mapping[str, str]) -> int:
+    """Check the route of the options; print the report on stdout; return the exit status. Raises RelayError (usage).
+
+    parent, secret: as for cli.relay.
+    """
+    from relay.run import Run, guard
+    from relay.run.children import Children
+    from relay.run.prompt import Prompt
+
+    way = route.parse(options.destination, options.port, options.delimiters)
+    if options.jump:
+        way = route.behind(route.parse_jump(options.jump), way)
+    report = Report(str(way), as_json=options.json, write=_write)
+    if options.share is not None:
+        report.note("--share is without effect: a check logs in by itself")
+    progress = Recorder(options, report)
+    children = Children(secret=secret)
+    lookup: Lookup | None = None
+    if way.hops:
+        from relay.config.lookup import look_up
+
+        lookup = look_up(way, options, children)
+    prompt = Prompt(progress, children, batch=options.batch)
+    around = Run(options, progress, prompt, children)
+
+    def clean_up() -> None:
+        prompt.restore()
+        progress.close()
+        children.end()
+
+    end = guard.clean_up_on_signals(clean_up)
+    prompt.survive_stops()
+    try:
+        guard.watch(lambda: _dial(way, around, lookup), progress, STDIN, STDOUT, parent)
+    except guard.Gone:
+        return EXIT_FAILED
+    except RelayError as error:
+        progress.fail()
+        report.fail(error)
+    finally:
+        end()
+    report.finish()
+    return 0 if report.ok else EXIT_FAILED
+
+
+def _dial(way: Route, run: Run, lookup: Lookup | None) -> None:
+    """Connect to the target, and read its ident. Raises RelayError."""
+    from relay import dial
+
+    if way.hops and run.options.engine != "ssh":
+        from relay.run.limits import check_memory
+
+        check_memory()
+        import relay.ssh.enter  # noqa: F401  (now: else the time that it takes would count as a stage's)
+    stream = dial.dial(way, run, lookup=lookup)
+    progress = run.progress
+    try:
+        progress.stage("waiting for the server's ident")
+        ident = _ident(stream)
+        progress.heard()
+        progress.learn("ident", printable(ident))
+        progress.stage("")
+    except RelayError as error:
+        raise error.at(progress.place) from error.__cause__
+    finally:
+        stream.close()
+
+
+def _ident(stream: Stream) -> str:
+    """Say who we are, as ssh does, and return the target's ident (RFC 4253 section 4.2). Raises RelayError."""
+    data = b""
+    try:
+        stream.sendall(IDENT)
+        while len(data) < _MOST and (more := stream.recv(4096)):
+            data += more
+            for line in data.split(b"\n")[:-1]:
+                if line.startswith(b"SSH-"):
+                    return line.rstrip(b"\r").decode(errors="replace")
+    except OSError as error:
+        raise RelayError(f"the connection was lost before the server's SSH ident: {error.strerror or error}") from error
+    if not data or len(data) < _MOST:
+        stream.check(heard=bool(data))
+        said = f"; it said: {printable(data.decode(errors='replace'), 80)}" if data else ""
+        raise RelayError(
+            f"the connection was closed before the server's SSH ident{said}",
+            hint="a server that is short of room for new logins does so (MaxStartups, PerSourcePenalties)",
+        )
+    raise RelayError(f"not an SSH server: it said: {printable(data[:400].decode(errors='replace'), 80)}")
+
+
+def _write(text: bytes) -> None:
+    """Write on stdout. A reader that has gone is not an error: the guard sees that."""
+    try:
+        sys.stdout.buffer.write(text)
+        sys.stdout.buffer.flush()
+    except (OSError, ValueError):
+        pass

@@ -1,0 +1,166 @@
+"""What --check prints: for a person, line by line while it goes on; with --json, one object at the end.
+
+    {"route": "h1/h2", "ok": true, "ms": 95.1, "notes": [],
+     "legs": [{"place": "hop 1 of 1 (h1)", "ok": true, "user": "u1", "host": "192.0.2.1", "port": 22,
+               "reached": {"by": "TCP", "why": ""}, "entered": {"by": "our own client (paramiko)", "why": ""},
+               "stages": [{"stage": "connection", "ok": true, "ms": 21.3, "detail": "192.0.2.1 port 22"}],
+               "ident": "SSH-2.0-OpenSSH_9.9", "key_exchange": "mlkem768x25519-sha256", "post_quantum": true,
+               "round_trip_ms": 20.4}]}
+
+"ok" of a leg is null if the check did not get so far; a leg that failed has "error", and "hint" where there is one.
+"""
+
+from __future__ import annotations
+
+from relay.errors import encoded
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from relay.dial.plan import Leg, Plan
+    from relay.errors import RelayError
+
+_POST_QUANTUM = ("mlkem", "sntrup")  # how the names of post-quantum key exchanges begin (kex-names.c)
+_USUAL = "by our own client (paramiko)"
+
+
+class Report:
+    """The report of one check. ok: whether nothing has failed so far. write: prints bytes."""
+
+    def __init__(self, route: str, *, as_json: bool, write: Callable[[bytes], None]) -> None:
+        self.ok = True
+        self._route = route
+        self._json = as_json
+        self._write = write
+        self._legs: list[dict[str, Any]] = []
+        self._planned: dict[str, Leg] = {}
+        self._before: list[dict[str, Any]] = []  # stages before the first leg
+        self._notes: list[str] = []
+        self._found: list[str] = []  # facts of the present stage
+        self._shown = ""  # the place that was printed last
+        self._seconds = 0.0
+
+    def note(self, text: str) -> None:
+        """Add what the reader should know; it is printed at the end."""
+        if text not in self._notes:
+            self._notes.append(text)
+
+    def plan(self, legs: Plan) -> None:
+        """The names and addresses of the legs are known."""
+        self._planned = {leg.place: leg for leg in legs.legs}
+
+    def begin(self, place: str) -> None:
+        """A leg begins. (A hop that ssh carries is logged in to only when the next leg begins.)"""
+        self._legs.append({"place": place, "ok": True, **_address(self._planned.get(place)), "stages": []})
+
+    def _leg(self, place: str) -> dict[str, Any] | None:
+        return next((leg for leg in self._legs if leg["place"] == place), None)
+
+    def _name(self, place: str) -> None:
+        """Print a leg's name, with as whom and where, unless that stands there already."""
+        if not place or self._shown == place:
+            return
+        self._shown = place
+        planned = self._planned.get(place)
+        where = ""
+        if planned is not None:
+            settings = planned.settings
+            user = f"{settings.user}@" if settings.user and planned.entered is not None else ""
+            host = f"[{settings.hostname}]" if ":" in settings.hostname else settings.hostname
+            where = f": {user}{host}:{settings.port}"
+            if planned.reached.why:
+                where += f", {planned.reached}"
+        self._say(f"{place}{where}")
+
+    def fact(self, place: str, what: str, value: str) -> None:
+        """A fact of a leg, and of the present stage."""
+        leg = self._leg(place)
+        if leg is None:
+            return
+        if what == "remark":
+            self.note(f"{place}: {value}")
+            return
+        if what == "host_key_is_new":
+            what, value = "host_key", f"{leg.get('host_key', '')} new: ssh would add it"
+            self._found = [text for text in self._found if text != leg.get("host_key")]
+        leg[what] = value
+        if what == "key_exchange":
+            leg["post_quantum"] = value.startswith(_POST_QUANTUM)
+            value += f" ({'post-quantum' if leg['post_quantum'] else 'not post-quantum'})"
+        if what == "entered":
+            kind, _, why = value.removeprefix("by ").partition(": ")
+            leg[what] = {"by": kind, "why": why}
+            if value != _USUAL:
+                self._name(place)
+                self._say(f"  {value}")
+            return
+        if what == "host_key" and " new: " in value:
+            self.note(
+                f"{leg['place']}: its host key is new, and a check writes nothing: ssh will ask about it, or add it"
+            )
+        self._found.append(value)
+
+    def stage(self, place: str, name: str, seconds: float, *, ok: bool, detail: str) -> None:
+        """A stage of a leg has ended. seconds: what it took, without a person's time."""
+        detail = ", ".join(self._found) or detail
+        self._found.clear()
+        milliseconds = max(seconds, 0.0) * 1000
+        row = {"stage": name, "ok": ok, "ms": round(milliseconds, 1), "detail": detail}
+        leg = self._leg(place)
+        (leg["stages"] if leg is not None else self._before).append(row)
+        self._seconds += seconds
+        if leg is not None and name == "round trip":
+            leg["round_trip_ms"] = round(milliseconds, 1)
+        self._name(place)
+        number = f"{milliseconds:.0f}" if milliseconds >= 10 else f"{milliseconds:.1f}"
+        self._say(f"  {name:13} {'ok' if ok else 'failed':6} {number:>6} ms  {detail}".rstrip())
+
+    def fail(self, error: RelayError) -> None:
+        """The check has failed. An error may name another leg than the present one."""
+        self.ok = False
+        leg = self._leg(error.place) or (self._legs[-1] if self._legs else None)
+        if leg is not None:
+            leg.update({"ok": False, "error": error.cause}, **({"hint": error.hint} if error.hint else {}))
+        else:
+            self.note(error.cause)
+        self._say(str(error))
+
+    def finish(self) -> None:
+        """Print the end."""
+        if self.ok:
+            self._say(f"ok: {self._seconds * 1000:.0f} ms")
+            self.note("the target saw one connection, which ended after its ident; its log has that")
+        begun = {leg["place"] for leg in self._legs}
+        self._legs += [
+            {"place": place, "ok": None, **_address(leg), "stages": []}
+            for place, leg in self._planned.items()
+            if place not in begun
+        ]
+        for text in self._notes:
+            self._say(f"note: {text}")
+        if self._json:
+            import json  # only here
+
+            found = {"route": self._route, "ok": self.ok, "ms": round(self._seconds * 1000, 1), "legs": self._legs}
+            self._write(encoded(json.dumps({**found, "stages": self._before, "notes": self._notes}, indent=2) + "\n"))
+
+    def _say(self, line: str) -> None:
+        if not self._json:
+            self._write(encoded(f"{line}\n"))
+
+
+def _address(leg: Leg | None) -> dict[str, Any]:
+    if leg is None:
+        return {}
+    settings = leg.settings
+    user = {"user": settings.user} if leg.entered is not None else {}
+    entered = {"by": leg.entered.kind, "why": leg.entered.why} if leg.entered is not None else None
+    return {
+        **user,
+        "host": settings.hostname,
+        "port": settings.port,
+        "reached": {"by": leg.reached.kind, "why": leg.reached.why},
+        "entered": entered,
+    }
