@@ -20,7 +20,7 @@ from relay.ssh.trust.trust import Trust
 from relay.ssh.wire.causes import in_words
 from relay.ssh.wire.exchanges import EXCHANGES
 from relay.ssh.wire.library import paramiko
-from relay.ssh.wire.negotiation import OnlySsh, is_post_quantum
+from relay.ssh.wire.negotiation import OnlySsh, Weaker, is_post_quantum
 from relay.ssh.wire.transport import Disconnected, Transport
 from relay.ssh.wire.userauth import LinkLost
 
@@ -49,7 +49,10 @@ class _Refused(Exception):
 
 
 class _TooEarly(_Refused):
-    """The link has ended, most likely at a thing that was sent ahead, and before a login was refused on it."""
+    """The link has ended, most likely at a thing that was sent ahead, and before a login was refused on it.
+
+    thing: what not to send ahead any more; "" if it may be.
+    """
 
     def __init__(self, error: RelayError, thing: str) -> None:
         super().__init__(error)
@@ -74,13 +77,14 @@ def log_in(
     """
     hop = settings.user, settings.hostname, str(settings.port), jumps
     shown = client.memory.recall(hop)
-    in_vain = shown.in_vain if shown is not None else frozenset()
-    if shown is not None and not shown.method:
+    known = shown or Shown()
+    in_vain = known.in_vain
+    if not known.method:
         shown = None  # nobody has got in since it last refused: it is met as at first
     try:
         session = _log_in(client, reached, settings, jumps, following=following, shown=shown)
     except _TooEarly as failure:
-        in_vain |= {failure.thing}
+        in_vain |= {failure.thing} - {""}
         _forget(client, hop, shown, in_vain)
         if again is None:
             raise failure.error from failure.__cause__
@@ -89,6 +93,10 @@ def log_in(
     except _Refused as failure:
         _forget(client, hop, shown, in_vain)  # what the hop accepted before may be the cause
         raise failure.error from failure.__cause__
+    if is_post_quantum(known.own_kex) and not is_post_quantum(session.shown.own_kex):
+        in_vain |= {
+            GUESS
+        }  # servers that are not alike stand there in turn: no guess is to keep one from its better exchange
     client.memory.keep(hop, session.shown.but(in_vain=session.shown.in_vain | in_vain))
     return session
 
@@ -171,6 +179,7 @@ def _order(transport: Transport, trust: Trust, settings: HopSettings, shown: Sho
         if leading[0] != shown.host_key:
             return own
         transport._preferred_keys = leading
+    transport.unguessed = exchanges
     transport._preferred_kex = (exchange, *(name for name in exchanges if name != exchange))
     transport.guessing = True
     return own
@@ -200,6 +209,8 @@ def _exchange_keys(session: Session, settings: HopSettings, progress: Progress) 
         raise
     except RelayError as error:
         transport = session.transport
+        if isinstance(error.__cause__, Weaker):
+            raise _TooEarly(error, "") from error.__cause__
         if transport.early:
             guess = transport.guessing and not transport.packetizer.is_overdue
             raise _TooEarly(error, GUESS if guess else KEXINIT) from error.__cause__

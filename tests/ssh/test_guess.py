@@ -56,7 +56,9 @@ def _all(sock: socket.socket, quiet: float) -> bytes:
 
 
 class Way:
-    """To a target behind h1; each arrival, with how many flights of ours it took until the target was connected to."""
+    """To a target behind hops; each arrival, with how many flights of ours it took to the target."""
+
+    hops = "h1"
 
     def __init__(self, lab: Lab, port: int, host_keys: list[str]) -> None:
         self._lab = lab
@@ -74,7 +76,7 @@ class Way:
             client.sendall(b"SSH-2.0-x\r\n")
 
     def __call__(self, *options: str) -> subprocess.CompletedProcess[str]:
-        done = self._lab.pyrelay(*options, f"h1/{LOOPBACK}:{self.target.port}")
+        done = self._lab.pyrelay(*options, f"{self.hops}/{LOOPBACK}:{self.target.port}")
         assert done.stdout == "SSH-2.0-x\r\n", done.stderr
         return done
 
@@ -109,6 +111,15 @@ def test_one_hop_in_three_round_trips(way: Make) -> None:
     assert len(server.logins()) == 2
 
 
+def test_two_hops_in_five(lab: Lab, way: Make) -> None:
+    """Keys and login of the second one, besides."""
+    to, _ = way()
+    lab.server("h2", extra=OURS)
+    to.hops = "h1/h2"
+    to()
+    assert to.flights() == 4
+
+
 @pytest.mark.parametrize("kind", ["ecdsa", "rsa"])
 def test_a_known_host_key_of_the_servers_first_algorithm_leads(way: Make, kind: str) -> None:
     to, _ = way(OURS, kind, "ed25519")
@@ -135,7 +146,7 @@ def test_a_wrong_guess_is_skipped(way: Make, other: str) -> None:
     """The server's list has changed; it saves nothing then, and costs nothing; the next guess is right again."""
     to, server = way(OURS, "ed25519", "ecdsa")
     to()
-    server.configure(f"{other}\n")
+    server.configure(f"{other}\nCiphers chacha20-poly1305@openssh.com\n")  # which counts packets, unlike AES-GCM
     assert to.flights() == 3 + ("group-exchange" in other)
     assert to.front.connections == 2
     assert "Unable to negotiate" not in server.whole_log()
@@ -176,6 +187,20 @@ def test_a_server_that_breaks_at_it(lab: Lab) -> None:
         to()
         assert (to.front.connections, server.guesses) == (connections, guesses)
     assert to.flights() < 5  # our KEXINIT still goes first
+
+
+def test_a_server_that_has_become_better(lab: Lab) -> None:
+    """The guess would keep it from its post-quantum key exchange: it is met once more, and guessed right then.
+
+    When it has become worse again, nothing is guessed any more. (paramiko's server breaks at a wrong guess.)
+    """
+    weak, strong = ("curve25519-sha256@libssh.org",), ("mlkem768x25519-sha256", "curve25519-sha256@libssh.org")
+    server = scripted(lab, "h1", lets_in)
+    to = Way(lab, server.port, [server.host_key])
+    for exchanges, connections, guesses in ((weak, 1, 0), (strong, 3, 1), (strong, 4, 2), (weak, 6, 3), (strong, 7, 3)):
+        server.exchanges = exchanges
+        assert f"key exchange {exchanges[0]}, " in to("-v").stderr
+        assert (to.front.connections, server.guesses) == (connections, guesses)
 
 
 def test_no_weaker_key_exchange_for_a_guess(lab: Lab) -> None:

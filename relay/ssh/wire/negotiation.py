@@ -65,10 +65,15 @@ class OnlySsh(IncompatiblePeer):
     """The algorithm to take is one that we lack: ssh_config names it before any of ours that the server has."""
 
 
+class Weaker(SSHException):
+    """Without the guess a post-quantum key exchange would have been agreed on, and with it none was."""
+
+
 class Negotiation(paramiko.Transport):
     """paramiko's Transport, as far as it negotiates keys.
 
     early: whether our KEXINIT goes out before the server's ident has come. guessing: whether a guess goes with it.
+    unguessed: the key exchanges in the order without a guess, if that is another one.
     chosen: by keyword, what ssh_config chooses, in its order, with the algorithms that we lack.
     agreed: the algorithms, once they are. remote_lists: the server's KEXINIT, by paramiko's names for its lists.
     host_key_blob: the server's key or certificate, as it was sent; host_key_signature: its signature of the session's
@@ -99,6 +104,7 @@ class Negotiation(paramiko.Transport):
         self.agreed: Agreed | None = None
         self.early = False
         self.guessing = False
+        self.unguessed: Sequence[str] = ()
         self._guess: Exchange | None = None  # until the server's KEXINIT has come
         self._begun = 0.0  # when our first KEXINIT was sent
 
@@ -164,6 +170,9 @@ class Negotiation(paramiko.Transport):
             for cipher, mac in zip(ciphers, (self.local_mac, self.remote_mac), strict=True)
         )
         if not self.initial_kex_done:
+            usual = next((name for name in self.unguessed if name in self.remote_lists["kex_algo_list"]), exchange)
+            if is_post_quantum(usual) and not is_post_quantum(exchange):
+                raise Weaker("the server has a better key exchange than the one that was guessed")
             self._heed_choices(macs)
         self.agreed = Agreed(exchange, self.host_key_type, ciphers, macs)  # type: ignore[arg-type]  # two of them
 
