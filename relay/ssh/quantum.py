@@ -35,6 +35,7 @@ def report(transport: Transport, settings: HopSettings, progress: Progress) -> N
     progress.learn("host_key_algorithm", agreed.host_key)
     if agreed.post_quantum:
         return
+    progress.learn("remark", remark(transport))
     warns = settings.yes("warnweakcrypto") and not settings.chosen("kexalgorithms")
     if warns:
         for line in WARNING:

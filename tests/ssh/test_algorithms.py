@@ -80,6 +80,8 @@ def test_the_extra_is_named_where_it_is_missing(lab: Lab) -> None:
     lab.server("h2", extra=f"KexAlgorithms {CURVE}")
     said = lab.pyrelay("-v", "h1/h2/h3").stderr.splitlines()
     assert [("pqcrypto" in line) for line in said if "quantum computer" in line] == [True, False]
+    said = lab.pyrelay("--check", "h1/h2/h3").stdout.splitlines()
+    assert [("pqcrypto" in line) for line in said if "quantum computer" in line] == [True, False]
 
 
 @pytest.mark.parametrize(
