@@ -21,9 +21,10 @@ if TYPE_CHECKING:
     from relay.config.settings import HopSettings
     from relay.contract import Forwards, Reach, Stream
     from relay.dial.master import Control
-    from relay.dial.plan import Leg, Names, Plan
+    from relay.dial.plan import Choice, Leg, Names, Plan
     from relay.run import Run
     from relay.spec.route import Element, Route
+    from relay.ssh.memory import Memory
 
     Entered = TypeVar("Entered", bound=Forwards)
 
@@ -119,19 +120,24 @@ def _through_hops(route: Route, run: Run, lookup: Lookup, share: Share | None) -
     from relay.dial.first import first_leg
     from relay.dial.plan import plan
 
+    def memory(first: Choice) -> Memory:
+        from relay.dial.engine import memory_of
+
+        return memory_of(run, first)
+
     names, control = _names(route, run, lookup)
     if not early and share is None and (control is None or len(names.found) > 2):
         _expect_session(run)
     places = names.places()
     shared = _shared(share, names, places, run) if share is not None else None
     if shared is None:
-        legs = plan(places, names.found, run.options, master=control is not None)
+        legs = plan(places, names.found, run.options, master=control is not None, memory=memory)
         return _dial(legs, lambda: first_leg(legs.legs[0], run), run, control)
     if control is not None:
         control.close()  # the holder connects to the master itself
     if not shared.unserved:
         return shared
-    legs = plan(places, names.found, run.options, is_held=lambda number: number < shared.leads_to)
+    legs = plan(places, names.found, run.options, is_held=lambda number: number < shared.leads_to, memory=memory)
     legs = legs.without_client(shared.leads_to, Unserved(shared.unserved)).rest(shared.leads_to)
     return _dial(legs, lambda: (shared.lend(), ""), run)
 

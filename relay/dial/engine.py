@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from relay.dial.plan import CLIENT, MASTER, TOR
+from relay.dial.plan import AFTER_SSH, AUTO, CLIENT, MASTER, TOR
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from relay.config.settings import HopSettings
     from relay.contract import Hop, Reach
     from relay.dial.master import Control
-    from relay.dial.plan import Leg
+    from relay.dial.plan import Choice, Leg
     from relay.run import Run
     from relay.ssh.login.client import Client
     from relay.ssh.memory import Memory
@@ -43,7 +46,32 @@ class Engines:
             return MasterHop(leg.settings, self._control, self._run.progress)
         from relay.dial.openssh import OpensshHop  # few hops need ssh
 
-        return OpensshHop(leg.settings, reach, self._run)
+        hop = OpensshHop(leg.settings, reach, self._run)
+        if leg.entered != AFTER_SSH and self._run.options.engine == AUTO and not self._run.options.checks:
+            hop.learn = self._learner(leg.settings, before.jumps() if before is not None else "")
+        return hop
+
+    def _learner(self, settings: HopSettings, jumps: str) -> Callable[[str], None] | None:
+        """Return what remembers by which method ssh has got in to a hop; None if there is nothing to remember.
+
+        jumps: the hops before it, as ssh's -J has them.
+        """
+        from relay.dial import only_ssh
+
+        if not only_ssh.learnt(settings, ""):
+            return None
+        memory = memory_of(self._run, self._first.reached)
+        if not memory.keeps:
+            return None
+
+        def learn(method: str) -> None:
+            from relay.ssh.memory import Shown, name_of
+
+            hop = name_of(settings, jumps)
+            shown = memory.recall(hop) or Shown()
+            memory.keep(hop, shown.but(by_ssh=only_ssh.learnt(settings, method), method="", key="", algorithm=""))
+
+        return learn
 
     def _log_in(self, leg: Leg, reach: Reach, before: Hop | None, following: Leg) -> Hop:
         reached = reach()  # before the import: a thread imports our client meanwhile
@@ -62,18 +90,22 @@ class Engines:
 
 def client_of(run: Run, first: Leg) -> Client:
     """Return the client that logs in to the hops of a route. first: the route's first leg."""
+    from relay.dial import only_ssh
     from relay.ssh.login.client import Client
 
-    return Client(run.progress, run.prompt, run.children, memory_of(run, first), writes=not run.options.checks)
+    memory, writes = memory_of(run, first.reached), not run.options.checks
+    client = Client(run.progress, run.prompt, run.children, memory, writes=writes)
+    client.leave = only_ssh.knock
+    return client
 
 
-def memory_of(run: Run, first: Leg) -> Memory:
-    """Return the memory of what the hops of a route have shown. first: the route's first leg.
+def memory_of(run: Run, first: Choice) -> Memory:
+    """Return the memory of what the hops of a route have shown. first: what makes the route's first connection.
 
     It holds nothing of a route that begins at Tor, unless the user names a directory (--memory).
     """
     from relay.ssh import memory
 
     chosen = run.options.memory
-    where = "" if first.reached.kind == TOR and chosen is None else memory.directory(run.children.environ, chosen)
-    return memory.Memory(where, str(first.reached), writes=not run.options.checks)
+    where = "" if first.kind == TOR and chosen is None else memory.directory(run.children.environ, chosen)
+    return memory.Memory(where, str(first), writes=not run.options.checks)

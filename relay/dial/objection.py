@@ -4,41 +4,40 @@ from __future__ import annotations
 
 import os
 
+from relay.dial import only_ssh
+from relay.ssh.login.methods import ASKING, METHODS, OURS
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from relay.config.settings import HopSettings
+    from collections.abc import Callable
 
-# ssh's methods in ssh's order, each with the keyword that turns it on and off (sshconnect2.c, authmethods).
-_METHODS = {
-    "gssapi-with-mic": "gssapiauthentication",
-    "hostbased": "hostbasedauthentication",
-    "publickey": "pubkeyauthentication",
-    "keyboard-interactive": "kbdinteractiveauthentication",
-    "password": "passwordauthentication",
-}
-_OURS = frozenset({"publickey", "keyboard-interactive", "password"})
-_ASKING = frozenset({"keyboard-interactive", "password"})
+    from relay.config.settings import HopSettings
+    from relay.ssh.memory import Shown
+
 _AGENT_SECONDS = 2.0
 
 
-def objection(settings: HopSettings) -> str:
-    """Return why paramiko cannot serve a hop with these settings, or "" if the settings show no reason."""
-    return _no_method(settings) or _no_algorithm(settings) or _token(settings)
+def objection(settings: HopSettings, recall: Callable[[], Shown | None] | None = None) -> str:
+    """Return why paramiko cannot serve a hop with these settings, or "" if the settings show no reason.
+
+    recall: as for only_ssh.reason.
+    """
+    return _no_method(settings) or _no_algorithm(settings) or _token(settings) or only_ssh.reason(settings, recall)
 
 
 def _no_method(settings: HopSettings) -> str:
     """Return why no login method is left for us: the settings leave only methods that only ssh has.
 
-    GSSAPIAuthentication being on is not a reason: distributions turn it on for all hosts.
+    GSSAPIAuthentication being on is not a reason: distributions turn it on for all hosts (see only_ssh.py).
     """
     preferred = settings.get("preferredauthentications")
     batch = settings.yes("batchmode")
     left = [
         name
-        for name in (preferred.split(",") if preferred else _METHODS)
-        if name in _METHODS and settings.get(_METHODS[name]) not in {"no", "false"} and not (batch and name in _ASKING)
+        for name in (preferred.split(",") if preferred else METHODS)
+        if name in METHODS and settings.get(METHODS[name]) not in {"no", "false"} and not (batch and name in ASKING)
     ]
-    if not left or not _OURS.isdisjoint(left):
+    if not left or not set(left).isdisjoint(OURS):
         return ""
     return f"only {' and '.join(left)} may be tried"
 

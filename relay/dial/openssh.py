@@ -16,6 +16,7 @@ import sys
 from select import POLLIN, poll
 
 from relay.dial.command import ChildStream
+from relay.dial.only_ssh import can_be_overheard
 from relay.errors import RelayError
 from relay.run import unix
 from relay.run.ended import Ended
@@ -47,8 +48,10 @@ _NOISE = 65536  # bytes that a shell's start-up files may print before our line
 class OpensshHop:
     """One hop. ssh logs in to it when it forwards.
 
-    reach: makes a stream to the hop.
+    reach: makes a stream to the hop. learn: is told by which method ssh has got in, if that is to be remembered.
     """
+
+    learn: Callable[[str], None] | None = None
 
     def __init__(self, settings: HopSettings, reach: Reach, run: Run) -> None:
         self.place = run.progress.place
@@ -105,12 +108,23 @@ class OpensshHop:
         mark = f"pyrelay-{os.urandom(8).hex()}"
         with _Counter(under) as counter:
             argv = _argv(self._settings, host, port, counter.address, mark)
+            heard = None
             if self._checks:
                 argv[1:1] = ["-v", *_writing_nothing(self._settings)]
-            elif progress.verbosity >= 3:
+            elif self.learn is not None and can_be_overheard(self._settings):
+                from relay.dial.overheard import Overheard  # only where something is to be learnt
+
+                heard = Overheard(all_of_it=progress.verbosity >= 3 or self._settings.log_level == "verbose")
+                argv[1:1] = ("-o", "LogLevel=VERBOSE")
+            if progress.verbosity >= 3 and not self._checks:
                 argv.insert(1, "-v")
+            stderr = heard.writer if heard is not None else None
             with theirs:
-                child = self._children.connect(argv, theirs, tell=progress.hear if self._checks else None)
+                child = self._children.connect(
+                    argv, theirs, tell=progress.hear if self._checks else None, stderr=stderr
+                )
+            if heard is not None:
+                heard.started()
             stream = SshStream(ours, child, counter.check, self.place)
             stream.is_quiet = self._settings.log_level == "quiet"
             counter.serve(stream.descriptor)
@@ -120,6 +134,8 @@ class OpensshHop:
             stream.close()
             raise
         progress.heard()
+        if self.learn is not None:
+            self.learn(heard.method() if heard is not None else "")
         if netcat is not None:
             stream.hint = "--netcat has no effect on a hop that ssh carries"
         self._children.hush(child)

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from relay.contract import Netcat
     from relay.spec.options import Options
     from relay.spec.route import Element
+    from relay.ssh.memory import Memory, Shown
 
     # Looks up the hops that a ProxyJump of ssh_config adds.
     LookUp = Callable[[Sequence[Element]], list[HopSettings]]
@@ -179,19 +180,29 @@ def plan(
     *,
     master: bool = False,
     is_held: Callable[[int], bool] = lambda _: False,
+    memory: Callable[[Choice], Memory] | None = None,
 ) -> Plan:
     """Decide what carries each leg to the places. `found` are their settings.
 
     master: see Names. is_held: tells whether the holder is logged in to the hop of that number, counted from 0.
-    Raises RelayError for a setting that cannot be read.
+    memory: returns the memory of what hops have shown, for a route that begins so. Raises RelayError for a setting that
+    cannot be read.
     """
     legs: list[Leg] = []
+    jumps = ""
     for number, (place, settings) in enumerate(zip(places, found, strict=True)):
         try:
             reached = Choice(HOP) if number else reached_first(settings.hostname, options, settings)
             entered = None
             if number < len(found) - 1:
-                entered = _entered(settings, options, master=master and number == 0, held=is_held(number), legs=legs)
+                if master and number == 0:
+                    entered = Choice(MASTER, printable(settings.get("controlpath")))
+                elif is_held(number):
+                    entered = Choice(HELD)
+                else:
+                    first = legs[0].reached if legs else reached
+                    entered = _entered(settings, options, legs, _recall(memory, first, (settings, jumps)))
+                jumps = settings.jumps(jumps)
         except RelayError as error:
             raise error.at(place) from error.__cause__
         legs.append(Leg(place, settings, reached, entered, options.netcat_for(settings.name)))
@@ -227,27 +238,41 @@ def _may_use_master(hop: HopSettings, options: Options) -> bool:
     return options.engine == AUTO and options.netcat_for(hop.name) is None and bool(hop.get("controlpath"))
 
 
-def _entered(settings: HopSettings, options: Options, *, master: bool, held: bool, legs: Sequence[Leg]) -> Choice:
-    """Return what enters a hop. legs: the legs before it."""
-    if master:
-        return Choice(MASTER, printable(settings.get("controlpath")))
-    if held:
-        return Choice(HELD)
+def _recall(
+    memory: Callable[[Choice], Memory] | None, first: Choice, hop: tuple[HopSettings, str]
+) -> Callable[[], Shown | None] | None:
+    """Return what recalls a hop, see only_ssh.reason. first: what makes the route's first connection."""
+    if memory is None:
+        return None
+
+    def recall() -> Shown | None:
+        from relay.ssh.memory import Shown, name_of  # few hops need it
+
+        kept = memory(first)
+        return (kept.recall(name_of(*hop)) or Shown()) if kept.keeps else None
+
+    return recall
+
+
+def _entered(
+    settings: HopSettings, options: Options, legs: Sequence[Leg], recall: Callable[[], Shown | None] | None
+) -> Choice:
+    """Return what enters a hop by a login. legs: the legs before it. recall: as for only_ssh.reason."""
     if options.engine == OPENSSH:
         return Choice(SSH, "--engine ssh")
     if options.engine == PARAMIKO:
         return Choice(CLIENT, "--engine paramiko")
     if legs and _is_by_ssh(legs[-1]):
-        return _AFTER_SSH
+        return AFTER_SSH
     from relay.dial.objection import objection  # a raw relay does not need it
 
-    reason = objection(settings)
+    reason = objection(settings, recall)
     return Choice(SSH, reason) if reason else Choice(CLIENT)
 
 
 # Our client could find out at the key exchange that it cannot serve this hop. Then the hop before would have to be
 # entered once more: another ssh, another login, and the questions of that login again.
-_AFTER_SSH = Choice(SSH, "as the hop before, which a second try would log in to again")
+AFTER_SSH = Choice(SSH, "as the hop before, which a second try would log in to again")
 
 
 def _is_by_ssh(leg: Leg) -> bool:
@@ -257,6 +282,6 @@ def _is_by_ssh(leg: Leg) -> bool:
 def _behind_ssh(legs: Sequence[Leg], number: int) -> list[Leg]:
     """Return the legs with all hops from that number on left to ssh, since the hop before them is, too."""
     return [
-        leg if at < number or leg.entered is None or _is_by_ssh(leg) else leg.by(_AFTER_SSH)
+        leg if at < number or leg.entered is None or _is_by_ssh(leg) else leg.by(AFTER_SSH)
         for at, leg in enumerate(legs)
     ]

@@ -86,10 +86,12 @@ class Children:
         stdio: socket,
         more: Mapping[str, str] | None = None,
         tell: Callable[[str], None] | None = None,
+        stderr: int | None = None,
     ) -> Popen[bytes]:
         """Start a program whose stdin and stdout are one end of a socket pair.
 
-        more: variables for its environment. tell: gets the lines of its stderr, instead of the `tell` of all.
+        more: variables for its environment. tell: gets the lines of its stderr, instead of the `tell` of all. stderr:
+        without a tell, the descriptor that is its stderr in place of our own.
         """
         from subprocess import PIPE, Popen  # to import it takes longer than most programs that are started here
 
@@ -102,7 +104,7 @@ class Children:
                 argv,
                 stdin=stdio.fileno(),
                 stdout=stdio.fileno(),
-                stderr=PIPE if tell is not None else None,
+                stderr=PIPE if tell is not None else stderr,
                 env=environ,
                 cwd=self.directory,
             )

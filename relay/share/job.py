@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from relay.config.lookup import Defaults
 from relay.config.settings import HopSettings, parse
 from relay.dial import entered
-from relay.dial.engine import client_of
+from relay.dial.engine import client_of, memory_of
 from relay.dial.first import first_leg
 from relay.dial.plan import COMMAND, MASTER, SSH, Plan, plan
 from relay.errors import NoRoom, RelayError, TimedOut, Unserved
@@ -155,6 +155,7 @@ class Job:
             self._options,
             master=self._master,
             is_held=lambda number: self._hops.has(self._keys[number]),
+            memory=lambda first: memory_of(run, first),
         )
         try:
             for hop in entered(self._plan, self._reach_first, self._enter, run, limit=self._limit):

@@ -13,7 +13,8 @@ from relay.errors import RelayError, TimedOut, Unserved, printable
 from relay.run.ended import Ended
 from relay.ssh import announced, quantum
 from relay.ssh.login.auth import login
-from relay.ssh.memory import CHANNEL, GUESS, KEXINIT, KEY, Shown
+from relay.ssh.login.methods import OURS
+from relay.ssh.memory import CHANNEL, GUESS, KEXINIT, KEY, Shown, name_of
 from relay.ssh.pubkey import key_type
 from relay.ssh.session import Session
 from relay.ssh.trust.trust import Trust
@@ -75,10 +76,11 @@ def log_in(
     is done. again: makes another stream, for a hop that does not take any more what it has taken before.
     Raises RelayError in the words of the stage that failed.
     """
-    hop = settings.user, settings.hostname, str(settings.port), jumps
+    hop = name_of(settings, jumps)
     shown = client.memory.recall(hop)
     known = shown or Shown()
     in_vain = known.in_vain
+    client.stays = known.by_ssh in OURS  # ssh has got in, and by what our client has, too
     if not known.method:
         shown = None  # nobody has got in since it last refused: it is met as at first
     try:
@@ -91,20 +93,21 @@ def log_in(
         client.progress.note(1, "it does not accept what was sent ahead: connecting once more, without that")
         session = _log_in(client, again(), settings, jumps, following=following, shown=None)
     except _Refused as failure:
-        _forget(client, hop, shown, in_vain)  # what the hop accepted before may be the cause
+        got_in = known if known.method or known.by_ssh else None
+        _forget(client, hop, got_in, in_vain)  # what the hop accepted before may be the cause
         raise failure.error from failure.__cause__
     if is_post_quantum(known.own_kex) and not is_post_quantum(session.shown.own_kex):
         in_vain |= {
             GUESS
         }  # servers that are not alike stand there in turn: no guess is to keep one from its better exchange
-    client.memory.keep(hop, session.shown.but(in_vain=session.shown.in_vain | in_vain))
+    client.memory.keep(hop, session.shown.but(in_vain=session.shown.in_vain | in_vain, by_ssh=known.by_ssh))
     return session
 
 
 def _forget(client: Client, hop: tuple[str, ...], shown: Shown | None, in_vain: frozenset[str]) -> None:
     """Remember only what the hop did not accept. The next login is then a careful one."""
     if shown is not None:
-        client.memory.keep(hop, shown.but(in_vain=in_vain, method="", key="", algorithm=""))
+        client.memory.keep(hop, shown.but(in_vain=in_vain, method="", key="", algorithm="", by_ssh=""))
 
 
 def _log_in(
@@ -285,7 +288,7 @@ def _authenticate(
         if shown is not None and not error.refused and (ask is not None or shown.method == "publickey"):
             raise _TooEarly(error, CHANNEL if ask is not None else KEY) from error.__cause__
         raise _Refused(error) from error.__cause__
-    except TimedOut:
+    except (TimedOut, Unserved):
         raise
     except RelayError as error:
         raise _Refused(error) from error.__cause__

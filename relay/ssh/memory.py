@@ -32,6 +32,8 @@ from relay.value import Value
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from relay.config.settings import HopSettings
+
 HEAD = b"pyrelay-hop 1\n"
 SALT = "salt"
 SALT_SIZE = 32  # bytes
@@ -51,7 +53,8 @@ class Shown(Value):
     own_kex: the first key exchange of our own order that the server has.
     method: the one that got in. key: the fingerprint of the key that did, and algorithm how it signed, "" where it was
     no key. sig_algs: the server's server-sig-algs, None when it sent none. hostbound: whether it takes
-    publickey-hostbound. in_vain: what of AHEAD it once did not take. used: the day of the last use.
+    publickey-hostbound. by_ssh: the method, or the type of the key, by which the system's ssh got in. in_vain: what of
+    AHEAD it once did not take. used: the day of the last use.
     """
 
     ident: str = ""
@@ -63,6 +66,7 @@ class Shown(Value):
     algorithm: str = ""
     sig_algs: str | None = None
     hostbound: bool = False
+    by_ssh: str = ""
     in_vain: frozenset[str] = frozenset()
     used: str = ""
 
@@ -90,6 +94,7 @@ _WORDS = {  # of a file, each with the attribute whose text it has
     "method": "method",
     "key": "key",
     "algorithm": "algorithm",
+    "by-ssh": "by_ssh",
     "used": "used",
 }
 
@@ -116,7 +121,7 @@ def read(data: bytes) -> Shown | None:
         word, space, value = line.partition(" ")
         if space and _fits(value):
             values.setdefault(word, []).append(_one_line(value))
-    if not values.get("ident", [""])[0].startswith("SSH-"):
+    if not values.get("ident", ["" if "by-ssh" not in values else "SSH-"])[0].startswith("SSH-"):
         return None
     return Shown(
         **{name: values[word][0] for word, name in _WORDS.items() if word in values},
@@ -146,6 +151,11 @@ class Memory:
         self._way = way
         self._salt: bytes | None = None
         self._writes = writes
+
+    @property
+    def keeps(self) -> bool:
+        """Whether anything can be remembered."""
+        return bool(self._directory)
 
     def recall(self, hop: Sequence[str]) -> Shown | None:
         """What is remembered of a hop: its user, host and port, and the hops before it."""
@@ -247,6 +257,11 @@ class Memory:
                 os.unlink(os.path.join(self._directory, name))
             except OSError:
                 pass
+
+
+def name_of(settings: HopSettings, jumps: str) -> tuple[str, ...]:
+    """What a hop is remembered by. jumps: the hops before it, as ssh's -J has them."""
+    return settings.user, settings.hostname, str(settings.port), jumps
 
 
 def directory(environ: Mapping[str, str], chosen: str | None) -> str:

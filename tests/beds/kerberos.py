@@ -132,6 +132,19 @@ class Realm:
         until(lambda: self._log("kdc.log", "commencing operation"), "KDC")
         self.log_in()
 
+    def ssh(self, user: str) -> dict[str, str]:
+        """Make this host an SSH service, in which alice is that user; what its sshd needs in its environment."""
+        self._admin("addprinc -randkey host/localhost", f"ktadd -k {self.top}/host-keytab host/localhost")
+        config = (self.top / "krb5.conf").read_text()
+        rule = f"    auth_to_local = RULE:[1:$1]({USER})s/.*/{user}/\n    auth_to_local = DEFAULT\n"
+        server = self.top / "krb5-server.conf"
+        server.write_text(config.replace("    kdc = ", f"{rule}    kdc = "))
+        return {
+            "KRB5_CONFIG": str(server),
+            "KRB5_KTNAME": f"FILE:{self.top}/host-keytab",
+            "KRB5RCACHENAME": "none:",
+        }
+
     def log_in(self, *options: str, cache: Path | None = None) -> dict[str, str]:
         """Get a ticket; the environment of whoever has it. options: kinit's."""
         where = f"FILE:{cache or self.top / 'tickets'}"

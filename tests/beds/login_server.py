@@ -58,6 +58,11 @@ def questions(*asked: tuple[str, bool], title: str = "", instruction: str = "") 
     return MORE + body + b"".join(string(text.encode()) + bytes([echo]) for text, echo in asked)
 
 
+def taken(*algorithms: str) -> bytes:
+    """An EXT_INFO with server-sig-algs (RFC 8308 section 3.1)."""
+    return b"\x07" + (1).to_bytes(4, "big") + string(b"server-sig-algs") + string(",".join(algorithms).encode())
+
+
 def change_request(text: str) -> bytes:
     """SSH_MSG_USERAUTH_PASSWD_CHANGEREQ (RFC 4252 section 8)."""
     return MORE + string(text.encode()) + string(b"")
@@ -95,7 +100,8 @@ class LoginServer:
     """A server on loopback.
 
     requests: the methods that clients have asked for, in their order. ignored: how many messages to be ignored came.
-    kex: what its KEXINIT names after the key exchanges. transports: one for each connection.
+    kex: what its KEXINIT names after the key exchanges. signatures: its server-sig-algs, paramiko's own unless set.
+    transports: one for each connection.
     exchanges: its key exchanges in its order; paramiko's own unless set. guesses: how many KEXINITs said that a guess
     follows. breaks: whether it ends the connection then.
     """
@@ -108,6 +114,7 @@ class LoginServer:
         self.host_key = Path(f"{host_key}.pub").read_text().strip()
         self.requests: list[str] = []
         self.kex: tuple[str, ...] = ()
+        self.signatures: tuple[str, ...] = ()
         self._key = paramiko.Ed25519Key.from_private_key_file(str(host_key))
         self._script = script
         self._greeting = greeting
@@ -123,6 +130,7 @@ class LoginServer:
         transport.daemon = True
         transport.local_version = self._ident or transport.local_version
         transport.more_kex = self.kex
+        transport.signatures = self.signatures
         transport.use_compression(True)
         transport.add_server_key(self._key)
         transport.auth_handler = _Login(transport, self._answer, self._greeting)
@@ -191,10 +199,15 @@ class _Transport(paramiko.Transport):  # type: ignore[misc]  # paramiko has no t
         return parsed
 
     more_kex: tuple[str, ...] = ()
+    signatures: tuple[str, ...] = ()
 
     @property
     def preferred_kex(self) -> tuple[str, ...]:
         return (*super().preferred_kex, *self.more_kex)
+
+    @property
+    def preferred_pubkeys(self) -> tuple[str, ...]:
+        return self.signatures or tuple(super().preferred_pubkeys)
 
     def _enforce_strict_kex(self, ptype: int) -> None:
         """What is called for each message that is ignored."""

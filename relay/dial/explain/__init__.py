@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 from relay.config.lookup import Lookup, Query, look_up
 from relay.config.settings import HopSettings
 from relay.dial import plan as planning
+from relay.dial.engine import memory_of
 from relay.dial.explain import page, surprises, typed
 from relay.dial.explain.facts import Reader
 from relay.dial.explain.page import Explanation
@@ -115,7 +116,9 @@ def _plan(way: Route, run: Run) -> Plan:
         return planning.plan([f"target ({target})"], [settings], run.options)
     found = look_up(way, run.options, run.children).read(run.progress)
     names = planning.names([*way.hops, way.target], found, run.options, look_up=more, lives=lives)
-    return planning.plan(names.places(), names.found, run.options, master=alive)
+    return planning.plan(
+        names.places(), names.found, run.options, master=alive, memory=lambda first: memory_of(run, first)
+    )
 
 
 def _listens(path: str) -> bool:

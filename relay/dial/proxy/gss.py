@@ -83,6 +83,7 @@ _FUNCTIONS: dict[str, tuple[Any, ...]] = {
     "gss_wrap": (c_void_p, c_int, c_uint32, _BUFFER, POINTER(c_int), _BUFFER),
     "gss_unwrap": (c_void_p, _BUFFER, _BUFFER, POINTER(c_int), _STATUS),
     "gss_krb5_ccache_name": (c_char_p, c_void_p),
+    "gss_inquire_cred": (c_void_p, POINTER(c_void_p), _STATUS, POINTER(c_int), POINTER(c_void_p)),
     "gss_wrap_size_limit": (c_void_p, c_int, c_uint32, c_uint32, _STATUS),
 }  # fmt: skip
 
@@ -180,6 +181,19 @@ class Context:
         mechanism = _Oid(len(KERBEROS), KERBEROS)
         self._library.gss_display_status(byref(c_uint32()), status, kind, byref(mechanism), byref(more), byref(text))
         return self._taken(text).decode(errors="replace")
+
+
+def has_ticket(environ: Mapping[str, str]) -> bool:
+    """Whether the user has a ticket that is valid now. environ: as for Context."""
+    try:
+        library = _load()
+    except RelayError:
+        return False
+    minor, seconds = c_uint32(), c_uint32()
+    if (cache := environ.get("KRB5CCNAME")) != os.environ.get("KRB5CCNAME"):
+        library.gss_krb5_ccache_name(byref(minor), os.fsencode(cache) if cache is not None else None, None)
+    major: int = library.gss_inquire_cred(byref(minor), None, None, byref(seconds), None, None)
+    return not major & _ROUTINE and seconds.value > 0
 
 
 def _load() -> Any:

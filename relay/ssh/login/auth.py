@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from relay.errors import RelayError, printable
+from relay.errors import RelayError, Unserved, printable
 from relay.run.prompt import NobodyToAsk
 from relay.ssh.login.asked import Interactive, Password
+from relay.ssh.login.methods import METHODS, OURS
 from relay.ssh.login.publickey import PublicKeys
 from relay.ssh.memory import CHANNEL, KEY, Shown
 from relay.ssh.pubkey import BadKey
@@ -27,12 +28,7 @@ if TYPE_CHECKING:
     from relay.ssh.wire.userauth import Answer
 
 # ssh_config(5), PreferredAuthentications, without the methods that are not available here.
-_PREFERRED = "publickey,keyboard-interactive,password"
-_SETTINGS = {
-    "publickey": "pubkeyauthentication",
-    "keyboard-interactive": "kbdinteractiveauthentication",
-    "password": "passwordauthentication",
-}
+_PREFERRED = ",".join(OURS)
 _MOST_STEPS = 16  # logins that a server may grant and still want another; sshd's AuthenticationMethods have a few
 _MOST_NAMED = 2  # keys that an error lists; -v has a line for each
 
@@ -77,6 +73,7 @@ class _Login:
         ask: Callable[[], Opening] | None,
     ) -> None:
         progress, prompt = client.progress, client.prompt
+        self._client = client
         self._shown = shown
         self._settings = settings
         self._progress = progress
@@ -143,6 +140,7 @@ class _Login:
                     self._keys.start_over()
                 if answer.methods != self._taken:
                     self._taken = answer.methods
+                    self._leave_to_ssh()
                     queue = self._in_order()
             else:  # the method has nothing left to try
                 self._attempts.pop(method, None)
@@ -155,6 +153,15 @@ class _Login:
         self._progress.note(1, f"logged in as {self._settings.user} ({method or 'none'})")
         self._progress.learn("login", f"as {self._settings.user} by {method or 'none'}")
         return method or "none"
+
+    def _leave_to_ssh(self) -> None:
+        """Raise Unserved if ssh has something to log in with that comes first, and nothing of ours has been tried."""
+        client = self._client
+        if client.leave is None or client.stays or self._dialogue.refusals or self._granted:
+            return
+        algorithms = (self._dialogue.extension("server-sig-algs") or "").split(",")
+        if reason := client.leave(self._settings, self._taken, algorithms):
+            raise Unserved(reason)
 
     def _open(self) -> tuple[str, Answer | None]:
         """The first request and its answer, which says what the server takes. It travels with the service request.
@@ -196,9 +203,7 @@ class _Login:
         """
         preferred = (self._settings.get("preferredauthentications") or _PREFERRED).split(",")
         allowed = [
-            name
-            for name in preferred
-            if name in _SETTINGS and self._settings.get(_SETTINGS[name]) not in {"no", "false"}
+            name for name in preferred if name in OURS and self._settings.get(METHODS[name]) not in {"no", "false"}
         ]
         return [name for name in allowed if name in self._taken or not any(self._taken)]
 
@@ -225,6 +230,10 @@ class _Login:
             hint = self._unasked.hint
         elif "publickey" in self._in_order() and not self._keys.offered:
             hint = "there is no key to offer: `ssh-add` one, or name its file with -i or IdentityFile"
+        others = [name for name in METHODS if name not in OURS and self._settings.yes(METHODS[name])]
+        if others := [name for name in others if name in self._taken]:  # with nothing at hand for them, or tried by ssh
+            left = f"{' and '.join(others)} is for ssh to try: --engine ssh"
+            hint = f"{hint}; {left}" if hint else left
         return RelayError(
             "; ".join([f"login as {self._settings.user} refused: Permission denied", *self._story()]), hint=hint
         )

@@ -10,9 +10,15 @@ from relay.ssh.login.keyring import Keyring
 from relay.ssh.memory import Memory
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from typing import TypeAlias
+
+    from relay.config.settings import HopSettings
     from relay.run.children import Children
     from relay.run.progress import Progress
     from relay.run.prompt import Prompt
+
+    Leave: TypeAlias = Callable[[HopSettings, Sequence[str], Sequence[str]], str]
 
 
 class Client:
@@ -21,6 +27,8 @@ class Client:
     prompt: who is asked, with `batch` as the hop in turn has it. children: where a hop's KnownHostsCommand is started.
     memory: of what hops have shown before. keyring: the keys that are unlocked.
     writes: whether known_hosts may get new lines, and the agent new keys; --check writes nothing.
+    leave: says why a hop is left to ssh once it has said what it takes (relay/dial/only_ssh.py, knock).
+    stays: whether the hop in turn is not left to ssh.
     """
 
     def __init__(
@@ -37,6 +45,8 @@ class Client:
         self.children = children
         self.memory = memory or Memory()
         self.writes = writes
+        self.leave: Leave | None = None
+        self.stays = False
         self.keyring = Keyring(prompt)
         _quiet(progress.verbosity)
 

@@ -8,18 +8,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 from lab import ROOT
-from login_server import SUCCESS, Request, failure, scripted
+from login_server import SUCCESS, Request, failure, scripted, taken
 from sshd import Server
-
-from relay.ssh.pubkey import string
 
 if TYPE_CHECKING:
     from lab import Lab
-
-
-def taken(*algorithms: str) -> bytes:
-    """An EXT_INFO with server-sig-algs (RFC 8308 section 3.1)."""
-    return b"\x07" + (1).to_bytes(4, "big") + string(b"server-sig-algs") + string(",".join(algorithms).encode())
 
 
 def hop(lab: Lab, messages: int, *, speaks: bool = True) -> tuple[list[str], list[dict[str, bytes]]]:
