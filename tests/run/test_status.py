@@ -159,8 +159,13 @@ def test_not_without_a_terminal(lab: Lab, slow: Slow) -> None:
 def test_for_hops(lab: Lab) -> None:
     lab.silent("h1")
     lab.host("h2")
-    with Terminal(lab, lab.program, "-F", lab.config, "h1/h2") as terminal:
-        terminal.expect("pyrelay: hop 1 of 1 (h1): waiting for the server's ident")
+    shared = f"pyrelay -F {lab.write_config()} --share 1 h1/h2 </dev/null | cat"
+    with (
+        Terminal(lab, lab.program, "-F", lab.config, "h1/h2") as terminal,
+        Terminal(lab, "sh", "-c", shared) as sharing,
+    ):
+        for each in (terminal, sharing):
+            each.expect("pyrelay: hop 1 of 1 (h1): waiting for the server's ident")
 
 
 def test_it_goes_before_a_question_and_comes_back_for_the_next_wait(lab: Lab) -> None:

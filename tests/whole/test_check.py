@@ -11,7 +11,9 @@ from agents import RealAgent
 from desk import blocks
 from lab import Lab
 from login_server import SUCCESS, Request, asking, failure
+from masters import start_master
 from peers import LOOPBACK, closed_port
+from scripted_proxy import Peer, socks5
 from terminal import Terminal
 
 from relay.dial.report import Report
@@ -284,6 +286,34 @@ def test_a_hop_that_ssh_carries(chain: Lab) -> None:
 def test_a_first_hop_with_a_proxy_command(chain: Lab) -> None:
     chain.host("h1", ProxyCommand="pyrelay %h %p")
     assert stages(checked(chain, "h1/h3")["legs"][0])[:2] == ["ProxyCommand", "ident"]
+
+
+def test_a_hop_by_its_control_master(chain: Lab) -> None:
+    """The master opens the stream to the target, once."""
+    path = chain.top / "m"
+    chain.host("h1", ControlPath=path)
+    start_master(chain, "h1", path)
+    hop, target = checked(chain, "h1/h3")["legs"]
+    assert hop["entered"] == {"by": "a ControlMaster", "why": str(path)}
+    assert stages(target)[-1] == "ident"
+    assert len(chain["h1"].connections) == len(chain["h3"].connections) == 1
+
+
+def test_a_proxy(chain: Lab) -> None:
+    peer = Peer(socks5)
+    chain.at_end(peer.stop)
+    (leg,) = checked(chain, "-x", f"{LOOPBACK}:{peer.port}", "target.example")["legs"]
+    assert stages(leg) == ["look-up", "connection", "proxy", "ident"]
+    assert leg["stages"][2]["detail"] == f"the SOCKS5 proxy {LOOPBACK}:{peer.port} to reach target.example port 22"
+    assert len(peer.heard) == 1
+
+
+def test_a_hop_that_is_crossed_by_a_netcat(lab: Lab) -> None:
+    lab.server("h1", extra="AllowTcpForwarding no")
+    lab.server("h3")
+    target = checked(lab, "--netcat", "h1/h3")["legs"][-1]
+    assert stages(target) == ["connection", "netcat", "ident"]
+    assert len(lab["h3"].connections) == 1
 
 
 def test_shared_hops_are_not_used(chain: Lab) -> None:
