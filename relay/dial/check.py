@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from relay.config.lookup import Lookup
     from relay.contract import Hop, Stream
     from relay.run import Run
+    from relay.run.children import Children
     from relay.spec.options import Options
     from relay.spec.route import Route
     from relay.value import Value
@@ -154,14 +155,12 @@ def run(options: Options, parent: int, secret: Mapping[str, str]) -> int:
     from relay.run.children import Children
     from relay.run.prompt import Prompt
 
-    way = route.parse(options.destination, options.port, options.delimiters)
-    if options.jump:
-        way = route.behind(route.parse_jump(options.jump), way)
+    children = Children(secret=secret)
+    way = _route(options, children)
     report = Report(str(way), as_json=options.json, write=_write)
     if options.share is not None:
         report.note("--share is without effect: a check logs in by itself")
     progress = Recorder(options, report)
-    children = Children(secret=secret)
     lookup: Lookup | None = None
     if way.hops:
         from relay.config.lookup import look_up
@@ -188,6 +187,19 @@ def run(options: Options, parent: int, secret: Mapping[str, str]) -> int:
         end()
     report.finish()
     return 0 if report.ok else EXIT_FAILED
+
+
+def _route(options: Options, children: Children) -> Route:
+    """Return the route that ssh's relay would take: HOST may be an alias, and begin with user@, as for ssh."""
+    from relay.dial import explain
+    from relay.dial.explain import typed
+
+    try:
+        name = typed.ask(options, children)
+    except RelayError:  # there is no ssh, which a route without hops does not need
+        way = route.parse(options.destination, options.port, options.delimiters)
+        return route.behind(route.parse_jump(options.jump), way) if options.jump else way
+    return explain.route_of(name, options)
 
 
 def _dial(way: Route, run: Run, lookup: Lookup | None) -> None:

@@ -134,6 +134,16 @@ def test_without_hops(chain: Lab) -> None:
     assert len(chain["h1"].connections) == 1
 
 
+def test_a_name_as_ssh_takes_it(chain: Lab) -> None:
+    """A name of ssh_config, an alias of a route, and a user before it."""
+    chain.host("web", HostName="h1+h3", ProxyCommand="pyrelay %h %p")
+    (leg,) = checked(chain, "h1")["legs"]
+    assert leg["stages"][1]["detail"] == f"{LOOPBACK} port {chain['h1'].port}"
+    for words in ("web", "somebody@h1+h3"):
+        found = checked(chain, words)
+        assert [leg["place"] for leg in found["legs"]] == ["hop 1 of 1 (h1)", "target (h3)"]
+
+
 # A new key
 
 

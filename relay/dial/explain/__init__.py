@@ -67,7 +67,7 @@ def explain(run: Run) -> Explanation:
     route = printable(options.destination)
     legs: list[Leg] = []
     try:
-        way = _route(name, options)
+        way = route_of(name, options)
         route = str(way)
         notes += surprises.of_way(name, way, options, run.children)
         plan = _plan(way, run)
@@ -88,7 +88,7 @@ def explain(run: Run) -> Explanation:
     return Explanation(route, tuple(legs), name, tuple(notes), "; ".join(refused))
 
 
-def _route(name: Typed, options: Options) -> Route:
+def route_of(name: Typed, options: Options) -> Route:
     """Return the route that is dialled: the name's own if it has hops, else what ssh hands over. Raises RelayError."""
     spelled = name.name if surprises.has_hops(name.name, options) else surprises.handed_over(name)
     way = spelling.parse(spelled, surprises.port(name, options), options.delimiters)
