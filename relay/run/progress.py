@@ -17,6 +17,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from relay.contract import Hop
     from relay.run.status import StatusLine
+    from relay.run.waits import Waits
     from relay.value import Value
 
 PATIENCE = 1.0  # seconds without a word on the terminal, after which the status line says what is waited for
@@ -39,12 +40,9 @@ class Progress:
         self.hint = ""
         self.hushed = False  # the present place's LogLevel is below INFO: no warnings of it, unless -v was given
         self._start = self._began = self._spoke = monotonic()  # of the set-up and the stage; of the last word
-        self._waited = 0.0  # seconds that persons have taken to answer so far
-        self._waited_before = 0.0  # of these, the seconds before the present stage
-        self._asked = 0.0  # since when a person is waited for, 0 if nobody is
-        self._waits = 0  # how many waits for a person there are now, one within the other
-        self._questions = 0  # how many of these have a question on the terminal
-        self._lent = self._patient = False  # see `by_program`
+        self._waits: Waits | None = None  # once a person was waited for
+        self._persons_before = 0.0  # seconds that persons took before the present stage
+        self._lent = False  # whether a program may write on the terminal, see `by_program`
         self._line: StatusLine | None = None
 
     def at(self, place: str, *, hushed: bool = False) -> None:
@@ -65,11 +63,11 @@ class Progress:
                 self.tell(doing)
         self.doing = doing
         self.hint = hint
-        self._began, self._waited_before = monotonic(), self._persons()
+        self._began, self._persons_before = monotonic(), self._persons()
 
     def taken(self) -> float:
         """Seconds that the present stage has taken, without those that a person has."""
-        return monotonic() - self._began - (self._persons() - self._waited_before)
+        return monotonic() - self._began - (self._persons() - self._persons_before)
 
     def done(self) -> None:
         """The last stage has ended; with -v, print how long the whole set-up took."""
@@ -101,7 +99,7 @@ class Progress:
 
     def remaining(self) -> float:
         """Seconds left until the deadline; 0 or less when it has passed."""
-        return self.seconds - (monotonic() - self._start) + self._persons()
+        return self.seconds - (monotonic() - self._start) + (self._waits.stopped.seconds() if self._waits else 0.0)
 
     def timed_out(self) -> TimedOut:
         """The error to raise or print when the deadline has passed."""
@@ -112,29 +110,36 @@ class Progress:
 
     def _persons(self) -> float:
         """Seconds that persons have taken so far."""
-        asked = self._asked  # once: another thread may end the wait
-        return self._waited + (monotonic() - asked if asked else 0.0)
+        return self._waits.persons.seconds() if self._waits else 0.0
+
+    def _waiting(self) -> Waits:
+        if self._waits is None:
+            from relay.run.waits import Waits  # most runs ask nobody
+
+            self._waits = Waits()
+        return self._waits
 
     def pause(self) -> None:
         """A person is asked something: the clock stands still until `resume`."""
-        self._questions += 1
-        self._stop()
+        self._waiting().ask()
 
     def resume(self) -> None:
         """The person has answered."""
-        self._go_on()
-        self._questions -= 1
+        self._spoke = monotonic()
+        self._waiting().answer()
 
     def be_patient(self) -> bool:
-        """A person may be busy elsewhere: the default deadline stands still until `end_patience`. False with -w."""
-        if self.strict:
-            return False
-        self._stop()
-        return True
+        """A person may be busy elsewhere: the default deadline stands still until `end_patience`. False with -w.
+
+        What that takes counts as the stage's own time: it may as well be a server's.
+        """
+        if not self.strict:
+            self._waiting().stopped.begin()
+        return not self.strict
 
     def end_patience(self) -> None:
         """Nobody needs to do anything elsewhere any more."""
-        self._go_on()
+        self._waiting().stopped.end()
 
     def by_program(self, *, seen: bool) -> None:
         """A program that may write on the terminal, and wait for a person, carries what follows, until `heard`.
@@ -143,28 +148,16 @@ class Progress:
         """
         self._lent = True
         self.speak()
-        if seen and not self._patient:
-            self._patient = self.be_patient()
+        waits = self._waiting()
+        if seen and not waits.patient:
+            waits.patient = self.be_patient()
 
     def heard(self) -> None:
         """The server has spoken: the program that carries the stream to it waits for nobody."""
         self._lent = False
-        if self._patient:
-            self._patient = False
+        if self._waits and self._waits.patient:
+            self._waits.patient = False
             self.end_patience()
-
-    def _stop(self) -> None:
-        self._waits += 1
-        if self._waits == 1:
-            self._asked = monotonic()
-
-    def _go_on(self) -> None:
-        self._waits -= 1
-        self._spoke = monotonic()
-        if not self._waits:
-            # In this order: the guard, in another thread, must never count the person's time as ours.
-            self._waited += monotonic() - self._asked
-            self._asked = 0.0
 
     # Words
 
@@ -204,7 +197,7 @@ class Progress:
         self._line.show(f"pyrelay: {where}{self.doing or 'connecting'}", self._may_show)
 
     def _may_show(self) -> bool:
-        silent = self.verbosity or self.hushed or self._questions or self._lent
+        silent = self.verbosity or self.hushed or self._lent or (self._waits and self._waits.asked)
         return not silent and monotonic() - self._spoke >= PATIENCE
 
     def close(self) -> None:

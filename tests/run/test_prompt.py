@@ -72,8 +72,33 @@ def test_a_persons_time_is_not_counted() -> None:
     progress = Progress(60)
     left = progress.remaining()
     progress.pause()
-    progress._asked -= 1000  # as if asked a thousand seconds ago
+    assert progress._waits is not None
+    for span in (progress._waits.stopped, progress._waits.persons):
+        span._since -= 1000  # as if asked a thousand seconds ago
     progress._start -= 1000
+    progress._began -= 1000
     assert progress.remaining() == pytest.approx(left, abs=5)
     progress.resume()
     assert progress.remaining() == pytest.approx(left, abs=5)
+    assert progress.taken() == pytest.approx(0, abs=5)
+
+
+def test_patience_stops_the_deadline_and_counts_as_the_stages_own_time() -> None:
+    progress = Progress(60)
+    assert progress.be_patient()
+    assert progress._waits is not None
+    progress._waits.stopped._since -= 1000
+    progress._start -= 1000
+    progress._began -= 1000
+    progress.pause()  # a question meanwhile
+    progress.resume()
+    progress.end_patience()
+    assert progress.remaining() == pytest.approx(60, abs=5)
+    assert progress.taken() == pytest.approx(1000, abs=5)
+
+
+def test_no_patience_under_a_deadline_that_is_named() -> None:
+    progress = Progress(60, strict=True)
+    progress.by_program(seen=True)
+    progress._start -= 1000
+    assert progress.remaining() < 0
