@@ -22,7 +22,9 @@ def objection(settings: HopSettings, recall: Callable[[], Shown | None] | None =
 
     recall: as for only_ssh.reason.
     """
-    return _no_method(settings) or _no_algorithm(settings) or _token(settings) or only_ssh.reason(settings, recall)
+    return (
+        _no_method(settings) or _no_algorithm(settings, recall) or _token(settings) or only_ssh.reason(settings, recall)
+    )
 
 
 def _no_method(settings: HopSettings) -> str:
@@ -42,10 +44,15 @@ def _no_method(settings: HopSettings) -> str:
     return f"only {' and '.join(left)} may be tried"
 
 
-def _no_algorithm(settings: HopSettings) -> str:
-    """Return why no algorithm is left for us: a list in ssh_config holds none that paramiko knows."""
+def _no_algorithm(settings: HopSettings, recall: Callable[[], Shown | None] | None) -> str:
+    """Return why no algorithm is left for us: a list in ssh_config holds none that paramiko knows.
+
+    Or it begins with one that the hop once had, and paramiko lacks. recall: as for only_ssh.reason.
+    """
     if not any(settings.chosen(key) for key in ("kexalgorithms", "ciphers", "macs", "hostkeyalgorithms")):
         return ""
+    shown = recall() if recall is not None else None
+    had = shown.ssh_only if shown is not None else ""
     from relay.ssh.enter import CHOICES
     from relay.ssh.trust.hostkeys import ALGORITHMS  # only when the user chose algorithms
 
@@ -53,6 +60,8 @@ def _no_algorithm(settings: HopSettings) -> str:
         wanted = settings.algorithms(key)
         if wanted is not None and not set(wanted) & set(known):
             return f"our client has none of the {key} that ssh_config asks for"
+        if had and wanted is not None and had in wanted and had not in known:
+            return f"the hop has had {had}, which ssh_config chooses ({key}) and only ssh knows"
     return ""
 
 

@@ -92,14 +92,16 @@ def log_in(
             raise failure.error from failure.__cause__
         client.progress.note(1, "it does not accept what was sent ahead: connecting once more, without that")
         session = _log_in(client, again(), settings, jumps, following=following, shown=None)
+    except Unserved as refusal:
+        if isinstance(cause := refusal.__cause__, OnlySsh):
+            client.memory.keep(hop, known.but(ident=known.ident or cause.ident, ssh_only=cause.algorithm))
+        raise
     except _Refused as failure:
         got_in = known if known.method or known.by_ssh else None
         _forget(client, hop, got_in, in_vain)  # what the hop accepted before may be the cause
         raise failure.error from failure.__cause__
     if is_post_quantum(known.own_kex) and not is_post_quantum(session.shown.own_kex):
-        in_vain |= {
-            GUESS
-        }  # servers that are not alike stand there in turn: no guess is to keep one from its better exchange
+        in_vain |= {GUESS}  # two servers take turns there: no guess is to keep one of them from its better key exchange
     client.memory.keep(hop, session.shown.but(in_vain=session.shown.in_vain | in_vain, by_ssh=known.by_ssh))
     return session
 

@@ -53,7 +53,8 @@ class Shown(Value):
     own_kex: the first key exchange of our own order that the server has.
     method: the one that got in. key: the fingerprint of the key that did, and algorithm how it signed, "" where it was
     no key. sig_algs: the server's server-sig-algs, None when it sent none. hostbound: whether it takes
-    publickey-hostbound. by_ssh: the method, or the type of the key, by which the system's ssh got in. in_vain: what of
+    publickey-hostbound. by_ssh: the method, or the type of the key, by which the system's ssh got in. ssh_only: an
+    algorithm of ssh_config's choice that the hop has and only ssh knows. in_vain: what of
     AHEAD it once did not take. used: the day of the last use.
     """
 
@@ -67,6 +68,7 @@ class Shown(Value):
     sig_algs: str | None = None
     hostbound: bool = False
     by_ssh: str = ""
+    ssh_only: str = ""
     in_vain: frozenset[str] = frozenset()
     used: str = ""
 
@@ -95,6 +97,7 @@ _WORDS = {  # of a file, each with the attribute whose text it has
     "key": "key",
     "algorithm": "algorithm",
     "by-ssh": "by_ssh",
+    "ssh-only": "ssh_only",
     "used": "used",
 }
 

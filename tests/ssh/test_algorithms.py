@@ -40,6 +40,18 @@ def test_the_first_that_the_server_has_is_taken(lab: Lab, theirs: str, ours: str
     assert len(h1.logins()) == 1
 
 
+def test_such_a_hop_is_remembered_and_not_knocked_at_again(lab: Lab) -> None:
+    """As long as ssh_config chooses the algorithm."""
+    h1 = lab.server("h1", KexAlgorithms=f"{SNTRUP},{CURVE}")
+    lab.server("h2")
+    for connections in (2, 3):
+        assert "h1): by ssh: the " in lab.pyrelay("-v", "h1/h2").stderr
+        assert len(h1.connections) == connections
+    lab.host("h1", KexAlgorithms=CURVE)
+    assert "h1): by our own client" in lab.pyrelay("-v", "h1/h2").stderr
+    assert len(h1.logins()) == 3
+
+
 # The extra pq: sntrup761x25519-sha512 is ours, too
 
 

@@ -62,7 +62,15 @@ class Agreed(Record):
 
 
 class OnlySsh(IncompatiblePeer):
-    """The algorithm to take is one that we lack: ssh_config names it before any of ours that the server has."""
+    """The algorithm to take is one that we lack: ssh_config names it before any of ours that the server has.
+
+    ident: the server's.
+    """
+
+    def __init__(self, keyword: str, algorithm: str, ident: str) -> None:
+        super().__init__(f"the server has {algorithm}, which ssh_config chooses ({keyword}) and only ssh knows")
+        self.algorithm = algorithm
+        self.ident = ident
 
 
 class Weaker(SSHException):
@@ -190,7 +198,7 @@ class Negotiation(paramiko.Transport):
             theirs = self.remote_lists.get(name, ())
             wanted = next((algorithm for algorithm in self.chosen.get(key, ()) if algorithm in theirs), None)
             if wanted is not None and wanted not in ours:
-                raise OnlySsh(f"the server has {wanted}, which ssh_config chooses ({key}) and only ssh knows")
+                raise OnlySsh(key, wanted, self.remote_version)
 
     def _really_parse_kex_init(self, m: Message, ignore_first_byte: bool = False) -> dict[str, list[str]]:
         """Keep the server's lists: an error about them must be able to name them."""
