@@ -52,12 +52,14 @@ class _Refused(Exception):
 class _TooEarly(_Refused):
     """The link has ended, most likely at a thing that was sent ahead, and before a login was refused on it.
 
-    thing: what not to send ahead any more; "" if it may be.
+    thing: what not to send ahead any more; "" if it may be. sure: whether the server has said its ident before; one
+    that has not may turn everybody away just now.
     """
 
-    def __init__(self, error: RelayError, thing: str) -> None:
+    def __init__(self, error: RelayError, thing: str, *, sure: bool = True) -> None:
         super().__init__(error)
         self.thing = thing
+        self.sure = sure
 
 
 def log_in(
@@ -79,14 +81,17 @@ def log_in(
     hop = name_of(settings, jumps)
     shown = client.memory.recall(hop)
     known = shown or Shown()
-    in_vain = known.in_vain
+    in_vain, doubt = known.in_vain, ""
     client.stays = known.by_ssh in OURS  # ssh has got in, and by what our client has, too
     if not known.method:
         shown = None  # nobody has got in since it last refused: it is met as at first
     try:
         session = _log_in(client, reached, settings, jumps, following=following, shown=shown)
     except _TooEarly as failure:
-        in_vain |= {failure.thing} - {""}
+        if failure.sure or known.doubt == failure.thing:
+            in_vain |= {failure.thing} - {""}
+        else:
+            doubt = failure.thing
         _forget(client, hop, shown, in_vain)
         if again is None:
             raise failure.error from failure.__cause__
@@ -102,7 +107,8 @@ def log_in(
         raise failure.error from failure.__cause__
     if is_post_quantum(known.own_kex) and not is_post_quantum(session.shown.own_kex):
         in_vain |= {GUESS}  # two servers take turns there: no guess is to keep one of them from its better key exchange
-    client.memory.keep(hop, session.shown.but(in_vain=session.shown.in_vain | in_vain, by_ssh=known.by_ssh))
+    in_vain |= session.shown.in_vain
+    client.memory.keep(hop, session.shown.but(in_vain=in_vain, doubt=doubt, by_ssh=known.by_ssh))
     return session
 
 
@@ -218,7 +224,8 @@ def _exchange_keys(session: Session, settings: HopSettings, progress: Progress) 
             raise _TooEarly(error, "") from error.__cause__
         if transport.early:
             guess = transport.guessing and not transport.packetizer.is_overdue
-            raise _TooEarly(error, GUESS if guess else KEXINIT) from error.__cause__
+            sure = bool(transport.remote_version)
+            raise _TooEarly(error, GUESS if guess else KEXINIT, sure=sure) from error.__cause__
         raise
 
 

@@ -55,7 +55,8 @@ class Shown(Value):
     no key. sig_algs: the server's server-sig-algs, None when it sent none. hostbound: whether it takes
     publickey-hostbound. by_ssh: the method, or the type of the key, by which the system's ssh got in. ssh_only: an
     algorithm of ssh_config's choice that the hop has and only ssh knows. in_vain: what of
-    AHEAD it once did not take. used: the day of the last use.
+    AHEAD it once did not take. doubt: what of AHEAD went before a connection that has failed, for whatever reason.
+    used: the day of the last use.
     """
 
     ident: str = ""
@@ -70,6 +71,7 @@ class Shown(Value):
     by_ssh: str = ""
     ssh_only: str = ""
     in_vain: frozenset[str] = frozenset()
+    doubt: str = ""
     used: str = ""
 
     def __init__(self, **given: object) -> None:
@@ -98,6 +100,7 @@ _WORDS = {  # of a file, each with the attribute whose text it has
     "algorithm": "algorithm",
     "by-ssh": "by_ssh",
     "ssh-only": "ssh_only",
+    "doubt": "doubt",
     "used": "used",
 }
 

@@ -22,10 +22,11 @@ OURS = "KexAlgorithms curve25519-sha256,ecdh-sha2-nistp256"  # so that sshd begi
 class Flights(Listener):
     """Passes on what one side has said. flights: how often that was the client; they are counted once quiet is set.
 
-    quiet: seconds without a byte after which a side has said all.
+    quiet: seconds without a byte after which a side has said all. turns_away: so many who come next.
     """
 
     quiet = 0.0
+    turns_away = 0
 
     def __init__(self, port: int) -> None:
         self.connections = self.flights = 0
@@ -35,6 +36,10 @@ class Flights(Listener):
     def _pass_on(self, client: socket.socket) -> None:
         self.connections += 1
         self.flights = 0
+        if self.turns_away:
+            self.turns_away -= 1
+            client.close()
+            return
         with suppress(OSError), client, socket.create_connection((LOOPBACK, self._port)) as server:
             said_last = server
             while True:
@@ -187,6 +192,21 @@ def test_a_server_that_breaks_at_it(lab: Lab) -> None:
         to()
         assert (to.front.connections, server.guesses) == (connections, guesses)
     assert to.flights() < 5  # our KEXINIT still goes first
+
+
+def test_a_server_that_closes_before_its_ident(lab: Lab) -> None:
+    """Once it may be short of room. When that comes again, what was sent ahead is the cause: it is not sent again."""
+    server = scripted(lab, "h1", lets_in)
+    to = Way(lab, server.port, [server.host_key])
+    to()
+    to.front.turns_away = 1
+    for connections, guesses in ((3, 0), (4, 1)):
+        to()
+        assert (to.front.connections, server.guesses) == (connections, guesses)
+    for connections in (6, 8, 9):
+        to.front.turns_away = int(connections < 9)
+        to()
+        assert (to.front.connections, server.guesses) == (connections, 1)
 
 
 def test_a_server_that_has_become_better(lab: Lab) -> None:
