@@ -12,7 +12,7 @@
 
 from __future__ import annotations
 
-from relay.errors import encoded
+from relay.errors import encoded, plain
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -122,6 +122,7 @@ class Report:
         self.ok = False
         leg = self._leg(error.place) or (self._legs[-1] if self._legs else None)
         if leg is not None:
+            self._legs[-1]["ok"] = None  # unless that is the leg that has failed
             leg.update({"ok": False, "error": error.cause}, **({"hint": error.hint} if error.hint else {}))
         else:
             self.note(error.cause)
@@ -148,7 +149,7 @@ class Report:
 
     def _say(self, line: str) -> None:
         if not self._json:
-            self._write(encoded(f"{line}\n"))
+            self._write(encoded(plain(f"{line}\n")))
 
 
 def _address(leg: Leg | None) -> dict[str, Any]:
