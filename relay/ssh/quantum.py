@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from relay.ssh.wire.exchanges import EXCHANGES
-from relay.ssh.wire.negotiation import is_post_quantum
+from relay.ssh.wire.exchanges import EXCHANGES, SNTRUP
 
 if TYPE_CHECKING:
     from relay.config.settings import HopSettings
@@ -58,4 +57,4 @@ def remark(transport: Transport) -> str:
 def missing(transport: Transport) -> str:
     """The post-quantum key exchange that the server has and pyrelay could have, too; "" if there is none."""
     theirs = transport.remote_lists.get("kex_algo_list", ())
-    return next((name for name in theirs if is_post_quantum(name) and name not in EXCHANGES), "")
+    return next((name for name in SNTRUP if name in theirs and name not in EXCHANGES), "")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 from lab import Lab
+from login_server import failure, scripted
 from peers import LOOPBACK
 
 from relay.config.settings import HopSettings
@@ -94,6 +95,16 @@ def test_the_extra_is_named_where_it_is_missing(lab: Lab) -> None:
     assert [("pqcrypto" in line) for line in said if "quantum computer" in line] == [True, False]
     said = lab.pyrelay("--check", "h1/h2/h3").stdout.splitlines()
     assert [("pqcrypto" in line) for line in said if "quantum computer" in line] == [True, False]
+
+
+def test_what_a_server_calls_its_exchanges_is_not_printed(lab: Lab) -> None:
+    server = scripted(lab, "h1", lambda _: [failure("publickey")])
+    server.exchanges = (f"sntrup\x1b[2J, {CURVE}", "curve25519-sha256@libssh.org")
+    lab.server("h2")
+    said = lab.pyrelay("-v", "h1/h2").stderr
+    assert "quantum computer" in said
+    assert "sntrup" not in said
+    assert "\x1b" not in said
 
 
 @pytest.mark.parametrize(

@@ -45,12 +45,12 @@ def _other(name: str) -> Callable[[Exchanging], Exchange]:
     return make
 
 
-_SNTRUP = ("sntrup761x25519-sha512", "sntrup761x25519-sha512@openssh.com")
+SNTRUP = ("sntrup761x25519-sha512", "sntrup761x25519-sha512@openssh.com")
 
 # In the order of preference, which is ssh's; what makes an exchange of that name.
 EXCHANGES: dict[str, Callable[[Exchanging], Exchange]] = {
     **({"mlkem768x25519-sha256": MlKem768X25519} if has_mlkem() else {}),
-    **(dict.fromkeys(_SNTRUP, Sntrup761X25519) if has_sntrup() else {}),
+    **(dict.fromkeys(SNTRUP, Sntrup761X25519) if has_sntrup() else {}),
     "curve25519-sha256": Curve25519,
     "curve25519-sha256@libssh.org": Curve25519,
     **{
