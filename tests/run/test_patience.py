@@ -34,7 +34,7 @@ from relay.spec import options
 options.Options.deadline = {deadline}
 if "agent" in sys.argv[0]:
     from relay.ssh.login import publickey
-    publickey._AGENT_SECONDS = 3.0
+    publickey._AGENT_SECONDS = 2.0
 from relay.cli import main
 main()
 """

@@ -257,9 +257,9 @@ def test_a_target_that_closes_before_its_ident(chain: Lab, greeting: bytes, erro
 
 def test_a_target_that_says_nothing(chain: Lab) -> None:
     chain.silent("h4")
-    target = checked(chain, "-w", "3", "h1/h4", ok=False)["legs"][-1]
+    target = checked(chain, "-w", "2", "h1/h4", ok=False)["legs"][-1]
     assert stages(target)[-1] == "ident failed"
-    assert target["error"] == "no answer within 3 seconds (waiting for the server's ident)"
+    assert target["error"] == "no answer within 2 seconds (waiting for the server's ident)"
 
 
 def test_no_such_host(chain: Lab) -> None:
