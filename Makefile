@@ -75,7 +75,7 @@ regress: .venv/ready peers ## run OpenSSH's own tests with it in the path, an ho
 	@tests/install-packages $(SOURCES)
 	@PYTHONPATH=tests/beds $(VENV)/python -m regress $(ARGS)
 
-soak: .venv/ready peers ## run it for two hours with every party stopped and killed (ARGS="--seconds N")
+soak: .venv/ready peers ## run it for two hours with every party stopped and killed (ARGS="--seconds N", ARGS=--beside)
 	@$(VENV)/python tests/beds/soak.py $(ARGS)
 
 fuzz: .venv/ready ## give whatever reads any bytes any bytes, ten minutes each (MINUTES=1; ARGS are libFuzzer's options)

@@ -109,9 +109,17 @@ class Connection(Protocol):
 
 
 class ManyFlows(Connection, Protocol):
-    """A connection that carries many flows. changed: the caller puts a set here; flows with news are added to it."""
+    """A connection that carries many flows. changed: the caller puts a set here; flows with news are added to it.
+
+    turn: how many packets one call may see to, 0 for all that have come; a caller with other connections sets it.
+    """
 
     changed: set[Any] | None
+    turn: int
+
+    @property
+    def behind(self) -> bool:
+        """Whether packets have come that the last call has not seen to: call `receive` again."""
 
 
 class Flow(Protocol):

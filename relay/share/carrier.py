@@ -11,6 +11,9 @@ if TYPE_CHECKING:
     from relay.contract import Flow, ManyFlows
 
 
+TURN = 128  # packets of one connection, after which others have their turn; a small one takes some ten microseconds
+
+
 class Carried(Protocol):
     """What a connection calls on a relay that it carries (served.py)."""
 
@@ -38,6 +41,9 @@ class Carrier:
         self.loop = loop
         self._fd, self._wake_fd = connection.fd, connection.wake_fd
         self._writing = False
+        self._reading = True
+        self._going_on = False
+        connection.turn = TURN
         self._changed = connection.changed = set()
         loop.add_reader(self._fd, self._drive, connection.receive)
         loop.add_reader(self._wake_fd, self._drive, connection.look_round)
@@ -78,6 +84,25 @@ class Carrier:
                 self.loop.add_writer(self._fd, self._drive, self.connection.flush)
             else:
                 self.loop.remove_writer(self._fd)
+        if not self.closed:
+            self._settle_reading()
+
+    def _settle_reading(self) -> None:
+        """Poll for reading unless a link waits; have the connection's next turn come after that of others."""
+        if self.connection.reading != self._reading:
+            self._reading = self.connection.reading
+            if self._reading:
+                self.loop.add_reader(self._fd, self._drive, self.connection.receive)
+            else:
+                self.loop.remove_reader(self._fd)
+        if self.connection.behind and not self._going_on:
+            self._going_on = True
+            self.loop.call_soon(self._go_on)
+
+    def _go_on(self) -> None:
+        self._going_on = False
+        if not self.closed:
+            self._drive(self.connection.receive)
 
     def _drive(self, work: Callable[[], None]) -> None:
         work()

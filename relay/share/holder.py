@@ -10,6 +10,7 @@ import os
 import resource
 import signal
 import socket
+import sys
 import threading
 import time
 from contextlib import suppress
@@ -40,11 +41,13 @@ LOOK = 1.0  # seconds between two looks at which relays have hung up during thei
 SPARE = 24  # descriptors kept free: to answer -O, to turn relays away, and for logins
 GLANCE = 0.01  # seconds that a client has to say what it wants, where there may be no room for it
 HEAD = 12  # bytes of a message with its kind, where that is "call": two lengths, and four letters (wire.py)
+SWITCH = 0.001  # seconds that a thread that computes for a login keeps the others waiting; 0.005 is the default
 SETTLE = 30.0  # seconds that the loop may take to take a transport over; it takes milliseconds
 
 
 def run(listener: _socket.socket, lock: int, path: str) -> NoReturn:
     """Run the holder, then end the process."""
+    sys.setswitchinterval(SWITCH)
     os.environ.pop("KRB5CCNAME", None)  # it is the first relay's; every relay has its own tickets
     Holder(socket.socket(fileno=listener.detach()), lock, path).run()
     os._exit(0)

@@ -143,11 +143,13 @@ def drive(connection: Driven, done: Callable[[], object]) -> None:
         poll = select.poll()
         poll.register(connection.wake_fd, select.POLLIN)
         if connection.fd >= 0:
-            poll.register(connection.fd, select.POLLIN | (select.POLLOUT if connection.sending else 0))
-        ready = dict(poll.poll(LOOK_MS))
+            reading = select.POLLIN if connection.reading else 0
+            poll.register(connection.fd, reading | (select.POLLOUT if connection.sending else 0))
+        behind = getattr(connection, "behind", False)
+        ready = dict(poll.poll(0 if behind else LOOK_MS))
         if connection.wake_fd in ready:
             connection.look_round()
         if ready.get(connection.fd, 0) & select.POLLOUT:
             connection.flush()
-        if ready.get(connection.fd, 0) & ~select.POLLOUT:
+        if behind or ready.get(connection.fd, 0) & ~select.POLLOUT:
             connection.receive()

@@ -1,6 +1,7 @@
 """The soak: real ssh through two hops for hours, with every party stopped and killed on the way.
 
-`make soak`, or python tests/beds/soak.py [--seconds N] [--seed N]. Two hours, by default, are 5,000
+`make soak`, or python tests/beds/soak.py [--seconds N] [--seed N]. (With --beside it is
+soak_beside.py.) Two hours, by default, are 5,000
 connections in a row, 200 at a time, 20 GB through one, and for what is left of them sessions in
 which a random party is stopped for a while, or killed. Less time is less of each.
 
@@ -27,6 +28,7 @@ from pathlib import Path
 
 from lab import Lab
 from peers import until
+from soak_beside import Beside
 from sshd import privilege_separation
 
 HOURS = 7200  # seconds; for which the numbers here are meant
@@ -320,11 +322,13 @@ def laboratory() -> Iterator[Lab]:
 def main() -> None:
     parser = argparse.ArgumentParser(description="Real ssh through two hops for hours, with every party harmed.")
     parser.add_argument("--seconds", type=float, default=HOURS, help="how long (default: %(default)s)")
+    parser.add_argument("--beside", action="store_true", help="instead: the echo of a shared hop beside hostile ones")
     parser.add_argument("--seed", type=int, default=random.randrange(2**32), help="of what is harmed when")
     chosen = parser.parse_args()
     print(f"soak: {chosen.seconds:.0f} seconds, seed {chosen.seed}", flush=True)
     with laboratory() as lab:
-        Soak(lab, chosen.seconds, random.Random(chosen.seed), lambda line: print(line, flush=True)).run()
+        phases = Beside if chosen.beside else Soak
+        phases(lab, chosen.seconds, random.Random(chosen.seed), lambda line: print(line, flush=True)).run()
     print("soak: clean", flush=True)
 
 

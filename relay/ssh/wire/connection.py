@@ -41,6 +41,12 @@ if TYPE_CHECKING:
         def begins(self) -> None:
             """The first byte of a stream has come by way of the link."""
 
+        behind: bool
+        waits: bool
+
+        def go_on(self) -> None:
+            """See to what `take` has left, if it may be seen to now."""
+
 
 READ_SIZE = 256 * 1024  # bytes of the socket at once
 SMALL_READ = 16 * 1024  # bytes; fewer are not part of a transfer, and to be acknowledged at once
@@ -51,7 +57,9 @@ class Connection:
 
     links: the outermost, which the socket carries, comes first. changed: where
     whoever serves many flows puts a set, the flows of which something has become
-    known.
+    known. turn: how many packets a call sees to, 0 for all; whoever serves many
+    connections sets it, so that none holds up the others. left: how many of them
+    are left in the call under way.
     """
 
     def __init__(self, reader: Reader) -> None:
@@ -62,6 +70,8 @@ class Connection:
         self.output = Buffer(0)
         self.links: list[Link] = []
         self.changed: set[Flow] | None = None
+        self.turn = 0
+        self.left = -1
         self._reader = reader
         self._slots: WeakValueDictionary[int, Slots] = WeakValueDictionary()
 
@@ -77,8 +87,16 @@ class Connection:
 
     @property
     def reading(self) -> bool:
-        """Always: windows hold the far side up, and keys must come through."""
-        return True
+        """Whether there is room: windows hold the far side up, and keys must come through.
+
+        False only while the outermost link waits for its transport's thread, and others are not to wait with it.
+        """
+        return not (self.links and self.links[0].waits)
+
+    @property
+    def behind(self) -> bool:
+        """Whether packets have come that the last call has not seen to, as its turn was over."""
+        return any(link.behind for link in self.links)
 
     @property
     def sending(self) -> bool:
@@ -88,6 +106,10 @@ class Connection:
     def receive(self) -> None:
         """Read what has come, once, and pass it on to the flows."""
         if not self.links:
+            return
+        self.left = self.turn or -1
+        if self.behind:
+            self._go_on()
             return
         link = self.links[0]
         source = link.source
@@ -124,6 +146,13 @@ class Connection:
         self.flush()
         for link in self.links[:]:
             link.look_round()
+        self.left = self.turn or -1
+        self._go_on()
+
+    def _go_on(self) -> None:
+        """See to what was left before, the outermost link's first."""
+        for link in self.links[:]:
+            link.go_on()
 
     def begins(self) -> None:
         """The first byte of a stream has come: what was not to delay it may be done now."""

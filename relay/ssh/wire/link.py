@@ -60,7 +60,10 @@ class Link:
     carrier: the flow that carries it, None when that is the connection's socket.
     source: its bytes that have come. flows: by our number of the channel.
     heard: when something has come last (seconds since the epoch). error: why it
-    has ended.
+    has ended. behind: it has packets that it has not seen to, since the turn was
+    over. waits: it sees to no more before its transport's thread is done with
+    what it was handed; only where others would have to wait with it, else this
+    thread waits.
     """
 
     def __init__(self, connection: Connection, transport: paramiko.Transport, carrier: Flow | None) -> None:
@@ -72,6 +75,7 @@ class Link:
         self.flows: dict[int, Flow] = {}
         self.heard = time.time()  # not monotonic: the sleep of a laptop is to count
         self.error: BaseException | None = None
+        self.behind = self.waits = False
         self._held: list[bytes] = []  # messages that wait for the end of a key exchange
         self._touched: list[Flow] = []  # flows that carry a link and have bytes for it
         if carrier is not None:
@@ -98,6 +102,8 @@ class Link:
     def take(self) -> None:
         """Open every packet that has come whole, and see to it."""
         self.heard = time.time()
+        if self.waits and not self._is_settled():
+            return
         try:
             self._open_all()
         except BadPacket as error:
@@ -110,9 +116,10 @@ class Link:
         self._touched.clear()
 
     def _open_all(self) -> None:
-        packetizer, source, flows = self.packetizer, self.source, self.flows
+        packetizer, source, flows, connection = self.packetizer, self.source, self.flows, self.connection
         # The opener is looked up each time: a message may have brought a new key.
-        while self.error is None and (length := packetizer.opener.open(source)):
+        while connection.left and self.error is None and not self.waits and (length := packetizer.opener.open(source)):
+            connection.left -= 1
             plain = packetizer.opener.plain
             if plain[1] == MSG_CHANNEL_DATA:
                 number, size = CHANNEL_AND_SIZE.unpack_from(plain, 2)
@@ -124,6 +131,7 @@ class Link:
                         self._touched.append(flow)
                     continue
             self._message(bytes(plain[1 : 1 + length]))
+        self.behind = not connection.left
 
     def _message(self, payload: bytes) -> None:
         """A message that is not data for an attached channel."""
@@ -139,12 +147,35 @@ class Link:
             number = self.packetizer.message(payload)[1].seqno
             self.send(MESSAGE.pack(MSG_UNIMPLEMENTED, number))  # RFC 4253 section 11.4
             return
-        self.packetizer.hand(payload)
-        if kind <= TRANSPORT_LAYER:
+        if self.packetizer.hand(payload) or kind <= TRANSPORT_LAYER:
+            self._settle()
+
+    def _settle(self) -> None:
+        """The transport's thread has a key exchange to do, or much else: go on when it is done."""
+        if not self.connection.turn:
             self.packetizer.settle()
-            self.look_round()
-            if self.error is None:
-                self._resume()
+        elif not self.packetizer.is_settled():
+            self.waits = True
+            return
+        self.look_round()
+        if self.error is None:
+            self._resume()
+
+    def _is_settled(self) -> bool:
+        """Whether the transport's thread is done now, and the link lives; a thread that is not will wake us."""
+        if not self.packetizer.is_settled():
+            return False
+        self.waits = False
+        self._settle()
+        return not self.waits and self.error is None
+
+    def go_on(self) -> None:
+        """See to what `take` has left, if it may be seen to now."""
+        if self.error is None and (self.behind or self.waits):
+            if self.carrier is None:
+                self.take()
+            else:
+                self.carrier.pass_on()
 
     # Outwards
 

@@ -95,6 +95,7 @@ class Packetizer(paramiko.packet.Packetizer):
         self._inbox: deque[tuple[int, paramiko.Message]] = deque()
         self._parking = False
         self._idle = False  # the Transport's thread is done with all that it was handed
+        self._is_awaited = False  # the Link is to be woken then
         self._rekey_due = False  # it has not been told yet to ask for a new key
 
     # Keys, as the Transport sets them
@@ -286,14 +287,13 @@ class Packetizer(paramiko.packet.Packetizer):
             self.channel.in_buffer.close()  # ends a recv that waits; what comes is put into it all the same
         self.settle()
 
-    def hand(self, payload: bytes) -> None:
-        """Give the last packet's payload to the Transport's thread."""
+    def hand(self, payload: bytes) -> bool:
+        """Give the last packet's payload to the Transport's thread; return whether much waits for it now."""
         with self._turn:
             self._inbox.append(self.message(payload))
             self._idle = False
             self._turn.notify_all()
-        if len(self._inbox) > HANDED_MOST:
-            self.settle()
+        return len(self._inbox) > HANDED_MOST
 
     def settle(self) -> None:
         """Wait until the Transport's thread has done all that it was handed, or has ended."""
@@ -301,6 +301,12 @@ class Packetizer(paramiko.packet.Packetizer):
             done = self._turn.wait_for(lambda: self._idle or self.closed, SETTLE_MOST)
         if not done:
             self.give_up(paramiko.SSHException("the server's last message took too long to deal with"))
+
+    def is_settled(self) -> bool:
+        """What `settle` waits for, without waiting: the Link is woken when it comes."""
+        with self._turn:
+            self._is_awaited = not (self._idle or self.closed)
+            return not self._is_awaited
 
     def _next_handed(self) -> tuple[int, paramiko.Message]:
         """The next message that was handed over; meanwhile look after new keys and keepalives."""
@@ -313,6 +319,9 @@ class Packetizer(paramiko.packet.Packetizer):
                     raise NeedRekeyException
                 self._idle = True
                 self._turn.notify_all()
+                if self._is_awaited and self.link is not None:
+                    self._is_awaited = False
+                    self.link.wake()
                 if not self._turn.wait(self._keepalive[0] if self._keepalive else None):
                     break
             self._idle = False

@@ -12,6 +12,8 @@ import paramiko
 import pytest
 from contract import SOON
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
+from hypothesis import given
+from hypothesis import strategies as st
 from lab import EXTRA
 from pair import KEY, Server
 from peers import missing
@@ -214,6 +216,27 @@ def test_a_group_that_is_not_taken(message: Message, words: str) -> None:
     with pytest.raises(SSHException, match=words):
         exchange.parse_next(31, message)
     assert len(transport.sent) == 1
+
+
+@given(base=st.integers(0), exponent=st.integers(0), modulus=st.integers(2))
+def test_powers(base: int, exponent: int, modulus: int) -> None:
+    assert kex_others.power(base, exponent, modulus) == pow(base, exponent, modulus)
+
+
+def test_no_step_holds_up_other_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Python's pow has the interpreter's lock for as many multiplications as its exponent has bits."""
+    bits: list[int] = []
+
+    def counted(base: int, exponent: int, modulus: int) -> int:
+        bits.append(exponent.bit_length())
+        return pow(base, exponent, modulus)
+
+    monkeypatch.setattr(kex_others, "pow", counted, raising=False)
+    exchange, _ = begun(kex_others.GroupExchange)
+    exchange.parse_next(31, group((1 << 8192) - 1, 2))
+    exchange.finish(mpint(7 << 8000 | 1))
+    assert len(bits) == 2 * (512 // 5 + 1)
+    assert max(bits) == 6
 
 
 def test_exponents_are_no_longer_than_they_need_be() -> None:

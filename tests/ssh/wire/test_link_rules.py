@@ -7,6 +7,8 @@ import os
 import socket
 import struct
 import threading
+import time
+from contextlib import ExitStack
 
 import pytest
 from contract import SOON, Meanwhile
@@ -321,6 +323,76 @@ def test_a_flood_for_the_transport(pair: Pair) -> None:
             most = max(most, len(pair.client.packetizer._inbox))
     assert most <= 65
     assert flow.error is None
+
+
+@pytest.mark.parametrize("depth", [0, 1])
+def test_no_flood_takes_more_than_its_turn(pair: Pair, depth: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Packets of a byte, some thousands in one read: a call sees to so many, over all links together."""
+    near, far = pair.open()
+    with ExitStack() as stack:
+        end = pair
+        if depth:
+            end = stack.enter_context(Pair(stream=near, far=far))
+            near, far = end.open()
+        flow = end.attach(near)
+        connection = end.connection
+        connection.turn = 50
+        heard = 0
+
+        def accept(data: memoryview) -> bool:
+            nonlocal heard
+            heard += 1
+            return real(data)
+
+        real = flow.accept
+        monkeypatch.setattr(flow, "accept", accept)
+
+        def flood() -> None:
+            for _ in range(2000):
+                far.sendall(b"x")
+
+        with Meanwhile(flood):
+            deadline = time.monotonic() + SOON
+            most = 0
+            while len(flow.received) < 2000 and time.monotonic() < deadline:
+                before = heard
+                connection.receive()
+                most = max(most, heard - before)
+                connection.flush()
+        assert len(flow.received) == 2000
+        assert 0 < most <= 50
+        end.drive(lambda: not connection.behind)
+
+
+def test_a_key_exchange_holds_up_only_its_own_hop(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The thread that serves many hops does not wait for what one of them has to compute."""
+    near, far = pair.open()
+    flow = pair.attach(near)
+    pair.connection.turn = 50
+    computed, go_on = threading.Event(), threading.Event()
+    real = pair.client._parse_kex_init
+
+    def slow(message: object) -> None:
+        computed.set()
+        assert go_on.wait(SOON)
+        real(message)
+
+    monkeypatch.setattr(pair.client, "_parse_kex_init", slow)
+    monkeypatch.setattr(Packetizer, "settle", lambda _: pytest.fail("it waits"))
+
+    def rekey() -> None:
+        pair.server.renegotiate_keys()
+        far.sendall(b"data")
+
+    with Meanwhile(rekey):
+        while not computed.is_set():
+            pair.connection.receive()
+        pair.connection.receive()
+        assert not pair.connection.reading
+        go_on.set()
+        pair.drive(lambda: len(flow.received))
+    assert flow.received.take(4) == b"data"
+    assert pair.connection.reading
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=40)
