@@ -39,6 +39,7 @@ class Packetizer:
         self.closed = False
         self.link: Link | None = None
         self.lost: BaseException | None = None
+        self.asked = 0
 
     def need_rekey(self) -> bool:
         return False
@@ -49,8 +50,13 @@ class Packetizer:
     def settle(self) -> None:
         pass
 
-    def hand(self, payload: bytes) -> None:
+    def hand(self, payload: bytes) -> bool:
         assert payload
+        return len(payload) % 7 == 0
+
+    def is_settled(self) -> bool:
+        self.asked += 1
+        return self.asked % 3 == 0
 
     def message(self, _payload: bytes) -> tuple[int, Any]:
         return 0, SimpleNamespace(seqno=self.opener.packets)
@@ -87,7 +93,12 @@ def one_input(data: bytes) -> None:
     server = ciphers.sealer(KEYS)
     for _ in range(20):
         link.source.put(server.packet(provider.ConsumeBytes(provider.ConsumeIntInRange(1, 60)) or b"\x02"))
+    connection.turn = provider.ConsumeIntInRange(0, 5)
+    connection.left = connection.turn or -1
     link.take()
+    for _ in range(70):
+        connection.look_round()
+    assert not (connection.behind or (link.waits and link.error is None))
     for flow in flows:
         assert len(flow.received) <= 2**21
         assert 0 <= flow.window < 2**32

@@ -5,9 +5,14 @@ Each is given bytes by fuzz/ for minutes, by test_fuzzed.py for a moment.
 
 from __future__ import annotations
 
+import os
 import socket
 from collections.abc import Callable
 from contextlib import suppress
+
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from relay.config import lookup, settings
 from relay.dial import master
@@ -20,12 +25,15 @@ from relay.run import Run
 from relay.run.children import Children
 from relay.run.progress import Progress
 from relay.run.prompt import Prompt
+from relay.share import wire as share
 from relay.spec import route
 from relay.spec.options import Options
 from relay.spec.proxy import CONNECT, SOCKS4, SOCKS5, TOR, Proxy
 from relay.ssh import memory
-from relay.ssh.pubkey import BadKey
+from relay.ssh.pubkey import BadKey, PublicKey, mpint, string
 from relay.ssh.trust import known_hosts
+from relay.ssh.trust.hostcert import Certificate
+from relay.ssh.trust.signature import verify
 
 LONGEST = 240  # characters of a line that a person is to read
 NUMBERS = ("connectionattempts", "numberofpasswordprompts", "requiredrsasize", "serveralivecountmax")
@@ -39,6 +47,17 @@ PROXIES: tuple[tuple[str, str | None], ...] = (
     (TOR, "uid0"),
     (CONNECT, None),
     (CONNECT, "alice"),
+)
+ED25519 = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
+POINT = ec.derive_private_key(7, ec.SECP256R1()).public_key()
+SIGNERS = (
+    PublicKey(string(b"ssh-ed25519") + string(ED25519.public_key().public_bytes_raw())),
+    PublicKey(
+        string(b"ecdsa-sha2-nistp256")
+        + string(b"nistp256")
+        + string(POINT.public_bytes(Encoding.X962, PublicFormat.UncompressedPoint))
+    ),
+    PublicKey(string(b"ssh-rsa") + string(mpint(65537)) + string(mpint((1 << 2048) - 1942289))),
 )
 MOST = 200 * LINE  # bytes of a proxy's reply that are looked at
 
@@ -181,8 +200,42 @@ def a_memory_of_a_hop(data: bytes) -> None:
     assert found.ident == "" or found.ident.startswith("SSH-")
 
 
+def messages_of_a_holder(data: bytes) -> None:
+    """All that a relay and the holder of shared hops say to each other before one ends."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        theirs.setblocking(False)
+        with suppress(BlockingIOError):
+            theirs.send(data)
+        theirs.shutdown(socket.SHUT_WR)
+        wire = share.Wire(ours)
+        with suppress(share.BadMessage, share.Ended):
+            while True:
+                kind, fields = wire.receive()
+                assert share.unpack(share.pack((kind, *fields))) == [os.fsencode(kind), *fields]
+
+
+def a_signature(data: bytes) -> None:
+    """Of a host key or a CA; the first byte says whose key it is to be by."""
+    key = SIGNERS[data[0] % len(SIGNERS) if data else 0]
+    with suppress(BadKey):
+        assert verify(key, data[1:], b"data") == "ssh-ed25519" == key.plain  # the seed is the only one there is
+        assert len(data) == 1 + len(string(b"ssh-ed25519") + string(bytes(64)))
+
+
+def a_host_certificate(data: bytes) -> None:
+    """What a host shows in its key's place."""
+    with suppress(BadKey):
+        found = Certificate(PublicKey(data))
+        assert found.objection("h1", 0, ()) != ""
+        assert all(b"\0" not in name for name in found.principals)
+
+
 # By the names of the directories that hold good ones to begin with.
 TARGETS: dict[str, Callable[[bytes], None]] = {
+    "certificate": a_host_certificate,
+    "signature": a_signature,
+    "wire": messages_of_a_holder,
     "known_hosts": a_known_hosts_file,
     "refusals": a_refusal_of_a_proxy,
     "memory": a_memory_of_a_hop,
