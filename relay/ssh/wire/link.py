@@ -157,6 +157,11 @@ class Link:
         elif not self.packetizer.is_settled():
             self.waits = True
             return
+        self._has_settled()
+
+    def _has_settled(self) -> None:
+        """The transport's thread is done."""
+        self.waits = False
         self.look_round()
         if self.error is None:
             self._resume()
@@ -165,9 +170,8 @@ class Link:
         """Whether the transport's thread is done now, and the link lives; a thread that is not will wake us."""
         if not self.packetizer.is_settled():
             return False
-        self.waits = False
-        self._settle()
-        return not self.waits and self.error is None
+        self._has_settled()
+        return self.error is None
 
     def go_on(self) -> None:
         """See to what `take` has left, if it may be seen to now."""
