@@ -159,6 +159,9 @@ class _Socket:
         self.harm: Callable[[bytes], None] | None = None
 
     def send(self, data: bytes) -> int:
+        if self._harmed.is_set():  # an answer of another thread, to what it had read just before
+            self._over.wait()
+            return len(data)
         if self.harm is None:
             return self._wire.socket.send(data)
         harm, self.harm = self.harm, None
@@ -177,7 +180,11 @@ class _Socket:
         if self._harmed.is_set():
             self._over.wait()
             return b""
-        return self._wire.socket.recv(size)
+        data = self._wire.socket.recv(size)
+        if self._harmed.is_set():  # it has begun meanwhile: a server that is silent, say, answers no keepalive
+            self._over.wait()
+            return b""
+        return data
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._wire.socket, name)
