@@ -16,6 +16,7 @@ from faults import BANNER, Wire
 from paramiko.message import Message
 
 from relay.ssh.pubkey import string
+from relay.ssh.wire.kex_others import Group14
 
 KEY = paramiko.ECDSAKey.generate()
 DISCONNECT, SUCCESS, FAILURE, QUESTIONS = 1, 52, 51, 60
@@ -24,6 +25,8 @@ CONFIRMATION, OPEN_FAILURE, WINDOW, DATA, END, CLOSE = 91, 92, 93, 94, 96, 97
 STAGES = {
     "key exchange": 20,
     "host key": 31,  # SSH_MSG_KEX_ECDH_REPLY (RFC 5656 section 7.1)
+    "group": 31,  # SSH_MSG_KEX_DH_GEX_GROUP (RFC 4419 section 5), where that is the key exchange
+    "host key with a group": 33,  # SSH_MSG_KEX_DH_GEX_REPLY
     "new keys": 21,
     "login service": 6,
     "login by none": SUCCESS,
@@ -35,6 +38,8 @@ STAGES = {
     "relay from the target": DATA,
     "close": CLOSE,
 }
+GROUP_EXCHANGE = "diffie-hellman-group-exchange-sha256"
+GROUPS = frozenset({"group", "host key with a group"})  # the stages of that key exchange
 MORE = b"more"  # what the target says after its banner, when it has heard something
 SMALL = 65536  # bytes of window; what is sent soon needs the server's next word
 LOOK_ROUND = 0.1  # seconds
@@ -44,6 +49,9 @@ def hop(wire: Wire) -> None:
     """Serve one connection."""
     transport = _Transport(wire)
     transport.add_server_key(KEY)
+    if wire.stage in GROUPS:
+        transport._preferred_kex = (GROUP_EXCHANGE,)
+        transport._modulus_pack = _Group()
     try:
         transport.start_server(threading.Event(), _Everybody(wire.stage))
         channel = None
@@ -66,6 +74,13 @@ def _target(channel: paramiko.Channel, stage: str) -> None:
         while channel.recv(SMALL):
             pass
     channel.close()
+
+
+class _Group:
+    """The group that paramiko offers: the one that everybody has (RFC 3526)."""
+
+    def get_modulus(self, *_: int) -> tuple[int, int]:
+        return 2, Group14.prime
 
 
 class _Everybody(paramiko.ServerInterface):  # type: ignore[misc]  # paramiko has no types

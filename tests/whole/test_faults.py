@@ -189,6 +189,14 @@ TABLE: dict[str, Row] = {
         **FIRST_PACKETS,
         "duplicate": fails("the connection was lost: expecting packet from \\(21,\\), got 31$"),
     },
+    "group": {
+        **FIRST_PACKETS,
+        "duplicate": fails("the connection was lost: expecting packet from \\(33,\\), got 31$"),
+    },
+    "host key with a group": {
+        **FIRST_PACKETS,
+        "duplicate": fails("the connection was lost: expecting packet from \\(21,\\), got 33$"),
+    },
     "new keys": {
         **FIRST_PACKETS,
         "duplicate": fails("the connection was lost: a packet of 12 bytes"),  # it comes in the clear
@@ -240,7 +248,11 @@ PROXIES: dict[str, tuple[str, Callable[[Wire], None]]] = {
 }
 HOPS = ("ident", *faulty_hop.STAGES)
 # Where the hop is makes a difference to how its bytes come, not to the methods of its login.
-LATER = [stage for stage in HOPS if not stage.startswith("login by") or stage == "login by publickey"]
+LATER = [
+    stage
+    for stage in HOPS
+    if stage == "login by publickey" or not (stage.startswith("login by") or stage in faulty_hop.GROUPS)
+]
 
 
 def cells(stages: Iterable[str], *, waits: bool, table: dict[str, Row] = TABLE) -> list[tuple[str, str]]:
@@ -373,6 +385,8 @@ def at_hop(lab: Lab, cell: tuple[str, str], *before: str, cipher: str = "") -> R
         lab.host(name, ServerAliveInterval=1, ServerAliveCountMax=2)
     if cipher:
         lab.host(name, Ciphers=cipher)
+    if stage in faulty_hop.GROUPS:
+        lab.host(name, KexAlgorithms=faulty_hop.GROUP_EXCHANGE)
     lab.know(name, peer.port, [f"{faulty_hop.KEY.get_name()} {faulty_hop.KEY.get_base64()}"])
     askpass = lab.top / "askpass"
     askpass.write_text("#!/bin/sh\necho secret\n")
