@@ -11,7 +11,9 @@ from select import POLLIN, POLLOUT, poll
 from time import monotonic, sleep
 from typing import TYPE_CHECKING
 
+from relay.errors import RelayError
 from relay.pump import rules
+from relay.pump.goodbye import Goodbye
 from relay.pump.mover import Mover, Watch
 from relay.pump.way import End, ReadError, Stdio, Way, WriteError
 from relay.run.guard import Waiting
@@ -91,7 +93,9 @@ class ChannelRelay:
     def run(self, alarm: int = -1) -> None:
         """Relay until neither way is open. Raises RelayError when the link is lost. alarm: as for pump.relay."""
         mover, flow = self._mover, self._flow
-        watch = Watch(alarm)
+        self._goodbye = Goodbye(alarm, self._leave)
+        self._alarm = alarm
+        watch = Watch(alarm, self._goodbye.heed)
         listens = False  # whether ssh is still there when all bytes are moved
         try:
             while not mover.rules.over:
@@ -111,6 +115,7 @@ class ChannelRelay:
         finally:
             mover.close()
             self._finish(listens)
+            self._goodbye.over()
         if listens:
             self._check_end()
 
@@ -127,6 +132,20 @@ class ChannelRelay:
             listens = not waiting.over
         self._connection.close()
 
+    def _leave(self) -> None:
+        """A signal ends the process, since ssh has gone: send its last words, or else a goodbye to the hops.
+
+        Not both: sshd would drop the words that wait for the target.
+        """
+        sent = self._mover.out.moved
+        try:
+            self._mover.heed(rules.SSH_LEFT)
+        except RelayError:
+            return  # the link is lost
+        if self._mover.out.moved == sent:
+            self._flow.close()
+            self._connection.close()
+
     def _await_close(self, seconds: float) -> bool:
         """Whether the server closes the channel within so many seconds; only the network is polled meanwhile."""
         deadline = monotonic() + seconds
@@ -134,7 +153,12 @@ class ChannelRelay:
             network = poll()
             for fd, events in self.network().items():
                 network.register(fd, events)
-            self._drive(dict(network.poll(left * 1000)))
+            if self._alarm >= 0:
+                network.register(self._alarm, POLLIN)
+            ready = dict(network.poll(left * 1000))
+            if self._alarm in ready:
+                self._goodbye.heed()
+            self._drive(ready)
         return self._flow.closed
 
     def _check_end(self) -> None:

@@ -158,10 +158,14 @@ class Mover:
 
 
 class Watch:
-    """Waits for descriptors. alarm: a descriptor that can be read from once a signal has come (guard.alarm), or -1."""
+    """Waits for descriptors. alarm: a descriptor that can be read from once a signal has come (guard.alarm), or -1.
 
-    def __init__(self, alarm: int) -> None:
+    heed: reads it; by default, that is all: the signal's handler has run by then.
+    """
+
+    def __init__(self, alarm: int, heed: Callable[[], None] | None = None) -> None:
         self._alarm = alarm
+        self._heed = heed
         self._table: dict[int, int] = {}
         self._poll = poll()
 
@@ -178,7 +182,10 @@ class Watch:
             ready = dict(self._poll.poll(seconds if seconds is None else seconds * 1000))
             if ready.pop(self._alarm, None) is None:
                 return ready
-            os.read(self._alarm, SIGNALS_MOST)  # the signal's handler has run by now
+            if self._heed is not None:
+                self._heed()
+            else:
+                os.read(self._alarm, SIGNALS_MOST)
 
 
 def drive(mover: Mover, *, parent: int, alarm: int = -1) -> None:

@@ -163,8 +163,10 @@ class Session:
         """Close the session and its streams. Once taken over, only the connection's driver may call this."""
         link = self.transport.packetizer.link
         if link is not None:
+            link.leave()
             link.fail(EOFError())
         else:
+            self.transport.leave()
             self.transport.close()
 
     def lost(self, error: BaseException | None = None) -> RelayError:

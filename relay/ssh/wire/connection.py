@@ -11,6 +11,7 @@ with many channels over one transport a loop that serves them all.
 from __future__ import annotations
 
 import threading
+from socket import SHUT_WR
 from typing import TYPE_CHECKING
 from weakref import WeakValueDictionary
 
@@ -32,6 +33,9 @@ if TYPE_CHECKING:
         def take(self) -> None:
             """Open every packet that has come whole, and see to it."""
 
+        def leave(self) -> None:
+            """Tell the server that we leave."""
+
         def fail(self, error: BaseException) -> None:
             """The link is lost, and with it all that it carries."""
 
@@ -48,6 +52,7 @@ if TYPE_CHECKING:
             """See to what `take` has left, if it may be seen to now."""
 
 
+DRAIN_MOST = 16  # reads before the connection is closed
 READ_SIZE = 256 * 1024  # bytes of the socket at once
 SMALL_READ = 16 * 1024  # bytes; fewer are not part of a transfer, and to be acknowledged at once
 
@@ -167,5 +172,16 @@ class Connection:
         return slots
 
     def close(self) -> None:
-        """Close the connection."""
+        """Close the connection. Servers whose links are not lost are told first, as far as that waits for nothing."""
+        for link in reversed(self.links):
+            link.leave()
+        self.flush()
+        try:
+            # With bytes unread, the close would be a reset, and might overtake what has just been sent.
+            self.socket.shutdown(SHUT_WR)
+            for _ in range(DRAIN_MOST):
+                if not self.socket.recv(READ_SIZE):
+                    break
+        except OSError:
+            pass  # there is nothing more to read, or the connection has ended
         self.socket.close()

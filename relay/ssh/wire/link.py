@@ -16,6 +16,7 @@ import struct
 import time
 from typing import TYPE_CHECKING
 
+from relay.ssh.pubkey import string
 from relay.ssh.wire.flow import CHANNEL_AND_SIZE, MESSAGE, Flow
 from relay.ssh.wire.library import paramiko
 from relay.ssh.wire.numbers import (
@@ -41,6 +42,8 @@ if TYPE_CHECKING:
     from relay.ssh.wire.packet import Sealer
     from relay.ssh.wire.packets import Packetizer
 
+BY_APPLICATION = 11  # SSH_DISCONNECT_BY_APPLICATION
+LAST_WORD = MESSAGE.pack(MSG_DISCONNECT, BY_APPLICATION) + string(b"disconnected by user") + string(b"")
 TRANSPORT_LAYER = 49  # the last message number of RFC 4253: these may change keys, or end it all
 # IGNORED needs no answer. The transport's own thread handles HANDED. It does not get messages that belong only to
 # the set-up: paramiko loops over an EXT_INFO as often as its count says, which may be four billion times.
@@ -242,6 +245,10 @@ class Link:
             self.fail(error)
 
     # The end
+
+    def leave(self) -> None:
+        """Tell the server that we leave, as ssh does (RFC 4253 section 11.1)."""
+        self.send(LAST_WORD)
 
     def wake(self) -> None:
         """Make the thread that polls the connection look round."""

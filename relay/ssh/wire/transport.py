@@ -18,7 +18,7 @@ from relay.errors import printable
 from relay.ssh.wire import extensions
 from relay.ssh.wire.ciphers import preferred
 from relay.ssh.wire.library import Message, paramiko
-from relay.ssh.wire.link import HELD_MOST
+from relay.ssh.wire.link import HELD_MOST, LAST_WORD
 from relay.ssh.wire.negotiation import Negotiation
 from relay.ssh.wire.numbers import (
     MSG_CHANNEL_DATA,
@@ -298,6 +298,12 @@ class Transport(Negotiation):
         self.active = False
         self.packetizer.close()
         self._fail_openings()
+
+    def leave(self) -> None:
+        """Tell the server that we leave."""
+        if self.active:
+            with suppress(OSError, EOFError, paramiko.SSHException):  # it has left before
+                self._send_message(Message(LAST_WORD))
 
     def close(self) -> None:
         """Close the transport, also one that was never started. paramiko does not close those."""
