@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
+import socket
 import sys
 import tempfile
 from base64 import b64encode
@@ -14,6 +16,7 @@ import pytest
 from kerberos import Realm
 from lab import Lab
 from login_server import MORE, SUCCESS, Request, failure, scripted
+from peers import missing, need
 
 from relay.config.settings import HopSettings
 from relay.dial import only_ssh
@@ -139,6 +142,18 @@ def test_a_hop_that_takes_no_tickets_is_left_to_ssh_once(kerberized: Kerberized)
     assert kerberized.in_vain() == []
 
 
+def test_a_key_that_got_in_and_is_refused_now(kerberized: Kerberized) -> None:
+    """It is not offered a second time, so ssh is not asked either; the next login is ssh's."""
+    kerberized.lab.host("h1", IdentityFile=kerberized.lab.top / "fits")
+    kerberized.relay(kerberized.none)
+    kerberized.hop.authorize("")
+    assert kerberized.refused(kerberized.ticket).endswith("gssapi-with-mic is for ssh to try: --engine ssh\n")
+    kerberized.relay(kerberized.ticket)
+    assert kerberized.methods() == ["publickey", "gssapi-with-mic"]
+    offered = re.findall(r"^Failed publickey .* (SHA256:\S+)$", kerberized.hop.log(), re.MULTILINE)
+    assert len(offered) == len(set(offered)) == 2  # that one, and the one that is for all hosts
+
+
 def test_preferredauthentications_decides(kerberized: Kerberized) -> None:
     lab = kerberized.lab
     lab.host("h1", IdentityFile=lab.top / "fits", PreferredAuthentications="publickey,gssapi-with-mic")
@@ -214,6 +229,38 @@ def test_hostbased_is_at_hand_where_ssh_can_sign_by_the_key_of_this_host(monkeyp
     assert first(preferredauthentications="publickey,hostbased", pubkeyauthentication="no") == ["hostbased"]
     monkeypatch.setattr(only_ssh, "_KEYSIGN", (here,))  # nobody can run it
     assert first() == []
+
+
+# Programs with a directory in place of /etc/ssh, and a server of which with another home, too.
+WITHIN = 'mount --bind "$0" /etc/ssh && exec "$@"'
+AT_HOME = 'mount --bind "$0" /etc/ssh && mount --bind "$0" ~ && exec "$@"'
+
+
+def test_a_login_by_the_key_of_this_host(lab: Lab) -> None:
+    """ssh-keysign reads nothing but /etc/ssh."""
+    if os.geteuid() != 0:
+        missing("only root can put its own files in place of /etc/ssh")
+    etc = lab.top / "etc"
+    etc.mkdir()
+    public = Path(f"{lab.keygen('etc/ssh_host_ed25519_key')}.pub").read_text()
+    (etc / "ssh_config").write_text("EnableSSHKeysign yes\n")
+    (etc / "ssh_known_hosts").write_text(f"* {public}")
+    (etc / ".shosts").write_text("".join(f"{name} {lab.user}\n" for name in {"localhost", socket.gethostname()}))
+    within = [need("unshare"), "--mount", "sh", "-c"]
+    lab.server(
+        "h1",
+        authorized_keys="",
+        extra="HostbasedAuthentication yes\nHostbasedUsesNameFromPacketOnly yes\nIgnoreRhosts no\nPermitRootLogin yes",
+        within=[*within, AT_HOME, str(etc)],
+        EnableSSHKeysign="yes",
+        HostbasedAuthentication="yes",
+    )
+    lab.server("h2")
+    relay = [*within, WITHIN, str(etc), str(lab.program), "-F", str(lab.config)]
+    for options in ((), FORGETFUL):
+        done = lab.run(*relay, *options, "h1/h2")
+        assert done.stdout.startswith("SSH-2.0-OpenSSH"), done.stderr + lab["h1"].log()
+    assert re.findall("^Accepted (.*) for", lab["h1"].whole_log(), re.MULTILINE) == ["hostbased"] * 2
 
 
 @pytest.mark.parametrize("cache", ["", "FILE:{}/none", "{}/none", "DIR:{}/none", "FILE:/dev/null"])
