@@ -2,6 +2,7 @@
 
 flood    lets everybody in, then sends bytes of one letter, messages that say nothing and requests, without end
 groups   has no key exchange but group exchange, with a group of 8192 bits, and then lets nobody in
+rekeys   has those groups, lets everybody in, and exchanges keys without end
 steps    grants every login, and each time wants another one
 """
 
@@ -18,7 +19,7 @@ import paramiko
 from paramiko.kex_gex import KexGexSHA256
 from peers import LOOPBACK
 
-KINDS = ("flood", "groups", "steps")
+KINDS = ("flood", "groups", "rekeys", "steps")
 # Whether it is a prime nobody looks at (nor does ssh).
 PRIME = (1 << 8192) - 1 - 2 * random.Random(4).getrandbits(8000)
 
@@ -27,6 +28,7 @@ class _Server(paramiko.ServerInterface):  # type: ignore[misc]  # paramiko has n
     def __init__(self, kind: str) -> None:
         self._login = {
             "flood": paramiko.AUTH_SUCCESSFUL,
+            "rekeys": paramiko.AUTH_SUCCESSFUL,
             "groups": paramiko.AUTH_FAILED,
             "steps": paramiko.AUTH_PARTIALLY_SUCCESSFUL,
         }[kind]
@@ -59,7 +61,7 @@ def serve(connection: socket.socket, kind: str, key: paramiko.PKey) -> None:
     with suppress(paramiko.SSHException, OSError, EOFError):
         transport = paramiko.Transport(connection)
         transport.add_server_key(key)
-        if kind == "groups":
+        if kind in {"groups", "rekeys"}:
             transport._preferred_kex = ("diffie-hellman-group-exchange-sha256",)
             transport._modulus_pack = _Groups()
             transport._kex_info = {**transport._kex_info, "diffie-hellman-group-exchange-sha256": _Quick}
@@ -67,6 +69,10 @@ def serve(connection: socket.socket, kind: str, key: paramiko.PKey) -> None:
         while kind == "flood" and transport.is_active():
             if (channel := transport.accept(1)) is not None:
                 threading.Thread(target=flood, args=(transport, channel), daemon=True).start()
+        if kind == "rekeys":
+            channel = transport.accept(60)  # (one that nobody has is closed)
+            while channel is not None and transport.is_active():
+                transport.renegotiate_keys()
         transport.join()
 
 

@@ -56,11 +56,12 @@ def test_descriptors(lab: Lab, share: list[str]) -> None:
             fails_in_words(limited(lab, resource.RLIMIT_NOFILE, most, "127.0.0.1", port), words)
 
 
-def test_memory(lab: Lab) -> None:
+@pytest.mark.parametrize("share", [[], ["--share", "1"]])
+def test_memory(lab: Lab, share: list[str]) -> None:
     lab.servers("h1", "h2")
     for most in (100, 120, 150, 200):
         words = ("out of memory", "cannot allocate memory")
-        fails_in_words(limited(lab, resource.RLIMIT_AS, most * MIB, "h1/h2"), words)
+        fails_in_words(limited(lab, resource.RLIMIT_AS, most * MIB, *share, "h1/h2"), words)
 
 
 @pytest.mark.parametrize(
