@@ -133,18 +133,20 @@ class ChannelRelay:
         self._connection.close()
 
     def _leave(self) -> None:
-        """A signal ends the process, since ssh has gone: send its last words, or else a goodbye to the hops.
+        """A signal ends the process, since ssh has gone: send its last words, and a goodbye to the hops.
 
-        Not both: sshd would drop the words that wait for the target.
+        Not both at once: sshd would drop the words that wait for the target.
         """
         sent = self._mover.out.moved
         try:
             self._mover.heed(rules.SSH_LEFT)
         except RelayError:
             return  # the link is lost
-        if self._mover.out.moved == sent:
-            self._flow.close()
-            self._connection.close()
+        self._flow.close()
+        self._alarm = -1  # what ends the process is under way
+        if self._mover.out.moved != sent:
+            self._await_close(rules.LAST_WORDS_PASS)
+        self._connection.close()
 
     def _await_close(self, seconds: float) -> bool:
         """Whether the server closes the channel within so many seconds; only the network is polled meanwhile."""
