@@ -125,9 +125,8 @@ def test_two_hops_in_five(lab: Lab, way: Make) -> None:
     assert to.flights() == 4
 
 
-@pytest.mark.parametrize("kind", ["ecdsa", "rsa"])
-def test_a_known_host_key_of_the_servers_first_algorithm_leads(way: Make, kind: str) -> None:
-    to, _ = way(OURS, kind, "ed25519")
+def test_a_known_host_key_of_the_servers_first_algorithm_leads(way: Make) -> None:
+    to, _ = way(OURS, "rsa", "ed25519")
     to()
     assert to.flights() == 2
 
@@ -142,7 +141,6 @@ def test_a_host_key_that_is_not_known_does_not_lead(way: Make) -> None:
     "other",
     [
         "KexAlgorithms ecdh-sha2-nistp256,curve25519-sha256",
-        "KexAlgorithms ecdh-sha2-nistp384",
         "KexAlgorithms diffie-hellman-group-exchange-sha256",
         "HostKeyAlgorithms ecdsa-sha2-nistp256",
     ],
