@@ -52,8 +52,8 @@ class _Refused(Exception):
 class _TooEarly(_Refused):
     """The link has ended, most likely at a thing that was sent ahead, and before a login was refused on it.
 
-    thing: what not to send ahead any more; "" if it may be. sure: whether the server has said its ident before; one
-    that has not may turn everybody away just now.
+    thing: what not to send ahead any more. sure: whether once is enough to say so. A server that has not said its ident
+    may turn everybody away just now.
     """
 
     def __init__(self, error: RelayError, thing: str, *, sure: bool = True) -> None:
@@ -89,7 +89,7 @@ def log_in(
         session = _log_in(client, reached, settings, jumps, following=following, shown=shown)
     except _TooEarly as failure:
         if failure.sure or known.doubt == failure.thing:
-            in_vain |= {failure.thing} - {""}
+            in_vain |= {failure.thing}
         else:
             doubt = failure.thing
         _forget(client, hop, shown, in_vain)
@@ -221,7 +221,7 @@ def _exchange_keys(session: Session, settings: HopSettings, progress: Progress) 
     except RelayError as error:
         transport = session.transport
         if isinstance(error.__cause__, Weaker):
-            raise _TooEarly(error, "") from error.__cause__
+            raise _TooEarly(error, GUESS, sure=False) from error.__cause__  # the next guess may be right
         if transport.early:
             guess = transport.guessing and not transport.packetizer.is_overdue
             sure = bool(transport.remote_version)
