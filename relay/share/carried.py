@@ -29,13 +29,14 @@ if TYPE_CHECKING:
 class Carrier:
     """The holder's side: a program that a relay has started. pid: its process id. stderr: closed when it has ended.
 
-    told: where the exit status comes from. pidfd: None if the system has none; the program is then not signalled once
-    its relay has gone, since its process id may by then be another's.
+    told: where the exit status comes from. pidfd: None if the system has none; the program then counts as running for
+    as long as somebody has its stderr, so that its process id is not another's when it is signalled.
     """
 
     def __init__(self, pid: int, stderr: IO[bytes], told: FileIO, pidfd: FileIO | None) -> None:
         self.pid = pid
         self.stderr: IO[bytes] | None = stderr
+        self._said = stderr
         self._told = told
         self._pidfd = pidfd
         self._status: int | None = None
@@ -47,7 +48,7 @@ class Carrier:
         if self._status is not None:
             return self._status
         if self._pidfd is None:
-            return 0 if self._told.closed else None
+            return 0 if self._said.closed else None
         if not self._pidfd.closed and _can_be_read(self._pidfd.fileno(), 0):
             self._pidfd.close()
         return 0 if self._pidfd.closed else None
