@@ -94,10 +94,16 @@ class Foreground:
                     pass  # the terminal has gone, or the program has
             _kill(self.pid, _signal.SIGCONT)
 
+    def _has_terminal(self) -> bool:
+        try:
+            return self._tty is not None and os.tcgetpgrp(self._tty) == self.pid
+        except OSError:
+            return False  # the terminal has gone
+
     def _regain(self) -> None:
         blocked = _signal.pthread_sigmask(_signal.SIG_BLOCK, [_signal.SIGTTOU])  # else this call would stop us
         try:
-            if self._tty is not None and os.tcgetpgrp(self._tty) == self.pid:
+            if self._tty is not None and self._has_terminal():
                 os.tcsetpgrp(self._tty, os.getpgrp())
         except OSError:
             pass  # the terminal has gone
@@ -126,6 +132,9 @@ class Foreground:
         with self._turn:
             if self._tty is None:
                 return  # the program asks when its time to do so is over: it waits
+            if number in {_signal.SIGTTIN, _signal.SIGTTOU} and self._has_terminal():
+                _kill(self.pid, _signal.SIGCONT)  # it asked before it was given the terminal
+                return
             self._regain()
         _kill(os.getpgrp(), number)  # this stops us; when it returns, the shell has let us go on
         sleep(LOOK_AGAIN)  # or there is no shell that could, and the program must wait

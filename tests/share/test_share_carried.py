@@ -51,6 +51,14 @@ def carrier(lab: Lab) -> list[int]:
     return [pid for pid in lab.processes() if b"-W" in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")]
 
 
+def stopped(lab: Lab) -> bool:
+    """Whether the programs that carry the way to h1 are stopped, and the relay that has started them."""
+    pids = carrier(lab)
+    fields = [Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split() for pid in pids]
+    parents = [Path(f"/proc/{each[1]}/stat").read_text().rpartition(")")[2].split() for each in fields]
+    return bool(pids) and all(each[0] == "T" for each in [*fields, *parents])
+
+
 def test_it_asks_on_the_terminal_of_the_relay_that_needs_it(lab: Lab, jump: LoginServer) -> None:
     """Once; the hop then outlives that relay and its terminal, and the keys that are typed there."""
     with Terminal(lab, "ssh", "-F", lab.config, "h1/h2", "echo $SERVER; exec cat") as terminal:
@@ -129,9 +137,11 @@ def test_ctrl_z_at_its_question(lab: Lab, jump: LoginServer) -> None:
         terminal.type("\x1a")
         terminal.expect("Stopped")
         terminal.expect("$ ")
+        until(lambda: stopped(lab), "stop")
         assert terminal.echo
         terminal.type("bg\n")
         terminal.expect("Stopped")
+        until(lambda: stopped(lab), "stop")
         terminal.type("fg\n")
         terminal.answer(QUESTION, "secret")
         terminal.expect("h2\n")
