@@ -35,7 +35,6 @@ RAW = {
     "gc",
     "relay",
     "relay.run",
-    "relay.run.children",
     "relay.cli",
     "relay.dial",
     "relay.dial.stream",
@@ -44,12 +43,10 @@ RAW = {
     "relay.spec",
     "relay.spec.options",
     "relay.run.progress",
-    "relay.run.prompt",
     "relay.pump",
     "relay.pump.mover",
     "relay.pump.rules",
     "relay.spec.route",
-    "relay.run.status",
     "relay.dial.tcp",
     "relay.value",
     "relay.pump.way",
@@ -137,10 +134,12 @@ def test_a_hop_is_connected_to_before_our_client_has_been_imported(tmp_path: Pat
             assert program.communicate(b"\n" * 9, SOON)[1].startswith(b"pyrelay: hop 1 of 1 (h1): the connection was")
 
 
-CONFIG = {"relay.config", "relay.config.lookup", "relay.config.settings"}
+CONFIG = {"relay.config", "relay.config.lookup", "relay.config.settings", "relay.run.asked"}
 PLAN = {"relay.dial.first", "relay.dial.plan"}
+ASKS = {"relay.run.children", "relay.run.prompt"}
 PROXIED = {
     *PLAN,
+    *ASKS,
     "relay.dial.proxy",
     "relay.spec.proxy",
     "relay.dial.proxy.leg",
@@ -245,10 +244,10 @@ def test_a_hop_by_its_master(lab: Lab, port: int) -> None:
     until(path.exists, "master")
     found = imported("-F", str(lab.config), f"h1/{LOOPBACK}:{port}")
     ours = {name for name in found if name.startswith("relay")}
-    assert ours - RAW == PLAN | {
-        "relay.config",
-        "relay.config.lookup",
-        "relay.config.settings",
+    assert ours - RAW == {
+        *ASKS,
+        *CONFIG,
+        *PLAN,
         "relay.dial.engine",
         "relay.dial.master",
         "relay.run.unix",
@@ -257,6 +256,7 @@ def test_a_hop_by_its_master(lab: Lab, port: int) -> None:
 
 
 SHARED = {
+    *ASKS,
     *CONFIG,
     *PLAN,
     "relay.share",

@@ -128,35 +128,24 @@ def relay(chosen: Options, parent: int, argv: Sequence[str], called: Wire | None
             helper = fdpass.fork(STDOUT)  # it must happen before there is a second thread
             parent = helper.parent
 
-    from relay.run.children import Children  # a usage error does not need the modules that follow
+    from relay.run import Run, guard  # a usage error does not need the modules that follow
 
-    children = Children(secret=secret)
+    around = Run(chosen, progress, secret=secret)
     lookup: Lookup | None = None
     if way.hops:
         from relay.config.lookup import look_up
 
-        lookup = look_up(way, chosen, children)  # ssh reads its files while we import the rest
-    from relay.run import guard
+        lookup = look_up(way, chosen, around.children)  # ssh reads its files while we import the rest
 
     def wait_on() -> bool:
         return progress.remaining() > 0 and not guard.has_left(STDOUT, parent)
 
-    from relay.run import Run
-    from relay.run.prompt import Prompt
-
-    prompt = Prompt(progress, children, batch=chosen.batch)
-    around = Run(chosen, progress, prompt, children)
     share = _share(around, way, argv, called, wait_on)
 
     from relay import dial, pump
 
-    def clean_up() -> None:
-        prompt.restore()
-        progress.close()
-        children.end()
-
-    end = guard.clean_up_on_signals(clean_up)
-    prompt.survive_stops()
+    end = guard.clean_up_on_signals(around.end)
+    around.survive_stops()
     try:
         stream = guard.watch(
             lambda: dial.dial(way, around, lookup=lookup, share=share),

@@ -12,7 +12,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from relay.config.settings import Settings
-    from relay.run.children import Asked, Children
+    from relay.run.asked import Asked
+    from relay.run.children import Children
     from relay.run.progress import Progress
     from relay.spec.options import Options
     from relay.spec.route import Element, Route

@@ -153,7 +153,6 @@ def run(options: Options, parent: int, secret: Mapping[str, str]) -> int:
     """
     from relay.run import Run, guard
     from relay.run.children import Children
-    from relay.run.prompt import Prompt
 
     children = Children(secret=secret)
     way = _route(options, children)
@@ -166,16 +165,9 @@ def run(options: Options, parent: int, secret: Mapping[str, str]) -> int:
         from relay.config.lookup import look_up
 
         lookup = look_up(way, options, children)
-    prompt = Prompt(progress, children, batch=options.batch)
-    around = Run(options, progress, prompt, children)
-
-    def clean_up() -> None:
-        prompt.restore()
-        progress.close()
-        children.end()
-
-    end = guard.clean_up_on_signals(clean_up)
-    prompt.survive_stops()
+    around = Run(options, progress, children=children)
+    end = guard.clean_up_on_signals(around.end)
+    around.survive_stops()
     try:
         guard.watch(lambda: _dial(way, around, lookup), progress, STDIN, STDOUT, parent)
     except guard.Gone:

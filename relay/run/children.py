@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import _signal  # type: ignore[import-not-found]  # the signal module makes enums of it, which takes time
 import os
-from _thread import RLock, allocate_lock, start_new_thread
-from select import POLLIN, poll
+from _thread import RLock, start_new_thread
 from time import monotonic, sleep
 
 from relay.errors import RelayError, printable
@@ -21,6 +20,8 @@ if TYPE_CHECKING:
     from socket import socket
     from subprocess import Popen
     from typing import IO, Protocol, TypeVar
+
+    from relay.run.asked import Asked
 
     class Child(Protocol):
         """A program as `Children.end` sees it. poll returns its exit status, None while it runs."""
@@ -76,6 +77,8 @@ class Children:
         with self._lock:
             if self._ended:
                 raise RelayError("the program is about to end")
+            from relay.run.asked import Asked
+
             child = Asked(argv, self.environ)
             self._running.append(child)
         return child
@@ -148,100 +151,23 @@ class Children:
         """
         with self._lock:
             self._ended = True
-            for child in reversed(self._running):
-                if child.poll() is None:
-                    _signal_family(child.pid, ENDING, hushed=child in self._hushed)
+            left = [child for child in self._running if child.poll() is None]
+            if not left:
+                return
+            from relay.run.family import signal_family
+
+            for child in reversed(left):
+                signal_family(child.pid, ENDING, hushed=child in self._hushed)
             until = monotonic() + PATIENCE
             again = monotonic() + TELL_AGAIN
-            while (left := [child for child in self._running if child.poll() is None]) and (now := monotonic()) < until:
+            while (left := [child for child in left if child.poll() is None]) and (now := monotonic()) < until:
                 sleep(LOOK_AGAIN)
                 if now > again:
                     for child in reversed(left):
-                        _signal_family(child.pid, (_signal.SIGTERM,), hushed=False)
+                        signal_family(child.pid, (_signal.SIGTERM,), hushed=False)
                     again = now + TELL_AGAIN
             for child in reversed(left):
-                _signal_family(child.pid, (), hushed=True)
-
-
-class Asked:
-    """A program that is run for its output. It works like subprocess.Popen, whose import takes too long.
-
-    pid: its process id. returncode: its exit status; None until it has ended and this process has waited for it.
-    """
-
-    def __init__(self, argv: Sequence[str | bytes], environ: Mapping[str, str]) -> None:
-        """Start the program. Raises OSError when it cannot be run."""
-        self.returncode: int | None = None
-        self._waiting = allocate_lock()
-        self._out, out = os.pipe()
-        self._err, err = os.pipe()
-        try:
-            self.pid = os.posix_spawnp(
-                argv[0],
-                list(argv),
-                environ,
-                file_actions=[
-                    (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
-                    (os.POSIX_SPAWN_DUP2, out, 1),
-                    (os.POSIX_SPAWN_DUP2, err, 2),
-                ],
-                setsigdef=[_signal.SIGPIPE],  # Python ignores this signal, and a child would inherit that
-            )
-        except BaseException:
-            os.close(self._out)
-            os.close(self._err)
-            raise
-        finally:
-            os.close(out)
-            os.close(err)
-
-    def communicate(self) -> tuple[bytes, bytes]:
-        """Return the program's stdout and stderr, when it has ended; `returncode` is set then.
-
-        A process that it left in the background (a `Match exec` may) can still hold its stderr: do not wait for that.
-        """
-        said: dict[int, list[bytes]] = {self._out: [], self._err: []}
-        ready = poll()
-        for fd in said:
-            ready.register(fd, POLLIN)
-        left = set(said)
-        while left:
-            told = ready.poll(None if self._out in left else LOOK_AGAIN * 1000)
-            ended = [fd for fd in left if not told and self.poll() is not None]
-            for fd, _ in told:
-                data = os.read(fd, CHUNK)
-                said[fd].append(data)
-                if not data:
-                    ended.append(fd)
-            for fd in ended:
-                ready.unregister(fd)
-                os.close(fd)
-                left.remove(fd)
-        with self._waiting:
-            self._wait(0)
-        out, err = said.values()
-        return b"".join(out), b"".join(err)
-
-    def poll(self) -> int | None:
-        """The program's exit status; None while it runs."""
-        if not self._waiting.acquire(blocking=False):
-            return None  # another thread waits for the program: so it runs
-        try:
-            return self._wait(os.WNOHANG)
-        finally:
-            self._waiting.release()
-
-    def terminate(self) -> None:
-        """Send the program SIGTERM."""
-        if self.poll() is None:
-            os.kill(self.pid, _signal.SIGTERM)
-
-    def _wait(self, how: int) -> int | None:
-        if self.returncode is None:
-            pid, status = os.waitpid(self.pid, how)
-            if pid:
-                self.returncode = os.waitstatus_to_exitcode(status)
-        return self.returncode
+                signal_family(child.pid, (), hushed=True)
 
 
 def _pass_on(stderr: IO[bytes], tell: Callable[[str], None]) -> None:
@@ -250,44 +176,3 @@ def _pass_on(stderr: IO[bytes], tell: Callable[[str], None]) -> None:
         while line := stderr.readline(CHUNK):
             if text := printable(line.decode(errors="replace")).strip():
                 tell(text)
-
-
-def _signal_family(pid: int, signals: Sequence[int], *, hushed: bool) -> None:
-    """Send signals to a process and to its descendants. hushed: send SIGKILL instead."""
-    for each in _family(pid):
-        for signal in (_signal.SIGKILL,) if hushed else signals:
-            try:
-                os.kill(each, signal)
-            except OSError:  # the process has ended already, or belongs to another user
-                pass
-
-
-def _family(pid: int) -> list[int]:
-    """A process and its descendants, such as the shell of a `Match exec`: a signal to the process does not reach them.
-
-    Linux lists a process's children; elsewhere ps is asked for every process's parent.
-    """
-    if not os.path.isdir("/proc/self/task"):
-        return _family_by_ps(pid)
-    family = [pid]
-    try:
-        for thread in os.listdir(f"/proc/{pid}/task"):
-            with open(f"/proc/{pid}/task/{thread}/children") as file:
-                for child in file.read().split():
-                    family += _family(int(child))
-    except OSError:  # the process has ended meanwhile, or this kernel does not have the file
-        pass
-    return family
-
-
-def _family_by_ps(pid: int) -> list[int]:
-    """A process and its descendants, each before its own; the process alone where there is no ps."""
-    try:
-        listed, _ = Asked(("ps", "-A", "-o", "pid=", "-o", "ppid="), os.environ).communicate()
-        pairs = [(int(child), int(parent)) for child, parent in map(bytes.split, listed.splitlines())]
-    except (OSError, ValueError):
-        return [pid]
-    family = [pid]
-    for each in family:  # it grows meanwhile
-        family += [child for child, parent in pairs if parent == each]
-    return family

@@ -15,11 +15,12 @@ from _thread import RLock, start_new_thread
 from fcntl import F_DUPFD_CLOEXEC, fcntl
 from time import sleep
 
+from relay.run.terminal import open_own
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-TTY = "/dev/tty"
 GATE = 3  # the descriptor that keeps the program back until it has the terminal
 LOOK_AGAIN = 0.25  # seconds until a program that asks in the background of the terminal is let go on
 
@@ -31,7 +32,7 @@ class Foreground:
         """Start the program with stdio as its stdin and stdout. Raises OSError when it cannot be run."""
         self.returncode: int | None = None
         self._turn = RLock()
-        self._tty = _open_tty()
+        self._tty = open_own()
         self._told, self._tell = os.pipe()
         gate, opener = os.pipe()
         high = fcntl(gate, F_DUPFD_CLOEXEC, GATE + 1)  # or to duplicate it might leave it as it is: close-on-exec
@@ -146,10 +147,3 @@ def _kill(group: int, number: int) -> None:
         os.killpg(group, number)
     except OSError:
         pass  # it has ended
-
-
-def _open_tty() -> int | None:
-    try:
-        return os.open(TTY, os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
-    except OSError:
-        return None

@@ -7,12 +7,11 @@ SSH_ASKPASS_REQUIRE puts before the terminal does not need a terminal.)
 
 The thread that dials asks, and nothing can interrupt its read of the terminal. The
 main thread may end the process at any moment: `restore` then gives the terminal
-back as it was. `survive_stops` is for job control (Ctrl-Z).
+back as it was. `go_on` is for job control (Ctrl-Z).
 """
 
 from __future__ import annotations
 
-import _signal  # type: ignore[import-not-found]  # the signal module makes enums of it, which delays a raw relay
 import os
 import sys
 from _thread import RLock, allocate_lock
@@ -22,17 +21,15 @@ from relay.errors import RelayError, encoded
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from typing import Any, TypeAlias
 
-    from relay.run.children import Asked, Children
+    from relay.run.asked import Asked
+    from relay.run.children import Children
     from relay.run.progress import Progress
+    from relay.run.terminal import Modes
 
-    Modes: TypeAlias = list[Any]  # of a terminal, as tcgetattr returns them
-
-TTY = "/dev/tty"
 _LONGEST = 8192  # characters of a question; part of it may come from a server
 _PATIENCE = 1.0  # seconds to wait for the terminal's modes
-_ENOUGH = 1024  # bytes read at once, and the longest answer of an askpass program
+_ENOUGH = 1024  # bytes of an askpass program's answer, at most
 
 
 class NobodyToAsk(RelayError):
@@ -140,10 +137,12 @@ class Prompt:
         """
         if self.batch or (on_stderr and not _stderr_is_terminal()):
             return False
-        tty = _open_tty()
+        from relay.run import terminal
+
+        tty = terminal.open_own()
         if tty is None:
             return False
-        ours = _in_foreground(tty)
+        ours = terminal.in_foreground(tty)
         os.close(tty)
         return ours
 
@@ -151,14 +150,16 @@ class Prompt:
         """Write a line on the terminal, if stderr is not a terminal and we are in the terminal's foreground."""
         if self.batch or _stderr_is_terminal():
             return False
-        tty = _open_tty()
+        from relay.run import terminal
+
+        tty = terminal.open_own()
         if tty is None:
             return False
-        ours = _in_foreground(tty)
+        ours = terminal.in_foreground(tty)
         if ours:
             self._progress.speak()
             where = f"{self._progress.place}: " if self._progress.place else ""
-            _write(tty, f"\rpyrelay: {where}{text}\n")
+            terminal.write(tty, f"\rpyrelay: {where}{text}\n")
         os.close(tty)
         return ours
 
@@ -171,32 +172,36 @@ class Prompt:
         free = self._modes.acquire(timeout=_PATIENCE)
         self._over = True
         question, self._open = self._open, None
-        if question is not None and _set_modes(question.tty, question.before):
-            _write(question.tty, "\n")
+        if question is not None:
+            from relay.run import terminal
+
+            if terminal.set_modes(question.tty, question.before):
+                terminal.write(question.tty, "\n")
         if free:
             self._modes.release()
 
-    def survive_stops(self) -> None:
-        """From now on, ask again, with echo off again, when the process goes on after Ctrl-Z; for the main thread.
+    def go_on(self) -> None:
+        """Ask again, with echo off again: the process goes on after Ctrl-Z. For the main thread, in a signal's handler.
 
         There is no handler for the stop itself: the kernel stops the process together with its
         read of the terminal. A handler would run later, and the read would take the shell's
         next line for an answer. While we are stopped, the shell sets its own modes.
         """
+        question = self._open
+        if question is not None:
+            from relay.run import terminal
 
-        def go_on(_number: int, _frame: object) -> None:
-            question = self._open
-            if question is not None and _set_modes(question.tty, question.during):
-                _write(question.tty, f"\r{question.text}")
-
-        _signal.signal(_signal.SIGCONT, go_on)
+            if terminal.set_modes(question.tty, question.during):
+                terminal.write(question.tty, f"\r{question.text}")
 
     def _put(self, text: str, echo: bool, askpass: str, confirm: bool) -> bytes:
         """Ask on the terminal or through askpass, as the rules say; return the answer."""
         first, allowed = askpass_rules(self.environ)
         if first and allowed:
             return self._ask_program(askpass, confirm)
-        tty = _open_tty()
+        from relay.run import terminal
+
+        tty = terminal.open_own()
         if tty is None:
             if allowed:
                 return self._ask_program(askpass, confirm)
@@ -205,7 +210,7 @@ class Prompt:
                 hint="askpass needs SSH_ASKPASS, and DISPLAY or SSH_ASKPASS_REQUIRE=force",
             )
         try:
-            if not _in_foreground(tty):
+            if not terminal.in_foreground(tty):
                 raise NobodyToAsk("nobody can be asked from the background of a terminal")
             return self._ask_terminal(tty, text, echo)
         finally:
@@ -213,7 +218,9 @@ class Prompt:
 
     def _ask_terminal(self, tty: int, text: str, echo: bool) -> bytes:
         """Ask on the terminal; return the answer. Type-ahead is dropped: it was not meant for us."""
-        import termios  # only needed to ask on a terminal
+        import termios
+
+        from relay.run import terminal
 
         before = termios.tcgetattr(tty)
         during = [*before]
@@ -225,15 +232,17 @@ class Prompt:
                     raise NobodyToAsk("the program is about to end")
                 self._open = _Question(tty, before, during, text)
                 termios.tcsetattr(tty, termios.TCSAFLUSH, during)
-            _write(tty, f"\r{text}")
-            answer = _read_line(tty)
+            terminal.write(tty, f"\r{text}")
+            answer = terminal.read_line(tty)
         except (OSError, termios.error) as error:
             raise NobodyToAsk(f"the terminal is gone: {error}") from error
         finally:
-            _set_modes(tty, before)
+            terminal.set_modes(tty, before)
             self._open = None
             if not echo:
-                _write(tty, "\n")
+                terminal.write(tty, "\n")
+        if answer is None:
+            raise Cancelled("the question was not answered")
         return answer
 
     def _ask_program(self, text: str, confirm: bool) -> bytes:
@@ -273,58 +282,8 @@ def presentable(text: str) -> str:
     )
 
 
-def _read_line(tty: int) -> bytes:
-    """Read a typed line; return it without its line end. Raises Cancelled when there is none (Ctrl-D)."""
-    line = b""
-    while line[-1:] not in {b"\n", b"\r"}:
-        more = os.read(tty, _ENOUGH)
-        if not more:
-            if line:
-                break
-            raise Cancelled("the question was not answered")
-        line += more
-    return line.rstrip(b"\r\n")
-
-
-def _in_foreground(tty: int) -> bool:
-    """Whether this process may read from the terminal and set its modes."""
-    try:
-        return os.tcgetpgrp(tty) == os.getpgrp()
-    except OSError:
-        return False
-
-
-def _open_tty() -> int | None:
-    """Open the terminal that this process belongs to; None when there is none."""
-    try:
-        return os.open(TTY, os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
-    except OSError:
-        return None
-
-
 def _stderr_is_terminal() -> bool:
     try:
         return sys.stderr.isatty()
     except (OSError, ValueError, AttributeError):  # closed, or never there
         return False
-
-
-def _set_modes(tty: int, modes: Modes) -> bool:
-    """Set the terminal's modes; false if we are in its background: the kernel would stop a process that tries."""
-    import termios
-
-    try:
-        if not _in_foreground(tty):
-            return False
-        termios.tcsetattr(tty, termios.TCSANOW, modes)
-    except termios.error:
-        return False
-    return True
-
-
-def _write(tty: int, text: str) -> None:
-    """Write to a terminal. It is not an error if the terminal has gone: the next read reports that."""
-    try:
-        os.write(tty, encoded(text))
-    except OSError:
-        pass

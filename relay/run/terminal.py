@@ -1,0 +1,65 @@
+"""The terminal that this process belongs to (/dev/tty). Most runs ask nobody, and do not import this."""
+
+from __future__ import annotations
+
+import os
+import termios
+
+from relay.errors import encoded
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, TypeAlias
+
+    Modes: TypeAlias = list[Any]  # of a terminal, as tcgetattr returns them
+
+TTY = "/dev/tty"
+_ENOUGH = 1024  # bytes read at once
+
+
+def open_own() -> int | None:
+    """Open the terminal that this process belongs to; None when there is none."""
+    try:
+        return os.open(TTY, os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
+    except OSError:
+        return None
+
+
+def in_foreground(tty: int) -> bool:
+    """Whether this process may read from the terminal and set its modes."""
+    try:
+        return os.tcgetpgrp(tty) == os.getpgrp()
+    except OSError:
+        return False
+
+
+def set_modes(tty: int, modes: Modes) -> bool:
+    """Set the terminal's modes; false if we are in its background: the kernel would stop a process that tries."""
+    try:
+        if not in_foreground(tty):
+            return False
+        termios.tcsetattr(tty, termios.TCSANOW, modes)
+    except termios.error:
+        return False
+    return True
+
+
+def read_line(tty: int) -> bytes | None:
+    """Wait for a typed line; return it without its line end, or None at the end of file (Ctrl-D)."""
+    line = b""
+    while line[-1:] not in {b"\n", b"\r"}:
+        more = os.read(tty, _ENOUGH)
+        if not more:
+            if line:
+                break
+            return None
+        line += more
+    return line.rstrip(b"\r\n")
+
+
+def write(tty: int, text: str) -> None:
+    """Write to a terminal. It is not an error if the terminal has gone: the next read reports that."""
+    try:
+        os.write(tty, encoded(text))
+    except OSError:
+        pass
