@@ -51,12 +51,22 @@ def carrier(lab: Lab) -> list[int]:
     return [pid for pid in lab.processes() if b"-W" in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")]
 
 
+def asks(lab: Lab, terminal: Terminal) -> None:
+    """Wait until it reads the answer: ssh does not notice a signal that comes between its question and that."""
+    terminal.expect(QUESTION)
+    until(lambda: all(fields(pid)[0] == "S" for pid in carrier(lab)), "read")
+
+
+def fields(pid: int) -> list[str]:
+    """What /proc/PID/stat has behind the name: state, parent and so on."""
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+
+
 def stopped(lab: Lab) -> bool:
     """Whether the programs that carry the way to h1 are stopped, and the relay that has started them."""
     pids = carrier(lab)
-    fields = [Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split() for pid in pids]
-    parents = [Path(f"/proc/{each[1]}/stat").read_text().rpartition(")")[2].split() for each in fields]
-    return bool(pids) and all(each[0] == "T" for each in [*fields, *parents])
+    parents = [int(fields(pid)[1]) for pid in pids]
+    return bool(pids) and all(fields(pid)[0] == "T" for pid in [*pids, *parents])
 
 
 def test_it_asks_on_the_terminal_of_the_relay_that_needs_it(lab: Lab, jump: LoginServer) -> None:
@@ -121,7 +131,7 @@ def test_our_own_question_follows_its(lab: Lab, jump: LoginServer) -> None:
 def test_ctrl_c_at_its_question(lab: Lab, jump: LoginServer) -> None:
     """It ends ssh and all that is under it; no password is sent that nobody typed."""
     with Terminal(lab, "ssh", "-F", lab.config, "h1/h2", "echo $SERVER") as terminal:
-        terminal.expect(QUESTION)
+        asks(lab, terminal)
         terminal.type("\x03")
         assert terminal.wait() != 0
         assert terminal.echo
@@ -133,7 +143,7 @@ def test_ctrl_z_at_its_question(lab: Lab, jump: LoginServer) -> None:
     """The job stops; `bg` asks nothing, and `fg` lets it ask again."""
     with Terminal(lab, need("bash"), "--norc", "--noediting", "-i", "-b", env={"PS1": "$ "}) as terminal:
         terminal.type(f"ssh -F {lab.config} h1/h2 'echo $SERVER'\n")
-        terminal.expect(QUESTION)
+        asks(lab, terminal)
         terminal.type("\x1a")
         terminal.expect("Stopped")
         terminal.expect("$ ")
@@ -158,7 +168,7 @@ def test_a_relay_that_is_ended_at_its_question(lab: Lab, jump: LoginServer, numb
     with Terminal(lab, need("bash"), "-c", line) as terminal:
         terminal.expect(QUESTION)
         (ssh,) = carrier(lab)
-        parent = int(Path(f"/proc/{ssh}/stat").read_text().rpartition(")")[2].split()[1])
+        parent = int(fields(ssh)[1])
         os.kill(parent, number)
         terminal.wait()
         until(lambda: not carrier(lab), "end of the program")
