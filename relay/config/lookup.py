@@ -1,10 +1,16 @@
-"""Asks `ssh -G` for all names of a route at once: ssh itself reads its files (Include, Match, tokens, defaults)."""
+"""Asks `ssh -G` for all names of a route at once: ssh itself reads its files (Include, Match, tokens, defaults).
+
+CanonicalizeHostname is obeyed for a name that this machine connects to directly, since then ssh looks the name up, too.
+Any other name belongs to the hop before it, to the proxy or to Tor, and our resolver must not see it. Whether
+ssh_config sets it shows only in an answer; so for the first name of a route ssh is asked in a way that has the setting
+and finds nothing to look up, and once more if it is set.
+"""
 
 from __future__ import annotations
 
 from relay.config.settings import HopSettings, parse
 from relay.errors import RelayError, printable, words
-from relay.spec.route import DEFAULT_PORT, RouteError, check_host, check_login
+from relay.spec.route import DEFAULT_PORT, RouteError, check_host, check_login, is_onion
 from relay.value import Value
 
 TYPE_CHECKING = False
@@ -19,29 +25,45 @@ if TYPE_CHECKING:
     from relay.spec.route import Element, Route
 
 
+# How `ssh -G` treats a name that is not canonical.
+AS_IT_IS = ("CanonicalizeHostname=no",)
+IF_IT_WERE = ("CanonicalizeMaxDots=0", "CanonicalDomains=none", "CanonicalizeFallbackLocal=yes")  # nothing is looked up
+CANONICAL = ("CanonicalizeHostname=always",)  # also for the ssh that carries the hop, behind a ProxyCommand of ours
+
+
 class Query(Value):
     """A name to look up, and which of the user's options apply to it.
 
     is_hop: False for the target, where ssh itself logs in. chosen: False for
     hops that a ProxyJump in ssh_config adds. -l, -i and -o apply if both hold.
+    is_first: whether this machine connects to it, as far as is known without ssh_config.
     """
 
-    __slots__ = ("chosen", "element", "is_hop", "options")
+    __slots__ = ("chosen", "element", "is_first", "is_hop", "options")
     element: Element
     options: Options
     is_hop: bool
     chosen: bool
+    is_first: bool
 
-    def __init__(self, element: Element, options: Options, is_hop: bool = True, chosen: bool = True) -> None:
-        self._set(element=element, options=options, is_hop=is_hop, chosen=chosen)
+    def __init__(
+        self,
+        element: Element,
+        options: Options,
+        is_hop: bool = True,
+        chosen: bool = True,
+        is_first: bool = False,
+    ) -> None:
+        direct = is_first and options.proxy is None and not is_onion(element.host) and element.host[-1:] != "."
+        self._set(element=element, options=options, is_hop=is_hop, chosen=chosen, is_first=direct)
 
-    def argv(self) -> list[str]:
+    def argv(self, treated: tuple[str, ...] = AS_IT_IS) -> list[str]:
         """Return the command. -N, as under `ssh -W`: a hop has no session of its own."""
-        return ["ssh", "-G", "-T", "-N", *self.words()]
+        return ["ssh", "-G", "-T", "-N", *self.words(treated)]
 
-    def words(self) -> list[str]:
+    def words(self, treated: tuple[str, ...] = AS_IT_IS) -> list[str]:
         """Return the end of ssh's command line. The name stands after `--`, and check_host has checked it."""
-        words = ["-o", "CanonicalizeHostname=no"]
+        words = [word for setting in treated for word in ("-o", setting)]
         if self.options.config is not None:
             words += ["-F", self.options.config]
         for_it = self.is_hop and self.chosen
@@ -97,9 +119,10 @@ class Lookup:
     ) -> None:
         self._queries = queries
         self._known = known
+        self._children = children
         self._defaults = Defaults(children)
         try:
-            self._asked = [children.ask(query.argv()) for query in queries]
+            self._asked = [children.ask(query.argv(IF_IT_WERE if query.is_first else AS_IT_IS)) for query in queries]
             if expected:
                 self._defaults.begin()
         except OSError as error:
@@ -110,11 +133,13 @@ class Lookup:
         answers = [child.communicate() for child in self._asked]
         found = []
         warned: set[str] = set()
-        for query, child, (out, err) in zip(self._queries, self._asked, answers, strict=True):
-            said = _said(err)
-            if child.returncode != 0:
-                raise RelayError(f"ssh_config of {query.element}: {'; '.join(said) or 'ssh -G failed'}")
-            settings = HopSettings(query.element.host, parse(out), self._defaults, query.words())
+        for query, child, answer in zip(self._queries, self._asked, answers, strict=True):
+            settings, said = self._settings(query, child, answer)
+            if query.is_first and settings.get("canonicalizehostname") in {"yes", "true", "always"}:
+                direct = not (settings.proxy_command() or settings.proxy_jump() or is_onion(settings.hostname))
+                treated = CANONICAL if direct else AS_IT_IS
+                again = self._children.ask(query.argv(treated))
+                settings, said = self._settings(query, again, again.communicate(), treated)
             if settings.shows_banners or progress.verbosity >= 1:
                 for line in said:
                     if line not in warned:
@@ -123,18 +148,30 @@ class Lookup:
             found.append(checked(settings, login=query.is_hop))
         return [*found, *self._known]
 
+    def _settings(
+        self, query: Query, child: Asked, answer: tuple[bytes, bytes], treated: tuple[str, ...] = AS_IT_IS
+    ) -> tuple[HopSettings, list[str]]:
+        """Return what `ssh -G` has answered, and its words on stderr. Raises RelayError."""
+        out, err = answer
+        said = _said(err)
+        if child.returncode != 0:
+            raise RelayError(f"ssh_config of {query.element}: {'; '.join(said) or 'ssh -G failed'}")
+        return HopSettings(query.element.host, parse(out), self._defaults, query.words(treated)), said
+
 
 def _said(err: bytes) -> list[str]:
     """Return ssh's words on stderr, line by line."""
     return [printable(line) for line in err.decode(errors="replace").splitlines() if line.strip()]
 
 
-def look_up(route: Route, options: Options, children: Children) -> Lookup:
+def look_up(route: Route, options: Options, children: Children, *, canonical: bool = True) -> Lookup:
     """Begin to look up the names of a route. (A relay with --share does not expect to need the defaults.)
 
     If HOST is a single name, the target is not looked up: ssh has done so before it gave us %h and %p.
+    canonical: whether ssh may ask our resolver for the first hop's canonical name.
     """
-    hops, target = [Query(element, options) for element in route.hops], route.target
+    hops = [Query(element, options, is_first=canonical and not at) for at, element in enumerate(route.hops)]
+    target = route.target
     expected = options.share is None
     if not route.is_resolved:
         return Lookup([*hops, Query(target, options, is_hop=False)], children, expected=expected)

@@ -183,7 +183,8 @@ def _names(route: Route, run: Run, lookup: Lookup) -> tuple[Names, Control | Non
     def look_up(hops: Sequence[Element]) -> list[HopSettings]:
         from relay.config.lookup import Lookup, Query
 
-        return Lookup([Query(hop, run.options, chosen=False) for hop in hops], run.children).read(run.progress)
+        queries = [Query(hop, run.options, chosen=False, is_first=not at) for at, hop in enumerate(hops)]
+        return Lookup(queries, run.children).read(run.progress)
 
     found = lookup.read(run.progress)
     names = planning.names([*route.hops, route.target], found, run.options, look_up=look_up, lives=lives)

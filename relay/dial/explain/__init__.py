@@ -114,7 +114,7 @@ def _plan(way: Route, run: Run) -> Plan:
         values = {"hostname": [target.host], "port": [str(target.port or spelling.DEFAULT_PORT)]}
         settings = HopSettings(target.host, values, environ=run.children.environ)
         return planning.plan([f"target ({target})"], [settings], run.options)
-    found = look_up(way, run.options, run.children).read(run.progress)
+    found = look_up(way, run.options, run.children, canonical=False).read(run.progress)
     names = planning.names([*way.hops, way.target], found, run.options, look_up=more, lives=lives)
     return planning.plan(
         names.places(), names.found, run.options, master=alive, memory=lambda first: memory_of(run, first)

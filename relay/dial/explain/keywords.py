@@ -6,11 +6,6 @@ SendEnv and GSSAPIAuthentication are left out: distributions set them for all ho
 from __future__ import annotations
 
 ON_ANY_HOP = (
-    "CanonicalDomains",
-    "CanonicalizeFallbackLocal",
-    "CanonicalizeHostname",
-    "CanonicalizeMaxDots",
-    "CanonicalizePermittedCNAMEs",
     "ChannelTimeout",
     "ClearAllForwardings",
     "Compression",
@@ -67,6 +62,11 @@ BUT_BY_TCP = (
     "AddressFamily",
     "BindAddress",
     "BindInterface",
+    "CanonicalDomains",
+    "CanonicalizeFallbackLocal",
+    "CanonicalizeHostname",
+    "CanonicalizeMaxDots",
+    "CanonicalizePermittedCNAMEs",
     "CheckHostIP",
     "ConnectionAttempts",
     "IPQoS",
