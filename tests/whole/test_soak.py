@@ -32,5 +32,5 @@ def test_a_short_soak_beside_hostile_hops(lab: Lab, monkeypatch: pytest.MonkeyPa
         missing("the soak looks for processes in /proc")
     said: list[str] = []
     monkeypatch.setattr(soak_beside, "BOUND", 1.0)
-    Beside(lab, 8, random.Random(7), said.append).run()
+    Beside(lab, 4, random.Random(7), said.append).run()
     assert len(said) == 1
