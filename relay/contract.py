@@ -104,6 +104,9 @@ class Connection(Protocol):
     def look_round(self) -> None:
         """Do what other threads have left to do for this one."""
 
+    def rest(self) -> None:
+        """Do what is due before the caller waits again. The caller calls this before each wait."""
+
     def close(self) -> None:
         """Close the connection."""
 

@@ -61,16 +61,23 @@ class FlowMover(Mover):
 
         dropbear's window is one packet: its peer waits for the window after each packet.
         """
-        if self.rules.out and self.out.waits_for != self.stdin.fd and not self.stdin.is_device and self.flow.room():
-            self.out.look()
+        out = self.out
+        if out.waits_for != self.stdin.fd and self.rules.out and not self.stdin.is_device and self.flow.room():
+            out.wait_for(self.stdin)
             self.send()
+            out.waits_for, out.event = self.net.fd, 0  # until the next look
 
     def move(self, ready: dict[int, int]) -> None:
         """Move what can be moved, then heed whether the flow has ended. Raises RelayError."""
         super().move(ready)
-        if self.flow.closed:
+        self.heed_flow()
+
+    def heed_flow(self) -> None:
+        """Heed whether the flow has ended. Raises RelayError."""
+        flow = self.flow
+        if flow.closed:
             self.heed(rules.TARGET_DEAF)
-        if self.flow.over and self.rules.back and not len(self.flow.received):
+        if flow.over and self.rules.back and not len(flow.received):
             self.receive()
 
 
@@ -89,25 +96,30 @@ class ChannelRelay:
         self.wake_fd = flow.connection.wake_fd
         self._mover = FlowMover(flow, stdin, stdout, self._check_end)
         self._pace = Pace()
+        self._wanted: tuple[object, ...] | None = None  # what _table and _patience follow from
+        self._table: dict[int, int] = {}
+        self._patience: float | None = None
+        self._stdin_alone = {stdin.fd: POLLIN}
+        self._network_alone = {self._fd: POLLIN}
 
     def run(self, alarm: int = -1) -> None:
         """Relay until neither way is open. Raises RelayError when the link is lost. alarm: as for pump.relay."""
-        mover, flow = self._mover, self._flow
+        mover, flow, pace = self._mover, self._flow, self._pace
         self._goodbye = Goodbye(alarm, self._leave)
         self._alarm = alarm
         watch = Watch(alarm, self._goodbye.heed)
+        delivered = 0
         listens = False  # whether ssh is still there when all bytes are moved
         try:
             while not mover.rules.over:
-                table = mover.interests() | self.network()
+                self._look()
                 # In a fast transfer, wait until enough bytes are likely to have come.
-                if self._pace.gathers(mover.back.moved, monotonic()) and not len(flow.received):
+                before, delivered = delivered, mover.back.moved
+                gathers = (pace.fast or delivered != before) and pace.gathers(delivered, monotonic())
+                if gathers and not len(flow.received):
                     sleep(GATHER)
-                ready = watch.wait(table, mover.patience())
-                mover.notice(ready, self._parent)
-                self._drive(ready)
-                mover.move(ready)
-                mover.send_at_once()
+                self._connection.rest()
+                self._step(watch.wait(self._table, self._patience))
             listens = mover.rules.state != rules.GONE
             if loss := mover.loss():
                 listens = False  # the link is lost: do not wait for the server
@@ -157,6 +169,7 @@ class ChannelRelay:
                 network.register(fd, events)
             if self._alarm >= 0:
                 network.register(self._alarm, POLLIN)
+            self._connection.rest()
             ready = dict(network.poll(left * 1000))
             if self._alarm in ready:
                 self._goodbye.heed()
@@ -168,6 +181,33 @@ class ChannelRelay:
         self._await_close(self._flow.status_due)
         if loss := self._stream.loss(self._flow):
             raise loss
+
+    def _look(self) -> None:
+        """See what to wait for, and for how long; most often, that is what it was before."""
+        mover, flow, connection = self._mover, self._flow, self._connection
+        room, waiting = flow.room() > 0, len(flow.received) > 0
+        state = (mover.rules.state, room, waiting, connection.fd, connection.sending, connection.reading)
+        if state != self._wanted:
+            self._wanted = state
+            self._table = mover.interests() | self.network()
+            self._patience = mover.patience()
+
+    def _step(self, ready: dict[int, int]) -> None:
+        """Move what can be moved. ready: the events of poll, by descriptor. Raises RelayError."""
+        mover = self._mover
+        # Most often there are only bytes on stdin, or only bytes from the network.
+        if ready == self._stdin_alone and mover.rules.out:
+            mover.send()
+            mover.heed_flow()
+        elif ready == self._network_alone and mover.rules.back and mover.back.waits_for == self._fd:
+            self._connection.receive()
+            mover.receive()
+            mover.heed_flow()
+        else:
+            mover.notice(ready, self._parent)
+            self._drive(ready)
+            mover.move(ready)
+        mover.send_at_once()
 
     def network(self) -> dict[int, int]:
         """What to poll the connection for; it does not depend on what the two ways wait for."""
@@ -195,10 +235,12 @@ class Pace:
     megabytes a second, the waking costs as much as all other work. A read a little later finds more bytes. It delays
     only a fraction of the bytes under way: the window and the kernel's buffers hold many times as many, so no sender
     waits. (With SO_RCVLOWAT, Linux would wake us only for so many bytes; but ssh's own small packets wake us, too.)
+
+    fast: whether they came so fast when the speed was last measured.
     """
 
     def __init__(self) -> None:
-        self._fast = False
+        self.fast = False
         self._looked = 0.0  # when the speed was last measured, and how many bytes had been moved by then
         self._seen = 0
         self._last = 0
@@ -206,10 +248,10 @@ class Pace:
     def gathers(self, moved: int, now: float) -> bool:
         """Whether to let bytes gather before the next look. moved: bytes so far. now: seconds of a monotonic clock."""
         if now - self._looked >= GLANCE:
-            self._fast = moved - self._seen >= FAST * (now - self._looked)
+            self.fast = moved - self._seen >= FAST * (now - self._looked)
             self._looked, self._seen = now, moved
         step, self._last = moved - self._last, moved
-        return self._fast and step < ENOUGH
+        return self.fast and step < ENOUGH
 
 
 class Net(End):

@@ -122,6 +122,8 @@ class Mover:
     def heed(self, event: str) -> None:
         """An event has happened (rules.py): do what the rules decide. Raises RelayError."""
         decision = self.rules.heed(event)
+        if decision == rules.NOTHING:
+            return
         if decision == rules.TELL_TARGET:
             self.net.end()
         elif decision == rules.END_STDOUT:
@@ -171,7 +173,7 @@ class Watch:
 
     def wait(self, table: dict[int, int], seconds: float | None) -> dict[int, int]:
         """Wait until a descriptor is ready; return the events by descriptor, none when time is up."""
-        if table != self._table:
+        if table is not self._table and table != self._table:
             self._table = table
             self._poll = poll()
             for fd, events in table.items():

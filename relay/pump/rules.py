@@ -92,16 +92,12 @@ CLOSING = 1.0  # seconds for the server to pass the last bytes on to the target,
 
 
 class Rules:
-    """The state of one relay. out, back: whether that way is open."""
+    """The state of one relay. out, back: whether that way is open. over: neither is, so no bytes are to be moved."""
 
     def __init__(self) -> None:
         self.state = STARTING
         self.out = self.back = True
-
-    @property
-    def over(self) -> bool:
-        """Whether neither way is open: no more bytes are to be moved."""
-        return not (self.out or self.back)
+        self.over = False
 
     def heed(self, event: str) -> str:
         """Go to the state that the event leads to; return the decision: what the driver must do."""
@@ -110,4 +106,5 @@ class Rules:
             return NOTHING
         self.state, decision = row
         self.out, self.back = self.state in OUT, self.state in BACK
+        self.over = not (self.out or self.back)
         return decision

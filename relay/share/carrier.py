@@ -78,7 +78,10 @@ class Carrier:
                 relay.send_next()
             if not changed:
                 break
-        if not self.closed and self.connection.sending != self._writing:
+        if self.closed:
+            return
+        self.connection.rest()
+        if self.connection.sending != self._writing:
             self._writing = self.connection.sending
             if self._writing:
                 self.loop.add_writer(self._fd, self._drive, self.connection.flush)

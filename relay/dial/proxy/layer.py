@@ -174,6 +174,9 @@ class Line:
     def look_round(self) -> None:
         """Do nothing: no other thread leaves work here."""
 
+    def rest(self) -> None:
+        """Do nothing: nothing is put off here."""
+
     def close(self) -> None:
         """Close it, from any thread."""
         try:

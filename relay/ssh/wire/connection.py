@@ -78,6 +78,7 @@ class Connection:
         self.turn = 0
         self.left = -1
         self._reader = reader
+        self._unacknowledged = False
         self._slots: WeakValueDictionary[int, Slots] = WeakValueDictionary()
 
     @property
@@ -129,8 +130,7 @@ class Connection:
             link.fail(EOFError())
             return
         source.wrote(size)
-        if size < SMALL_READ:
-            self._reader.acknowledge()
+        self._unacknowledged = size < SMALL_READ
         link.take()
 
     def flush(self) -> None:
@@ -140,10 +140,17 @@ class Connection:
             while output.end:
                 try:
                     output.drop(self.socket.send(output.waiting()))
+                    self._unacknowledged = False  # what is sent carries the acknowledgement
                 except BlockingIOError:
                     return
                 except OSError:
                     output.drop(len(output))  # why, `receive` will find out, after all that has still come
+
+    def rest(self) -> None:
+        """Acknowledge what has come, unless something was sent since. (Reader.acknowledge says why.)"""
+        if self._unacknowledged:
+            self._unacknowledged = False
+            self._reader.acknowledge()
 
     def look_round(self) -> None:
         """See to what other threads have left to do: bytes that wait, a transport that was given up."""

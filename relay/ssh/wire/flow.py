@@ -73,6 +73,7 @@ MAX_DATA = 32768  # bytes of a packet, however many more the server takes: memor
 MAX_WINDOW = 2**32 - 1  # bytes; RFC 4254 section 5.2
 STDERR_MOST = 64 * 1024  # bytes of a command's stderr that may wait for the listener; the rest is dropped
 REFILLS = 8  # messages by which a whole window is refilled
+LITTLE = 8  # one part of so many of a window is too little to send, while more is to be expected
 
 CHANNEL_AND_SIZE = Struct(">II")
 MESSAGE = Struct(">BI")  # type, channel
@@ -111,6 +112,10 @@ class Flow:
             self._close_sent = self.closed
             self.window: int = channel.out_window_size  # bytes that may be sent
             self.max_data = min(channel.out_max_packet_size, MAX_DATA)
+            # What is left of a window that the far side is sure to refill: packets for that are waste. See _refilled.
+            self._too_little = -1
+            self._widest = self.window
+            self._refills_at = MAX_WINDOW  # bytes
             self._window_size: int = channel.in_window_size
             # Bytes delivered since the far side's window was refilled; stderr is as good as that.
             self._undelivered: int = channel.in_window_sofar + len(channel.in_stderr_buffer)
@@ -162,7 +167,9 @@ class Flow:
             self._begin()
         self.received.put(data)
         if self.carries is None:
-            self._has_changed()
+            changed = self.link.connection.changed
+            if changed is not None:
+                changed.add(self)
             return False
         if self._touched:
             return False
@@ -216,7 +223,7 @@ class Flow:
                 window = self.window + UINT32.unpack_from(payload, 5)[0]
                 if window > MAX_WINDOW:
                     raise BadPacket("a window of more than 2^32 - 1 bytes")
-                self.window = window
+                self._refilled(window)
                 self.push()
         elif kind == MSG_CHANNEL_EXTENDED_DATA:
             # A command's stderr counts as delivered at once: its listener does not hold up the stream.
@@ -235,6 +242,20 @@ class Flow:
             self._end_of_far_side()
         elif kind == MSG_CHANNEL_REQUEST:
             self._heed(payload)
+
+    def _refilled(self, window: int) -> None:
+        """The far side has refilled our window.
+
+        A server that has done so with some bytes missing does it again when as many are missing. (When it refills
+        only an empty window, all of it has to be used.) dropbear's window is one packet: what is left of it, here or
+        in a link outside, would be sent as a second packet of a few bytes, which costs every hop as much.
+        """
+        if window > self._widest:
+            self._widest, self._refills_at = window, MAX_WINDOW
+        else:
+            self._refills_at = min(self._refills_at, self._widest - self.window)
+        self._too_little = min(self._widest // LITTLE, self.max_data // 2, self._widest - self._refills_at)
+        self.window = window
 
     def _heed(self, payload: bytes) -> None:
         """Handle a request: a command's exit status or signal (RFC 4254 section 6.10). Others are not supported."""
@@ -278,6 +299,8 @@ class Flow:
             if flow._backlog or flow.closed or not flow.link.clear:
                 return 0
             if flow.window < SLOTS * size:
+                if flow.window <= flow._too_little:
+                    return 0
                 packets = min(packets, flow.window // size)
                 most = min(most, flow.window - growth)
         return packets * self.max_data if packets else max(most, 0)
@@ -292,15 +315,16 @@ class Flow:
             room = self.room()
             slots = self._slots
             size = read(slots.views(room)) if room else -1
+            if size <= 0:
+                return size
             at, left = HEAD, size
-            while left > 0:
-                data = min(left, slots.size)
-                self._send_data(slots.plain, at, data)
+            while left > slots.size:
+                self._send_data(slots.plain, at, slots.size)
                 at += slots.stride
-                left -= data
+                left -= slots.size
+            self._send_data(slots.plain, at, left)
             connection.flush()
-        if size > 0:
-            self._check_limits()
+        self._check_limits()
         return size
 
     def write(self, data: bytes | bytearray) -> int:

@@ -74,6 +74,8 @@ class Link:
         self.transport = transport
         self.packetizer: Packetizer = transport.packetizer
         self.source = self.packetizer.input
+        self._keys_are_set = transport.clear_to_send.is_set
+        self._keys_are_due = self.packetizer.need_rekey
         self.carrier = carrier
         self.flows: dict[int, Flow] = {}
         self.heard = time.time()  # not monotonic: the sleep of a laptop is to count
@@ -114,14 +116,18 @@ class Link:
         except (struct.error, IndexError):
             self.fail(BadPacket("a message that is cut short"))
         self.check_limits()
-        for flow in self._touched:
-            flow.pass_on()
-        self._touched.clear()
+        if self._touched:
+            for flow in self._touched:
+                flow.pass_on()
+            self._touched.clear()
 
     def _open_all(self) -> None:
         packetizer, source, flows, connection = self.packetizer, self.source, self.flows, self.connection
         # The opener is looked up each time: a message may have brought a new key.
-        while connection.left and self.error is None and not self.waits and (length := packetizer.opener.open(source)):
+        while source.end and connection.left and self.error is None and not self.waits:
+            length = packetizer.opener.open(source)
+            if not length:
+                break
             connection.left -= 1
             plain = packetizer.opener.plain
             if plain[1] == MSG_CHANNEL_DATA:
@@ -194,7 +200,7 @@ class Link:
     @property
     def clear(self) -> bool:
         """Whether data may be sent: no key exchange is under way, or due."""
-        return self.transport.clear_to_send.is_set() and not self.packetizer.need_rekey()
+        return self._keys_are_set() and not self._keys_are_due()
 
     def send(self, payload: bytes) -> None:
         """Send a message, whatever the state of a key exchange: for the transport itself, from any thread."""

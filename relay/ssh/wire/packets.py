@@ -235,8 +235,10 @@ class Packetizer(paramiko.packet.Packetizer):
             ):
                 raise paramiko.SSHException("the server ignores our requests for new keys")
         elif (
-            max(opener.bytes, sealer.bytes) >= self.REKEY_BYTES
-            or max(opener.packets, sealer.packets) >= self.REKEY_PACKETS
+            opener.bytes >= self.REKEY_BYTES
+            or sealer.bytes >= self.REKEY_BYTES
+            or opener.packets >= self.REKEY_PACKETS
+            or sealer.packets >= self.REKEY_PACKETS
         ):
             self._trigger_rekey()
 

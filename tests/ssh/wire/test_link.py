@@ -180,6 +180,35 @@ def test_no_more_is_sent_than_the_window_allows(pair: Pair) -> None:
     pair.drive(flow.room)
 
 
+@pytest.mark.parametrize("waits_for_empty", [False, True])
+def test_the_rest_of_a_window(pair: Pair, waits_for_empty: bool) -> None:
+    """It is not sent by itself where the server is sure to refill it, as dropbear is: each packet would have a twin."""
+    window = pair.server.default_window_size = 24_576
+    near, _ = pair.open()
+    flow = pair.attach(near)
+
+    def send(size: int) -> None:
+        assert flow.read_from(lambda _: size) == size
+
+    def refill(size: int) -> None:
+        flow.message(common.MSG_CHANNEL_WINDOW_ADJUST, struct.pack(">BII", 93, flow.number, size))
+
+    send(window - 82)
+    assert flow.room() == 82  # nothing is known of this server yet
+    if waits_for_empty:
+        send(82)
+    refill(window - flow.window)
+    assert flow.room() == window
+    send(window - 82)
+    assert flow.room() == (82 if waits_for_empty else 0)
+    refill(8192)
+    assert flow.room() == 82 + 8192
+    # A wider window: what is missing of it says nothing about the server.
+    refill(3 * window)
+    send(flow.window - 82)
+    assert flow.room() == 82
+
+
 def test_inner_packets_fit_in_the_window_outside(pair: Pair) -> None:
     near, far = pair.open()
     with Pair(stream=near, far=far) as second:
@@ -192,6 +221,24 @@ def test_inner_packets_fit_in_the_window_outside(pair: Pair) -> None:
         flow.read_from(lambda views: sum(map(len, views)))
         assert 0 <= outside.window < 100
         assert flow.room() == 0
+
+
+def test_what_is_sent_acknowledges_what_has_come(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only where nothing is sent is the system told to acknowledge at once: it is a call and a packet for each."""
+    near, far = pair.open()
+    flow = pair.attach(near)
+    said: list[str] = []
+    monkeypatch.setattr(pair.connection._reader, "acknowledge", lambda: said.append("now"))
+    far.sendall(b"question")
+    pair.drive(lambda: len(flow.received))
+    flow.read_from(lambda _: 6)
+    pair.connection.rest()
+    assert not said
+    far.sendall(b"question")
+    pair.drive(lambda: len(flow.received) > 8)
+    pair.connection.rest()
+    pair.connection.rest()
+    assert said == ["now"]
 
 
 # Ends
