@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+SLACK = 256 * 1024  # bytes that a large buffer has free after a move
+NOTHING = memoryview(b"")
+
 
 class Buffer:
     """Bytes that wait: data[start:end].
@@ -56,12 +59,16 @@ class Buffer:
         return taken
 
     def _make_room(self, size: int) -> None:
-        """Move the waiting bytes to the front. Use new memory if they fill more than half, so that moves are rare."""
+        """Move the waiting bytes to the front, and get more memory where too little is free: moves are to be rare."""
         waiting = self.end - self.start
-        if 2 * (waiting + size) > len(self.data):
-            data = bytearray(2 * (waiting + size))
-            data[:waiting] = self.view[self.start : self.end]
-            self.data, self.view = data, memoryview(data)
-        else:
-            self.view[:waiting] = self.view[self.start : self.end]
+        self.view[:waiting] = self.view[self.start : self.end]
         self.start, self.end = 0, waiting
+        needed = waiting + size
+        lacking = needed + min(needed, SLACK) - len(self.data)
+        if lacking > 0:
+            self.view = NOTHING
+            try:
+                self.data += bytes(lacking)  # in place, so that the waiting bytes are never held twice
+            except BufferError:  # somebody still has a view of it
+                self.data = self.data + bytes(lacking)
+            self.view = memoryview(self.data)

@@ -20,7 +20,7 @@ from relay.ssh.wire.numbers import (
     MSG_CHANNEL_REQUEST,
     MSG_CHANNEL_WINDOW_ADJUST,
 )
-from relay.ssh.wire.packet import HEAD, PLAIN, SLOTS, UINT32, BadPacket
+from relay.ssh.wire.packet import HEAD, PLAIN, SLOTS, UINT32, BadPacket, Slots
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -141,6 +141,7 @@ class Flow:
     def carry(self, link: Link) -> None:
         """Bytes received are from now on the input of a link."""
         self.carries = link
+        self._slots = Slots(self.max_data, 1)  # the other link's packets are sealed into it one by one
         self._undelivered -= len(link.source)  # paramiko takes these to be delivered; the link will say so again
         link.source.put(self.received.waiting())
         self.received = link.source

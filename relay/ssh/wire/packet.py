@@ -201,10 +201,10 @@ class Slots:
     size: bytes of data in each. stride: from one to the next.
     """
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, size: int, count: int = SLOTS) -> None:
         self.size = size
         self.stride = HEAD + PLAIN.size + size + 2 * MAX_BLOCK
-        self.plain = memoryview(bytearray(SLOTS * self.stride))
+        self.plain = memoryview(bytearray(count * self.stride))
         first = HEAD + PLAIN.size
         self._views = [self.plain[at + first :][:size] for at in range(0, len(self.plain), self.stride)]
 
