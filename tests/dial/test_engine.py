@@ -171,6 +171,15 @@ def test_v_says_which_engine_carries_which_hop_and_why(lab: Lab) -> None:
     assert "pyrelay: hop 1 of 1 (h1): by our own client (paramiko): --engine paramiko\n" in said
 
 
+def test_no_mac_in_common_where_the_cipher_makes_the_tag(lab: Lab) -> None:
+    lab.server("h1", extra="MACs umac-64-etm@openssh.com")
+    lab.server("h3")
+    done = lab.pyrelay("-v", "h1/h3")
+    assert "pyrelay: hop 1 of 1 (h1): by our own client (paramiko)\n" in done.stderr
+    assert ", cipher aes128-gcm@openssh.com, MAC of the cipher's own" in done.stderr
+    assert done.stdout.startswith("SSH-2.0-")
+
+
 def test_an_engine_that_was_named_is_kept_to(lab: Lab) -> None:
     chain_with(lab, "h1")
     done = lab.pyrelay("--engine", "paramiko", "h1/h3")

@@ -79,8 +79,7 @@ def test_those_before_a_hop_that_ssh_must_carry_are_shared(lab: Lab, known: bool
     """Whether ssh_config says that it needs ssh, or only the key exchange shows it."""
     lending(lab)
     if known:
-        keyword, cipher = LACKS.split()
-        lab.host("h2", **{keyword: cipher})
+        lab.host("h2", **dict(line.split() for line in LACKS.splitlines()))
     for _ in range(2):
         assert lab.ssh("h1/h2/h3", "echo $SERVER").stdout == "h3\n"
     assert logins(lab) == [1, 2, 2]

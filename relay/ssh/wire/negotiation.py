@@ -201,9 +201,18 @@ class Negotiation(paramiko.Transport):
                 raise OnlySsh(key, wanted, self.remote_version)
 
     def _really_parse_kex_init(self, m: Message, ignore_first_byte: bool = False) -> dict[str, list[str]]:
-        """Keep the server's lists: an error about them must be able to name them."""
+        """Keep the server's lists: an error about them must be able to name them.
+
+        Where the cipher makes the tag, no MAC is needed, nor need there be one in common (choose_mac in OpenSSH's
+        kex.c); paramiko asks for one all the same.
+        """
         parsed: dict[str, list[str]] = super()._really_parse_kex_init(m, ignore_first_byte)
         self.remote_lists = {key: list(value) for key, value in parsed.items() if isinstance(value, list)}
+        for side in ("client", "server"):
+            offered = parsed[f"{side}_encrypt_algo_list"]
+            cipher = next((name for name in self.preferred_ciphers if name in offered), "")
+            if cipher and self._cipher_info[cipher]["is_aead"]:
+                parsed[f"{side}_mac_algo_list"] = list(self.preferred_macs)
         return parsed
 
     def _get_engine(self, name: str, key: bytes, iv: bytes, operation: object = None, aead: bool = False) -> Keys:  # noqa: ARG002

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import os
 import struct
+import tracemalloc
 
 import paramiko
 import pytest
@@ -19,7 +20,7 @@ from hypothesis import strategies as st
 from sealing import KINDS, keys, plain_packet
 
 from relay.ssh.wire import ciphers
-from relay.ssh.wire.buffer import Buffer
+from relay.ssh.wire.buffer import SLACK, Buffer
 from relay.ssh.wire.ciphers import CIPHERS, CLEAR
 from relay.ssh.wire.keys import Keys
 from relay.ssh.wire.packet import MAX_LENGTH, MIN_PADDING, UINT32, BadPacket, Opener, Sealer
@@ -413,3 +414,24 @@ def test_a_buffer_is_a_queue_of_bytes(steps: list[bytes | int], capacity: int) -
             model += step
         assert buffer.waiting() == model
         assert len(buffer) == len(model)
+
+
+@pytest.mark.parametrize("looks_on", [False, True])
+def test_a_buffer_takes_little_more_memory_than_its_bytes(looks_on: bool) -> None:
+    """And less than twice as much while it grows, unless somebody has a view of it."""
+    buffer, piece = Buffer(0), bytes(range(256)) * 128
+    tracemalloc.start()
+    try:
+        for count in range(1, 65):
+            view = buffer.waiting()[:8] if looks_on and len(buffer) else b""
+            buffer.put(piece)
+            assert buffer.waiting()[-len(piece) :] == piece
+            assert len(buffer.data) <= 2 * count * len(piece)
+            del view
+        assert buffer.take(len(piece)) == piece
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    waiting = 64 * len(piece)
+    assert len(buffer.data) <= waiting + SLACK + len(piece)
+    assert looks_on or peak < waiting * 1.5
