@@ -227,7 +227,7 @@ def ansible(desk: Desk, *words: str, pipelining: bool) -> str:
 def test_ansible_logs_in_to_the_bastion_once_for_twenty_hosts(desk: Desk) -> None:
     inventory(desk, 20)
     said = ansible(desk, "-f", "20", "-m", "raw", "-a", "echo $SERVER", pipelining=True)
-    assert said.count("\nh3\r\n") == 20
+    assert said.replace("\r", "").count("\nh3\n") == 20  # (a newer Ansible leaves the \r out)
     logins = desk.logins()
     assert logins["h1"] == [desk.other]
     assert len(logins["h3"]) == 20
