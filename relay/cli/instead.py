@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-import sys
 
 from relay.errors import encoded
+from relay.run.printed import put
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ def run(chosen: Options, argv: Sequence[str], secret: Mapping[str, str], say: Ca
     if chosen.action == "ssh-config":
         from relay.config import block
 
-        sys.stdout.write(block.text(block.program(), block.version(), block.options(argv)))
+        put(encoded(block.text(block.program(), block.version(), block.options(argv))))
         for obstacle in block.obstacles(chosen.config):
             say(f"pyrelay: {obstacle}\n")
         return 0
@@ -34,7 +34,7 @@ def run(chosen: Options, argv: Sequence[str], secret: Mapping[str, str], say: Ca
         from relay.dial import check
 
         return check.run(chosen, os.getppid(), secret)
-    sys.stdout.buffer.write(_output(chosen))
+    put(_output(chosen))
     return 0
 
 

@@ -244,5 +244,5 @@ def _write(text: bytes) -> None:
     try:
         sys.stdout.buffer.write(text)
         sys.stdout.buffer.flush()
-    except (OSError, ValueError):
+    except (OSError, ValueError, AttributeError):  # there is no sys.stdout if stdout was closed
         pass

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
+from collections.abc import Sequence
+from pathlib import Path
 
+import pytest
 from lab import ROOT, Lab
 from terminal import Terminal
 
@@ -49,3 +53,35 @@ def test_only_a_fault_of_our_own_has_a_traceback() -> None:
     done = run("pass", "-vv", "h1//h2")
     assert done.returncode == 2
     assert re.fullmatch(r"pyrelay: .*\n(hint: .*\n)?", done.stderr)
+
+
+WORDS = ("--help", "--version", "--ssh-config", "--explain h1/h2", "--explain --json h1/h2")
+
+
+def printed(lab: Lab, to: str, words: str, pass_fds: Sequence[int] = ()) -> subprocess.CompletedProcess[str]:
+    line = f"{lab.program} {words} {to}"
+    return subprocess.run(
+        ["bash", "-c", line], cwd=ROOT, pass_fds=pass_fds, capture_output=True, text=True, check=False
+    )
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
+@pytest.mark.parametrize("words", WORDS)
+def test_a_page_that_cannot_be_written_is_not_a_fault_of_ours(lab: Lab, words: str) -> None:
+    done = printed(lab, ">/dev/full", words)
+    assert (done.returncode, done.stderr) == (1, "pyrelay: stdout: no space left on device\n")
+
+
+@pytest.mark.parametrize("words", WORDS)
+def test_a_page_that_nobody_reads_is_not_a_fault_of_ours(lab: Lab, words: str) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "wb") as gone:
+        for to in (">&-", f">&{gone.fileno()}"):
+            done = printed(lab, to, words, pass_fds=[gone.fileno()])
+            assert (done.returncode, "internal error" in done.stderr) == (0, False)
+
+
+def test_a_check_whose_stdout_is_closed_goes_on(lab: Lab) -> None:
+    done = printed(lab, ">&-", "--check 127.0.0.1 1")
+    assert (done.returncode, done.stderr) == (1, "")  # what failed is part of the page

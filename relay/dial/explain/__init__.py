@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import os
 import stat
-import sys
 from typing import TYPE_CHECKING
 
 from relay.config.lookup import Lookup, Query, look_up
@@ -27,6 +26,7 @@ from relay.dial.explain.page import Explanation
 from relay.errors import RelayError, encoded, printable
 from relay.run import Run
 from relay.run.children import Children
+from relay.run.printed import put
 from relay.run.progress import Progress
 from relay.run.prompt import Prompt
 from relay.spec import route as spelling
@@ -55,7 +55,7 @@ def command(options: Options, secret: Mapping[str, str]) -> int:
         found = explain(Run(options, progress, Prompt(progress, children, batch=True), children))
     finally:
         children.end()
-    sys.stdout.buffer.write(encoded(page.json(found) if options.json else page.text(found)))
+    put(encoded(page.json(found) if options.json else page.text(found)))
     return 0 if found.ok else 1
 
 
