@@ -169,7 +169,7 @@ class Beside:
             heard = ends.stdout.read(SIZE)
             took.append(time.monotonic() - began)
             assert heard == said, f"{heard.hex()} came back for {said.hex()}"
-            time.sleep(PAUSE)
+            time.sleep(PAUSE)  # not a wait: a person types with pauses, and a stream without any would load the machine
         return took
 
 

@@ -186,7 +186,7 @@ def test_dev_null(start: Callable[..., Ends]) -> None:
     assert ends.status() == 0
 
 
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full to stand for a full disk (macOS)")
 def test_stdout_without_room(start: Callable[..., Ends]) -> None:
     with Path("/dev/full").open("wb") as full:
         ends = start(stdout=full)

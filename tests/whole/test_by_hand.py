@@ -65,7 +65,7 @@ def printed(lab: Lab, to: str, words: str, pass_fds: Sequence[int] = ()) -> subp
     )
 
 
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full to stand for a full disk (macOS)")
 @pytest.mark.parametrize("words", WORDS)
 def test_a_page_that_cannot_be_written_is_not_a_fault_of_ours(lab: Lab, words: str) -> None:
     done = printed(lab, ">/dev/full", words)

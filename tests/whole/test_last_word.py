@@ -90,7 +90,7 @@ from relay.run import guard
 guard.clean_up_on_signals(lambda: None)
 held = Goodbye(guard.alarm(), lambda: None)
 print("ready", flush=True)
-time.sleep(60)
+time.sleep(60)  # the work that heeds nothing; the signal ends it
 """
 
 

@@ -31,6 +31,7 @@ CASES = {
     "all but the target": {"client", "hops"},
 }
 
+# Two versions cannot be installed side by side: the other one is in the chroot that `make matrix` makes.
 pytestmark = pytest.mark.skipif(not OTHER, reason="there is one version of OpenSSH here; `make matrix` has two")
 
 

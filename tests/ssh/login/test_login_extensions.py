@@ -62,6 +62,7 @@ def newer() -> Path:
     built = [Path(os.environ["OPENSSH"])] if "OPENSSH" in os.environ else []
     built += sorted(ROOT.glob("build/regress/*/openssh-1*"))
     if not built:
+        # The scripted servers above say it twice in every run; this one shows that a real sshd does, too.
         pytest.skip("the installed sshd says it once only; `make regress` builds a newer one")
     return built[-1]
 
