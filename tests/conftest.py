@@ -18,6 +18,7 @@ from lab import Lab
 from sshd import privilege_separation
 
 if TYPE_CHECKING:
+    from kerberos import Realm
     from pair import Pair
 
 # A shell that starts the tests in its background has them ignore SIGINT, and so all that they start would, too.
@@ -104,3 +105,20 @@ def pair() -> Iterator[Pair]:
 
     with Pair() as made:
         yield made
+
+
+@pytest.fixture(scope="module")
+def realm() -> Iterator[Realm]:
+    """A Kerberos realm, one for all tests of a file."""
+    from kerberos import Realm  # few tests want it
+
+    top = Path(tempfile.mkdtemp(prefix="pyrelay-krb-"))
+    top.chmod(0o755)
+    try:
+        made = Realm(top)
+        try:
+            yield made
+        finally:
+            made.stop()
+    finally:
+        shutil.rmtree(top)

@@ -234,7 +234,7 @@ def _ident(stream: Stream) -> str:
         said = f"; it said: {printable(data.decode(errors='replace'), 80)}" if data else ""
         raise RelayError(
             f"the connection was closed before the server's SSH ident{said}",
-            hint="a server that is short of room for new logins does so (MaxStartups, PerSourcePenalties)",
+            hint="a server that has no room for new logins does so (MaxStartups, PerSourcePenalties)",
         )
     raise RelayError(f"not an SSH server: it said: {printable(data[:400].decode(errors='replace'), 80)}")
 

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import re
-import shutil
 import subprocess
-import tempfile
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -29,17 +26,6 @@ WAYS = {
     "digest": ("squid", ("--proxy-auth", "digest", "-P", USER)),
     "basic": ("squid", ("--proxy-auth", "basic", "-P", USER)),
 }
-
-
-@pytest.fixture(scope="module")
-def realm() -> Iterator[Realm]:
-    """One for all tests here."""
-    top = Path(tempfile.mkdtemp(prefix="pyrelay-"))
-    top.chmod(0o755)
-    made = Realm(top)
-    yield made
-    made.stop()
-    shutil.rmtree(top)
 
 
 @pytest.fixture(scope="module")

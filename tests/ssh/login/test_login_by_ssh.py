@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import socket
 import sys
-import tempfile
 from base64 import b64encode
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -28,18 +25,6 @@ IN_VAIN = re.compile(
     r"^(?:Failed|error: maximum|(?:Connection|Disconnected|Received disconnect).*\[preauth\]).*", re.MULTILINE
 )
 FORGETFUL = ("--memory", "none")
-
-
-@pytest.fixture(scope="module")
-def realm() -> Iterator[Realm]:
-    top = Path(tempfile.mkdtemp(prefix="pyrelay-krb-"))
-    top.chmod(0o755)
-    made = Realm(top)
-    try:
-        yield made
-    finally:
-        made.stop()
-        shutil.rmtree(top)
 
 
 class Kerberized:
