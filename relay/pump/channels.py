@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 WRITE_SIZE = 256 * 1024  # bytes written at once, unless stdout is a device, such as a terminal
 FAST = 100e6  # bytes a second; from this speed on it pays to let bytes gather
 ENOUGH = 128 * 1024  # bytes; if so many came since the last look, to wait for more is not worth it
+LITTLE = 4096  # bytes; what brings no more at once is not fast, and its speed not measured
 GATHER = 0.0005  # seconds that bytes are left to gather
 GLANCE = 0.02  # seconds between two measurements of the speed
 
@@ -99,8 +100,6 @@ class ChannelRelay:
         self._wanted: tuple[object, ...] | None = None  # what _table and _patience follow from
         self._table: dict[int, int] = {}
         self._patience: float | None = None
-        self._stdin_alone = {stdin.fd: POLLIN}
-        self._network_alone = {self._fd: POLLIN}
 
     def run(self, alarm: int = -1) -> None:
         """Relay until neither way is open. Raises RelayError when the link is lost. alarm: as for pump.relay."""
@@ -115,7 +114,7 @@ class ChannelRelay:
                 self._look()
                 # In a fast transfer, wait until enough bytes are likely to have come.
                 before, delivered = delivered, mover.back.moved
-                gathers = (pace.fast or delivered != before) and pace.gathers(delivered, monotonic())
+                gathers = (pace.fast or delivered - before > LITTLE) and pace.gathers(delivered, monotonic())
                 if gathers and not len(flow.received):
                     sleep(GATHER)
                 self._connection.rest()
@@ -192,18 +191,18 @@ class ChannelRelay:
             self._table = mover.interests() | self.network()
             self._patience = mover.patience()
 
-    def _step(self, ready: dict[int, int]) -> None:
-        """Move what can be moved. ready: the events of poll, by descriptor. Raises RelayError."""
+    def _step(self, events: list[tuple[int, int]]) -> None:
+        """Move what can be moved. events: those that poll has returned. Raises RelayError."""
         mover = self._mover
-        # Most often there are only bytes on stdin, or only bytes from the network.
-        if ready == self._stdin_alone and mover.rules.out:
+        if events == mover.stdin_alone:
             mover.send()
-            mover.heed_flow()
-        elif ready == self._network_alone and mover.rules.back and mover.back.waits_for == self._fd:
+            return
+        if events == mover.net_alone and mover.rules.back and mover.back.waits_for == self._fd:
             self._connection.receive()
             mover.receive()
             mover.heed_flow()
         else:
+            ready = dict(events)
             mover.notice(ready, self._parent)
             self._drive(ready)
             mover.move(ready)
@@ -316,10 +315,11 @@ class Back(Way):
         Raises WriteError.
         """
         received = self.flow.received
-        if not len(received):
+        data = received.waiting()
+        if not data:
             return 0 if self.flow.over else None
         try:
-            size = self.sink.write(received.waiting()[: self.chunk])
+            size = self.sink.write(data[: self.chunk] if len(data) > self.chunk else data)
         except BlockingIOError:
             return None
         except OSError as error:

@@ -43,6 +43,19 @@ class Mover:
         self._check = check
         self._up = up or self._leave_terminal
         self._lost: OSError | None = None  # why nothing more could be sent
+        # What poll reports most often: one end has bytes, and nothing else has happened.
+        self.stdin_alone = [(self.stdin.fd, POLLIN)]
+        self.net_alone = [(self.net.fd, POLLIN)]
+        self._looked: tuple[str, int, int] | None = None  # what _awaited follows from
+        self._awaited: tuple[dict[int, int], float | None] = {}, None
+
+    def look(self) -> tuple[dict[int, int], float | None]:
+        """What to wait for, and for how long (`interests`, `patience`): the same objects while nothing has changed."""
+        looked = (self.rules.state, self.out.waits_for, self.back.waits_for)
+        if looked != self._looked:
+            self._looked = looked
+            self._awaited = self.interests(), self.patience()
+        return self._awaited
 
     def interests(self) -> dict[int, int]:
         """What to wait for: the events of poll, by descriptor."""
@@ -60,6 +73,17 @@ class Mover:
         if self.rules.state == rules.LINGERING and self.out.waits_for != self.stdin.fd:
             return None
         return rules.PATIENCE.get(self.rules.state)
+
+    def step(self, events: list[tuple[int, int]], parent: int) -> None:
+        """Do what poll's events ask for. parent: as for `notice`. Raises RelayError."""
+        if events == self.stdin_alone:
+            self.send()
+        elif events == self.net_alone:
+            self.receive()
+        else:
+            ready = dict(events)
+            self.notice(ready, parent)
+            self.move(ready)
 
     def notice(self, ready: dict[int, int], parent: int) -> None:
         """Heed hang-ups, silence and a change of parent. ready: the events that poll returned; empty when time is up.
@@ -100,7 +124,7 @@ class Mover:
             return
         if moved == 0:
             self.heed(rules.TARGET_ENDED)
-        elif moved:
+        elif moved and rules.DELIVERED in self.rules.row:
             self.heed(rules.DELIVERED)
 
     def send(self) -> None:
@@ -167,13 +191,17 @@ class Watch:
 
     def __init__(self, alarm: int, heed: Callable[[], None] | None = None) -> None:
         self._alarm = alarm
+        self._alarmed = (alarm, POLLIN)
         self._heed = heed
-        self._table: dict[int, int] = {}
+        self._table: dict[int, int] | None = None
         self._poll = poll()
 
-    def wait(self, table: dict[int, int], seconds: float | None) -> dict[int, int]:
-        """Wait until a descriptor is ready; return the events by descriptor, none when time is up."""
-        if table is not self._table and table != self._table:
+    def wait(self, table: dict[int, int], seconds: float | None) -> list[tuple[int, int]]:
+        """Wait until a descriptor is ready; return what poll does, nothing when time is up.
+
+        table: the events to wait for, by descriptor; the caller does not change it, but gives another.
+        """
+        if table is not self._table:
             self._table = table
             self._poll = poll()
             for fd, events in table.items():
@@ -181,8 +209,8 @@ class Watch:
             if self._alarm >= 0:
                 self._poll.register(self._alarm, POLLIN)
         while True:
-            ready = dict(self._poll.poll(seconds if seconds is None else seconds * 1000))
-            if ready.pop(self._alarm, None) is None:
+            ready = self._poll.poll(seconds if seconds is None else seconds * 1000)
+            if self._alarmed not in ready:
                 return ready
             if self._heed is not None:
                 self._heed()
@@ -198,9 +226,7 @@ def drive(mover: Mover, *, parent: int, alarm: int = -1) -> None:
     watch = Watch(alarm)
     try:
         while not mover.rules.over:
-            ready = watch.wait(mover.interests(), mover.patience())
-            mover.notice(ready, parent)
-            mover.move(ready)
+            mover.step(watch.wait(*mover.look()), parent)
     finally:
         mover.close()
     if loss := mover.loss():

@@ -92,19 +92,24 @@ CLOSING = 1.0  # seconds for the server to pass the last bytes on to the target,
 
 
 class Rules:
-    """The state of one relay. out, back: whether that way is open. over: neither is, so no bytes are to be moved."""
+    """The state of one relay. out, back: whether that way is open. over: neither is, so no bytes are to be moved.
+
+    row: the events that the state names.
+    """
 
     def __init__(self) -> None:
         self.state = STARTING
+        self.row = TABLE[STARTING]
         self.out = self.back = True
         self.over = False
 
     def heed(self, event: str) -> str:
         """Go to the state that the event leads to; return the decision: what the driver must do."""
-        row = TABLE[self.state].get(event)
-        if row is None:
+        change = self.row.get(event)
+        if change is None:
             return NOTHING
-        self.state, decision = row
+        self.state, decision = change
+        self.row = TABLE[self.state]
         self.out, self.back = self.state in OUT, self.state in BACK
         self.over = not (self.out or self.back)
         return decision

@@ -67,7 +67,10 @@ class Way:
 
 
 class CarriedWay(Way):
-    """A way between two file descriptors. held: bytes that the carrier has taken and not yet given."""
+    """A way between two file descriptors. held: bytes that the carrier has taken and not yet given.
+
+    While it holds some, it waits for the sink, else for the source.
+    """
 
     def __init__(self, source: End, sink: End) -> None:
         super().__init__(source, sink)
@@ -78,24 +81,23 @@ class CarriedWay(Way):
         """Move some bytes; as Way.move."""
         try:
             if not self.held:
-                self.wait_for(self.source)
                 self.held = self.carrier.take(self.source)
                 if not self.held:
                     return 0
-            self.wait_for(self.sink)
             given = self.carrier.give(self.sink, self.held)
         except BlockingIOError:
-            return None
+            given = None
         except OSError as error:
             if isinstance(self.carrier, _Pipe) and error.errno in _NO_SPLICE:
                 self.carrier = self.carrier.as_buffer(self.held)
                 self.source.do_not_wait()
                 self.sink.do_not_wait()
                 return self.move()
-            raise (WriteError if self.event == POLLOUT else ReadError)(error) from error
-        self.held -= given
-        if not self.held:
-            self.wait_for(self.source)
+            raise (WriteError if self.held else ReadError)(error) from error
+        if given:
+            self.held -= given
+        if self.held or self.event == POLLOUT:
+            self.wait_for(self.sink if self.held else self.source)
         return given
 
     def close(self) -> None:
