@@ -40,9 +40,7 @@ class Packetizer:
         self.link: Link | None = None
         self.lost: BaseException | None = None
         self.asked = 0
-
-    def need_rekey(self) -> bool:
-        return False
+        self.awaits_keys = False
 
     def check_limits(self) -> None:
         pass

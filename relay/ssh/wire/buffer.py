@@ -36,6 +36,15 @@ class Buffer:
         """Count size bytes that the caller has written into `room`."""
         self.end += size
 
+    def place(self, size: int) -> memoryview:
+        """Memory for exactly size more bytes, which count as put there: the caller writes them at once."""
+        start = self.end
+        if len(self.data) - start < size:
+            self._make_room(size)
+            start = self.end
+        self.end = start + size
+        return self.view[start : start + size]
+
     def put(self, data: bytes | bytearray | memoryview) -> None:
         """Add a copy of data."""
         size = len(data)
@@ -48,9 +57,11 @@ class Buffer:
 
     def drop(self, size: int) -> None:
         """Forget the first size bytes."""
-        self.start += size
-        if self.start == self.end:
+        start = self.start + size
+        if start == self.end:
             self.start = self.end = 0
+        else:
+            self.start = start
 
     def take(self, size: int) -> bytes:
         """Remove and return the first size bytes."""

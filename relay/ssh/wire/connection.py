@@ -114,7 +114,7 @@ class Connection:
         if not self.links:
             return
         self.left = self.turn or -1
-        if self.behind:
+        if self.turn and self.behind:
             self._go_on()
             return
         link = self.links[0]
@@ -139,7 +139,7 @@ class Connection:
         with self.lock:
             while output.end:
                 try:
-                    output.drop(self.socket.send(output.waiting()))
+                    output.drop(self.socket.send(output.view[output.start : output.end]))
                     self._unacknowledged = False  # what is sent carries the acknowledgement
                 except BlockingIOError:
                     return

@@ -20,7 +20,7 @@ from relay.ssh.wire.numbers import (
     MSG_CHANNEL_REQUEST,
     MSG_CHANNEL_WINDOW_ADJUST,
 )
-from relay.ssh.wire.packet import HEAD, PLAIN, SLOTS, UINT32, BadPacket, Slots
+from relay.ssh.wire.packet import DATA, HEAD, PLAIN, SLOTS, UINT32, BadPacket, Slots
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -28,11 +28,12 @@ if TYPE_CHECKING:
 
     from relay.ssh.wire.connection import Connection
     from relay.ssh.wire.library import paramiko
-    from relay.ssh.wire.packet import Sealer
+    from relay.ssh.wire.packets import Packetizer
 
     class Link(Protocol):
         """What a flow asks of the link whose channel it is, and of the one that it carries (link.py)."""
 
+        packetizer: Packetizer
         source: Buffer
         flows: dict[int, Flow]
 
@@ -47,10 +48,6 @@ if TYPE_CHECKING:
         @property
         def clear(self) -> bool:
             """Whether data may be sent."""
-
-        @property
-        def sealer(self) -> Sealer:
-            """What makes packets now."""
 
         def send(self, payload: bytes) -> None:
             """Send a message, whatever the state of a key exchange."""
@@ -128,14 +125,14 @@ class Flow:
         outer = link.carrier
         if outer is not None:
             # A full packet of this link is to fit in one of the link outside.
-            self.max_data = min(self.max_data, link.sealer.shape.payload(outer.max_data) - PLAIN.size + 1)
+            self.max_data = min(self.max_data, link.packetizer.sealer.shape.payload(outer.max_data) - PLAIN.size + 1)
         self._slots = link.connection.slots(self.max_data)
         # What must let a packet of ours go: each flow on the way out, with the size that a full one has there and by
         # how much any may have grown.
         self._gates = [(self, self.max_data, 0)]
         while (outer := self._gates[-1][0].link.carrier) is not None:
             inner, size, growth = self._gates[-1]
-            shape = inner.link.sealer.shape
+            shape = inner.link.packetizer.sealer.shape
             self._gates.append((outer, shape.wire(size + PLAIN.size - 1), growth + shape.growth))
 
     def carry(self, link: Link) -> None:
@@ -299,11 +296,12 @@ class Flow:
         for flow, size, growth in self._gates:
             if flow._backlog or flow.closed or not flow.link.clear:
                 return 0
-            if flow.window < SLOTS * size:
-                if flow.window <= flow._too_little:
+            window = flow.window
+            if window < SLOTS * size:
+                if window <= flow._too_little:
                     return 0
-                packets = min(packets, flow.window // size)
-                most = min(most, flow.window - growth)
+                packets = min(packets, window // size)
+                most = min(most, window - growth)
         return packets * self.max_data if packets else max(most, 0)
 
     def read_from(self, read: Read) -> int:
@@ -358,22 +356,17 @@ class Flow:
     def _send_data(self, plain: memoryview, at: int, size: int) -> None:
         """Seal the packet whose data stands ready in plain[at:], after PLAIN, and have it carried."""
         link = self.link
-        sealer = link.sealer
-        padding = sealer.shape.padding(PLAIN.size - 1 + size)
-        PLAIN.pack_into(plain, at, padding, MSG_CHANNEL_DATA, self.remote, size)
-        end = at + PLAIN.size + size + padding
-        plain[end - padding : end] = sealer.noise(padding)
+        sealer = link.packetizer.sealer
+        PLAIN.pack_into(plain, at, 0, MSG_CHANNEL_DATA, self.remote, size)
+        end = sealer.pad(plain, at, at + PLAIN.size + size)
         self.window -= size
         wire = end - at + sealer.shape.overhead
         outer = link.carrier
         if outer is None:
-            output = link.connection.output
-            sealer.seal(plain, at, end, output.room(wire)[:wire])
-            output.wrote(wire)
+            sealer.seal(plain, at, end, link.connection.output.place(wire))
         else:
             slot = outer._slots.plain
-            data = HEAD + PLAIN.size
-            sealer.seal(plain, at, end, slot[data : data + wire])
+            sealer.seal(plain, at, end, slot[DATA : DATA + wire])
             outer._send_data(slot, HEAD, wire)
 
     def _check_limits(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from struct import Struct
 from typing import TYPE_CHECKING
 
 from cryptography.exceptions import InvalidTag
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
     from relay.ssh.wire.packet import Shape
 
 LOW_64_BITS = (1 << 64) - 1
+NONCE = Struct(">4sQ")  # RFC 5647 section 7.1: a fixed part, and one that counts packets
+TAG = 16
 
 
 class GcmSealer(Sealer):
@@ -25,14 +28,14 @@ class GcmSealer(Sealer):
     def __init__(self, keys: Keys, shape: Shape) -> None:
         super().__init__(shape)
         self._encrypt_into = AESGCM(keys.key).encrypt_into
-        self._fixed, self._counter = keys.iv[:4], int.from_bytes(keys.iv[4:], "big")  # the nonce (RFC 5647 section 7.1)
+        self._fixed, self._counter = NONCE.unpack(keys.iv)
 
     def seal(self, slot: memoryview, at: int, end: int, into: memoryview) -> None:
         """Seal one packet (see Sealer.seal)."""
-        nonce = self._fixed + self._counter.to_bytes(8, "big")
-        self._counter = (self._counter + 1) & LOW_64_BITS
+        counter = self._counter
+        self._counter = (counter + 1) & LOW_64_BITS
         UINT32.pack_into(into, 0, end - at)
-        self._encrypt_into(nonce, slot[at:end], into[:LENGTH], into[LENGTH:])
+        self._encrypt_into(NONCE.pack(self._fixed, counter), slot[at:end], into[:LENGTH], into[LENGTH:])
         self.packets += 1
         self.bytes += len(into)
 
@@ -45,26 +48,25 @@ class GcmOpener(Opener):
     def __init__(self, keys: Keys, shape: Shape) -> None:
         super().__init__(shape)
         self._decrypt_into = AESGCM(keys.key).decrypt_into
-        self._fixed, self._counter = keys.iv[:4], int.from_bytes(keys.iv[4:], "big")  # the nonce (RFC 5647 section 7.1)
+        self._fixed, self._counter = NONCE.unpack(keys.iv)
 
     def open(self, source: Buffer) -> int:
         """Open the next packet (see Opener.open)."""
-        start, end = source.start, source.end
-        if end - start < LENGTH:
+        start = source.start
+        body = start + LENGTH
+        if body > source.end:
             return 0
         (size,) = UINT32.unpack_from(source.data, start)
         if not 16 <= size <= MAX_LENGTH or size % 16:
             raise BadPacket(f"a packet of {size} bytes")
-        after = start + size + LENGTH + 16
-        if after > end:
+        after = body + size + TAG
+        if after > source.end:
             return 0
-        plain = self._fit(size)
-        nonce = self._fixed + self._counter.to_bytes(8, "big")
-        self._counter = (self._counter + 1) & LOW_64_BITS
-        view = source.view
-        body = start + LENGTH
+        counter = self._counter
+        self._counter = (counter + 1) & LOW_64_BITS
+        nonce, view = NONCE.pack(self._fixed, counter), source.view
         try:
-            self._decrypt_into(nonce, view[body:after], view[start:body], plain)
+            self._decrypt_into(nonce, view[body:after], view[start:body], self._fit(size))
         except InvalidTag:
             raise BadPacket(CHANGED) from None
         return self._opened(source, size)

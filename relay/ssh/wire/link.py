@@ -39,7 +39,6 @@ from relay.ssh.wire.packet import UINT32, BadPacket
 
 if TYPE_CHECKING:
     from relay.ssh.wire.connection import Connection
-    from relay.ssh.wire.packet import Sealer
     from relay.ssh.wire.packets import Packetizer
 
 BY_APPLICATION = 11  # SSH_DISCONNECT_BY_APPLICATION
@@ -75,7 +74,6 @@ class Link:
         self.packetizer: Packetizer = transport.packetizer
         self.source = self.packetizer.input
         self._keys_are_set = transport.clear_to_send.is_set
-        self._keys_are_due = self.packetizer.need_rekey
         self.carrier = carrier
         self.flows: dict[int, Flow] = {}
         self.heard = time.time()  # not monotonic: the sleep of a laptop is to count
@@ -125,11 +123,12 @@ class Link:
         packetizer, source, flows, connection = self.packetizer, self.source, self.flows, self.connection
         # The opener is looked up each time: a message may have brought a new key.
         while source.end and connection.left and self.error is None and not self.waits:
-            length = packetizer.opener.open(source)
+            opener = packetizer.opener
+            length = opener.open(source)
             if not length:
                 break
             connection.left -= 1
-            plain = packetizer.opener.plain
+            plain = opener.plain
             if plain[1] == MSG_CHANNEL_DATA:
                 number, size = CHANNEL_AND_SIZE.unpack_from(plain, 2)
                 flow = flows.get(number)
@@ -193,14 +192,9 @@ class Link:
     # Outwards
 
     @property
-    def sealer(self) -> Sealer:
-        """What makes packets now."""
-        return self.packetizer.sealer
-
-    @property
     def clear(self) -> bool:
         """Whether data may be sent: no key exchange is under way, or due."""
-        return self._keys_are_set() and not self._keys_are_due()
+        return self._keys_are_set() and not self.packetizer.awaits_keys
 
     def send(self, payload: bytes) -> None:
         """Send a message, whatever the state of a key exchange: for the transport itself, from any thread."""
@@ -223,7 +217,7 @@ class Link:
     def _carry(self, payload: bytes) -> None:
         if self.error is not None:
             return
-        packet = self.sealer.packet(payload)
+        packet = self.packetizer.sealer.packet(payload)
         if self.carrier is None:
             self.connection.output.put(packet)
             self.connection.flush()

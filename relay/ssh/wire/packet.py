@@ -30,6 +30,7 @@ MAX_LENGTH = 256 * 1024  # bytes; what OpenSSH takes, too (packet.c, PACKET_MAX_
 UINT32 = Struct(">I")
 HEAD = 8  # bytes that are free before a packet's padding_length, for what its MAC covers, too: number, packet_length
 PLAIN = Struct(">BBII")  # a packet from its padding_length to its data: that, the message's type, channel, size
+DATA = HEAD + PLAIN.size  # bytes of a slot before its data
 SLOTS = 8  # packets that one read fills
 NUMBERS = 0xFFFFFFFF  # packets are numbered modulo 2^32
 SMALL = 64 * 1024  # bytes of memory for an opened packet, until one needs MAX_LENGTH
@@ -48,10 +49,10 @@ class Shape:
 
     block: what a packet's size is a multiple of. tag: bytes after it. counted: bytes of packet_length that count in
     this. overhead: bytes of a packet besides the packet_length ones. growth: by how much a packet is at most larger
-    than the data in it.
+    than the data in it. paddings: how many bytes of padding a payload needs, by its size modulo block.
     """
 
-    __slots__ = ("block", "counted", "growth", "overhead", "tag")
+    __slots__ = ("block", "counted", "growth", "overhead", "paddings", "tag")
 
     def __init__(self, block: int, tag: int, *, counted: bool) -> None:
         self.block = block
@@ -59,10 +60,11 @@ class Shape:
         self.counted = LENGTH if counted else 0
         self.overhead = LENGTH + tag
         self.growth = PLAIN.size + MIN_PADDING + block - 1 + self.overhead
+        self.paddings = [MIN_PADDING + -(self.counted + 1 + size + MIN_PADDING) % block for size in range(block)]
 
     def padding(self, payload: int) -> int:
         """How many bytes of padding a payload of so many bytes needs."""
-        return MIN_PADDING + -(self.counted + 1 + payload + MIN_PADDING) % self.block
+        return self.paddings[payload % self.block]
 
     def wire(self, payload: int) -> int:
         """How many bytes the packet of a payload of so many bytes has."""
@@ -111,7 +113,7 @@ class Sealer(_Counts):
     def __init__(self, shape: Shape) -> None:
         super().__init__(shape)
         self._noise = b""
-        self._used = 0
+        self._used = NOISE
 
     def seal(self, slot: memoryview, at: int, end: int, into: memoryview) -> None:
         """Make a packet of slot[at:end], which goes from its padding_length to its padding.
@@ -126,19 +128,25 @@ class Sealer(_Counts):
 
     def packet(self, payload: bytes) -> bytearray:
         """A whole packet with that payload."""
-        padding = self.shape.padding(len(payload))
-        slot = bytearray().join((bytes(HEAD), bytes((padding,)), payload, self.noise(padding)))
-        sealed = bytearray(len(slot) - HEAD + self.shape.overhead)
-        self.seal(memoryview(slot), HEAD, len(slot), memoryview(sealed))
+        end = HEAD + 1 + len(payload)
+        slot = memoryview(bytearray(end + MIN_PADDING + self.shape.block))
+        slot[HEAD + 1 : end] = payload
+        end = self.pad(slot, HEAD, end)
+        sealed = bytearray(end - HEAD + self.shape.overhead)
+        self.seal(slot, HEAD, end, memoryview(sealed))
         return sealed
 
-    def noise(self, size: int) -> bytes:
-        """So many random bytes, for padding."""
+    def pad(self, slot: memoryview, at: int, end: int) -> int:
+        """Write padding_length before the payload slot[at + 1 : end], and random padding after it; return its end."""
+        shape = self.shape
+        size = shape.paddings[(end - at - 1) % shape.block]
         used = self._used
-        if used + size > len(self._noise):
+        if used + size > NOISE:
             self._noise, used = os.urandom(NOISE), 0
         self._used = used + size
-        return self._noise[used : used + size]
+        slot[at] = size
+        slot[end : end + size] = self._noise[used : used + size]
+        return end + size
 
 
 class Opener(_Counts):
@@ -198,17 +206,19 @@ class Opener(_Counts):
 class Slots:
     """Memory for packets that are read into: each has its data after a place for HEAD and PLAIN, and padding after it.
 
-    size: bytes of data in each. stride: from one to the next.
+    size: bytes of data in each. stride: from one to the next. room: bytes of data in all.
     """
 
     def __init__(self, size: int, count: int = SLOTS) -> None:
         self.size = size
-        self.stride = HEAD + PLAIN.size + size + 2 * MAX_BLOCK
+        self.stride = DATA + size + 2 * MAX_BLOCK
         self.plain = memoryview(bytearray(count * self.stride))
-        first = HEAD + PLAIN.size
-        self._views = [self.plain[at + first :][:size] for at in range(0, len(self.plain), self.stride)]
+        self.room = count * size
+        self._views = [self.plain[at + DATA :][:size] for at in range(0, len(self.plain), self.stride)]
 
     def views(self, room: int) -> list[memoryview]:
         """Where so many bytes of data go."""
+        if room == self.room:
+            return self._views
         full, rest = divmod(room, self.size)
         return [*self._views[:full], self._views[full][:rest]] if rest else self._views[:full]

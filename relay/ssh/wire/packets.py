@@ -60,6 +60,7 @@ class Packetizer(paramiko.packet.Packetizer):
     said: the last line before the server's ident.
     link: once parked, it reads and writes instead of this object. lost: why the link has ended.
     answer_due: when the server has to have answered (time.monotonic); 0 for no such time.
+    awaits_keys: new keys are due, and have not come for both ways yet (`need_rekey`, without a call).
     """
 
     # How much may be done with one key (RFC 4344 section 3), as in OpenSSH; the cipher may allow less. paramiko's
@@ -97,6 +98,7 @@ class Packetizer(paramiko.packet.Packetizer):
         self._idle = False  # the Transport's thread is done with all that it was handed
         self._is_awaited = False  # the Link is to be woken then
         self._rekey_due = False  # it has not been told yet to ask for a new key
+        self.awaits_keys = False
 
     # Keys, as the Transport sets them
 
@@ -109,6 +111,7 @@ class Packetizer(paramiko.packet.Packetizer):
         self.opener.count_from(before.number)
         self._earlier += before.packets
         self._asked = (0, 0)
+        self.awaits_keys = self.need_rekey()
 
     def set_outbound_cipher(self, block_engine: Keys, **how: Any) -> None:
         """What follows is sealed with a new key. Raises SSHException when it is for another kind of cipher."""
@@ -118,6 +121,7 @@ class Packetizer(paramiko.packet.Packetizer):
         before, self.sealer = self.sealer, ciphers.sealer(keys)
         self.sealer.count_from(before.number)
         self.REKEY_BYTES = min(self.REKEY_BYTES, CIPHERS[keys.cipher].limit)
+        self.awaits_keys = self.need_rekey()
 
     def reset_seqno_in(self) -> None:
         """Number messages anew (strict key exchange): after the new key has been set."""
@@ -227,7 +231,7 @@ class Packetizer(paramiko.packet.Packetizer):
     def check_limits(self) -> None:
         """Ask for a new key when enough has been done with this one. Raises SSHException when that is not heeded."""
         opener, sealer = self.opener, self.sealer
-        if self.need_rekey():
+        if self.awaits_keys:
             packets, size = self._asked
             if (
                 opener.packets - packets >= self.REKEY_PACKETS_OVERFLOW_MAX
@@ -244,6 +248,7 @@ class Packetizer(paramiko.packet.Packetizer):
 
     def _trigger_rekey(self) -> None:
         super()._trigger_rekey()
+        self.awaits_keys = True
         self._asked = (self.opener.packets, self.opener.bytes)
         with self._turn:
             self._rekey_due = True
