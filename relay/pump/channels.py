@@ -51,11 +51,11 @@ class FlowMover(Mover):
         """Bytes moved so far, both ways together."""
         return self.out.moved + self.back.moved
 
-    def interests(self) -> dict[int, int]:
-        """What to wait for; as Mover.interests."""
+    def look(self) -> tuple[dict[int, int], float | None]:
+        """What to wait for, and for how long; as Mover.look."""
         self.out.look()
         self.back.look()
-        return super().interests()
+        return super().look()
 
     def send_at_once(self) -> None:
         """When the window has just opened, read stdin without polling it first.
@@ -66,7 +66,6 @@ class FlowMover(Mover):
         if out.waits_for != self.stdin.fd and self.rules.out and not self.stdin.is_device and self.flow.room():
             out.wait_for(self.stdin)
             self.send()
-            out.waits_for, out.event = self.net.fd, 0  # until the next look
 
     def move(self, ready: dict[int, int]) -> None:
         """Move what can be moved, then heed whether the flow has ended. Raises RelayError."""
@@ -97,7 +96,7 @@ class ChannelRelay:
         self.wake_fd = flow.connection.wake_fd
         self._mover = FlowMover(flow, stdin, stdout, self._check_end)
         self._pace = Pace()
-        self._wanted: tuple[object, ...] | None = None  # what _table and _patience follow from
+        self._looked: tuple[object, ...] | None = None  # what _table and _patience follow from
         self._table: dict[int, int] = {}
         self._patience: float | None = None
 
@@ -183,11 +182,13 @@ class ChannelRelay:
 
     def _look(self) -> None:
         """See what to wait for, and for how long; most often, that is what it was before."""
-        mover, flow, connection = self._mover, self._flow, self._connection
-        room, waiting = flow.room() > 0, len(flow.received) > 0
-        state = (mover.rules.state, room, waiting, connection.fd, connection.sending, connection.reading)
-        if state != self._wanted:
-            self._wanted = state
+        mover, connection = self._mover, self._connection
+        out, back = mover.out, mover.back
+        if out.waits_for != mover.stdin.fd:
+            out.look()
+        looked = (mover.rules.state, out.waits_for, back.waits_for, connection.fd, connection.sending)
+        if looked != self._looked:
+            self._looked = looked
             self._table = mover.interests() | self.network()
             self._patience = mover.patience()
 
@@ -206,6 +207,7 @@ class ChannelRelay:
             mover.notice(ready, self._parent)
             self._drive(ready)
             mover.move(ready)
+            mover.back.look()
         mover.send_at_once()
 
     def network(self) -> dict[int, int]:
@@ -276,23 +278,28 @@ class Out(Way):
         self.moved = 0
 
     def look(self) -> None:
-        """Wait for stdin when the window has room, else only for the network."""
-        self.waits_for, self.event = (self.source.fd, POLLIN) if self.flow.room() else (self.sink.fd, 0)
+        """Wait for stdin again, if `move` has found no room, and the window has some now."""
+        if self.waits_for != self.source.fd and self.flow.room():
+            self.wait_for(self.source)
 
     def move(self) -> int | None:
         """Move some bytes; return how many, 0 at stdin's end, None when stdin or the window is not ready.
 
-        Raises ReadError.
+        When the window has no more room, wait only for the network. Raises ReadError.
         """
         if self.waits_for != self.source.fd:
             return None
+        flow = self.flow
         try:
-            size = self.flow.read_from(self.source.read_into)
+            size = flow.read_from(self.source.read_into)
         except BlockingIOError:
             return None
         except OSError as error:
             raise ReadError(error) from error
-        self.moved += max(size, 0)
+        if size > 0:
+            self.moved += size
+        if not flow.room():
+            self.waits_for, self.event = self.sink.fd, 0
         return None if size < 0 else size
 
 
@@ -306,8 +313,10 @@ class Back(Way):
         self.chunk = sink.chunk if sink.is_device else WRITE_SIZE
 
     def look(self) -> None:
-        """Wait for stdout when bytes wait for it, else only for the network."""
-        self.waits_for, self.event = (self.sink.fd, POLLOUT) if len(self.flow.received) else (self.source.fd, POLLIN)
+        """Wait for stdout when bytes wait for it, else only for the network. (`move` leaves it so, too.)"""
+        held_up = len(self.flow.received) > 0
+        if held_up != (self.event == POLLOUT):
+            self.wait_for(self.sink if held_up else self.source)
 
     def move(self) -> int | None:
         """Move some bytes; return how many, 0 at the channel's end, None when there are none or stdout is not ready.
@@ -316,15 +325,19 @@ class Back(Way):
         """
         received = self.flow.received
         data = received.waiting()
-        if not data:
+        left = len(data)
+        if not left:
             return 0 if self.flow.over else None
         try:
-            size = self.sink.write(data[: self.chunk] if len(data) > self.chunk else data)
+            size = self.sink.write(data[: self.chunk] if left > self.chunk else data)
         except BlockingIOError:
+            self.wait_for(self.sink)
             return None
         except OSError as error:
             raise WriteError(error) from error
         received.drop(size)
         self.moved += size
         self.flow.delivered(size)
+        if left > size or self.event == POLLOUT:
+            self.wait_for(self.sink if left > size else self.source)
         return size

@@ -56,6 +56,7 @@ class Served:
         self._sent = 0  # bytes that stdin had sent at the last `_register`
         self._detached = False
         self._fds = stdio
+        self._awaited: tuple[object, object] | None = None  # what `_register` has looked at last
         self._registered: dict[int, int] = {}
         self._files: set[int] = set()  # descriptors that are always ready
         self._due: set[int] = set()  # those of them that wait for their turn in the loop
@@ -189,8 +190,12 @@ class Served:
     def _register(self) -> None:
         """Have the loop wait for what the two ways wait for."""
         out = self._mover.out
-        table = self._mover.interests()
+        awaited = self._mover.look()
         held_up = self._rules.out and out.waits_for != self._mover.stdin.fd
+        if awaited is self._awaited and not (held_up or self._files):
+            return
+        self._awaited = awaited
+        table, _ = awaited
         if not held_up or out.moved != self._sent:
             self._carrier.held_up.pop(self, None)  # a relay that has just sent goes to the end of the queue
         if held_up:

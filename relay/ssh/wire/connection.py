@@ -60,6 +60,8 @@ SMALL_READ = 16 * 1024  # bytes; fewer are not part of a transfer, and to be ack
 class Connection:
     """A connection's socket and all that is carried over it.
 
+    fd: what to poll, for reading always, for writing while `sending`; -1 once it
+    is closed.
     links: the outermost, which the socket carries, comes first. changed: where
     whoever serves many flows puts a set, the flows of which something has become
     known. turn: how many packets a call sees to, 0 for all; whoever serves many
@@ -70,6 +72,7 @@ class Connection:
     def __init__(self, reader: Reader) -> None:
         self.socket = reader.socket
         self.socket.setblocking(False)
+        self.fd = self.socket.fileno()
         self.waker = Waker()
         self.lock = threading.RLock()
         self.output = Buffer(0)
@@ -80,11 +83,6 @@ class Connection:
         self._reader = reader
         self._unacknowledged = False
         self._slots: WeakValueDictionary[int, Slots] = WeakValueDictionary()
-
-    @property
-    def fd(self) -> int:
-        """What to poll: for reading always, for writing while `sending`."""
-        return self.socket.fileno()
 
     @property
     def wake_fd(self) -> int:
@@ -192,3 +190,4 @@ class Connection:
         except OSError:
             pass  # there is nothing more to read, or the connection has ended
         self.socket.close()
+        self.fd = -1

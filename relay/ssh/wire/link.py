@@ -105,7 +105,7 @@ class Link:
     def take(self) -> None:
         """Open every packet that has come whole, and see to it."""
         self.heard = time.time()
-        if self.waits and not self._is_settled():
+        if self.error is not None or (self.waits and not self._is_settled()):
             return
         try:
             self._open_all()
@@ -122,7 +122,7 @@ class Link:
     def _open_all(self) -> None:
         packetizer, source, flows, connection = self.packetizer, self.source, self.flows, self.connection
         # The opener is looked up each time: a message may have brought a new key.
-        while source.end and connection.left and self.error is None and not self.waits:
+        while source.end and connection.left:
             opener = packetizer.opener
             length = opener.open(source)
             if not length:
@@ -139,6 +139,8 @@ class Link:
                         self._touched.append(flow)
                     continue
             self._message(bytes(plain[1 : 1 + length]))
+            if self.error is not None or self.waits:
+                break
         self.behind = not connection.left
 
     def _message(self, payload: bytes) -> None:
