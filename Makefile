@@ -24,6 +24,8 @@ DIST = dist
 # Where make matrix keeps its chroot and the logs.
 WORK ?= /var/tmp/pyrelay-matrix
 PARTS ?= first-hour debian pythons
+# The tests of the whole program.
+ELSEWHERE = tests/whole tests/dial tests/run tests/share --ignore tests/whole/test_bench.py
 VENV = .venv/bin
 
 # The programs that tests talk to, as Debian calls their packages.
@@ -54,8 +56,8 @@ test: .venv/ready peers build/dante/sockd build/pq/pqcrypto ## run the tests; wh
 ifdef ARGS
 	$(VENV)/python -m pytest $(ARGS)
 else
-	$(VENV)/python -m pytest -n 2 --dist loadfile -m "not alone"
-	$(VENV)/python -m pytest -m alone
+	@# Both halves are run, whatever comes of the first one.
+	$(VENV)/python -m pytest -n 2 --dist loadfile -m "not alone"; first=$$?; $(VENV)/python -m pytest -m alone && exit $$first
 endif
 
 check: .venv/ready peers ## check format, lint, types and man page
@@ -69,7 +71,9 @@ bench: .venv/ready peers ## measure it beside ssh and nc, and print the table (A
 	@$(VENV)/python -m bench $(if $(OPENSSH),--openssh "$(OPENSSH)") $(ARGS)
 
 elsewhere: .venv/ready peers ## run the tests of the whole program with what only Linux has hidden from it
-	PYRELAY_ELSEWHERE=1 $(VENV)/python -m pytest tests/whole tests/dial tests/run tests/share --ignore tests/whole/test_bench.py $(ARGS)
+	@# In two halves, as the others.
+	PYRELAY_ELSEWHERE=1 $(VENV)/python -m pytest -n 2 --dist loadfile -m "not alone" $(ELSEWHERE) $(ARGS); first=$$?; \
+		PYRELAY_ELSEWHERE=1 $(VENV)/python -m pytest -m alone $(ELSEWHERE) $(ARGS) && exit $$first
 
 regress: .venv/ready peers ## run OpenSSH's own tests with it in the path, an hour or two; write docs/regress.md (ARGS="--way NAME TEST...")
 	@tests/install-packages $(SOURCES)
