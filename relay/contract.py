@@ -204,7 +204,10 @@ class Stream(Protocol):
         """Tell the far side that no more bytes follow (half-close)."""
 
     def attach(self) -> Flow | None:
-        """Return a Flow: the caller moves the bytes. None: use `descriptor`, or the stream has ended."""
+        """Return a Flow: the caller moves the bytes. None: use `descriptor`, or the stream has ended.
+
+        Raises Busy (relay/ssh/wire/busy.py) where its connection has a `turn`, and cannot take the flow just now.
+        """
 
     def serve(self, stdin: int, stdout: int, *, parent: int, alarm: int) -> int | None:
         """Have another process, which has the stream, move its bytes until the end; return the exit status.
@@ -277,7 +280,7 @@ class Hop(Forwards, Protocol):
     def take_over(self) -> ManyFlows | None:
         """Hand the connection of a hop that is logged in to the caller, which polls and drives it from then on.
 
-        None: there is nothing to drive. Call `park` first, in a thread that may wait.
+        None: there is nothing to drive. Call `park` first, in a thread that may wait. Raises Busy, as Stream.attach.
         """
 
     def park(self) -> None:

@@ -12,6 +12,7 @@ user's ssh has started hands its stdin and stdout to the holder, and waits.
     call.py      a relay's first message, sent before it does anything else
     client.py    the relay's side
     holder.py    the holder's process: its loop, and when it ends
+    door.py      who comes in to it: relays, and those without room; commands
     job.py       one request, in its own thread: logs in to hops, asks the person
     carry.py     a first hop's ProxyCommand, run by the relay; carried.py: what the holder has of it
     hops.py      the hops that exist, and which relays use them

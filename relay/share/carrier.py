@@ -43,6 +43,7 @@ class Carrier:
         self._writing = False
         self._reading = True
         self._going_on = False
+        self._later: list[Callable[[], None]] = []
         connection.turn = TURN
         self._changed = connection.changed = set()
         loop.add_reader(self._fd, self._drive, connection.receive)
@@ -53,6 +54,15 @@ class Carrier:
     def closed(self) -> bool:
         """Whether the connection has been closed."""
         return self.connection.fd < 0
+
+    def later(self, work: Callable[[], None]) -> None:
+        """Do something when a transport's thread has woken the connection, before more packets are seen to."""
+        self._later.append(work)
+
+    def _do_what_waited(self) -> None:
+        waited, self._later = self._later, []
+        for work in waited:
+            work()
 
     def step(self, relay: Carried, ready: dict[int, int]) -> None:
         """A relay's stdin or stdout is ready: let the relay move bytes, then settle."""
@@ -79,6 +89,7 @@ class Carrier:
             if not changed:
                 break
         if self.closed:
+            self._do_what_waited()
             return
         self.connection.rest()
         if self.connection.sending != self._writing:
@@ -108,6 +119,7 @@ class Carrier:
             self._drive(self.connection.receive)
 
     def _drive(self, work: Callable[[], None]) -> None:
+        self._do_what_waited()
         work()
         self.settle()
 

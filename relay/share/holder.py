@@ -14,33 +14,32 @@ import sys
 import threading
 import time
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, cast
 
 import uvloop
 
 from relay.errors import RelayError, Unserved, shortage
-from relay.run.unix import peer_uid
 from relay.share import place
 from relay.share.carrier import Carrier
+from relay.share.door import Door
 from relay.share.hops import Hops
 from relay.share.job import Job
 from relay.share.served import Served, has_hung_up, tell_end
-from relay.share.wire import BadMessage, Ended, Wire, has_come
+from relay.share.wire import BadMessage, Ended
+from relay.ssh.wire.busy import Busy
 
 if TYPE_CHECKING:
     import _socket
     from asyncio import TimerHandle
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from typing import NoReturn
 
-    from relay.contract import Hop, ManyFlows
+    from relay.contract import Hop, ManyFlows, Stream
     from relay.share.hops import SharedHop
-    from relay.ssh.wire.channel import ChannelStream
+    from relay.share.wire import Wire
 
 LOOK = 1.0  # seconds between two looks at which relays have hung up during their login
-SPARE = 24  # descriptors kept free: to answer -O, to turn relays away, and for logins
-GLANCE = 0.01  # seconds that a client has to say what it wants, where there may be no room for it
-HEAD = 12  # bytes of a message with its kind, where that is "call": two lengths, and four letters (wire.py)
 SWITCH = 0.001  # seconds that a thread that computes for a login keeps the others waiting; 0.005 is the default
 SETTLE = 30.0  # seconds that the loop may take to take a transport over; it takes milliseconds
 
@@ -60,26 +59,23 @@ class Holder:
         self.loop = uvloop.new_event_loop()
         self.hops = Hops()
         self.relays: dict[Served, Sequence[SharedHop]] = {}
-        self._listener = listener
+        self._door = Door(listener, self.loop, self._serve, self._look_round)
         self._listening = True
         self._lock = lock
         self._path = path
         self._carriers: dict[ManyFlows, Carrier] = {}
         self._driven: dict[Hop, Carrier] = {}
-        self._requests: set[Wire] = set()  # each is served by a thread
         self._jobs: dict[Job, Wire] = {}  # the jobs under way
         self._looking: TimerHandle | None = None
         self._timer: TimerHandle | None = None
         self._ending: list[threading.Thread] = []
-        self._spare = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)  # closed to accept when no other is left
 
     def run(self) -> None:
         """Serve until no hop, relay or request is left."""
         with suppress(OSError, ValueError):  # a relay takes three descriptors, and many shells allow 1024
             most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
             resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-        self._listener.setblocking(False)
-        self.loop.add_reader(self._listener.fileno(), self._accept)
+        self._door.open()
         self.loop.add_signal_handler(signal.SIGTERM, self.exit)
         self.loop.add_signal_handler(signal.SIGHUP, self.exit)
         self.loop.call_later(place.PATIENCE, self._look_round)  # ends the process if the first relay never comes
@@ -89,55 +85,8 @@ class Holder:
 
     # Requests
 
-    def _accept(self, *, full: bool = False) -> None:
-        """Accept a client; full: there is no room for a relay."""
-        try:
-            sock, _ = self._listener.accept()
-        except BlockingIOError:
-            return
-        except OSError:  # no more descriptors
-            self._accept_by_spare()
-            return
-        sock.setblocking(True)
-        if peer_uid(sock) != os.geteuid():
-            sock.close()
-            return
-        wire = Wire(sock)
-        if (full or self._is_full(wire)) and not _is_command(wire):
-            self._turn_away(wire, "the process that holds the shared hops has no descriptors left")
-            return
-        self._requests.add(wire)
-        try:
-            threading.Thread(target=self._serve, args=(wire,), daemon=True).start()
-        except RuntimeError:  # no more threads may be started
-            self._requests.remove(wire)
-            self._turn_away(wire, "the process that holds the shared hops can start no thread")
-
-    def _accept_by_spare(self) -> None:
-        """Accept by the descriptor that is kept for it, or have the listen queue wait until there is one again."""
-        spare, self._spare = self._spare, -1
-        if spare >= 0:
-            os.close(spare)
-            self._accept(full=True)
-        with suppress(OSError):
-            self._spare = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
-        if spare < 0 and self._spare < 0:
-            self.loop.remove_reader(self._listener.fileno())
-            self.loop.call_later(LOOK, self._listen_again)
-
-    def _listen_again(self) -> None:
-        if self._listening:
-            self.loop.add_reader(self._listener.fileno(), self._accept)
-
-    def _turn_away(self, wire: Wire, why: str) -> None:
-        """Have a relay go by itself."""
-        with suppress(Ended):
-            wire.send("full", why)
-        wire.close()
-        self.loop.call_soon(self._look_round)  # it may have been the first relay, and the only one
-
     def _serve(self, wire: Wire) -> None:
-        """Serve one request, in its own thread."""
+        """Serve one request, in its own thread. One whose relay the loop takes over is done when its bytes move."""
         handed = False
         try:
             wire.send("welcome")
@@ -151,19 +100,10 @@ class Holder:
         finally:
             if not handed:
                 wire.close()
-            self.loop.call_soon_threadsafe(self._request_is_done, wire)
-
-    def _is_full(self, wire: Wire) -> bool:
-        """Whether too few descriptors are left to serve another relay.
-
-        The kernel gives the lowest free number to a new descriptor, so the wire's number shows how many are in use.
-        Each request that is under way will need two more, for stdin and stdout.
-        """
-        used = wire.socket.fileno() + 2 * len(self._requests)
-        return used >= resource.getrlimit(resource.RLIMIT_NOFILE)[0] - SPARE
+                self.loop.call_soon_threadsafe(self._request_is_done, wire)
 
     def _request_is_done(self, wire: Wire) -> None:
-        self._requests.remove(wire)
+        self._door.requests.remove(wire)
         self._look_round()
 
     def _open(self, wire: Wire, fields: list[bytes]) -> bool:
@@ -217,7 +157,8 @@ class Holder:
         except BaseException:
             stream.close()
             raise
-        self.loop.call_soon_threadsafe(self._begin, job, stream, (stdin, stdout), wire, detached == b"1")
+        begin = partial(self._begin, job, stream, (stdin, stdout), wire, detached == b"1")
+        self.loop.call_soon_threadsafe(self._when_free, begin)
         return True
 
     def _look_after_jobs(self) -> None:
@@ -242,16 +183,21 @@ class Holder:
         done = threading.Event()
 
         def adopt() -> None:
-            try:
-                connection = session.take_over()
-                if connection is not None:
-                    self._driven[session] = self._carrier(connection)
-                    self._driven[session].settle()
-            finally:
-                done.set()
+            connection = session.take_over()
+            done.set()
+            if connection is not None:
+                self._driven[session] = self._carrier(connection)
+                self._driven[session].settle()
 
-        self.loop.call_soon_threadsafe(adopt)
+        self.loop.call_soon_threadsafe(self._when_free, adopt)
         done.wait(SETTLE)
+
+    def _when_free(self, work: Callable[[], None]) -> None:
+        """Do something now, or, where a hop on the way computes new keys, when it has: other hops do not wait."""
+        try:
+            work()
+        except Busy as busy:
+            self._carrier(busy.connection).later(partial(self._when_free, work))
 
     def _carrier(self, connection: ManyFlows) -> Carrier:
         carrier = self._carriers.get(connection)
@@ -259,18 +205,18 @@ class Holder:
             carrier = self._carriers[connection] = Carrier(connection, self.loop)
         return carrier
 
-    def _begin(self, job: Job, stream: ChannelStream, stdio: tuple[int, int], wire: Wire, detached: bool) -> None:
+    def _begin(self, job: Job, stream: Stream, stdio: tuple[int, int], wire: Wire, detached: bool) -> None:
         """Move a relay's bytes. detached: the relay's process has ended; ssh itself has the other end of stdio."""
         flow = stream.attach()
+        self.loop.call_soon(self._request_is_done, wire)
         if flow is None:
             for fd in set(stdio):
                 os.close(fd)
-            tell_end(wire, stream.lost())
+            tell_end(wire, _loss(stream))
             wire.close()
             self.hops.let_go(job.held, job.linger)
-            self._look_round()
             return
-        carrier = self._carrier(flow.connection)
+        carrier = self._carrier(cast("ManyFlows", flow.connection))  # a hop's has many
 
         def over(served: Served) -> None:
             del self.relays[served]
@@ -297,7 +243,7 @@ class Holder:
         expiry = self.hops.next_expiry()
         if expiry is not None:
             self._timer = self.loop.call_later(max(expiry - time.monotonic(), 0) + 0.01, self._look_round)
-        elif not self._requests and not self.relays and not self.hops.all():
+        elif not self._door.requests and not self.relays and not self.hops.all():
             self._end()
 
     def _close(self, hop: SharedHop) -> None:
@@ -330,8 +276,7 @@ class Holder:
             return
         self._listening = False
         place.withdraw(self._path, self._lock)
-        self.loop.remove_reader(self._listener.fileno())
-        self._listener.close()  # a relay that has connected, and has had no answer, starts over
+        self._door.close()
         os.close(self._lock)
         self.hops.stop()
         self._look_round()
@@ -339,7 +284,7 @@ class Holder:
     def _exit(self) -> None:
         self._stop()
         closed = RelayError("the shared hops were closed (-O exit)")
-        for wire in self._requests:
+        for wire in self._door.requests:
             tell_end(wire, closed)
         for served in list(self.relays):
             served.finish_with(closed)
@@ -352,17 +297,20 @@ class Holder:
         self.loop.stop()
 
 
+def _loss(stream: Stream) -> RelayError:
+    """Why a stream ended before the loop could take it over."""
+    try:
+        stream.check()
+    except RelayError as error:
+        return error
+    return RelayError("the connection was lost")
+
+
 def _close_what_waits(hop: SharedHop, is_ours: bool) -> None:
     """End the programs that carry a hop. is_ours: close its connection too, since the loop does not drive it."""
     if hop.session is not None and is_ours:
         hop.session.close()
     hop.children.end()
-
-
-def _is_command(wire: Wire) -> bool:
-    """Whether a client, which speaks as soon as it has connected, wants something else than a channel."""
-    fd = wire.socket.fileno()
-    return has_come(fd, GLANCE) and b"call" not in wire.socket.recv(HEAD, socket.MSG_PEEK)
 
 
 def _answer(holder: Holder, wire: Wire, name: str) -> None:

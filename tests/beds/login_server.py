@@ -30,7 +30,7 @@ from peers import Listener
 from relay.ssh.pubkey import Reader, string
 
 # RFC 4250 section 4.1.2
-DISCONNECT, IGNORE, UNIMPLEMENTED, SERVICE_ACCEPT, FAILURE, SUCCESS, BANNER, MORE = (
+DISCONNECT, IGNORE, UNIMPLEMENTED, SERVICE_ACCEPT, FAILURE, SUCCESS, BANNER, MORE, CONFIRMATION = (
     b"\x01",
     b"\x02",
     b"\x03",
@@ -39,6 +39,7 @@ DISCONNECT, IGNORE, UNIMPLEMENTED, SERVICE_ACCEPT, FAILURE, SUCCESS, BANNER, MOR
     b"\x34",
     b"\x35",
     b"\x3c",
+    b"\x5b",
 )
 
 _GONE = (OSError, EOFError)  # what writing to a client that has left raises; the second is paramiko's
@@ -102,6 +103,7 @@ class LoginServer:
     requests: the methods that clients have asked for, in their order. ignored: how many messages to be ignored came.
     kex: what its KEXINIT names after the key exchanges. signatures: its server-sig-algs, paramiko's own unless set.
     transports: one for each connection.
+    rekeys: whether it exchanges keys again as soon as it has opened a channel.
     exchanges: its key exchanges in its order; paramiko's own unless set. guesses: how many KEXINITs said that a guess
     follows. breaks: whether it ends the connection then.
     """
@@ -109,6 +111,7 @@ class LoginServer:
     exchanges: Sequence[str] = ()
     guesses = 0
     breaks = False
+    rekeys = False
 
     def __init__(self, host_key: Path, script: Script, greeting: Sequence[bytes] = (), ident: str = "") -> None:
         self.host_key = Path(f"{host_key}.pub").read_text().strip()
@@ -126,6 +129,7 @@ class LoginServer:
     def _serve(self, connection: socket.socket) -> None:
         transport = _Transport(connection)
         transport.told = self._told
+        transport.rekeys = self.rekeys
         transport._preferred_kex = tuple(self.exchanges) or transport._preferred_kex
         transport.daemon = True
         transport.local_version = self._ident or transport.local_version
@@ -190,6 +194,7 @@ class _Transport(paramiko.Transport):  # type: ignore[misc]  # paramiko has no t
     """paramiko's, which would refuse the channel."""
 
     ignored = 0
+    rekeys = False
     told: Callable[[bool], None]  # whether a client's KEXINIT says that a guess follows
 
     def _really_parse_kex_init(self, m: Message, ignore_first_byte: bool = False) -> Any:
@@ -197,6 +202,11 @@ class _Transport(paramiko.Transport):  # type: ignore[misc]  # paramiko has no t
         if not ignore_first_byte:
             self.told(parsed["kex_follows"])
         return parsed
+
+    def _send_message(self, data: Message) -> None:
+        super()._send_message(data)
+        if self.rekeys and data.asbytes()[:1] == CONFIRMATION:
+            self._send_kex_init()
 
     more_kex: tuple[str, ...] = ()
     signatures: tuple[str, ...] = ()

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from contract import MIB, SOON, Ends, Meanwhile, digest, fill, noise
 from lab import Lab
-from login_server import asking, passwords
+from login_server import SUCCESS, asking, passwords, scripted
 from peers import LOOPBACK, Listener, until
 from shared import AGAIN, command, control, holders, logins, program, relay, under_way
 from terminal import Terminal
@@ -373,3 +373,37 @@ def test_an_interrupt_before_anything_else_is_no_traceback(lab: Lab) -> None:
     )
     done = lab.pyrelay("h1/h3")
     assert (done.returncode, done.stderr) == (-signal.SIGINT, "")
+
+
+def test_a_relay_that_begins_amid_a_key_exchange_holds_up_nobody(lab: Lab) -> None:
+    """Its hop computes for as long as it likes: a relay of another hop goes on, and its own one afterwards."""
+    gate, come = lab.top / "gate", lab.top / "come"
+    os.mkfifo(gate)
+    program(
+        lab,
+        "from relay.ssh.wire.transport import Transport",
+        "from relay.ssh.wire.channel import ChannelStream",
+        "parse, attach = Transport._parse_kex_init, ChannelStream.attach",
+        "def slow(self, message):",
+        "    if self.initial_kex_done:",
+        f"        open({str(gate)!r}).read()",
+        "    parse(self, message)",
+        "def come(self):",
+        "    if 'paramiko' in self.channel.transport.remote_version:",
+        f"        open({str(come)!r}, 'w').close()",
+        "    return attach(self)",
+        "Transport._parse_kex_init, ChannelStream.attach = slow, come",
+    )
+    lab.server("h1")
+    scripted(lab, "h2", lambda _: [SUCCESS]).rekeys = True
+    with ExitStack() as stack:
+        good = under_way(relay(lab, "h1"))
+        stack.callback(good.close)
+        late = relay(lab, "h2")
+        stack.callback(late.close)
+        with gate.open("w"):  # until that is read
+            until(come.exists, "the loop is to take the channel")
+            for _ in range(20):
+                echoes(good)
+        echoes(late)
+        echoes(good)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, cast
 
+from relay.ssh.wire.busy import Busy
 from relay.ssh.wire.connection import Connection
 from relay.ssh.wire.link import Link
 
@@ -23,12 +24,12 @@ def attach(channel: paramiko.Channel) -> Flow | None:
     """Take over a channel. From then on, Connection.receive moves its data, and the caller calls that.
 
     Only that thread may attach more channels to the connection. None when
-    `take_over` is.
+    `take_over` is. Raises Busy, as that does.
     """
     link = take_over(channel.transport)
     if link is None:
         return None
-    link.packetizer.settle()  # what has come about the channel is with the channel
+    _settle(link.packetizer)  # what has come about the channel is with the channel
     flow = link.flow(channel)
     if flow.began:
         link.connection.begins()
@@ -38,7 +39,8 @@ def attach(channel: paramiko.Channel) -> Flow | None:
 def take_over(transport: paramiko.Transport) -> Link | None:
     """Take over the moving of all data from a transport and from those that carry it, where that is not done yet.
 
-    None when it has ended.
+    None when it has ended. Raises Busy where a transport's thread computes, and
+    whoever drives the connection serves others, too.
     """
     chain, carriers = _chain(transport)
     packetizers: list[Packetizer] = [each.packetizer for each in chain]
@@ -47,7 +49,7 @@ def take_over(transport: paramiko.Transport) -> Link | None:
         return None
     for packetizer in packetizers:
         # From the innermost: the outer ones still work, so what it is about to send, and waits for, gets through.
-        packetizer.park()
+        _settle(packetizer)
     if any(packetizer.closed for packetizer in packetizers):
         _end_what_is_carried(packetizers)
         return None
@@ -63,6 +65,15 @@ def take_over(transport: paramiko.Transport) -> Link | None:
         if inner is not None and inner.carrier is not None:
             inner.carrier.catch_up()
     return link if link.error is None else None
+
+
+def _settle(packetizer: Packetizer) -> None:
+    """Wait until its transport's thread is done. Raises Busy where others would have to wait, too."""
+    link = _link_of(packetizer)
+    if link is None or not link.connection.turn:
+        packetizer.park()
+    elif not packetizer.is_settled():
+        raise Busy(link.connection)
 
 
 def _link_of(packetizer: Packetizer) -> Link | None:

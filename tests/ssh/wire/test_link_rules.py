@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import socket
 import struct
 import threading
@@ -21,9 +22,11 @@ from peers import until
 from sealing import plain_packet
 
 from relay.ssh.wire import link
+from relay.ssh.wire.busy import Busy
 from relay.ssh.wire.flow import STDERR_MOST
 from relay.ssh.wire.packet import BadPacket
 from relay.ssh.wire.packets import Packetizer
+from relay.ssh.wire.takeover import attach
 
 # What no server may do
 
@@ -393,6 +396,40 @@ def test_a_key_exchange_holds_up_only_its_own_hop(pair: Pair, monkeypatch: pytes
         pair.drive(lambda: len(flow.received))
     assert flow.received.take(4) == b"data"
     assert pair.connection.reading
+
+
+def test_no_channel_is_waited_for_amid_a_key_exchange(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that is taken over while its hop computes keys: the thread that serves many hops is told to come back."""
+    first, _ = pair.open()
+    pair.attach(first)
+    connection = pair.connection
+    near, far = pair.open()
+    connection.turn = 50
+    computing, go_on = threading.Event(), threading.Event()
+    real = pair.client._parse_kex_init
+
+    def slow(message: object) -> None:
+        computing.set()
+        assert go_on.wait(SOON)
+        real(message)
+
+    monkeypatch.setattr(pair.client, "_parse_kex_init", slow)
+    monkeypatch.setattr(Packetizer, "settle", lambda _: pytest.fail("it waits"))
+
+    def rekey() -> None:
+        pair.server.renegotiate_keys()
+        far.sendall(b"data")
+
+    with Meanwhile(rekey):
+        pair.drive(computing.is_set)
+        with pytest.raises(Busy) as caught:
+            attach(near)
+        assert caught.value.connection is connection
+        go_on.set()
+        assert select.select([connection.wake_fd], [], [], SOON)[0]
+        flow = pair.attach(near)
+        pair.drive(lambda: len(flow.received))
+    assert flow.received.take(4) == b"data"
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=40)
