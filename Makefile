@@ -70,7 +70,7 @@ bench: .venv/ready peers ## measure it beside ssh and nc, and print the table (A
 	@tests/install-packages valgrind
 	@$(VENV)/python -m bench $(if $(OPENSSH),--openssh "$(OPENSSH)") $(ARGS)
 
-elsewhere: .venv/ready peers ## run the tests of the whole program with what only Linux has hidden from it
+elsewhere: .venv/ready peers build/dante/sockd build/pq/pqcrypto ## run the tests of the whole program with what only Linux has hidden from it
 	@# In two halves, as the others.
 	PYRELAY_ELSEWHERE=1 $(VENV)/python -m pytest -n 2 --dist loadfile -m "not alone" $(ELSEWHERE) $(ARGS); first=$$?; \
 		PYRELAY_ELSEWHERE=1 $(VENV)/python -m pytest -m alone $(ELSEWHERE) $(ARGS) && exit $$first

@@ -57,8 +57,10 @@ def _through(outcomes: Outcomes, unexplained: list[str]) -> list[str]:
         unexplained += [
             f"{test}, {way.name}: {ran[way.name]['verdict']}, where ssh -W is {ssh}"
             for way in THROUGH[1:]
-            if way.name in ran and ran[way.name]["verdict"] != ssh and test not in DIFFERS
+            if way.name in ran and ran[way.name]["verdict"] != ssh
         ]
+        if not _why(test, ran):
+            unexplained.append(f"{test}: no reason says why it does not go well")
     carried = Counter({way: sum(ran[way]["carried"] for ran in outcomes.values() if way in ran) for way in ways[1:]})
     counts = [f"{way} {sum(ran.get(way, {}).get('verdict') == 'ok' for ran in outcomes.values())}" for way in ways]
     return [

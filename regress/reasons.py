@@ -39,6 +39,8 @@ NO_CONNECTION = {
 # Why a test that goes well by itself does not through a hop; `ssh -W` in the same place fails in the same way.
 _BY_ADDRESS = "expects that sshd knows no address of the client; behind a hop there is one"
 DIFFERS: dict[str, str] = {
+    "cfgmatch": _BY_ADDRESS,
+    "key-options": _BY_ADDRESS,
     "proxy-connect": _BY_ADDRESS,
     "hostkey-agent": _BY_ADDRESS,
     "hostkey-rotate": "fails in a plain run, too, on the machine that this was run on",

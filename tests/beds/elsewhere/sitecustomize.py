@@ -2,9 +2,11 @@
 
 What is hidden: splice and the size of pipes, epoll, pidfds, TCP_QUICKACK, SO_PEERCRED, abstract unix
 sockets, and /proc. sys.platform is "darwin". At the other end of a unix socket LOCAL_PEERCRED says who
-is there, as on macOS and the BSDs. What is not hidden, as it is not Python's: libuv, which uvloop runs on.
+is there, as on macOS and the BSDs. MIT's GSS-API stands where macOS has its own. What is not hidden, as it is not
+Python's: libuv, which uvloop runs on.
 """
 
+import _ctypes
 import _socket
 import builtins
 import errno
@@ -61,6 +63,15 @@ def _without_proc(function: Any) -> Any:
     return without
 
 
+def _with_gssapi(dlopen: Any) -> Any:
+    """The same function of a library's path, on a system that has GSS.framework."""
+
+    def loaded(path: Any, *more: Any) -> Any:
+        return dlopen("libgssapi_krb5.so.2" if str(path).endswith("/GSS.framework/GSS") else path, *more)
+
+    return loaded
+
+
 for module, prefixes in HIDDEN.items():
     for name in [name for name in vars(module) if name.startswith(prefixes)]:
         delattr(module, name)
@@ -68,4 +79,7 @@ _socket.socket = _socket.SocketType = Socket  # type: ignore[misc]
 builtins.open = io.open = _without_proc(open)
 for name in ("open", "listdir", "scandir", "stat", "lstat", "readlink"):
     setattr(os, name, _without_proc(getattr(os, name)))
+_ctypes.dlopen = _with_gssapi(_ctypes.dlopen)
 sys.platform = "darwin"
+_HERE = os.uname()
+os.uname = lambda: os.uname_result(("Darwin", *_HERE[1:4], "arm64"))  # (where structures are as on Linux)
