@@ -40,9 +40,14 @@ class RelayError(Exception):
         self.place = self.place or place
         return self
 
+    @property
+    def line(self) -> str:
+        """The place and the cause."""
+        return f"{self.place}: {self.cause}" if self.place else self.cause
+
     def __str__(self) -> str:
         """The whole message: one line, then a `hint:` line if there is a hint."""
-        line = f"pyrelay: {self.place}: {self.cause}" if self.place else f"pyrelay: {self.cause}"
+        line = f"pyrelay: {self.line}"
         return f"{line}\nhint: {self.hint}" if self.hint else line
 
 

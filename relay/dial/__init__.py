@@ -99,6 +99,7 @@ def entered(
         try:
             hop = enter(leg, reach, hop, following)
         except Unserved as refusal:
+            run.progress.failed()
             legs = legs.without_client(number, refusal)
             hop = enter(legs.legs[number], reach, hop, following)
         yield hop
@@ -126,6 +127,7 @@ def _through_hops(route: Route, run: Run, lookup: Lookup, share: Share | None) -
         return memory_of(run, first)
 
     names, control = _names(route, run, lookup)
+    run.progress.stage("")
     if not early and share is None and (control is None or len(names.found) > 2):
         _expect_session(run)
     places = names.places()

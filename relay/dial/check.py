@@ -14,10 +14,9 @@ report.py prints it.
 
 from __future__ import annotations
 
-import sys
-
 from relay.dial.report import Report
 from relay.errors import EXIT_FAILED, RelayError, printable
+from relay.run.printed import put
 from relay.run.progress import Progress
 from relay.spec import route
 
@@ -51,6 +50,8 @@ _NAMES = {
     "waiting for the hop to connect": "connection",
     "waiting for the server's ident": "ident",
     "waiting for the agent's signature": "login",
+    "looking for a master at ": "ControlMaster",
+    "waiting for the master of ": "connection",
     "starting a netcat on the hop": "netcat",
     "waiting for ": "proxy",  # "... the SOCKS5 proxy 127.0.0.1:1080 to reach h1 port 22"
 }
@@ -107,10 +108,11 @@ class Recorder(Progress):
             self._report.stage(self._where, self._name, self._seconds, ok=ok, detail=detail)
         self._name, self._seconds, self._detail = "", 0.0, ""
 
-    def fail(self) -> None:
+    def failed(self) -> None:
         """The present stage has failed."""
         if self.doing:
             self._seconds += self.taken()
+            self.doing = ""
         self.end(ok=False)
 
     def planned(self, legs: Value) -> None:
@@ -147,16 +149,23 @@ class Recorder(Progress):
 
 
 def run(options: Options, parent: int, secret: Mapping[str, str]) -> int:
-    """Check the route of the options; print the report on stdout; return the exit status. Raises RelayError (usage).
+    """Check the route of the options; print the report on stdout; return the exit status.
 
-    parent, secret: as for cli.relay.
+    parent, secret: as for cli.relay. Raises RelayError if the report cannot be written.
     """
     from relay.run import Run, guard
     from relay.run.children import Children
 
     children = Children(secret=secret)
-    way = _route(options, children)
-    report = Report(str(way), as_json=options.json, write=_write)
+    report = Report(printable(options.destination), as_json=options.json, write=put)
+    try:
+        way = _route(options, children)
+    except RelayError as error:
+        children.end()
+        report.fail(error)
+        report.finish()
+        return EXIT_FAILED
+    report.route = str(way)
     if options.share is not None:
         report.note("--share is without effect: a check logs in by itself")
     progress = Recorder(options, report)
@@ -173,7 +182,7 @@ def run(options: Options, parent: int, secret: Mapping[str, str]) -> int:
     except guard.Gone:
         return EXIT_FAILED
     except RelayError as error:
-        progress.fail()
+        progress.failed()
         report.fail(error)
     finally:
         end()
@@ -203,8 +212,12 @@ def _dial(way: Route, run: Run, lookup: Lookup | None) -> None:
 
         check_memory()
         import relay.ssh.enter  # noqa: F401  (now: else the time that it takes would count as a stage's)
-    stream = dial.dial(way, run, lookup=lookup)
     progress = run.progress
+    if not way.hops:
+        from relay.dial import explain
+
+        progress.planned(explain.plan_of_target(way, run))
+    stream = dial.dial(way, run, lookup=lookup)
     try:
         progress.stage("waiting for the server's ident")
         ident = _ident(stream)
@@ -237,12 +250,3 @@ def _ident(stream: Stream) -> str:
             hint="a server that has no room for new logins does so (MaxStartups, PerSourcePenalties)",
         )
     raise RelayError(f"not an SSH server: it said: {printable(data[:400].decode(errors='replace'), 80)}")
-
-
-def _write(text: bytes) -> None:
-    """Write on stdout. A reader that has gone is not an error: the guard sees that."""
-    try:
-        sys.stdout.buffer.write(text)
-        sys.stdout.buffer.flush()
-    except (OSError, ValueError, AttributeError):  # there is no sys.stdout if stdout was closed
-        pass

@@ -1,6 +1,6 @@
 """What --check prints: for a person, line by line while it goes on; with --json, one object at the end.
 
-    {"route": "h1/h2", "ok": true, "ms": 95.1, "notes": [],
+    {"route": "h1/h2", "ok": true, "error": null, "hint": null, "ms": 95.1, "stages": [], "notes": [],
      "legs": [{"place": "hop 1 of 1 (h1)", "ok": true, "user": "u1", "host": "192.0.2.1", "port": 22,
                "reached": {"by": "TCP", "why": ""}, "entered": {"by": "our own client (paramiko)", "why": ""},
                "stages": [{"stage": "connection", "ok": true, "ms": 21.3, "detail": "192.0.2.1 port 22"}],
@@ -8,11 +8,12 @@
                "round_trip_ms": 20.4}]}
 
 "ok" of a leg is null if the check did not get so far; a leg that failed has "error", and "hint" where there is one.
+The object's own "error" names the place, too. Its "stages" are those before the first leg.
 """
 
 from __future__ import annotations
 
-from relay.errors import encoded, plain
+from relay.errors import RelayError, encoded, plain
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -20,20 +21,24 @@ if TYPE_CHECKING:
     from typing import Any
 
     from relay.dial.plan import Leg, Plan
-    from relay.errors import RelayError
 
 _POST_QUANTUM = ("mlkem", "sntrup")  # how the names of post-quantum key exchanges begin (kex-names.c)
 _USUAL = "by our own client (paramiko)"
 
 
 class Report:
-    """The report of one check. ok: whether nothing has failed so far. write: prints bytes."""
+    """The report of one check.
+
+    route: as it is printed. ok: whether nothing has failed so far. write: prints bytes, and raises RelayError.
+    """
 
     def __init__(self, route: str, *, as_json: bool, write: Callable[[bytes], None]) -> None:
+        self.route = route
         self.ok = True
-        self._route = route
+        self._error: RelayError | None = None
+        self._unwritten: RelayError | None = None  # why the report could not be written
         self._json = as_json
-        self._write = write
+        self._put = write
         self._legs: list[dict[str, Any]] = []
         self._planned: dict[str, Leg] = {}
         self._before: list[dict[str, Any]] = []  # stages before the first leg
@@ -69,7 +74,9 @@ class Report:
             settings = planned.settings
             user = f"{settings.user}@" if settings.user and planned.entered is not None else ""
             host = f"[{settings.hostname}]" if ":" in settings.hostname else settings.hostname
-            where = f": {user}{host}:{settings.port}"
+            address = f"{user}{host}:{settings.port}"
+            if place not in {settings.hostname, address}:
+                where = f": {address}"
             if planned.reached.why:
                 where += f", {planned.reached}"
         self._say(f"{place}{where}")
@@ -120,16 +127,15 @@ class Report:
     def fail(self, error: RelayError) -> None:
         """The check has failed. An error may name another leg than the present one."""
         self.ok = False
+        self._error = error
         leg = self._leg(error.place) or (self._legs[-1] if self._legs else None)
         if leg is not None:
             self._legs[-1]["ok"] = None  # unless that is the leg that has failed
             leg.update({"ok": False, "error": error.cause}, **({"hint": error.hint} if error.hint else {}))
-        else:
-            self.note(error.cause)
         self._say(str(error))
 
     def finish(self) -> None:
-        """Print the end."""
+        """Print the end. Raises RelayError if the report could not be written."""
         if self.ok:
             self._say(f"ok: {self._seconds * 1000:.0f} ms")
             self.note("the target saw one connection, which ended after its ident; its log has that")
@@ -144,12 +150,31 @@ class Report:
         if self._json:
             import json  # only here
 
-            found = {"route": self._route, "ok": self.ok, "ms": round(self._seconds * 1000, 1), "legs": self._legs}
-            self._write(encoded(json.dumps({**found, "stages": self._before, "notes": self._notes}, indent=2) + "\n"))
+            found = {
+                "route": self.route,
+                "ok": self.ok,
+                "error": self._error.line if self._error is not None else None,
+                "hint": (self._error.hint or None) if self._error is not None else None,
+                "ms": round(self._seconds * 1000, 1),
+                "stages": self._before,
+                "legs": self._legs,
+                "notes": self._notes,
+            }
+            self._write(f"{json.dumps(found, indent=2)}\n")
+        if self._unwritten is not None:
+            raise self._unwritten
 
     def _say(self, line: str) -> None:
         if not self._json:
-            self._write(encoded(plain(f"{line}\n")))
+            self._write(plain(f"{line}\n"))
+
+    def _write(self, text: str) -> None:
+        """Print text. The check goes on if that cannot be done, for what it has begun must end in order."""
+        if self._unwritten is None:
+            try:
+                self._put(encoded(text))
+            except RelayError as error:
+                self._unwritten = error
 
 
 def _address(leg: Leg | None) -> dict[str, Any]:

@@ -65,6 +65,9 @@ class Progress:
         self.hint = hint
         self._began, self._persons_before = monotonic(), self._persons()
 
+    def failed(self) -> None:
+        """The present stage has failed, and another way will be tried; --check says so."""
+
     def taken(self) -> float:
         """Seconds that the present stage has taken, without those that a person has."""
         return monotonic() - self._began - (self._persons() - self._persons_before)

@@ -368,7 +368,6 @@ PROXY = (
     ),
     Flag("--tor", "", "tor", _yes, "Begin at Tor, which an onion name does by itself."),
 )
-MANNER = ("proxy_auth", "proxy_headers", "proxy_cacert", "proxy_protection", "proxy_service")  # the fields of Manner
 SPELLING = (
     Flag("--hop-delimiter", "CHARS", "hop_delimiter", _last, "What stands between names; / and + unless given."),
     Flag("--user-delimiter", "CHARS", "user_delimiter", _last, "What stands after a user; % and = unless given."),
@@ -411,8 +410,9 @@ GROUPS = {
     "Messages": MESSAGES,
 }
 FLAGS = tuple(flag for flags in GROUPS.values() for flag in flags)
-_ALONE = frozenset({"--help", "--version", "-O"})  # options that need no HOST
-_INSTEAD = ("--ssh-config", "--names", "-O")  # options with a line of their own in the usage
+_ALONE = frozenset({"--help", "--version"})  # options that end the reading
+_INSTEAD = ("--ssh-config", "--names", "-O")  # options with a line of their own in the usage; they take no HOST
+_ONE_OF = frozenset({"action", "known_hosts", "control"})  # the fields of which only one can be given
 _BY_NAME = {name: flag for flag in FLAGS for name in (flag.name, flag.short) if name}
 
 
@@ -427,6 +427,7 @@ def parse(argv: Sequence[str]) -> Options:
     """
     given: dict[str, Any] = {}
     words: list[str] = []
+    instead: list[str] = []
     for flag, text in _read(iter(argv)):
         if flag is None:
             words.append(text)
@@ -440,13 +441,23 @@ def parse(argv: Sequence[str]) -> Options:
             raise
         if flag.name in _ALONE:
             return Options(**given)
+        if flag.field in _ONE_OF:
+            instead.append(flag.name)
+    _at_most_one(instead)
     if given.get("json") and given.get("action") not in {"explain", "check"}:
         raise UsageError("this is for --explain and --check", place="--json")
-    if given.get("action") in {"names", "ssh-config"}:
+    if instead and instead[0] in _INSTEAD:
         if words:
             raise _usage_error(f"one word too many: {printable(words[0], 40)}")
         return Options(**_proxy(_delimiters(given)))
     return Options(**_proxy(_delimiters(given)), **_positional(words))
+
+
+def _at_most_one(instead: Sequence[str]) -> None:
+    """Raise UsageError if different options each ask for something else than a relay."""
+    names = list(dict.fromkeys(instead))
+    if len(names) > 1:
+        raise UsageError(f"{' and '.join(names)} cannot be used together", hint="give one of them")
 
 
 def usage() -> str:
@@ -552,30 +563,9 @@ def _proxy(given: dict[str, Any]) -> dict[str, Any]:
     told = {field: given.pop(field) for field in names if field in given}
     if not told:
         return given
-    places = [names[field] for field in ("proxy_address", "proxy_url", "tor") if field in told]
-    if len(places) > 1:
-        raise UsageError(f"{' and '.join(places)} each name a proxy", hint="give one of them")
-    if places != ["-x"]:
-        for field in ("proxy_kind", "proxy_user"):
-            if field in told:
-                raise UsageError(f"{names[field]} says how to use -x, which is not given")
-    manner = {field: told[field] for field in MANNER if field in told}
-    if manner and not places:
-        raise UsageError(f"{names[next(iter(manner))]} says how to use a proxy, and none is given")
-    from relay.spec.proxy import SOCKS5, TOR, Manner, Proxy, parse_address, parse_url
+    from relay.spec.proxy import combined  # few runs have a proxy
 
-    try:
-        if places == ["--tor"]:
-            proxy = Proxy(TOR)
-        elif places == ["--proxy"]:
-            proxy = parse_url(told["proxy_url"])
-        else:
-            proxy = parse_address(told["proxy_address"], told.get("proxy_kind", SOCKS5), told.get("proxy_user"))
-        how = Manner(**{field.removeprefix("proxy_"): value for field, value in manner.items()})
-        return {**given, "proxy": proxy.asked(how)}
-    except UsageError as error:
-        error.at(places[0])
-        raise
+    return {**given, "proxy": combined(told, names)}
 
 
 def _positional(words: list[str]) -> dict[str, Any]:

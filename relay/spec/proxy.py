@@ -36,6 +36,11 @@ from relay.spec import PROXY_PASSWORD
 from relay.spec.route import RouteError, check_host, is_ipv6, parse_port
 from relay.value import Value
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any
+
 # What a proxy speaks. SOCKS4 is 4a as soon as there is a name to send.
 SOCKS4, SOCKS5, CONNECT = "SOCKS4", "SOCKS5", "HTTP"
 # CONNECT inside TLS.
@@ -298,3 +303,32 @@ def _decoded(text: str) -> str:
     from urllib.parse import unquote_to_bytes  # costs start-up time, and few users hold an escape
 
     return os.fsdecode(unquote_to_bytes(os.fsencode(text)))
+
+
+def combined(told: Mapping[str, Any], names: Mapping[str, str]) -> Proxy:
+    """Return the proxy of the options about one: the address depends on the protocol and the user.
+
+    told: the values that are given, by their fields. names: the options, by their fields. Raises UsageError.
+    """
+    places = [names[field] for field in ("proxy_address", "proxy_url", "tor") if field in told]
+    if len(places) > 1:
+        raise UsageError(f"{' and '.join(places)} each name a proxy", hint="give one of them")
+    if places != ["-x"]:
+        for field in ("proxy_kind", "proxy_user"):
+            if field in told:
+                raise UsageError(f"{names[field]} says how to use -x, which is not given")
+    manner = {field: told[field] for field in told if field.removeprefix("proxy_") in Manner.__slots__}
+    if manner and not places:
+        raise UsageError(f"{names[next(iter(manner))]} says how to use a proxy, and none is given")
+    try:
+        if places == ["--tor"]:
+            proxy = Proxy(TOR)
+        elif places == ["--proxy"]:
+            proxy = parse_url(told["proxy_url"])
+        else:
+            proxy = parse_address(told["proxy_address"], told.get("proxy_kind", SOCKS5), told.get("proxy_user"))
+        how = Manner(**{field.removeprefix("proxy_"): value for field, value in manner.items()})
+        return proxy.asked(how)
+    except UsageError as error:
+        error.at(places[0])
+        raise

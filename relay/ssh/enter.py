@@ -95,6 +95,7 @@ def log_in(
         _forget(client, hop, shown, in_vain)
         if again is None:
             raise failure.error from failure.__cause__
+        client.progress.failed()
         client.progress.note(1, "it does not accept what was sent ahead: connecting once more, without that")
         session = _log_in(client, again(), settings, jumps, following=following, shown=None)
     except Unserved as refusal:

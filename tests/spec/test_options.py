@@ -153,6 +153,35 @@ def test_an_unknown_option_is_answered_in_two_lines(line: str, cause: str) -> No
 
 
 @pytest.mark.parametrize(
+    ("line", "names"),
+    [
+        ("--explain --check h", "--explain and --check"),
+        ("--check h --explain", "--check and --explain"),
+        ("--known-hosts --explain h", "--known-hosts and --explain"),
+        ("--known-hosts=x --ssh-config", "--known-hosts and --ssh-config"),
+        ("--names --ssh-config", "--names and --ssh-config"),
+        ("--explain -O list h", "--explain and -O"),
+        ("-O list --check h", "-O and --check"),
+    ],
+)
+def test_two_things_instead_of_a_relay(line: str, names: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        parse(line.split())
+    assert str(caught.value) == f"pyrelay: {names} cannot be used together\nhint: give one of them"
+
+
+@pytest.mark.parametrize("line", ["-O exit h1", "--names h1", "--ssh-config h1"])
+def test_what_takes_no_host(line: str) -> None:
+    with pytest.raises(UsageError, match="one word too many: h1"):
+        parse(line.split())
+
+
+def test_the_same_thing_twice() -> None:
+    assert parse(["--check", "--check", "h"]) == Options(action="check", destination="h")
+    assert parse(["-O", "list", "-O", "check", "-F", "cfg"]) == Options(control="check", config="cfg")
+
+
+@pytest.mark.parametrize(
     ("words", "message"),
     [
         (["h", "0"], "pyrelay: PORT: port 0 is not between 1 and 65535"),

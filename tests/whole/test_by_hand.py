@@ -66,10 +66,16 @@ def printed(lab: Lab, to: str, words: str, pass_fds: Sequence[int] = ()) -> subp
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full to stand for a full disk (macOS)")
-@pytest.mark.parametrize("words", WORDS)
+@pytest.mark.parametrize("words", [*WORDS, "--names -F {config}", "--known-hosts -F {config} h1", "--check {target}"])
 def test_a_page_that_cannot_be_written_is_not_a_fault_of_ours(lab: Lab, words: str) -> None:
+    server = lab.server("h1")
+    words = words.format(config=lab.write_config(), target=f"127.0.0.1 {server.port}")
     done = printed(lab, ">/dev/full", words)
     assert (done.returncode, done.stderr) == (1, "pyrelay: stdout: no space left on device\n")
+    if "--check" in words:
+        done = printed(lab, ">/dev/full", f"--json {words}")
+        assert (done.returncode, done.stderr) == (1, "pyrelay: stdout: no space left on device\n")
+        assert len(server.connections) == 2  # a check goes on to its end
 
 
 @pytest.mark.parametrize("words", WORDS)

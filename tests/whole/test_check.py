@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from typing import Any
 
 import pytest
 from agents import RealAgent
 from desk import blocks
-from lab import Lab
+from lab import LACKS, ROOT, Lab
 from login_server import SUCCESS, Request, asking, failure
 from masters import start_master
 from peers import LOOPBACK, closed_port
@@ -19,6 +20,7 @@ from terminal import Terminal
 from relay.dial.report import Report
 
 WARNED = r"note: hop \d of \d \(h\d\): no post-quantum key exchange: "
+ONION = "a hop cannot be asked for a .onion name: it would give the name to its resolver (RFC 7686)"
 MS = r" +[\d.]+ ms"
 
 
@@ -132,6 +134,18 @@ def test_without_hops(chain: Lab) -> None:
     (leg,) = checked(chain, LOOPBACK, str(chain["h1"].port))["legs"]
     assert stages(leg) == ["look-up", "connection", "ident"]
     assert len(chain["h1"].connections) == 1
+    assert (leg["place"], leg["host"], leg["port"]) == (f"{LOOPBACK}:{chain['h1'].port}", LOOPBACK, chain["h1"].port)
+
+
+def test_one_place_for_a_single_name(lab: Lab) -> None:
+    """In a plan, a check and a message."""
+    port = lab.closed("gone")
+    for words, place in ((["gone"], f"{LOOPBACK}:{port}"), ([LOOPBACK, str(port)], f"{LOOPBACK}:{port}")):
+        said = f"pyrelay: {place}: connection refused"
+        shown = lines(lab, *words)
+        assert (shown[0], shown[-1]) == (place, said)
+        assert lab.pyrelay("--explain", *words).stdout.splitlines()[1].startswith(f"{place}  ")
+    assert lab.pyrelay(LOOPBACK, str(port)).stderr == f"{said}\n"
 
 
 def test_a_name_as_ssh_takes_it(chain: Lab) -> None:
@@ -268,9 +282,38 @@ def test_no_such_host(chain: Lab) -> None:
     assert (stages(leg), target["ok"]) == (["look-up failed"], None)
 
 
-def test_wrong_words_are_no_report(chain: Lab) -> None:
-    done = chain.pyrelay("--check", "--json", "h1//h3")
-    assert (done.returncode, done.stdout) == (2, "")
+def test_a_route_that_cannot_be_read(chain: Lab) -> None:
+    """A program that asks for JSON gets it, as from --explain."""
+    found = checked(chain, "h1//h3", ok=False)
+    assert (found["route"], found["error"], found["hint"]) == ("h1//h3", "hop 2 of 2: the name is empty", None)
+    assert (found["legs"], found["stages"], found["notes"]) == ([], [], [])
+    assert lines(chain, "h1//h3") == ["pyrelay: hop 2 of 2: the name is empty"]
+
+
+def test_an_onion_name_behind_a_hop(chain: Lab) -> None:
+    """It is refused before anything is connected: said once, and reading ssh_config has gone well."""
+    assert lines(chain, "h1/abc.onion") == [
+        "  ssh_config    ok N ms",
+        f"pyrelay: target (abc.onion): {ONION}",
+        "hint: begin with it: abc.onion/...; Tor is then found here",
+    ]
+    found = checked(chain, "h1/abc.onion", ok=False)
+    assert found["error"] == f"target (abc.onion): {ONION}"
+    assert (found["notes"], chain["h1"].connections) == ([], [])
+
+
+def test_a_way_that_fails_before_another_is_tried(chain: Lab) -> None:
+    """Tor at its first port; our own client at a hop whose algorithms only ssh has."""
+    with closed_port() as first, closed_port() as second:
+        code = f"from relay.dial.proxy import tor; tor.PORTS = {first}, {second}; from relay import cli; cli.main()"
+        done = chain.run(sys.executable, "-c", code, "--check", "--json", "abc.onion", env={"PYTHONPATH": str(ROOT)})
+    (leg,) = json.loads(done.stdout)["legs"]
+    assert stages(leg) == ["look-up", "connection failed"] * 2
+    assert [stage["detail"] for stage in leg["stages"][1::2]] == [f"{LOOPBACK} port {port}" for port in (first, second)]
+    chain.server("h4", extra=LACKS)
+    found = checked(chain, "h4/h3")["legs"][0]
+    assert stages(found)[-5:-3] == ["ident", "key exchange failed"]
+    assert (found["ok"], stages(found)[-1], found["entered"]["by"]) == (True, "login by ssh", "ssh")
 
 
 # Other ways

@@ -47,7 +47,7 @@ ACCEPTS = 1 << 16  # __SO_ACCEPTCON: its flag of a socket that listens
 def command(options: Options, secret: Mapping[str, str]) -> int:
     """Print the plan of the route in the options; return the exit status: 0 if it could be dialled, else 1.
 
-    secret: the variables that were taken out of the environment. Raises RelayError if there is no ssh.
+    secret: the variables that were taken out of the environment. Raises RelayError if the plan cannot be written.
     """
     progress = Progress(options.deadline, options.verbosity)
     children = Children(secret=secret)
@@ -60,11 +60,16 @@ def command(options: Options, secret: Mapping[str, str]) -> int:
 
 
 def explain(run: Run) -> Explanation:
-    """Return what is known of the route in the options of the run. Raises RelayError if there is no ssh."""
+    """Return what is known of the route in the options of the run."""
     options = run.options
-    name = typed.ask(options, run.children)
-    notes = surprises.of_name(name, options)
     route = printable(options.destination)
+    try:
+        name = typed.ask(options, run.children)
+    except RelayError as error:  # there is no ssh
+        return Explanation(
+            route, (), typed.Typed("", options.destination, None, error.cause), (), error.cause, error.hint
+        )
+    notes = surprises.of_name(name, options)
     legs: list[Leg] = []
     try:
         way = route_of(name, options)
@@ -77,8 +82,7 @@ def explain(run: Run) -> Explanation:
             legs.append(reader.target(leg, name.settings) if leg.entered is None else reader.hop(leg))
     except RelayError as error:
         error.at(run.progress.place)
-        cause = f"{error.place}: {error.cause}" if error.place else error.cause
-        return Explanation(route, tuple(legs), name, tuple(notes), cause, error.hint)
+        return Explanation(route, tuple(legs), name, tuple(notes), error.line, error.hint)
     notes += [f"{leg.plan.place}: {note}" for leg in legs for note in leg.notes]
     notes += surprises.of_legs(plan.legs)
     # The target's key is ssh's matter, and not looked at before the target is reached.
@@ -109,16 +113,21 @@ def _plan(way: Route, run: Run) -> Plan:
     def more(hops: Sequence[Element]) -> list[HopSettings]:
         return Lookup([Query(hop, run.options, chosen=False) for hop in hops], run.children).read(run.progress)
 
-    if not way.hops:  # ssh has looked the target up
-        target = way.target
-        values = {"hostname": [target.host], "port": [str(target.port or spelling.DEFAULT_PORT)]}
-        settings = HopSettings(target.host, values, environ=run.children.environ)
-        return planning.plan([f"target ({target})"], [settings], run.options)
+    if not way.hops:
+        return plan_of_target(way, run)
     found = look_up(way, run.options, run.children, canonical=False).read(run.progress)
     names = planning.names([*way.hops, way.target], found, run.options, look_up=more, lives=lives)
     return planning.plan(
         names.places(), names.found, run.options, master=alive, memory=lambda first: memory_of(run, first)
     )
+
+
+def plan_of_target(way: Route, run: Run) -> Plan:
+    """Return the plan of a route without hops: ssh has looked the target up. Raises RelayError."""
+    target = way.target
+    values = {"hostname": [target.host], "port": [str(target.port or spelling.DEFAULT_PORT)]}
+    settings = HopSettings(target.host, values, environ=run.children.environ)
+    return planning.plan([str(target)], [settings], run.options)
 
 
 def _listens(path: str) -> bool:

@@ -144,7 +144,7 @@ def _of_ssh(typed: Typed) -> list[str]:
 
 
 def json(found: Explanation) -> str:
-    """Return one JSON object: route, legs, ssh, notes, ok."""
+    """Return one JSON object: route, ok, error, hint, legs, ssh, notes."""
     from json import dumps
 
     typed = found.typed
@@ -157,10 +157,12 @@ def json(found: Explanation) -> str:
     }
     value = {
         "route": found.route,
+        "ok": found.ok,
+        "error": found.obstacle or None,
+        "hint": found.hint or None,
         "legs": [_object(leg) for leg in found.legs],
         "ssh": ssh,
-        "notes": [*found.notes, *(text for text in (found.obstacle, found.hint) if text)],
-        "ok": found.ok,
+        "notes": found.notes,
     }
     return f"{dumps(value, indent=2)}\n"
 

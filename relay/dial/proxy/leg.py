@@ -11,7 +11,7 @@ from relay.spec.proxy import GSSAPI, HTTP, PROTECTIONS, SECURE, TOR
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from _socket import socket
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
 
     from relay.contract import Stream
     from relay.run import Run
@@ -62,9 +62,10 @@ def connect(proxy: Proxy, host: str, port: int, run: Run, terms: tcp.Terms = tcp
                 negotiate(wire, host, port, user, password)
                 return wire.leave()
         except NoMethod as error:
+            run.progress.failed()
             raise _explained(error, reach, place, user) from error
 
-    return _through_tor(through, run.children.environ) if proxy.kind == TOR and not proxy.address else through(proxy)
+    return _through_tor(through, run) if proxy.kind == TOR and not proxy.address else through(proxy)
 
 
 def _by_gssapi(reach: Callable[[Proxy], Wire], host: str, port: int, who: Who) -> Stream:
@@ -91,19 +92,21 @@ def _explained(error: NoMethod, reach: Callable[[Proxy, float], Wire], place: Pr
         return error
 
 
-def _through_tor(through: Callable[[Proxy, float | None], Stream], environ: Mapping[str, str]) -> Stream:
+def _through_tor(through: Callable[[Proxy, float | None], Stream], run: Run) -> Stream:
     """Connect through the first place that answers like Tor's SOCKS port. Raises RelayError."""
     from relay.dial.proxy.tor import HOST_VARIABLE, PORT_VARIABLE, places
 
     causes = []
     hint = ""
-    candidates = places(environ)
+    candidates = places(run.children.environ)
     for place in candidates:
         try:
             return through(place, None if place is candidates[-1] else TOR_ANSWER)
         except NoAnswer as error:
             causes.append(error.cause)
             hint = hint or error.hint
+            if place is not candidates[-1]:
+                run.progress.failed()
     if hint != HINT_TORSOCKS:
         hint = f"start tor, or say where it listens: {HOST_VARIABLE} and {PORT_VARIABLE}, -x HOST:PORT or -x PATH"
     raise RelayError(f"no Tor: {'; '.join(causes)}", hint=hint)
