@@ -22,49 +22,42 @@ if TYPE_CHECKING:
     from relay.ssh.wire.keys import Keys
     from relay.ssh.wire.packet import Shape
 
-UINT64 = Struct(">Q")
+NONCE = Struct(">8xQ")  # ChaCha20's block counter, which begins at 0, and the packet's number
 ZEROS = bytes(64)
+KEY = 32  # bytes of Poly1305's key
+TAG = 16
+generate_tag = Poly1305.generate_tag
 
 
-class _ChaCha:
-    """The two key streams of chacha20-poly1305. They are reset for each packet."""
+def _streams(key: bytes) -> tuple[CipherContext, CipherContext]:
+    """Two key streams, that of packet_length and that of the packet. Each is set to a packet's number before its use.
 
-    __slots__ = ("_length", "_main", "encrypt_into")
-
-    def __init__(self, key: bytes) -> None:
-        def stream(part: bytes) -> CipherContext:
-            return Cipher(algorithms.ChaCha20(part, bytes(16)), None).encryptor()
-
-        self._main, self._length = stream(key[:32]), stream(key[32:])
-        self.encrypt_into = self._main.update_into
-
-    def length(self, number: int, data: bytes | memoryview) -> bytes:
-        """Encrypt or decrypt the packet_length of packet `number`."""
-        self._length.reset_nonce(bytes(8) + UINT64.pack(number))
-        return self._length.update(data)
-
-    def tag_key(self, number: int) -> bytes:
-        """Poly1305's key for packet `number`. Afterwards `encrypt_into` is at the packet's first byte."""
-        self._main.reset_nonce(bytes(8) + UINT64.pack(number))
-        return self._main.update(ZEROS)[:32]
+    The packet's begins with a block of which 32 bytes are Poly1305's key.
+    """
+    length, packet = (Cipher(algorithms.ChaCha20(part, bytes(16)), None).encryptor() for part in (key[32:], key[:32]))
+    return length, packet
 
 
 class ChaChaSealer(Sealer):
     """chacha20-poly1305@openssh.com."""
 
-    __slots__ = ("_cipher",)
+    __slots__ = ("_length", "_packet")
 
     def __init__(self, keys: Keys, shape: Shape) -> None:
         super().__init__(shape)
-        self._cipher = _ChaCha(keys.key)
+        self._length, self._packet = _streams(keys.key)
 
     def seal(self, slot: memoryview, at: int, end: int, into: memoryview) -> None:
         """Seal one packet (see Sealer.seal)."""
-        cipher, number, tag = self._cipher, self.number, LENGTH + end - at
-        into[:LENGTH] = cipher.length(number, UINT32.pack(end - at))
-        key = cipher.tag_key(number)
-        cipher.encrypt_into(slot[at:end], into[LENGTH:tag])
-        into[tag:] = Poly1305.generate_tag(key, into[:tag])
+        length, packet, nonce = self._length, self._packet, NONCE.pack(self.number)
+        size = end - at
+        tag = LENGTH + size
+        length.reset_nonce(nonce)
+        into[:LENGTH] = length.update(UINT32.pack(size))
+        packet.reset_nonce(nonce)
+        key = packet.update(ZEROS)[:KEY]
+        packet.update_into(slot[at:end], into[LENGTH:tag])
+        into[tag:] = generate_tag(key, into[:tag])
         self.packets += 1
         self.bytes += len(into)
 
@@ -72,28 +65,32 @@ class ChaChaSealer(Sealer):
 class ChaChaOpener(Opener):
     """chacha20-poly1305@openssh.com."""
 
-    __slots__ = ("_cipher",)
+    __slots__ = ("_length", "_packet")
 
     def __init__(self, keys: Keys, shape: Shape) -> None:
         super().__init__(shape)
-        self._cipher = _ChaCha(keys.key)
+        self._length, self._packet = _streams(keys.key)
 
     def open(self, source: Buffer) -> int:
         """Open the next packet (see Opener.open)."""
         start, view = source.start, source.view
-        size = self._size
+        body = start + LENGTH
+        if body > source.end:
+            return 0
+        nonce, size = NONCE.pack(self.number), self._size
         if not size:
-            if source.end - start < LENGTH:
-                return 0
-            (size,) = UINT32.unpack(self._cipher.length(self.number, view[start : start + LENGTH]))
+            self._length.reset_nonce(nonce)
+            (size,) = UINT32.unpack(self._length.update(view[start:body]))
             self.shape.check(size)
             self._size = size
-        tag = start + LENGTH + size
-        after = tag + self.shape.tag
+        tag = body + size
+        after = tag + TAG
         if after > source.end:
             return 0
-        key = self._cipher.tag_key(self.number)
-        if not compare_digest(Poly1305.generate_tag(key, view[start:tag]), view[tag:after]):
+        packet = self._packet
+        packet.reset_nonce(nonce)
+        key = packet.update(ZEROS)[:KEY]
+        if not compare_digest(generate_tag(key, view[start:tag]), view[tag:after]):
             raise BadPacket(CHANGED)
-        self._cipher.encrypt_into(view[start + LENGTH : tag], self._fit(size))
+        packet.update_into(view[body:tag], self._fit(size))
         return self._opened(source, size)

@@ -24,7 +24,7 @@ from relay.ssh.wire.packet import DATA, HEAD, PLAIN, SLOTS, UINT32, BadPacket, S
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import Protocol
+    from typing import NoReturn, Protocol
 
     from relay.ssh.wire.connection import Connection
     from relay.ssh.wire.library import paramiko
@@ -160,7 +160,10 @@ class Flow:
 
         Raises BadPacket when the far side sends more than the window allows.
         """
-        self._charge(len(data))
+        size = len(data)
+        if size > self._credit or self.eof:
+            self._refuse(size)
+        self._credit -= size
         if not self.began:
             self._begin()
         self.received.put(data)
@@ -198,11 +201,9 @@ class Flow:
         if self.link.connection.changed is not None:
             self.link.connection.changed.add(self)
 
-    def _charge(self, size: int) -> None:
-        """Count received bytes against the window. Raises BadPacket if the window had no room for them."""
-        if size > self._credit or self.eof:
-            raise BadPacket(f"{size} bytes of data where the window has room for {0 if self.eof else self._credit}")
-        self._credit -= size
+    def _refuse(self, size: int) -> NoReturn:
+        """Raise BadPacket: so many bytes have come, and the window had no room for them."""
+        raise BadPacket(f"{size} bytes of data where the window has room for {0 if self.eof else self._credit}")
 
     def delivered(self, size: int) -> None:
         """So many bytes of `received` have gone on: let the far side send as many more, some at a time."""
@@ -226,7 +227,9 @@ class Flow:
         elif kind == MSG_CHANNEL_EXTENDED_DATA:
             # A command's stderr counts as delivered at once: its listener does not hold up the stream.
             data = payload[13:]
-            self._charge(len(data))
+            if len(data) > self._credit or self.eof:
+                self._refuse(len(data))
+            self._credit -= len(data)
             if self.status_due:  # otherwise this is not a command, and nobody listens
                 stderr = self.channel.in_stderr_buffer
                 stderr.feed(data[: max(STDERR_MOST - len(stderr), 0)])
@@ -289,8 +292,7 @@ class Flow:
 
     def room(self) -> int:
         """How many bytes `read_from` may read now: as many as all windows on the way allow, 0 while keys change."""
-        connection = self.link.connection
-        if self.eof_sent or connection.output.end:
+        if self.window <= self._too_little or self.eof_sent or self.link.connection.output.end:
             return 0
         packets, most = SLOTS, MAX_WINDOW
         for flow, size, growth in self._gates:

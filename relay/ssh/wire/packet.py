@@ -206,19 +206,20 @@ class Opener(_Counts):
 class Slots:
     """Memory for packets that are read into: each has its data after a place for HEAD and PLAIN, and padding after it.
 
-    size: bytes of data in each. stride: from one to the next. room: bytes of data in all.
+    size: bytes of data in each. stride: from one to the next.
     """
 
     def __init__(self, size: int, count: int = SLOTS) -> None:
         self.size = size
         self.stride = DATA + size + 2 * MAX_BLOCK
         self.plain = memoryview(bytearray(count * self.stride))
-        self.room = count * size
-        self._views = [self.plain[at + DATA :][:size] for at in range(0, len(self.plain), self.stride)]
+        self._all = [self.plain[at + DATA :][:size] for at in range(0, len(self.plain), self.stride)]
+        self._room, self._views = count * size, self._all
 
     def views(self, room: int) -> list[memoryview]:
         """Where so many bytes of data go."""
-        if room == self.room:
-            return self._views
-        full, rest = divmod(room, self.size)
-        return [*self._views[:full], self._views[full][:rest]] if rest else self._views[:full]
+        if room != self._room:  # most often, a window has as much room as before
+            full, rest = divmod(room, self.size)
+            self._views = [*self._all[:full], self._all[full][:rest]] if rest else self._all[:full]
+            self._room = room
+        return self._views
