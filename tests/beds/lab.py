@@ -246,7 +246,7 @@ class Lab:
             **options,
         }
         process = subprocess.Popen(argv, env=self.environment(**(env or {})), start_new_session=True, **options)
-        self._ends.callback(_end, process)
+        self._ends.callback(end, process)
         return process
 
     def run(
@@ -331,7 +331,8 @@ def chain_with(lab: Lab, *names: str) -> Lab:
     return lab
 
 
-def _end(process: subprocess.Popen[bytes]) -> None:
+def end(process: subprocess.Popen[bytes]) -> None:
+    """Kill it, and close its pipes; again is no harm."""
     process.kill()
     process.wait()
     for pipe in (process.stdin, process.stdout, process.stderr):

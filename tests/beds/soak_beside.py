@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import os
 import random
+import socket
 import statistics
 import subprocess
 import sys
@@ -22,13 +23,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hostile_hop import KINDS
+from lab import Lab, end
 from peers import LOOPBACK, Listener
 
 if TYPE_CHECKING:
-    import socket
     from collections.abc import Callable
-
-    from lab import Lab
 
 SHARE = ("--share", "10m")
 BOUND = 0.1  # seconds
@@ -42,7 +41,7 @@ SAME = 2  # relays of each kind at a time
 class Hostile:
     """The hostile hops of one turn. entered: how many relays have gone to them."""
 
-    def __init__(self, lab: Lab, ports: dict[str, int], key: Path) -> None:
+    def __init__(self, lab: Lab, listeners: dict[str, socket.socket], key: Path) -> None:
         self.entered = 0
         self._lab = lab
         self._over = threading.Event()
@@ -50,7 +49,10 @@ class Hostile:
         self._servers = []
         for kind in KINDS:
             argv: list[str | Path] = [sys.executable, Path(__file__).with_name("hostile_hop.py"), kind, key]
-            server = lab.start(*argv, str(ports[kind]), env={"PYTHONPATH": os.pathsep.join(sys.path)})
+            descriptor = listeners[kind].fileno()
+            server = lab.start(
+                *argv, str(descriptor), env={"PYTHONPATH": os.pathsep.join(sys.path)}, pass_fds=(descriptor,)
+            )
             assert server.stdout is not None
             assert server.stdout.readline() == b"up\n"
             self._servers.append(server)
@@ -67,14 +69,15 @@ class Hostile:
             self.entered += 1
             with self._one:  # each start writes the lab's ssh_config
                 process = self._lab.start("nice", *argv, f"{kind}/target:9", stdin=subprocess.PIPE)
-            assert process.stdin is not None
+            drain = threading.Thread(target=_drain, args=(process,))
             if number % 2:
-                threading.Thread(target=_drain, args=(process,), daemon=True).start()
+                drain.start()
             while process.poll() is None and not self._over.wait(0.05):
                 pass
             process.kill()
-            process.wait()
-            process.stdin.close()
+            if number % 2:
+                drain.join()
+            end(process)
 
     def stop(self) -> None:
         self._over.set()
@@ -102,13 +105,12 @@ class Beside:
         self._tell = tell
         self._key = lab.keygen("hostile")
         lab.server("good", extra="LogLevel ERROR")
-        self._ports = {}
-        for kind in KINDS:
-            listener = Listener(lambda _: None)
-            listener.stop()
-            self._ports[kind] = listener.port
-            lab.host(kind, Port=listener.port, LogLevel="ERROR")
-            lab.know(kind, listener.port, [Path(f"{self._key}.pub").read_text().strip()])
+        # They listen from beginning to end: between two turns another program might take a port that is free.
+        self._listeners = {kind: socket.create_server((LOOPBACK, 0)) for kind in KINDS}
+        for kind, listener in self._listeners.items():
+            port = listener.getsockname()[1]
+            lab.host(kind, Port=port, LogLevel="ERROR")
+            lab.know(kind, port, [Path(f"{self._key}.pub").read_text().strip()])
         lab.write_config()
 
     def run(self) -> None:
@@ -116,6 +118,8 @@ class Beside:
         turn = min(SLICE, self._seconds / 8)
         entered = 0
         with ExitStack() as stack:
+            for each in self._listeners.values():
+                stack.enter_context(each)
             listener = Listener(_echo)
             stack.callback(listener.stop)
             argv: list[str | Path] = [
@@ -133,7 +137,7 @@ class Beside:
             early = 0
             while time.monotonic() < until:
                 times[False] += self._trips(ends, turn)
-                hostile = Hostile(self._lab, self._ports, self._key)
+                hostile = Hostile(self._lab, self._listeners, self._key)
                 try:
                     times[True] += self._trips(ends, turn)
                 finally:
