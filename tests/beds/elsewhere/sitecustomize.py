@@ -72,14 +72,21 @@ def _with_gssapi(dlopen: Any) -> Any:
     return loaded
 
 
-for module, prefixes in HIDDEN.items():
-    for name in [name for name in vars(module) if name.startswith(prefixes)]:
-        delattr(module, name)
-_socket.socket = _socket.SocketType = Socket  # type: ignore[misc]
-builtins.open = io.open = _without_proc(open)
-for name in ("open", "listdir", "scandir", "stat", "lstat", "readlink"):
-    setattr(os, name, _without_proc(getattr(os, name)))
-_ctypes.dlopen = _with_gssapi(_ctypes.dlopen)
-sys.platform = "darwin"
-_HERE = os.uname()
-os.uname = lambda: os.uname_result(("Darwin", *_HERE[1:4], "arm64"))  # (where structures are as on Linux)
+def _hide() -> None:
+    """Hide it from this process."""
+    for module, prefixes in HIDDEN.items():
+        for name in [name for name in vars(module) if name.startswith(prefixes)]:
+            delattr(module, name)
+    _socket.socket = _socket.SocketType = Socket  # type: ignore[misc]
+    builtins.open = io.open = _without_proc(open)
+    for name in ("open", "listdir", "scandir", "stat", "lstat", "readlink"):
+        setattr(os, name, _without_proc(getattr(os, name)))
+    _ctypes.dlopen = _with_gssapi(_ctypes.dlopen)
+    sys.platform = "darwin"
+    here = os.uname()
+    os.uname = lambda: os.uname_result(("Darwin", *here[1:4], "arm64"))  # (where structures are as on Linux)
+
+
+# In an environment of its own, as the program under test is; borg, Ansible and others are the system's.
+if sys.prefix != sys.base_prefix:
+    _hide()
