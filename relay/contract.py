@@ -95,6 +95,10 @@ class Connection(Protocol):
     def sending(self) -> bool:
         """Whether bytes wait for the socket to take more."""
 
+    @property
+    def patient(self) -> bool:
+        """Whether `rest` may wait for GRACE seconds (relay/pump/rules.py): it is likely not to be needed then."""
+
     def receive(self) -> None:
         """Read once what has arrived, and pass it on to the flows."""
 
@@ -105,7 +109,7 @@ class Connection(Protocol):
         """Do what other threads have left to do for this one."""
 
     def rest(self) -> None:
-        """Do what is due before the caller waits again. The caller calls this before each wait."""
+        """Do what is due before the caller waits again. The caller calls this before each wait, but see `patient`."""
 
     def close(self) -> None:
         """Close the connection."""

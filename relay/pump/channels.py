@@ -102,7 +102,7 @@ class ChannelRelay:
 
     def run(self, alarm: int = -1) -> None:
         """Relay until neither way is open. Raises RelayError when the link is lost. alarm: as for pump.relay."""
-        mover, flow, pace = self._mover, self._flow, self._pace
+        mover, flow, connection, pace = self._mover, self._flow, self._connection, self._pace
         self._goodbye = Goodbye(alarm, self._leave)
         self._alarm = alarm
         watch = Watch(alarm, self._goodbye.heed)
@@ -116,8 +116,11 @@ class ChannelRelay:
                 gathers = (pace.fast or delivered - before > LITTLE) and pace.gathers(delivered, monotonic())
                 if gathers and not len(flow.received):
                     sleep(GATHER)
-                self._connection.rest()
-                self._step(watch.wait(self._table, self._patience))
+                events = watch.wait(self._table, rules.GRACE) if connection.patient else []
+                if not events:
+                    connection.rest()
+                    events = watch.wait(self._table, self._patience)
+                self._step(events)
             listens = mover.rules.state != rules.GONE
             if loss := mover.loss():
                 listens = False  # the link is lost: do not wait for the server
@@ -186,7 +189,8 @@ class ChannelRelay:
         out, back = mover.out, mover.back
         if out.waits_for != mover.stdin.fd:
             out.look()
-        looked = (mover.rules.state, out.waits_for, back.waits_for, connection.fd, connection.sending)
+        link = (connection.fd, connection.sending, connection.reading)
+        looked = (mover.rules.state, out.waits_for, back.waits_for, link)
         if looked != self._looked:
             self._looked = looked
             self._table = mover.interests() | self.network()

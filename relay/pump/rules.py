@@ -86,6 +86,7 @@ BACK = frozenset({STARTING, ASKED, RELAYING, ANSWERING})  # the states in which 
 # Seconds without an event, after which the driver looks at the parent and reports SILENCE. In LINGERING they count only
 # while the relay waits for stdin, and not for the target to take bytes.
 PATIENCE: dict[str, float] = {STARTING: 0.5, ASKED: 0.5, LINGERING: 1.0}
+GRACE = 0.001  # seconds that a connection's `rest` may wait; poll knows no shorter time
 GOODBYE = 16  # moves of last words; they move more than ssh can have left in a pipe or a socket
 LAST_WORDS_PASS = 0.05  # seconds for the server to pass them on, when a signal ends the process
 CLOSING = 1.0  # seconds for the server to pass the last bytes on to the target, once ssh has gone

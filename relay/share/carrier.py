@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
+from relay.pump.rules import GRACE
+
 if TYPE_CHECKING:
-    from asyncio import AbstractEventLoop
+    from asyncio import AbstractEventLoop, TimerHandle
     from collections.abc import Callable
 
     from relay.contract import Flow, ManyFlows
@@ -44,6 +46,7 @@ class Carrier:
         self._reading = True
         self._going_on = False
         self._later: list[Callable[[], None]] = []
+        self._resting: TimerHandle | None = None
         connection.turn = TURN
         self._changed = connection.changed = set()
         loop.add_reader(self._fd, self._drive, connection.receive)
@@ -70,7 +73,7 @@ class Carrier:
         self.settle()
 
     def settle(self) -> None:
-        """Let every relay go on whose flow has news; poll for writing only while bytes wait to be sent."""
+        """Let every relay go on whose flow has news, then see what to wait for."""
         everybody = self.closed and self._fd >= 0
         if everybody:
             self._leave_loop()
@@ -90,28 +93,43 @@ class Carrier:
                 break
         if self.closed:
             self._do_what_waited()
-            return
-        self.connection.rest()
-        if self.connection.sending != self._writing:
-            self._writing = self.connection.sending
+        else:
+            self._settle_rest()
+            self._settle_polling()
+
+    def _settle_rest(self) -> None:
+        """Have the connection do what is due now, or in a moment."""
+        if not self.connection.patient:
+            self.connection.rest()
+        elif self._resting is None:
+            self._resting = self.loop.call_later(GRACE, self._rest)
+
+    def _settle_polling(self) -> None:
+        """Poll for reading unless a link waits, for writing only while bytes wait to be sent.
+
+        The connection's next turn comes after that of others.
+        """
+        connection = self.connection
+        if connection.sending != self._writing:
+            self._writing = connection.sending
             if self._writing:
-                self.loop.add_writer(self._fd, self._drive, self.connection.flush)
+                self.loop.add_writer(self._fd, self._drive, connection.flush)
             else:
                 self.loop.remove_writer(self._fd)
-        if not self.closed:
-            self._settle_reading()
-
-    def _settle_reading(self) -> None:
-        """Poll for reading unless a link waits; have the connection's next turn come after that of others."""
-        if self.connection.reading != self._reading:
-            self._reading = self.connection.reading
+        if connection.reading != self._reading:
+            self._reading = connection.reading
             if self._reading:
-                self.loop.add_reader(self._fd, self._drive, self.connection.receive)
+                self.loop.add_reader(self._fd, self._drive, connection.receive)
             else:
                 self.loop.remove_reader(self._fd)
-        if self.connection.behind and not self._going_on:
+        if connection.behind and not self._going_on:
             self._going_on = True
             self.loop.call_soon(self._go_on)
+
+    def _rest(self) -> None:
+        self._resting = None
+        if not self.closed:
+            self.connection.rest()
 
     def _go_on(self) -> None:
         self._going_on = False

@@ -108,6 +108,11 @@ class Line:
         return not self.over and len(self.received) < WAITING
 
     @property
+    def patient(self) -> bool:
+        """False: `rest` does nothing."""
+        return False
+
+    @property
     def room(self) -> int:
         """How many bytes `send` may be given now."""
         return 0 if self.broken or self._ended or len(self._out) >= WAITING else SIZE

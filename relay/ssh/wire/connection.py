@@ -55,6 +55,7 @@ if TYPE_CHECKING:
 DRAIN_MOST = 16  # reads before the connection is closed
 READ_SIZE = 256 * 1024  # bytes of the socket at once
 SMALL_READ = 16 * 1024  # bytes; fewer are not part of a transfer, and to be acknowledged at once
+TALK = 8  # reads in a row, each after something was sent; then the next thing sent is most likely near
 
 
 class Connection:
@@ -81,7 +82,9 @@ class Connection:
         self.turn = 0
         self.left = -1
         self._reader = reader
-        self._unacknowledged = False
+        self._unacknowledged = False  # what has come last, and is to be
+        self._asked = False  # something was sent since the last read
+        self._answers = 0  # reads in a row, each after something was sent
         self._slots: WeakValueDictionary[int, Slots] = WeakValueDictionary()
 
     @property
@@ -95,7 +98,7 @@ class Connection:
 
         False only while the outermost link waits for its transport's thread, and others are not to wait with it.
         """
-        return not (self.links and self.links[0].waits)
+        return not (self.turn and self.links and self.links[0].waits)
 
     @property
     def behind(self) -> bool:
@@ -129,6 +132,8 @@ class Connection:
             return
         source.wrote(size)
         self._unacknowledged = size < SMALL_READ
+        self._answers = self._answers + 1 if self._asked else 0
+        self._asked = False
         link.take()
 
     def flush(self) -> None:
@@ -139,10 +144,16 @@ class Connection:
                 try:
                     output.drop(self.socket.send(output.view[output.start : output.end]))
                     self._unacknowledged = False  # what is sent carries the acknowledgement
+                    self._asked = True
                 except BlockingIOError:
                     return
                 except OSError:
                     output.drop(len(output))  # why, `receive` will find out, after all that has still come
+
+    @property
+    def patient(self) -> bool:
+        """Whether to wait a moment with `rest`: in a conversation, the next question carries the acknowledgement."""
+        return self._unacknowledged and self._answers >= TALK
 
     def rest(self) -> None:
         """Acknowledge what has come, unless something was sent since. (Reader.acknowledge says why.)"""

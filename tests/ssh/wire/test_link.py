@@ -18,6 +18,7 @@ from paramiko import common
 from peers import until
 
 from relay.ssh.wire import transport
+from relay.ssh.wire.connection import TALK
 from relay.ssh.wire.packet import SLOTS
 from relay.ssh.wire.takeover import attach
 
@@ -239,6 +240,29 @@ def test_what_is_sent_acknowledges_what_has_come(pair: Pair, monkeypatch: pytest
     pair.connection.rest()
     pair.connection.rest()
     assert said == ["now"]
+
+
+def test_in_a_conversation_the_next_question_acknowledges(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It has a moment for that. A second answer in a row ends the conversation: the server may be holding back more."""
+    near, far = pair.open()
+    flow = pair.attach(near)
+    said: list[str] = []
+    monkeypatch.setattr(pair.connection._reader, "acknowledge", lambda: said.append("now"))
+
+    def answer() -> None:
+        far.sendall(b"answer")
+        pair.drive(lambda: len(flow.received))
+        take(flow)
+
+    for count in range(1, TALK + 2):
+        flow.read_from(lambda _: 6)
+        assert not pair.connection.patient  # the question carries the acknowledgement
+        answer()
+        assert pair.connection.patient == (count >= TALK)
+    pair.connection.rest()  # the moment is over
+    assert said == ["now"]
+    answer()
+    assert not pair.connection.patient
 
 
 # Ends
