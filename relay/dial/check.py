@@ -14,6 +14,8 @@ report.py prints it.
 
 from __future__ import annotations
 
+from threading import Event
+
 from relay.dial.report import Report
 from relay.errors import EXIT_FAILED, RelayError, printable
 from relay.run.printed import put
@@ -39,34 +41,43 @@ _MOST = (
     64 * 1024
 )  # bytes before the target's ident: ssh reads no more than some such lines (kex_exchange_identification)
 
-# How a stage's words begin (Progress.stage), and what the report calls the stage; what follows is its detail.
+# How a stage's words begin (Progress.stage), what the report calls the stage, and whether what follows is its detail.
 _NAMES = {
-    "reading ssh_config": "ssh_config",
-    "looking up ": "look-up",
-    "connecting to ": "connection",
-    "running ": "ProxyCommand",
-    "TLS with ": "TLS",
-    "asking Kerberos for ": "Kerberos",
-    "waiting for the hop to connect": "connection",
-    "waiting for the server's ident": "ident",
-    "waiting for the agent's signature": "login",
-    "looking for a master at ": "ControlMaster",
-    "waiting for the master of ": "connection",
-    "starting a netcat on the hop": "netcat",
-    "waiting for ": "proxy",  # "... the SOCKS5 proxy 127.0.0.1:1080 to reach h1 port 22"
+    "reading ssh_config": ("ssh_config", False),
+    "looking up ": ("look-up", True),
+    "connecting to ": ("connection", True),
+    "running ": ("ProxyCommand", True),
+    "TLS with ": ("TLS", True),
+    "asking Kerberos for ": ("Kerberos", True),
+    "waiting for the hop to connect": ("connection", False),
+    "waiting for the server's ident": ("ident", False),
+    "waiting for the agent's signature": ("login", False),
+    "looking for a master at ": ("ControlMaster", True),
+    "waiting for the master of ": ("connection", False),
+    "starting a netcat on the hop": ("netcat", False),
+    "waiting for ": ("proxy", True),  # "... the SOCKS5 proxy 127.0.0.1:1080 to reach h1 port 22"
 }
+BY_SSH = "login by ssh"  # a stage
+_LAST_WORD = 1.0  # seconds for the thread that reads ssh's words to have them all
 
 
-# How lines begin that ssh prints under -v, and what they say.
+# How lines begin that ssh prints under -v, what they say, and the text before the rest of the line.
 _SSH_SAYS = {
-    "Remote protocol version 2.0, remote software version ": "ident",
-    "kex: algorithm: ": "key_exchange",
-    "kex: client->server cipher: ": "cipher",
-    "kex: host key algorithm: ": "host_key_algorithm",
-    "Server host key: ": "host_key",
-    "Authenticated to ": "login",
+    "Remote protocol version 2.0, remote software version ": ("ident", "SSH-2.0-"),
+    "kex: algorithm: ": ("key_exchange", ""),
+    "kex: client->server cipher: ": ("cipher", ""),
+    "kex: host key algorithm: ": ("host_key_algorithm", ""),
+    "Server host key: ": ("host_key", ""),
+    "Found key in ": ("host_key_by", ""),
 }
-_NOISE = ("OpenSSH_", "Authenticated ", "Transferred: ", "Bytes per second: ")  # what else only -v prints
+_LOGGED_IN = "Authenticated to "  # 'Authenticated to h1 ([192.0.2.1]:22) using "publickey".'
+_NOISE = (
+    "OpenSSH_",
+    "Authenticated ",
+    "Transferred: ",
+    "Bytes per second: ",
+    "Killed by signal ",
+)  # what else only -v prints
 
 
 class Recorder(Progress):
@@ -79,6 +90,7 @@ class Recorder(Progress):
         self._where = ""  # its place
         self._seconds = 0.0  # of the stages of this name
         self._detail = ""
+        self._logged_in = Event()  # by ssh, at the present hop
 
     def at(self, place: str, *, hushed: bool = False) -> None:
         """The next stages belong to this place."""
@@ -89,7 +101,12 @@ class Recorder(Progress):
     def stage(self, doing: str, *, hint: str = "") -> None:
         """A stage begins: report the one before, unless both have one name."""
         name, detail = next(
-            ((name, doing[len(words) :]) for words, name in _NAMES.items() if doing.startswith(words)), (doing, "")
+            (
+                (name, doing[len(words) :] if is_detailed else "")
+                for words, (name, is_detailed) in _NAMES.items()
+                if doing.startswith(words)
+            ),
+            (doing, ""),
         )
         if self.doing:
             self._seconds += self.taken()
@@ -124,17 +141,32 @@ class Recorder(Progress):
         self.speak()
         self._report.fact(self.place, what, value)
 
+    def by_program(self, *, seen: bool) -> None:
+        """A program carries what follows."""
+        self._logged_in.clear()
+        super().by_program(seen=seen)
+
+    def heard(self) -> None:
+        """The server has spoken. If that is a login by ssh, ssh's words about it are to be in its report."""
+        if self._name == BY_SSH:
+            self._logged_in.wait(_LAST_WORD)
+        super().heard()
+
     def hear(self, line: str) -> None:
-        """Read what ssh says under -v, and print what it would print without."""
+        """Read what ssh says under -v, and note what it would print without. A thread calls it."""
         words = line.removeprefix("debug1: ")
-        for begin, what in _SSH_SAYS.items():
+        for begin, (what, before) in _SSH_SAYS.items():
             if words.startswith(begin):
-                self.learn(what, words.removeprefix(begin).partition(" MAC: ")[0])
+                self.learn(what, before + words.removeprefix(begin).partition(" MAC: ")[0])
                 return
-        if words.startswith("Warning: Permanently added"):
+        if words.startswith(_LOGGED_IN):
+            method = words.rpartition(" using ")[2].strip('".')
+            self.learn("login", f"by {method}")
+            self._logged_in.set()
+        elif words.startswith("Warning: Permanently added"):
             self.learn("host_key_is_new", "")
         elif words == line and not line.startswith(_NOISE):
-            self.note(0, line)
+            self._report.note(f"{self.place}: {printable(line, 400)}")
 
     def entered(self, hop: Hop) -> None:
         """Measure the round trip to a hop."""
@@ -142,7 +174,7 @@ class Recorder(Progress):
         seconds = hop.round_trip(self.left(_ANSWER))
         if seconds is None:
             self._name = self.doing = ""
-            self._report.note(f"{self.place}: the round trip is not known: what carries it does not say")
+            self._report.unmeasured(self.place)
         else:
             self._seconds = seconds - self.taken()
             self.stage("")
@@ -159,13 +191,15 @@ def run(options: Options, parent: int, secret: Mapping[str, str]) -> int:
     children = Children(secret=secret)
     report = Report(printable(options.destination), as_json=options.json, write=put)
     try:
-        way = _route(options, children)
+        way, notes = _route(options, children)
     except RelayError as error:
         children.end()
         report.fail(error)
         report.finish()
         return EXIT_FAILED
     report.route = str(way)
+    for text in notes:
+        report.note(text)
     if options.share is not None:
         report.note("--share is without effect: a check logs in by itself")
     progress = Recorder(options, report)
@@ -186,21 +220,27 @@ def run(options: Options, parent: int, secret: Mapping[str, str]) -> int:
         report.fail(error)
     finally:
         end()
+    if not report.ok:
+        children.hear_out(_LAST_WORD)  # ssh may have said why
     report.finish()
     return 0 if report.ok else EXIT_FAILED
 
 
-def _route(options: Options, children: Children) -> Route:
-    """Return the route that ssh's relay would take: HOST may be an alias, and begin with user@, as for ssh."""
+def _route(options: Options, children: Children) -> tuple[Route, list[str]]:
+    """Return the route that ssh's relay would take, and what may surprise about how ssh takes its name.
+
+    HOST may be an alias, and begin with user@, as for ssh. Raises RelayError.
+    """
     from relay.dial import explain
-    from relay.dial.explain import typed
+    from relay.dial.explain import surprises, typed
 
     try:
         name = typed.ask(options, children)
     except RelayError:  # there is no ssh, which a route without hops does not need
         way = route.parse(options.destination, options.port, options.delimiters)
-        return route.behind(route.parse_jump(options.jump), way) if options.jump else way
-    return explain.route_of(name, options)
+        return route.behind(route.parse_jump(options.jump), way) if options.jump else way, []
+    way = explain.route_of(name, options)
+    return way, [*surprises.of_name(name, options), *surprises.of_way(name, way, options, children)]
 
 
 def _dial(way: Route, run: Run, lookup: Lookup | None) -> None:
@@ -241,6 +281,7 @@ def _ident(stream: Stream) -> str:
                 if line.startswith(b"SSH-"):
                     return line.rstrip(b"\r").decode(errors="replace")
     except OSError as error:
+        stream.check(heard=bool(data))
         raise RelayError(f"the connection was lost before the server's SSH ident: {error.strerror or error}") from error
     if not data or len(data) < _MOST:
         stream.check(heard=bool(data))

@@ -220,7 +220,8 @@ def reached_first(host: str, options: Options, settings: HopSettings | None = No
     if options.proxy is not None:
         from relay.spec import proxy
 
-        return Choice(TOR if options.proxy.kind == proxy.TOR else PROXY, str(options.proxy))
+        by_option = options.proxy.kind == proxy.TOR and not options.proxy.address
+        return Choice(TOR if options.proxy.kind == proxy.TOR else PROXY, "--tor" if by_option else str(options.proxy))
     return Choice(TOR, "a .onion name") if is_onion(host) else Choice(TCP)
 
 

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from relay.dial.plan import Leg, Plan
 
 _POST_QUANTUM = ("mlkem", "sntrup")  # how the names of post-quantum key exchanges begin (kex-names.c)
+_OF_HOST_KEY = {"host_key_is_new": "new: ssh would add it", "host_key_by": "known by "}
 _USUAL = "by our own client (paramiko)"
 
 
@@ -43,6 +44,8 @@ class Report:
         self._planned: dict[str, Leg] = {}
         self._before: list[dict[str, Any]] = []  # stages before the first leg
         self._notes: list[str] = []
+        self._entered: dict[str, str] = {}  # what logs in to a hop, by its place, where that is not the usual
+        self._unmeasured: list[str] = []  # notes about round trips
         self._found: list[str] = []  # facts of the present stage
         self._shown = ""  # the place that was printed last
         self._seconds = 0.0
@@ -57,7 +60,7 @@ class Report:
         self._planned = {leg.place: leg for leg in legs.legs}
 
     def begin(self, place: str) -> None:
-        """A leg begins. (A hop that ssh carries is logged in to only when the next leg begins.)"""
+        """A leg begins."""
         self._legs.append({"place": place, "ok": True, **_address(self._planned.get(place)), "stages": []})
 
     def _leg(self, place: str) -> dict[str, Any] | None:
@@ -80,6 +83,12 @@ class Report:
             if planned.reached.why:
                 where += f", {planned.reached}"
         self._say(f"{place}{where}")
+        self._say_entered(place)
+
+    def _say_entered(self, place: str) -> None:
+        """Print what logs in to a hop, once. A hop that ssh carries is logged in to only when the next leg begins."""
+        if value := self._entered.pop(place, ""):
+            self._say(f"  {value}")
 
     def fact(self, place: str, what: str, value: str) -> None:
         """A fact of a leg, and of the present stage."""
@@ -89,9 +98,10 @@ class Report:
         if what == "remark":
             self.note(f"{place}: {value}")
             return
-        if what == "host_key_is_new":
-            what, value = "host_key", f"{leg.get('host_key', '')} new: ssh would add it"
-            self._found = [text for text in self._found if text != leg.get("host_key")]
+        if what in _OF_HOST_KEY:
+            what, value = "host_key", self._of_host_key(leg, f"{_OF_HOST_KEY[what]}{value}")
+        if what == "login" and value.startswith("by "):
+            value = f"as {leg['user']} {value}"
         leg[what] = value
         if what == "key_exchange":
             leg["post_quantum"] = value.startswith(_POST_QUANTUM)
@@ -100,14 +110,25 @@ class Report:
             kind, _, why = value.removeprefix("by ").partition(": ")
             leg[what] = {"by": kind, "why": why}
             if value != _USUAL:
-                self._name(place)
-                self._say(f"  {value}")
+                self._entered[place] = value
+            if place == self._shown:
+                self._say_entered(place)
             return
         if what == "host_key" and " new: " in value:
             self.note(
                 f"{leg['place']}: its host key is new, and a check writes nothing: ssh will ask about it, or add it"
             )
         self._found.append(value)
+
+    def _of_host_key(self, leg: dict[str, Any], value: str) -> str:
+        """Return a leg's host key with what ssh says of it: the first word counts, for ssh looks up an address, too."""
+        now = str(leg.get("host_key", ""))
+        self._found = [text for text in self._found if text != now]
+        return now if any(words in now for words in _OF_HOST_KEY.values()) else f"{now} {value}"
+
+    def unmeasured(self, place: str) -> None:
+        """The round trip to a hop cannot be measured."""
+        self._unmeasured.append(f"{place}: the round trip is not known: what carries it does not say")
 
     def stage(self, place: str, name: str, seconds: float, *, ok: bool, detail: str) -> None:
         """A stage of a leg has ended. seconds: what it took, without a person's time."""
@@ -137,6 +158,8 @@ class Report:
     def finish(self) -> None:
         """Print the end. Raises RelayError if the report could not be written."""
         if self.ok:
+            for text in self._unmeasured:
+                self.note(text)
             self._say(f"ok: {self._seconds * 1000:.0f} ms")
             self.note("the target saw one connection, which ended after its ident; its log has that")
         begun = {leg["place"] for leg in self._legs}

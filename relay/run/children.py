@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import _signal  # type: ignore[import-not-found]  # the signal module makes enums of it, which takes time
 import os
-from _thread import RLock, start_new_thread
+from _thread import RLock, allocate_lock, start_new_thread
 from time import monotonic, sleep
 
 from relay.errors import RelayError, printable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from _thread import LockType
     from collections.abc import Callable, Mapping, Sequence
     from socket import socket
     from subprocess import Popen
@@ -67,6 +68,7 @@ class Children:
         self._tell = tell
         self._running: list[Child] = []
         self._hushed: list[Child] = []
+        self._unread: list[LockType] = []  # one for each program with a `tell`, held until all it said is passed on
         self._lock = RLock()
         self._ended = False
 
@@ -113,8 +115,17 @@ class Children:
             )
             self._running.append(child)
         if tell is not None and child.stderr is not None:
-            start_new_thread(_pass_on, (child.stderr, tell))
+            unread = allocate_lock()
+            unread.acquire()
+            self._unread.append(unread)
+            start_new_thread(_pass_on, (child.stderr, tell, unread.release))
         return child
+
+    def hear_out(self, seconds: float) -> None:
+        """Wait until `tell` has all that the programs said, at most so many seconds for each; they have ended."""
+        for unread in self._unread:
+            if unread.acquire(timeout=seconds):
+                unread.release()
 
     def add(self, start: Callable[[], Added]) -> Added:
         """Call start, which starts a program or takes one over, and return it; `end` ends it. Raises RelayError."""
@@ -170,9 +181,10 @@ class Children:
                 signal_family(child.pid, (), hushed=True)
 
 
-def _pass_on(stderr: IO[bytes], tell: Callable[[str], None]) -> None:
-    """Pass each line of a program's stderr on to tell, until it ends; then close it."""
+def _pass_on(stderr: IO[bytes], tell: Callable[[str], None], done: Callable[[], None] = lambda: None) -> None:
+    """Pass each line of a program's stderr on to tell, until it ends; then close it, and call done."""
     with stderr:
         while line := stderr.readline(CHUNK):
             if text := printable(line.decode(errors="replace")).strip():
                 tell(text)
+    done()

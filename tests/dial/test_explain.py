@@ -106,7 +106,7 @@ def test_as_whom_and_at_which_port(plan: Lab) -> None:
         (["h1/h3"], "TCP; our own client"),
         (["--engine", "ssh", "h1/h3"], "TCP; ssh (--engine ssh)"),
         (["--proxy", "http://127.0.0.1:9", "h1/h3"], "a proxy (the HTTP proxy 127.0.0.1:9); our own client"),
-        (["--tor", "h1/h3"], "Tor (Tor); our own client"),
+        (["--tor", "h1/h3"], "Tor (--tor); our own client"),
         (["x.onion/h3"], "Tor (a .onion name); our own client"),
         (["behind/h3"], "its ProxyCommand; our own client"),
         (["odd/h3"], "TCP; ssh (our client has none of the macs that ssh_config asks for)"),
@@ -117,7 +117,7 @@ def test_what_carries_a_leg_and_why(plan: Lab, words: list[str], carried: str) -
     plan.host("odd", MACs="umac-64-etm@openssh.com")
     plan.known_hosts.write_text(f"* {HOST_KEY}\n")
     first, target = rows(text(plan, *words))[1:]
-    assert first[2].replace("Tor (Tor)", "Tor") == carried.replace("Tor (Tor)", "Tor")
+    assert first[2] == carried
     assert target[2] == "the hop before; ssh itself"
 
 
@@ -260,7 +260,22 @@ def test_a_master_is_named_and_not_asked(plan: Lab) -> None:
     plan.write_config()
     start_master(plan, "h4", path)
     first = rows(text(plan, "h4/h3"))[1]
-    assert first[2:] == [f"TCP; a ControlMaster ({path})", "none", "not checked: the master has checked it"]
+    assert first[2:] == [f"a ControlMaster ({path})", "none", "not checked: the master has checked it"]
+
+
+def test_nobody_looks_a_masters_hop_up(plan: Lab) -> None:
+    with socket.socket(socket.AF_UNIX) as master:
+        master.bind(str(plan.top / "master"))
+        master.listen()
+        plan.host("h2", ControlPath=plan.top / "master")
+        assert rows(text(plan, "h2/h3"))[1][1].endswith("@h2.example:2202 (nobody)")
+
+
+def test_shared_hops_are_not_asked_for(plan: Lab) -> None:
+    plan.options = ["--share", "1m"]
+    assert explained(plan, *plan.options, "h1/h3")["notes"] == [
+        "--share: a hop that pyrelay -O list shows is logged in to already"
+    ]
 
 
 def test_a_socket_without_a_master_is_none(plan: Lab) -> None:

@@ -158,6 +158,16 @@ def test_a_name_as_ssh_takes_it(chain: Lab) -> None:
         assert [leg["place"] for leg in found["legs"]] == ["hop 1 of 1 (h1)", "target (h3)"]
 
 
+def test_what_ssh_itself_would_do_with_the_name(chain: Lab) -> None:
+    """The route is dialled as it is spelled; a note says where ssh would hand over something else."""
+    chain.head = "Host *+h3\n    HostName elsewhere"
+    assert checked(chain, "h1+h3")["notes"][0].startswith("HostName takes the route away: ")
+    notes = checked(chain, "-w", "50", "h1/h3")["notes"]
+    assert [note for note in notes if not re.match(WARNED.removeprefix("note: "), note)] == [
+        "the target saw one connection, which ended after its ident; its log has that"
+    ]
+
+
 # A new key
 
 
@@ -324,16 +334,41 @@ def test_a_hop_that_ssh_carries(chain: Lab) -> None:
     hop, target = found["legs"]
     assert hop["entered"] == {"by": "ssh", "why": "--engine ssh"}
     assert stages(hop) == ["look-up", "connection", "login by ssh"]
-    assert hop["ident"].startswith("OpenSSH_")
+    assert hop["ident"].startswith("SSH-2.0-OpenSSH_")
     assert hop["post_quantum"] == hop["key_exchange"].startswith(("mlkem", "sntrup"))
-    assert re.fullmatch(r"ssh-ed25519 SHA256:\S+", hop["host_key"])
+    assert re.fullmatch(rf"ssh-ed25519 SHA256:\S+ known by {re.escape(str(chain.known_hosts))}:1", hop["host_key"])
+    assert hop["login"] == f"as {chain.user} by publickey"
     assert stages(target)[-1] == "ident"
     assert "hop 1 of 1 (h1): the round trip is not known" in " ".join(found["notes"])
     assert len(chain["h3"].connections) == 1
     shown = lines(chain, "--engine", "ssh", "h1/h3")
     assert shown[1].startswith("hop 1 of 1 (h1): ")
     assert shown[2] == "  by ssh: --engine ssh"
-    assert shown[5].startswith("  login by ssh  ok N ms  OpenSSH_")
+    assert shown[5].startswith("  login by ssh  ok N ms  SSH-2.0-OpenSSH_")
+
+
+def test_each_hop_that_ssh_carries_stands_once(chain: Lab) -> None:
+    """The first of two is logged in to only when the second is."""
+    shown = [line.partition(" ok ")[0].strip() for line in lines(chain, "--engine", "ssh", "h1/h2/h3")]
+    places = [
+        f"{place}: {chain.user}@{LOOPBACK}:{chain[place[-3:-1]].port}"
+        for place in ("hop 1 of 2 (h1)", "hop 2 of 2 (h2)")
+    ]
+    assert shown[1:10] == [
+        *(places[0], "by ssh: --engine ssh", "look-up", "connection", "login by ssh"),
+        *(places[1], "by ssh: --engine ssh", "login by ssh"),
+        f"target (h3): {LOOPBACK}:{chain['h3'].port}",
+    ]
+
+
+def test_why_a_hop_that_ssh_carries_does_not_connect(chain: Lab) -> None:
+    """ssh says it itself; a program that asks for JSON gets that, too."""
+    chain.closed("gone")
+    found = checked(chain, "--engine", "ssh", "h1/gone", ok=False)
+    assert found["error"].startswith("hop 1 of 1 (h1): ssh, which carries this hop, ended with status 255")
+    assert "target (gone): channel 0: open failed: connect failed: Connection refused" in found["notes"]
+    found = checked(chain, "--engine", "ssh", "h1/gone/h3", ok=False)
+    assert not [note for note in found["notes"] if "round trip" in note]
 
 
 def test_a_first_hop_with_a_proxy_command(chain: Lab) -> None:
@@ -346,9 +381,12 @@ def test_a_hop_by_its_control_master(chain: Lab) -> None:
     path = chain.top / "m"
     chain.host("h1", ControlPath=path)
     start_master(chain, "h1", path)
-    hop, target = checked(chain, "h1/h3")["legs"]
+    whole = checked(chain, "h1/h3")
+    hop, target = whole["legs"]
     assert hop["entered"] == {"by": "a ControlMaster", "why": str(path)}
-    assert stages(target)[-1] == "ident"
+    assert stages(target) == ["connection", "ident"]
+    assert stages(whole) == ["ssh_config", "ControlMaster"]
+    assert whole["stages"][1]["detail"] == str(path)
     assert len(chain["h1"].connections) == len(chain["h3"].connections) == 1
 
 

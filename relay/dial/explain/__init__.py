@@ -75,6 +75,8 @@ def explain(run: Run) -> Explanation:
         way = route_of(name, options)
         route = str(way)
         notes += surprises.of_way(name, way, options, run.children)
+        if way.hops and options.share is not None:
+            notes.append("--share: a hop that pyrelay -O list shows is logged in to already")
         plan = _plan(way, run)
         reader = Reader(run, plan.legs[0])
         for leg in plan.legs:

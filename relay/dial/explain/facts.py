@@ -117,6 +117,8 @@ class Reader:
         host, kind = leg.settings.hostname, leg.reached.kind
         if is_ipv6(host) or _is_ipv4(host):
             return "an address"
+        if leg.entered is not None and leg.entered.kind == MASTER:
+            return "nobody"
         if kind == COMMAND:
             return "its ProxyCommand"
         if kind == TOR:

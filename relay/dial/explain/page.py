@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from relay.config.settings import with_home
 from relay.dial.explain.surprises import kept_under
-from relay.dial.plan import CLIENT
+from relay.dial.plan import CLIENT, MASTER
 from relay.errors import plain, printable
 
 if TYPE_CHECKING:
@@ -68,9 +68,11 @@ def _row(leg: Leg) -> tuple[str, ...]:
     host = f"[{settings.hostname}]" if ":" in settings.hostname else settings.hostname
     user = f"{leg.user}@" if leg.user else ""
     where = printable(f"{user}{host}:{settings.port} ({leg.looked_up})", LONGEST)
-    by = "; ".join(
-        (_choice(leg.plan.reached), _choice(leg.plan.entered) if leg.plan.entered is not None else "ssh itself")
-    )
+    entered = leg.plan.entered
+    if entered is not None and entered.kind == MASTER:
+        by = _choice(entered)
+    else:
+        by = f"{_choice(leg.plan.reached)}; {_choice(entered) if entered is not None else 'ssh itself'}"
     keys = ", ".join(map(_offered, leg.keys)) or "none"
     return printable(leg.plan.place, LONGEST), where, by, keys, _host_keys(leg.host_keys)
 

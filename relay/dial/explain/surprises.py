@@ -206,7 +206,7 @@ def _other_options(typed: Typed, options: Options) -> list[str]:
     except UsageError as error:
         return [f"ssh runs pyrelay with what it does not take: {error.cause.partition(NEW_LINE)[0]}"]
     ours = {**options.__dict__}
-    for field in ("action", "config", "json", "destination", "port", "verbosity"):
+    for field in ("action", "config", "json", "destination", "port", "deadline", "verbosity"):
         theirs.pop(field, None)
         ours.pop(field, None)
     if not words or theirs == ours:
