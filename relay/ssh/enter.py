@@ -390,6 +390,8 @@ def _incompatible(transport: Transport, error: paramiko.SSHException) -> RelayEr
     ):
         if not set(ours) & set(theirs.get(offered, ())):
             server = printable(",".join(theirs.get(offered, ())), 400)
+            if not server:
+                return RelayError(f"the server names no {word} algorithm")
             # At least one name (RFC 4253 section 7.1), of printable ASCII (RFC 4251 section 6).
             if not all(name and name.isascii() and name.isprintable() for name in theirs.get(offered, ("",))):
                 return RelayError(f"the server's message cannot be read: its {word} algorithms are not names: {server}")

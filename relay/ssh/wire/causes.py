@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from re import findall
+
 from relay.errors import RelayError, printable, sentence, shortage
 from relay.ssh.pubkey import BadKey
 from relay.ssh.wire.library import SSHException
 from relay.ssh.wire.packet import BadPacket
 
+UNREADABLE = "the server's message cannot be read"
+_STRICT = "In strict-kex mode, but "  # how paramiko's texts about that begin
 _NO_REASON = "Negotiation failed."  # paramiko's text for a transport that ended without a recorded reason
 
 
@@ -22,5 +26,16 @@ def in_words(error: BaseException | None) -> str:
     if isinstance(error, OSError) and error.strerror:
         return sentence(error.strerror)
     if isinstance(error, (SSHException, RelayError, BadKey, BadPacket, OSError)):
-        return sentence(printable(str(error)))
-    return "the server's message cannot be read"
+        return sentence(printable(_of_order(str(error))))
+    return UNREADABLE
+
+
+def _of_order(text: str) -> str:
+    """A text; in other words where it is paramiko's about a message at the wrong time."""
+    if text.startswith("Expecting packet from "):
+        *due, came = findall(r"\d+", text)
+        return f"the server sent message {came} where {' or '.join(due)} was due"
+    if text.startswith(_STRICT):  # OpenSSH's PROTOCOL, section 1.10
+        how = text.removeprefix(_STRICT).replace("was sent", "it sent").rstrip("!")
+        return f"the server broke the rules of strict key exchange: {how}"
+    return text

@@ -21,6 +21,7 @@ compares the list with its source.
 from __future__ import annotations
 
 import sys
+from collections import defaultdict
 from importlib.machinery import ModuleSpec, PathFinder
 from typing import TYPE_CHECKING, Any
 
@@ -118,3 +119,5 @@ __all__ = ["Channel", "IncompatiblePeer", "Message", "NeedRekeyException", "Pack
 __all__ += ["paramiko"]
 for _class in (Channel, IncompatiblePeer, Message, SSHException, Transport):
     setattr(paramiko, _class.__name__, _class)  # as the package's own `__init__` does
+# What it answers with UNIMPLEMENTED it looks up here, and a message may have any number (RFC 4250 section 4.1.1).
+paramiko.transport.MSG_NAMES = defaultdict(str, paramiko.transport.MSG_NAMES)

@@ -176,6 +176,8 @@ class Packetizer(paramiko.packet.Packetizer):
         line = self.input.take(size - self.input.start)
         text = line.removesuffix(b"\n").removesuffix(b"\r")
         if text.startswith(b"SSH-"):
+            if text.count(b"-") < 2:  # RFC 4253 section 4.2
+                raise paramiko.SSHException("its ident is cut short")
             self._introduced = True
             return text.decode()
         self.said = text.decode(errors="replace")

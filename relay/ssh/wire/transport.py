@@ -12,10 +12,12 @@ import threading
 import time
 from contextlib import suppress
 from functools import partial
+from struct import Struct
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from relay.errors import printable
 from relay.ssh.wire import extensions
+from relay.ssh.wire.causes import in_words
 from relay.ssh.wire.ciphers import preferred
 from relay.ssh.wire.library import Message, paramiko
 from relay.ssh.wire.link import HELD_MOST, LAST_WORD
@@ -42,7 +44,17 @@ if TYPE_CHECKING:
 # paramiko has time-outs of its own for each step; the deadline of the whole set-up takes their place.
 _NEVER = 86_400.0
 _LOOK_ROUND = 0.1  # seconds between two looks whether the transport still lives
+_CONFIRMED = Struct(">4I")  # our number of a channel, the server's, its window, its largest packet
 _ORIGIN = ("127.0.0.1", 65535)  # where a channel's connection is said to come from
+
+
+class Seen(dict[int, bool]):
+    """The numbers of all channels that have been asked for. paramiko ends without a word at any other one."""
+
+    def __contains__(self, number: object) -> bool:
+        if not super().__contains__(number):
+            raise paramiko.SSHException(f"the server speaks of channel {number}, which nobody has opened")
+        return True
 
 
 class DeadLink(paramiko.SSHException):
@@ -105,6 +117,7 @@ class Transport(Negotiation):
         MSG_CHANNEL_EXTENDED_DATA: _feed_stderr,
         MSG_CHANNEL_REQUEST: _heed_request,
     }
+    _saved_exception: BaseException | None = None
     server_extensions: dict[str, bytes]
     _CLIENT_ID = "pyrelay"
 
@@ -124,6 +137,7 @@ class Transport(Negotiation):
         self._ext_infos = 0  # that have come
         self._answered = threading.Event()  # a keepalive has been
         self._over = threading.Event()
+        self.channels_seen = Seen()
         self._openings: dict[int, Opening] = {}  # those that the server has not answered, by the channels' numbers
 
     def ask(self, kind: str, host: str = "", port: int = 0) -> Opening:
@@ -153,6 +167,19 @@ class Transport(Negotiation):
                 message.add_int(value)
         self._send_user_message(message)
         return opening
+
+    @property
+    def saved_exception(self) -> BaseException | None:
+        """What ended the transport. Whatever paramiko's parsers raise at bytes that are not a message is one error."""
+        return self._saved_exception
+
+    @saved_exception.setter
+    def saved_exception(self, error: BaseException | None) -> None:
+        if error is not None and not isinstance(error, (paramiko.SSHException, OSError, EOFError, MemoryError)):
+            unreadable = paramiko.SSHException(in_words(error))
+            unreadable.__cause__ = error
+            error = unreadable
+        self._saved_exception = error
 
     def _end(self) -> BaseException:
         """What ended the transport."""
@@ -196,9 +223,10 @@ class Transport(Negotiation):
 
     def _parse_channel_open_success(self, m: Message) -> None:
         """Its answer to CHANNEL_OPEN holds back the first bytes of what the channel leads to."""
-        opening = self._openings.pop(m.get_int(), None)
+        number, *theirs = _CONFIRMED.unpack_from(m.asbytes())
+        opening = self._openings.pop(number, None)
         if opening is not None:
-            opening.channel._set_remote_channel(m.get_int(), m.get_int(), m.get_int())
+            opening.channel._set_remote_channel(*theirs)
             if not opening.opened():
                 opening.channel.close()
         self.carry_acknowledgements()
@@ -343,7 +371,8 @@ class Transport(Negotiation):
     def _parse_disconnect(self, m: Message) -> None:
         """Keep the reason, which paramiko only logs."""
         m.get_int()
-        self.saved_exception = Disconnected(printable(m.get_string().decode(errors="replace")))
+        text = printable(m.get_string().decode(errors="replace"))
+        self.saved_exception = Disconnected(text or "it does not say why")
 
     def get_exception(self) -> BaseException | None:
         """Why the transport has ended. paramiko would forget the reason after the first call."""

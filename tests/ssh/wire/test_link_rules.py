@@ -17,7 +17,7 @@ from flow_ends import data_message, read_all, receive, take
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pair import WINDOW, Pair
-from paramiko import common
+from paramiko import SSHException, common
 from peers import until
 from sealing import plain_packet
 
@@ -144,6 +144,43 @@ def test_data_after_the_end(pair: Pair) -> None:
     pair.say(data_message(flow, b"more"))
     pair.drive(lambda: flow.error)
     assert not len(flow.received)
+
+
+@pytest.mark.parametrize("kind", [8, 120, 250])
+def test_a_message_that_nobody_knows(pair: Pair, kind: int) -> None:
+    """RFC 4253 section 11.4: it is answered, whatever its number, and what follows is read."""
+    answered = threading.Event()
+    parse = pair.server.packetizer.message
+
+    def message(payload: bytes) -> object:
+        if payload[0] == common.MSG_UNIMPLEMENTED:
+            answered.set()
+        return parse(payload)
+
+    pair.server.packetizer.message = message
+    pair.say(bytes([kind]) + b"something")
+    pair.open()
+    assert answered.wait(SOON)
+
+
+@pytest.mark.parametrize(
+    ("payload", "complaint"),
+    [
+        (b"\x5a\0\0\0\1\xff" + bytes(12), "the server's message cannot be read"),
+        (b"\x5b\0\0\0\0", "the server's message cannot be read"),
+        (b"\x5e\0\0\0\x4d\0\0\0\1x", "the server speaks of channel 77, which nobody has opened"),
+        (b"\x14" + bytes(17), "Incompatible ssh peer (no acceptable kex algorithm)"),
+        (b"\x01\0\0\0\2", "it does not say why"),
+    ],
+    ids=["open", "confirmation", "data", "kexinit", "disconnect"],
+)
+def test_bad_messages_while_a_channel_is_asked_for(pair: Pair, payload: bytes, complaint: str) -> None:
+    """Whatever the library makes of them, whoever waits for the channel has an error that can be told."""
+    pair.server._handler_table = {**pair.server._handler_table, common.MSG_CHANNEL_OPEN: lambda _: pair.say(payload)}
+    opening = pair.client.ask("direct-tcpip", "there", 22)
+    with pytest.raises(SSHException) as caught:
+        opening.wait(SOON)
+    assert str(caught.value) == complaint
 
 
 def test_fewer_extensions_than_it_says(pair: Pair) -> None:
