@@ -261,6 +261,12 @@ def with_home(name: str) -> str:
     return pwd.getpwuid(os.getuid()).pw_dir + name[1:]
 
 
+def without_home(name: str) -> str:
+    """Return a file's name with ~ for the user's home, to show it."""
+    home = with_home("~")
+    return f"~{name[len(home) :]}" if name.startswith(f"{home}/") else name
+
+
 def _listed(line: str) -> list[str]:
     """Split a line of absolute file names, which `ssh -G` prints with a space between them and without quotes.
 

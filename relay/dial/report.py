@@ -13,6 +13,7 @@ The object's own "error" names the place, too. Its "stages" are those before the
 
 from __future__ import annotations
 
+from relay.config.settings import without_home
 from relay.errors import RelayError, encoded, plain
 
 TYPE_CHECKING = False
@@ -143,6 +144,7 @@ class Report:
             leg["round_trip_ms"] = round(milliseconds, 1)
         self._name(place)
         number = f"{milliseconds:.0f}" if milliseconds >= 10 else f"{milliseconds:.1f}"
+        detail = " ".join(map(without_home, detail.split(" ")))  # as --explain shows a file; JSON has the whole name
         self._say(f"  {name:13} {'ok' if ok else 'failed':6} {number:>6} ms  {detail}".rstrip())
 
     def fail(self, error: RelayError) -> None:

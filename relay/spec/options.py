@@ -45,6 +45,8 @@ ENGINES = ("auto", "paramiko", "ssh")
 CONTROLS = ("list", "check", "stop", "exit")
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}  # seconds; TIME FORMATS, sshd_config(5)
 WIDTH = 80  # columns of usage and help
+_HELP = "pyrelay --help shows all"
+_ONE_WORD = "a route is one word, such as h1/h2"
 
 
 class Options(Value):
@@ -422,8 +424,7 @@ def parse(argv: Sequence[str]) -> Options:
     Options may stand before and after HOST; "--" ends them. Short options cluster, and
     take their value from the same word or the next one ("-vv", "-w3", "-w 3"). Long
     options take it after "=" or from the next word. If an option with one value is given
-    twice, the last one counts. Raises UsageError. Its text has the usage if a word is
-    missing or one too many, but not if an option or a value is wrong.
+    twice, the last one counts. Raises UsageError.
     """
     given: dict[str, Any] = {}
     words: list[str] = []
@@ -448,7 +449,7 @@ def parse(argv: Sequence[str]) -> Options:
         raise UsageError("this is for --explain and --check", place="--json")
     if instead and instead[0] in _INSTEAD:
         if words:
-            raise _usage_error(f"one word too many: {printable(words[0], 40)}")
+            raise UsageError(f"one word too many: {printable(words[0], 40)}", hint=_HELP)
         return Options(**_proxy(_delimiters(given)))
     return Options(**_proxy(_delimiters(given)), **_positional(words))
 
@@ -509,7 +510,7 @@ def _read(args: Iterator[str]) -> Iterator[tuple[Flag | None, str]]:
             name, equals, text = word.partition("=")
             flag = _flag(name)
             if equals and not flag.value:
-                raise _usage_error(f"{name} takes no value")
+                raise UsageError(f"{name} takes no value", hint=_HELP)
             if equals and not text and flag.is_optional:
                 raise UsageError(f"{flag.value.strip('[=]')} is empty", place=name)
             yield flag, text if equals or not flag.value or flag.is_optional else _next(flag, args)
@@ -531,7 +532,7 @@ def _flag(name: str) -> Flag:
     except KeyError:
         nearest = _nearest(name)
         cause = f"unknown option {printable(name, 40)}" + (f"; the nearest is {nearest}" if nearest else "")
-        raise UsageError(cause, hint="pyrelay --help shows all") from None
+        raise UsageError(cause, hint=_HELP) from None
 
 
 def _nearest(name: str) -> str:
@@ -548,7 +549,7 @@ def _next(flag: Flag, args: Iterator[str]) -> str:
     """Return the value of a flag from the next word."""
     for word in args:
         return word
-    raise _usage_error(f"{flag.name} needs a value, {flag.value}")
+    raise UsageError(f"{flag.name} needs a value, {flag.value}", hint=_HELP)
 
 
 def _delimiters(given: dict[str, Any]) -> dict[str, Any]:
@@ -571,17 +572,15 @@ def _proxy(given: dict[str, Any]) -> dict[str, Any]:
 def _positional(words: list[str]) -> dict[str, Any]:
     """Read HOST and PORT."""
     if not words:
-        raise _usage_error("no HOST is given")
+        raise UsageError("no HOST is given", hint=f"{_ONE_WORD}; {_HELP}")
     if len(words) > 2:
-        raise _usage_error(f"one word too many: {printable(words[2], 40)}")
+        raise UsageError(f"one word too many: {printable(words[2], 40)}", hint=f"{_ONE_WORD}; {_HELP}")
     if len(words) == 1:
         return {"destination": words[0]}
     try:
         return {"destination": words[0], "port": parse_port(words[1])}
     except RouteError as error:
+        if words[1] and not words[1].isdecimal():
+            error.hint = _ONE_WORD
         error.at("PORT")
         raise
-
-
-def _usage_error(cause: str) -> UsageError:
-    return UsageError(f"{cause}\n{usage()}")

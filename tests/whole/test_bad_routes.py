@@ -54,9 +54,14 @@ def test_nothing_is_done_for_a_bad_port(lab: Lab, port: str) -> None:
 
 @pytest.mark.parametrize(
     ("arguments", "said"),
-    [([], "usage: pyrelay"), (["h1", "22", "more"], "usage: pyrelay"), (["--no-such-option", "h1"], "unknown option")],
+    [
+        ([], "no HOST is given"),
+        (["h1", "22", "more"], "one word too many"),
+        (["--no-such-option", "h1"], "unknown option"),
+    ],
 )
 def test_a_command_line_that_cannot_be_read(lab: Lab, arguments: list[str], said: str) -> None:
     ran = lab.pyrelay(*arguments)
     assert (ran.returncode, ran.stdout) == (2, "")
     assert said in ran.stderr
+    assert len(ran.stderr.splitlines()) == 2

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from relay.config.settings import with_home
+from relay.config.settings import without_home
 from relay.dial.explain.surprises import kept_under
 from relay.dial.plan import CLIENT, MASTER
 from relay.errors import plain, printable
@@ -83,20 +83,14 @@ def _choice(choice: Choice) -> str:
 
 
 def _offered(key: Key) -> str:
-    return f"{_short(key.name)} ({key.signer})"
-
-
-def _short(name: str) -> str:
-    """Return a file's name with ~ for the user's home."""
-    home = with_home("~")
-    return f"~{name[len(home) :]}" if name.startswith(f"{home}/") else name
+    return f"{without_home(key.name)} ({key.signer})"
 
 
 def _host_keys(found: HostKeys) -> str:
     """The state, with the keys of each state and where they stand."""
     parts = []
     for state in dict.fromkeys(key.state for key in found.keys):
-        keys = ", ".join(f"{key.key} ({printable(_short(key.by))})" for key in found.keys if key.state == state)
+        keys = ", ".join(f"{key.key} ({printable(without_home(key.by))})" for key in found.keys if key.state == state)
         parts.append(f"{state}: {keys}")
     if not parts:
         return f"{found.state}: {found.then}"
@@ -114,7 +108,7 @@ def _remembered(leg: Leg) -> str:
         return "nothing is remembered of it"
     parts = [f"remembered: {printable(shown.ident)}"]
     if shown.method:
-        offered = {key.key.rpartition(" ")[2]: _short(key.name) for key in reversed(leg.keys)}
+        offered = {key.key.rpartition(" ")[2]: without_home(key.name) for key in reversed(leg.keys)}
         name = offered.get(shown.key, shown.key)
         parts.append(f"{shown.method}{f' with {name} ({shown.algorithm})' if name else ''} logged in")
     else:

@@ -222,6 +222,9 @@ class _Login:
 
     def _refused(self) -> RelayError:
         """The server has refused all there was to try."""
+        from os import getuid
+        from pwd import getpwuid  # a login that is not refused does not need it
+
         hint = ""
         problems = [text for text in self._keys.problems if text not in self._told]
         if problems and "publickey" in self._in_order():
@@ -234,6 +237,9 @@ class _Login:
         if others := [name for name in others if name in self._taken]:  # with nothing at hand for them, or tried by ssh
             left = f"{' and '.join(others)} is for ssh to try: --engine ssh"
             hint = f"{hint}; {left}" if hint else left
+        if not hint and not self._granted and self._settings.user == getpwuid(getuid()).pw_name:
+            name = printable(self._settings.name, 60)
+            hint = f"{self._settings.user} is your user here; write another as user%{name}, or as User in ssh_config"
         return RelayError(
             "; ".join([f"login as {self._settings.user} refused: Permission denied", *self._story()]), hint=hint
         )

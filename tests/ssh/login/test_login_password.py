@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 import re
 from typing import TYPE_CHECKING
 
@@ -61,7 +62,9 @@ def test_wrong_passwords_to_the_end(target: Lab, prompts: int, times: str) -> No
             f"pyrelay: hop 1 of 1 (h1): login as {target.user} refused: Permission denied; the server takes password; "
             f"offered: password ({times})\n"
         )
+        hint = f"hint: {target.user} is your user here; write another as user%h1, or as User in ssh_config\n"
         assert terminal.wait() == 255
+        assert (hint in terminal.shown) == (target.user == getpass.getuser())
         assert terminal.shown.count("password: ") == prompts
         assert "wrong" not in terminal.shown
         assert "ssh-add" not in terminal.shown  # no key would have been offered
