@@ -109,28 +109,29 @@ matrix: ## try it in chroots of Debian 12 and 13 and with each Python here, writ
 
 install: ## install under PREFIX (/usr/local), for a package under DESTDIR (EXTRAS=[pq])
 	@# A copy is what pip builds from, so that nothing is left here that belongs to root.
-	build=`mktemp -d` && cp -R LICENSE README.md completions man pyproject.toml relay ssh_pyrelay.py "$$build" && \
+	@build=`mktemp -d` && cp -R LICENSE README.md completions man pyproject.toml relay ssh_pyrelay.py "$$build" && \
 		$(PYTHON) -m venv --clear "$(DESTDIR)$(LIB)" && \
 		"$(DESTDIR)$(LIB)/bin/python" -m pip install --quiet --no-compile "$$build$(EXTRAS)"; \
 		status=$$?; rm -rf "$$build"; exit $$status
-	"$(DESTDIR)$(LIB)/bin/python" -B -m pip uninstall --quiet --quiet --yes pip setuptools
+	@"$(DESTDIR)$(LIB)/bin/python" -B -m pip uninstall --quiet --quiet --yes pip setuptools
 	@# What came along names DESTDIR; the one script that is wanted must not.
-	sed '/^command/d' "$(DESTDIR)$(LIB)/pyvenv.cfg" > "$(DESTDIR)$(LIB)/cfg" && mv "$(DESTDIR)$(LIB)/cfg" "$(DESTDIR)$(LIB)/pyvenv.cfg"
-	find "$(DESTDIR)$(LIB)/bin" -type f -exec rm {} +
-	version=`"$(DESTDIR)$(LIB)/bin/python" -c 'import sys; print("python%d.%d" % sys.version_info[:2])'` && \
+	@sed '/^command/d' "$(DESTDIR)$(LIB)/pyvenv.cfg" > "$(DESTDIR)$(LIB)/cfg" && mv "$(DESTDIR)$(LIB)/cfg" "$(DESTDIR)$(LIB)/pyvenv.cfg"
+	@find "$(DESTDIR)$(LIB)/bin" -type f -exec rm {} +
+	@version=`"$(DESTDIR)$(LIB)/bin/python" -c 'import sys; print("python%d.%d" % sys.version_info[:2])'` && \
 		sed -e 's|@python@|$(LIB)/bin/python|' -e "s|@path@|['$(LIB)/lib/$$version/site-packages']|" pyrelay.in \
 		> "$(DESTDIR)$(LIB)/bin/pyrelay"
-	chmod 755 "$(DESTDIR)$(LIB)/bin/pyrelay"
+	@chmod 755 "$(DESTDIR)$(LIB)/bin/pyrelay"
 	@# What pip has compiled itself names DESTDIR, too; share/ goes below PREFIX.
-	find "$(DESTDIR)$(LIB)" -name __pycache__ -prune -exec rm -rf {} +
-	rm -rf "$(DESTDIR)$(LIB)/share"
-	"$(DESTDIR)$(LIB)/bin/python" -m compileall -q -f -s "$(DESTDIR)" "$(DESTDIR)$(LIB)/lib"
-	mkdir -p "$(DESTDIR)$(PREFIX)/bin"
-	ln -sf ../lib/pyrelay/bin/pyrelay "$(DESTDIR)$(PREFIX)/bin/pyrelay"
-	for pair in $(SHARED:%=%:$(SHARE)) $(CONFIGURED:%=%:$(ETC)); do \
+	@find "$(DESTDIR)$(LIB)" -name __pycache__ -prune -exec rm -rf {} +
+	@rm -rf "$(DESTDIR)$(LIB)/share"
+	@"$(DESTDIR)$(LIB)/bin/python" -m compileall -q -f -s "$(DESTDIR)" "$(DESTDIR)$(LIB)/lib"
+	@mkdir -p "$(DESTDIR)$(PREFIX)/bin"
+	@ln -sf ../lib/pyrelay/bin/pyrelay "$(DESTDIR)$(PREFIX)/bin/pyrelay"
+	@for pair in $(SHARED:%=%:$(SHARE)) $(CONFIGURED:%=%:$(ETC)); do \
 		file=$${pair%%=*}; folder=$${pair#*=}; folder="$(DESTDIR)$${folder#*:}/$${folder%%:*}"; \
 		mkdir -p "$$folder" && install -m 644 "$$file" "$$folder/" || exit 1; \
 	done
+	@echo "installed $(DESTDIR)$(PREFIX)/bin/pyrelay, its manual and completions"
 
 uninstall: ## take away what install put there
 	rm -rf "$(DESTDIR)$(LIB)"

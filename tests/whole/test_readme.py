@@ -187,6 +187,14 @@ def test_every_link_leads_somewhere(name: str) -> None:
         assert "://" in target or (ROOT / name).parent.joinpath(target).is_file(), target
 
 
+@pytest.mark.parametrize("name", DOCUMENTS)
+def test_every_anchor_is_a_heading(name: str) -> None:
+    for target, anchor in re.findall(r"\]\(([^):]*)#([^)]+)", DOCUMENTS[name]):
+        text = (ROOT / name).parent.joinpath(target).read_text() if target else DOCUMENTS[name]
+        headings = re.findall(r"^#+ (.*)", text, re.MULTILINE)
+        assert anchor in {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}, target
+
+
 def test_every_test_that_is_named_is_there() -> None:
     sources = "".join(path.read_text() for path in (ROOT / "tests").rglob("*.py"))
     there = set(re.findall(r"^def (test_\w+)", sources, re.MULTILINE))
