@@ -240,6 +240,8 @@ def _route(options: Options, children: Children) -> tuple[Route, list[str]]:
         way = route.parse(options.destination, options.port, options.delimiters)
         return route.behind(route.parse_jump(options.jump), way) if options.jump else way, []
     way = explain.route_of(name, options)
+    if name.settings is None:
+        raise RelayError(f"ssh refuses the name: {name.refusal}")
     return way, [*surprises.of_name(name, options), *surprises.of_way(name, way, options, children)]
 
 
@@ -285,9 +287,7 @@ def _ident(stream: Stream) -> str:
         raise RelayError(f"the connection was lost before the server's SSH ident: {error.strerror or error}") from error
     if not data or len(data) < _MOST:
         stream.check(heard=bool(data))
-        said = f"; it said: {printable(data.decode(errors='replace'), 80)}" if data else ""
-        raise RelayError(
-            f"the connection was closed before the server's SSH ident{said}",
-            hint="a server that has no room for new logins does so (MaxStartups, PerSourcePenalties)",
-        )
+        from relay.ssh.ident import closed
+
+        raise closed(data.decode(errors="replace"))
     raise RelayError(f"not an SSH server: it said: {printable(data[:400].decode(errors='replace'), 80)}")

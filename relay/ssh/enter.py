@@ -264,7 +264,7 @@ def _end_of_stream(session: Session, *, heard: bool) -> Ended | None:
     the server has been heard: it may have ended since the server had closed.
     """
     try:
-        session.check_stream()
+        session.check_stream(heard=heard)
     except Ended as ended:
         if heard or session.transport.remote_version:
             return ended
@@ -339,11 +339,9 @@ def _no_ident(error: BaseException, said: str, carrier: str) -> RelayError:
         cause, instead = UnicodeError(), ""
     if isinstance(cause, (EOFError, ConnectionError)):
         forced = f"; so does a command that the hop forces (ForceCommand) in place of {carrier}" if carrier else ""
-        return RelayError(
-            f"the connection was closed before the server's SSH ident{instead}",
-            hint="a server that has no room for new logins does so (MaxStartups), or one that has seen too many fail "
-            f"from this address (PerSourcePenalties); --share logs in once for many relays{forced}",
-        )
+        from relay.ssh.ident import closed  # most servers say their ident
+
+        return closed(said, forced)
     if isinstance(cause, OSError):
         return RelayError(in_words(cause))
     if isinstance(cause, UnicodeError):

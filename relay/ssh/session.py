@@ -186,9 +186,12 @@ class Session:
         if self.transport.update is not None:
             self.transport.update.say = lambda _: None
 
-    def check_stream(self) -> None:
-        """Raise RelayError when what carries the transport knows why it has ended."""
-        self.stream.check(heard=bool(self.transport.remote_version))
+    def check_stream(self, *, heard: bool = False) -> None:
+        """Raise RelayError when what carries the transport knows why it has ended.
+
+        heard: whether something has come from it before the server's ident.
+        """
+        self.stream.check(heard=heard or bool(self.transport.remote_version))
 
 
 def _is_denied(error: Refused) -> bool:

@@ -107,6 +107,15 @@ def test_its_proxycommand_ends_in_good_order_and_has_said_nothing(hops: Lab) -> 
     ]
 
 
+def test_its_proxycommand_ends_in_good_order_and_has_said_something_else(hops: Lab) -> None:
+    hops.host("h1", ProxyCommand="echo the door is locked")
+    done = hops.pyrelay("h1/h3")
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[0] == (
+        "pyrelay: hop 1 of 1 (h1): the connection was closed before the server's SSH ident; it said: the door is locked"
+    )
+
+
 def test_its_proxycommand_is_not_blamed_for_what_comes_later(hops: Lab) -> None:
     """Its failure is then only the effect of our hanging up."""
     hops.host("h1", ProxyCommand="sh -c 'nc %h %p; exit 3'", HostKeyAlias="unknown")

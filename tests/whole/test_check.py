@@ -277,6 +277,8 @@ def test_a_target_that_closes_before_its_ident(chain: Lab, greeting: bytes, erro
     target = checked(chain, "h1/h4", ok=False)["legs"][-1]
     assert stages(target) == ["connection", "ident failed"]
     assert target["error"].endswith(error)
+    as_a_hop = checked(chain, "h4/h3", ok=False)["legs"][0]
+    assert (as_a_hop["error"], as_a_hop["hint"]) == (target["error"], target["hint"])
 
 
 def test_a_target_that_says_nothing(chain: Lab) -> None:
@@ -298,6 +300,15 @@ def test_a_route_that_cannot_be_read(chain: Lab) -> None:
     assert (found["route"], found["error"], found["hint"]) == ("h1//h3", "hop 2 of 2: the name is empty", None)
     assert (found["legs"], found["stages"], found["notes"]) == ([], [], [])
     assert lines(chain, "h1//h3") == ["pyrelay: hop 2 of 2: the name is empty"]
+
+
+def test_a_name_that_ssh_refuses(chain: Lab) -> None:
+    """pyrelay could dial it, but ssh would not ask for it; --explain says so, too."""
+    chain.head = "Nonsense yes"
+    found = checked(chain, LOOPBACK, str(chain["h1"].port), ok=False)
+    assert found["error"].startswith("ssh refuses the name: ")
+    assert chain.pyrelay("--explain", LOOPBACK).returncode == 1
+    assert not chain["h1"].connections
 
 
 def test_an_onion_name_behind_a_hop(chain: Lab) -> None:
