@@ -58,12 +58,13 @@ class FlowMover(Mover):
         return super().look()
 
     def send_at_once(self) -> None:
-        """When the window has just opened, read stdin without polling it first.
+        """When the network has said something while the window was closed: read stdin without polling it first.
 
-        dropbear's window is one packet: its peer waits for the window after each packet.
+        dropbear's window is one packet: its peer waits for the window after each packet. (Whether there is room now,
+        `send` finds out.)
         """
         out = self.out
-        if out.waits_for != self.stdin.fd and self.rules.out and not self.stdin.is_device and self.flow.room():
+        if out.waits_for != self.stdin.fd and self.rules.out and not self.stdin.is_device:
             out.wait_for(self.stdin)
             self.send()
 
@@ -187,9 +188,10 @@ class ChannelRelay:
         """See what to wait for, and for how long; most often, that is what it was before."""
         mover, connection = self._mover, self._connection
         out, back = mover.out, mover.back
+        # Before the look at the room: when another thread sends in between, poll reports that the socket has room.
+        link = (connection.fd, connection.sending, connection.reading)
         if out.waits_for != mover.stdin.fd:
             out.look()
-        link = (connection.fd, connection.sending, connection.reading)
         looked = (mover.rules.state, out.waits_for, back.waits_for, link)
         if looked != self._looked:
             self._looked = looked
