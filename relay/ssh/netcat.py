@@ -169,9 +169,9 @@ class NetcatStream(ChannelStream):
         return flow
 
     def loss(self, flow: contract.Flow) -> RelayError | None:
-        """Why an attached stream has ended, when that was no orderly end.
+        """Why an attached stream has ended, when that was not an orderly end.
 
-        Waits for no word of the server, since whoever asks may serve others:
+        It does not wait for the server, since the caller may serve others:
         a command that has said nothing is only over once its status has come, or will not.
         """
         ours = self._flow

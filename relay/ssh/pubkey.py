@@ -2,7 +2,7 @@
 
 Pure: no file, no socket, no library of keys. What is checked here is the
 shape of a key, which is what tells a good line of a known_hosts file from a
-broken one; whether a server holds the key is checked by whoever exchanges
+broken one; whether a server holds the key is checked by the code that exchanges
 keys with it.
 """
 

@@ -69,7 +69,7 @@ class Agent:
         signature: bytes,
         waiting: Callable[[], float | None] | None = None,
     ) -> bool:
-        """Tell the agent which host this login is to (PROTOCOL.agent, section 1); false when it knows no such thing.
+        """Tell the agent which host this login is to (PROTOCOL.agent, section 1); false if it does not know how.
 
         host_key: the blob. signature: the server's over session_id, from the
         first key exchange. Keys with destination constraints are listed and
@@ -177,7 +177,7 @@ class Agent:
 
 
 def socket_path(identity_agent: str, environ: Mapping[str, str]) -> str | None:
-    """Where the agent listens, or None when there is none to be used.
+    """Where the agent listens, or None when no agent is to be used.
 
     identity_agent: as `ssh -G` prints it: nothing, "none", SSH_AUTH_SOCK, the
     name of a variable behind a $, or a path (ssh.c, main).

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from relay.ssh.wire.userauth import Answer, Dialogue
 
 _MOST_PROMPTS = 64  # of one INFO_REQUEST; a person is asked for each
-_MOST_ROUNDS = 64  # INFO_REQUESTs of one login; an askpass program answers without end
+_MOST_ROUNDS = 64  # INFO_REQUESTs of one login: an askpass program would answer them without end
 _MOST_CHANGES = 8  # requests in a row for another new password
 _MOST_LINES = 64  # of the server's words that ask nothing
 
@@ -85,7 +85,7 @@ class Interactive:
         self._lines_left = _MOST_LINES
 
     def attempt(self) -> Answer | None:
-        """One dialogue to its end; None when there were enough, or the server asks nothing at all.
+        """One dialogue to its end; None when it has been begun often enough, or the server asks nothing at all.
 
         Raises NobodyToAsk and Cancelled.
         """

@@ -1,7 +1,7 @@
 """Logging in to a hop, as OpenSSH's client does: which method is tried when, and the words of a refusal.
 
-After userauth and authmethod_get in sshconnect2.c. It knows the methods' names
-and their order; what each does is theirs.
+After userauth and authmethod_get in sshconnect2.c. This module knows
+the methods' names and their order; what each does stands in a file of its own.
 """
 
 from __future__ import annotations
@@ -125,7 +125,7 @@ class _Login:
         )
 
     def _run(self) -> str:
-        """Method by method, in the order that the server's answers leave; the one that got in."""
+        """Try the methods in order, as far as the server's answers allow; return the one that got in."""
         method, answer = self._open()
         queue: list[str] = []
         while not isinstance(answer, Success):
@@ -178,7 +178,7 @@ class _Login:
     def _attempt(self, method: str) -> Answer | None:
         """The answer to one attempt; None when there is nothing left to try by that method.
 
-        Who is asked in the place of a key is told what is wrong with that.
+        If a person is asked because a key cannot be used, they are told why it cannot.
         """
         if method != "publickey" and "publickey" in self._in_order():
             self._tell_of_keys()
@@ -221,7 +221,7 @@ class _Login:
         return self._prompt.sees(on_stderr=True)
 
     def _refused(self) -> RelayError:
-        """The server has refused all there was to try."""
+        """The error when the server has refused everything that could be tried."""
         from os import getuid
         from pwd import getpwuid  # a login that is not refused does not need it
 
@@ -245,7 +245,7 @@ class _Login:
         )
 
     def _cut_off(self, error: LinkLost) -> LinkLost:
-        """The link ended during the login; the server may have said why."""
+        """The error when the link ended during the login; the server may have said why."""
         hint = ""
         cause = error.cause
         if error.disconnected:
@@ -256,7 +256,7 @@ class _Login:
         return LinkLost(cause, disconnected=error.disconnected, refused=error.refused, hint=hint)
 
     def _story(self) -> list[str]:
-        """What the server would have taken, and what was tried."""
+        """What the server would have taken, and what was tried, as parts of a message."""
         story = []
         if any(self._taken):
             story.append(f"the server takes {','.join(self._taken)}")

@@ -55,7 +55,7 @@ class Found(Record):
 
 
 class _File(Record):
-    """An IdentityFile: what it holds, or what is wrong with it ("" when it just does not exist)."""
+    """An IdentityFile: what it holds, or what is wrong with it ("" when the file does not exist)."""
 
     path: str
     public: PublicKey | None
@@ -150,8 +150,8 @@ def _by_file(name: str, certificate: PublicKey, files: Iterable[_File]) -> Ident
     """A certificate whose key an identity file holds.
 
     The file is found by its key (sign_and_send_pubkey in sshconnect2.c), else by its name (id_filename_matches). A file
-    that does not show its key is looked into if it has no passphrase; else it is taken if no other file is in question,
-    and its key is compared once it is unlocked.
+    that does not show its key is read if it has no passphrase. If it has one, and no other file comes into question,
+    the file is taken, and its key is compared once it is unlocked.
     """
     unread: dict[str, PrivateFile] = {}
     for file in files:

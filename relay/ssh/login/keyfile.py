@@ -120,7 +120,7 @@ class PrivateFile(Record):
         load = serialization.load_ssh_private_key if ssh else serialization.load_pem_private_key
         try:
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # of a key of an old type, which is of no use anyway
+                warnings.simplefilter("ignore")  # about a key of an old type, which is not used anyway
                 if self.encrypted and self.cipher in pem.OURS:
                     return _private_key(
                         serialization.load_der_private_key(pem.decrypt(self.data, passphrase or b""), None)
@@ -162,7 +162,7 @@ def _check_known(path: str, error: OSError) -> None:
 
 
 def parse_private(data: bytes) -> PrivateFile:
-    """What a private key file says without its passphrase. Raises BadFile when it is none."""
+    """What a private key file says without its passphrase. Raises BadFile when the file holds no private key."""
     if b"-----BEGIN OPENSSH PRIVATE KEY-----" in data:
         cipher, public = _openssh_header(data)
         return PrivateFile(data, cipher != "none", public, cipher)
@@ -200,7 +200,7 @@ def _openssh_header(data: bytes) -> tuple[str, PublicKey | None]:
 
 
 def _ed25519(data: bytes, public: PublicKey) -> PrivateKey | None:
-    """The Ed25519 key of an OpenSSH file without a passphrase; None for another, or one that is odd in any way."""
+    """The Ed25519 key of an OpenSSH file without a passphrase; None for any other key, or an irregular file."""
     if public.plain != _ED25519 or public.is_cert:
         return None
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -252,7 +252,7 @@ def comment_of(path: str) -> str:
 def read_public(path: str) -> PublicKey | None:
     """The key or certificate in a public key file: its first line that is one (authfile.c, sshkey_try_load_public).
 
-    None when there is none to use. Raises RelayError when the file cannot be read for another reason (_NO_KEY).
+    None when the file has no usable key. Raises RelayError when the file cannot be read for another reason (_NO_KEY).
     """
     try:
         with open(path, "rb") as file:

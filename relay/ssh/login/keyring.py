@@ -30,7 +30,7 @@ class Keyring:
         return identity.agent is None and identity.path in self._keys
 
     def unlock(self, identity: Identity, who: str, tries: int) -> PrivateKey:
-        """The identity's private key; its passphrase is asked for, so many times if need be.
+        """The identity's private key; its passphrase is asked for, at most `tries` times.
 
         who: for whom, which the question says. An empty answer gives up, as
         with ssh (load_identity_file in sshconnect2.c). Raises BadFile, and

@@ -45,7 +45,7 @@ class PublicKeys:
 
     offered: those that the server has been asked about. ignored: the others,
     and what kept them from being offered or from signing. problems: those,
-    and what else did not do. All in words. last: the fingerprint of the key
+    and what else could not be used. All in words. last: the fingerprint of the key
     that signed last, and by which algorithm.
     """
 
@@ -171,7 +171,7 @@ class PublicKeys:
         return algorithms[0]
 
     def _try(self, identity: Identity, *, remembered: bool) -> Answer | None:
-        """Ask the server about a key, sign, and have the answer. remembered: it has got in before. Raises Unusable."""
+        """Ask the server about a key, sign, return the answer. remembered: it has got in before. Raises Unusable."""
         public = identity.public
         if public is None:  # then nothing can be asked: the passphrase comes first
             public = self._unlock(identity).public
@@ -185,7 +185,7 @@ class PublicKeys:
             answer = self._dialogue.request("publickey", b"\0" + key)
             if not isinstance(answer, More):
                 return answer
-            # SSH_MSG_USERAUTH_PK_OK names what was offered. As the algorithm some servers name the key's type.
+            # SSH_MSG_USERAUTH_PK_OK names what was offered. Some servers give the key's type as the algorithm.
             answer.body.string()
             if answer.body.string() != public.blob:
                 raise BadKey("it takes another key than was offered")

@@ -17,7 +17,7 @@ class AgentWait:
     """What to do while an agent is silent (Agent.sign): tell the person, and stop the clock while they see it.
 
     words: what the person is told. unseen: returns how many seconds more the agent may take if nobody sees that.
-    A context manager: at the end the notice goes, and the clock goes on.
+    A context manager: at the end the notice is erased, and the clock runs again.
     """
 
     def __init__(self, prompt: Prompt, progress: Progress, words: str, unseen: Callable[[], float]) -> None:

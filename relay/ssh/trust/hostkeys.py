@@ -1,4 +1,4 @@
-"""The keys that are known for one host, and what they say of the key that a server shows.
+"""The keys that are known for one host, and the verdict on the key that a server shows.
 
 Pure, after OpenSSH's hostfile.c (check_key_in_hostkeys) and sshconnect2.c
 (order_hostkeyalgs). What follows from a verdict is decided elsewhere.
@@ -23,7 +23,7 @@ UNKNOWN = "unknown"  # no key of the host is known
 CHANGED = "changed"  # others are known, and not this one
 IS_REVOKED = "revoked"
 
-# Host key algorithms in OpenSSH's own order (myproposal.h, KEX_DEFAULT_PK_ALG), as far as they can be had:
+# Host key algorithms in OpenSSH's own order (myproposal.h, KEX_DEFAULT_PK_ALG), as far as we have them:
 # certificates first, since a server that has none passes them over.
 PLAIN_ALGORITHMS = (
     "ssh-ed25519",

@@ -89,7 +89,7 @@ def is_revoked(path: str, key: PublicKey, issuer: PublicKey | None, children: Ch
         try:
             revoked = read_key(words[0], words[1] if len(words) > 1 else b"")
         except Unsupported:
-            continue  # no key that a server could show us
+            continue  # not a key that a server could show us
         except BadKey as error:
             raise RelayError(f"RevokedHostKeys {path}:{number}: {error}") from error
         if revoked.has_same_key(key) or (issuer is not None and revoked.has_same_key(issuer)):

@@ -1,4 +1,4 @@
-"""The files known_hosts: which of their lines speak of a host, and how a line is added.
+"""The files known_hosts: which of their lines are about a host, and how a line is added.
 
 `lines` and `matches` are pure. They follow OpenSSH's hostfile.c and match.c
 (sshd(8), SSH_KNOWN_HOSTS FILE FORMAT) byte by byte; `ssh-keygen -F` is the
@@ -31,14 +31,14 @@ _MAX_MARKER = 31  # bytes; hostfile.c, check_markers: marker[32]
 _MAX_PATTERN = 1022  # bytes; match.c, match_pattern_list: sub[1024]
 _SALT = 20  # bytes: SHA-1's
 _BLANK = b" \t"
-# What ssh does not write down in a name (sshconnect.c, check_host_key), and what else has a meaning in a line.
+# Characters that ssh does not write into a name (sshconnect.c, check_host_key), and others with a meaning in a line.
 _UNWRITABLE = frozenset("@?*#[]|'\"\\!, \t")
 _LOCK_PATIENCE = 40  # times
 _LOCK_WAIT = 0.05  # seconds
 
 
 class BadLine(ValueError):
-    """A line that says nothing, and why."""
+    """A line that cannot be read, and why."""
 
 
 class Line:
@@ -176,7 +176,7 @@ def _hash(host: bytes, salt: bytes) -> bytes:
 
 
 def lookup(data: bytes, host: str, path: str) -> tuple[list[Entry], list[str]]:
-    """What a file's bytes hold for host, and a complaint for each bad line that might have spoken of it.
+    """What a file's bytes hold for host, and a complaint for each bad line that might be about it.
 
     A key of a type that is not known here is passed over without one: a newer OpenSSH may know it.
     """
@@ -198,7 +198,7 @@ def lookup(data: bytes, host: str, path: str) -> tuple[list[Entry], list[str]]:
 
 
 def other_names(data: bytes, host: str, key: PublicKey, path: str) -> list[str]:
-    """Where the file has the same key under names that are not host's, as ssh tells it: "FILE:LINE: names"."""
+    """Where the file has the same key under names that are not host's, in ssh's form: "FILE:LINE: names"."""
     found = []
     for line in lines(data):
         try:
@@ -267,7 +267,7 @@ def recordable(host: str) -> bool:
 
 
 def append(path: str, host: str, key: PublicKey, *, hashed: bool) -> None:
-    """Add the key for host to the file, unless it has come to stand there. Raises OSError.
+    """Add the key for host to the file, unless another process has added it meanwhile. Raises OSError.
 
     O_APPEND and one write, so that nobody's line is lost or broken, and under
     a lock, so that two of us do not both add the new-line that the file's last

@@ -1,4 +1,4 @@
-"""A signature by a key of SSH's: a server's of a key exchange, a CA's under a certificate.
+"""A signature by an SSH key: a server's in a key exchange, a CA's under a certificate.
 
 RFC 4253 section 6.6, RFC 5656 section 3.1.2, RFC 8332, RFC 8709 and OpenSSH's
 PROTOCOL.u2f; the keys are `cryptography`'s. What is needed for one type of key

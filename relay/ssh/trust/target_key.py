@@ -1,6 +1,6 @@
-"""The target's host keys, for ssh's KnownHostsCommand: `ssh h1/h2/h3` shall trust what `ssh h3` trusts.
+"""The target's host keys, for ssh's KnownHostsCommand: `ssh h1/h2/h3` trusts what `ssh h3` trusts.
 
-ssh runs this twice for a connection, so it starts with next to nothing: no
+ssh runs this twice for a connection, so it imports next to nothing: no
 paramiko, no subprocess, one `ssh -G`, no network.
 """
 
@@ -32,7 +32,7 @@ def lines(options: Options) -> bytes:
     typed (ssh hands the name over in lower case). Else it is
     options.destination: the route, or "[route]:port" when ssh was given
     another port than 22. Nothing when no key is known, or when the name is
-    not a route (then it is none of our targets). Raises RelayError when
+    not a route (then it is not a target of ours). Raises RelayError when
     ssh_config or one of the files cannot be read.
     """
     host, port = (options.destination, options.port) if options.known_hosts else split(options.destination)
@@ -85,7 +85,7 @@ def _known(settings: HopSettings, note: Callable[[str], object]) -> list[known_h
 
 
 def _matching(files: list[bytes], host: str) -> list[known_hosts.Line]:
-    """The lines of files that speak of host and hold a key."""
+    """The lines of files that are about host and hold a key."""
     found = []
     for data in files:
         for line in known_hosts.lines(data):

@@ -2,8 +2,8 @@
 
 After sshconnect.c (verify_host_key, check_host_key). Two deviations, both to
 the safe side: a key that has changed or is revoked is refused whatever
-StrictHostKeyChecking says, and a hop without a key to show for is never let
-pass in silence. It knows the hop's settings and no socket: the key exchange
+StrictHostKeyChecking says, and a hop that has shown no key is never accepted
+in silence. It knows the hop's settings and no socket: the key exchange
 has proved that the server holds the key.
 """
 
@@ -270,7 +270,7 @@ class Trust:
         return draw(key, self._settings.get("fingerprinthash", "sha256"))
 
     def _other_names(self, key: PublicKey) -> list[str]:
-        """Under which other names the key is known, as OpenSSH tells it."""
+        """The other names under which the key is known, in OpenSSH's words."""
         found = [name for path, data in self._files for name in known_hosts.other_names(data, self._name, key, path)]
         if not found:
             return ["This key is not known by any other names."]
@@ -335,7 +335,7 @@ class Trust:
     # What is known
 
     def _look_up(self, name: str) -> list[Entry]:
-        """What the files hold for a name; says which of their lines are bad, once."""
+        """What the files hold for a name. It reports each bad line, once."""
         found: list[Entry] = []
         for path, data in self._files:
             entries, complaints = known_hosts.lookup(data, name, path)

@@ -54,7 +54,7 @@ class Keys(Record):
 
 
 class Skipped(Exception):
-    """Nothing is updated, and why."""
+    """The reason why nothing is updated."""
 
 
 class Update:

@@ -1,7 +1,7 @@
 """Taking over the moving of data from transports, and from those that carry them.
 
 A transport reads and writes by its own thread until it is taken over: then its
-Link does so, and whoever polls the connection drives all of it.
+Link does so, and the caller that polls the connection drives all of it.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def take_over(transport: paramiko.Transport) -> Link | None:
     """Take over the moving of all data from a transport and from those that carry it, where that is not done yet.
 
     None when it has ended. Raises Busy where a transport's thread computes, and
-    whoever drives the connection serves others, too.
+    the caller serves other connections, too.
     """
     chain, carriers = _chain(transport)
     packetizers: list[Packetizer] = [each.packetizer for each in chain]
