@@ -128,6 +128,9 @@ class ManyFlows(Connection, Protocol):
     def behind(self) -> bool:
         """Whether packets have come that the last call has not seen to: call `receive` again."""
 
+    def release(self) -> None:
+        """The connection is closed, and the caller polls `wake_fd` no more."""
+
 
 class Flow(Protocol):
     """A stream whose bytes pass through this process, as a mover uses it.

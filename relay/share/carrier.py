@@ -145,4 +145,5 @@ class Carrier:
         self.loop.remove_writer(self._fd)
         self.loop.remove_reader(self._fd)
         self.loop.remove_reader(self._wake_fd)
+        self.connection.release()
         self._fd = -1

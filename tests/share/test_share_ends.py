@@ -15,9 +15,9 @@ from pathlib import Path
 import pytest
 from contract import MIB, SOON, Ends, Meanwhile, digest, fill, noise
 from lab import Lab
-from login_server import SUCCESS, asking, passwords, scripted
+from login_server import SUCCESS, asking, disconnect, failure, passwords, scripted
 from peers import LOOPBACK, Listener, until
-from shared import AGAIN, command, control, holders, logins, program, relay, under_way
+from shared import AGAIN, command, control, holder, holders, logins, program, relay, under_way
 from terminal import Terminal
 
 
@@ -406,4 +406,21 @@ def test_a_relay_that_begins_amid_a_key_exchange_holds_up_nobody(lab: Lab) -> No
             for _ in range(20):
                 echoes(good)
         echoes(late)
+        echoes(good)
+
+
+@pytest.mark.parametrize("answers", [[failure("publickey")], [SUCCESS, disconnect("enough")]], ids=["login", "end"])
+def test_hops_that_fail_leave_nothing_open_in_the_holder(lab: Lab, answers: list[bytes]) -> None:
+    """Not even for as long as garbage stays: another relay is being served, so the holder lives."""
+    lab.server("h1")
+    scripted(lab, "h2", lambda _: answers)
+    with ExitStack() as stack:
+        good = under_way(relay(lab, "h1"))
+        stack.callback(good.close)
+        opened = Path("/proc", str(holder(lab)), "fd")
+        before = len(list(opened.iterdir()))
+        for _ in range(6):
+            done = lab.pyrelay("--share", "0", "h2/h1")
+            assert (done.returncode, done.stdout) == (1, "")
+        until(lambda: len(list(opened.iterdir())) <= before, "closing")
         echoes(good)

@@ -187,6 +187,10 @@ class Connection:
             slots = self._slots[size] = Slots(size)  # for as long as a channel has packets of that size
         return slots
 
+    def release(self) -> None:
+        """It is closed, and whoever has driven it polls `wake_fd` no more."""
+        self.waker.close()
+
     def close(self) -> None:
         """Close the connection. Servers whose links are not lost are told first, as far as that waits for nothing."""
         for link in reversed(self.links):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import select
 import socket
+import threading
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -27,6 +28,10 @@ class Reader:
     def wake(self) -> None:
         """Make the `receive` that is under way return, or else the next one."""
         self._waker.wake()
+
+    def close(self) -> None:
+        """Nobody reads by this any more; the socket is not touched."""
+        self._waker.close()
 
     def receive(self, into: Buffer, size: int, seconds: float) -> None:
         """Wait for bytes and read at most size of them. Raises TimeoutError after seconds, EOFError and OSError."""
@@ -58,19 +63,23 @@ class Reader:
 
 
 class Waker:
-    """Ends another thread's poll. fd: what that thread polls for reading."""
+    """Ends another thread's poll. fd: what that thread polls for reading; -1 once it is closed."""
 
     def __init__(self) -> None:
+        self._lock = threading.Lock()  # no byte may go to a descriptor that has become another file
         self.fd, self._other = os.pipe()
         os.set_blocking(self.fd, False)
         os.set_blocking(self._other, False)
 
     def wake(self) -> None:
         """End the poll that is under way, or else the next one."""
-        try:
-            os.write(self._other, b"\0")
-        except BlockingIOError:
-            pass  # so many have done the same that the poll ends anyway
+        with self._lock:
+            if self._other < 0:
+                return
+            try:
+                os.write(self._other, b"\0")
+            except BlockingIOError:
+                pass  # so many have done the same that the poll ends anyway
 
     def clear(self) -> None:
         """The poll has ended."""
@@ -79,6 +88,13 @@ class Waker:
         except BlockingIOError:
             pass
 
+    def close(self) -> None:
+        """Nobody polls any more. (What is garbage only in a circle may stay for long, and its descriptors with it.)"""
+        with self._lock:
+            fds, self.fd, self._other = (self.fd, self._other), -1, -1
+        for fd in fds:
+            if fd >= 0:
+                os.close(fd)
+
     def __del__(self) -> None:
-        os.close(self.fd)
-        os.close(self._other)
+        self.close()

@@ -319,6 +319,8 @@ class Transport(Negotiation):
             super().run()
         finally:
             self._fail_openings()
+            if self.packetizer.reader is not None:
+                self.packetizer.reader.close()
             self.packetizer.complete_handshake()  # the time-out of the key exchange is a thread, too
 
     def stop_thread(self) -> None:
