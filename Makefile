@@ -50,6 +50,7 @@ help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
 
 demo: .venv/ready ## run a command through three SSH servers on loopback, and show what each saw
+	@tests/install-packages openssh-client openssh-server
 	@$(VENV)/python demo/demo.py
 
 test: .venv/ready peers build/dante/sockd build/pq/pqcrypto ## run the tests; what they need is installed first, or named (ARGS for pytest)

@@ -39,6 +39,7 @@ END = "nightly: "  # the last line of a log begins so
 
 Figures = dict[str, str]  # what is measured -> the figure
 Rows = dict[tuple[str, str], tuple[str, str]]  # the part and what is measured -> the figure, and the one before
+MAKES = ("ARGS", "MAKEFLAGS", "MAKELEVEL", "MFLAGS")  # what a make hands on to another one
 NUMBER = re.compile(r"\d[\d,]*(?:\.\d+)?")
 # What pytest sums up: with -q, and without.
 SUMS = re.compile(r"^(?:=+ )?(\d+ \w+(?:, \d+ \w+)*) in [\d.]+s", re.MULTILINE)
@@ -148,7 +149,7 @@ def runs(said: str) -> Figures:
 def run(part: Part, log: Path) -> int:
     """Run a part; its log ends with how it went, and what it has written is beside it. Return make's status."""
     # Whatever this make was called with is not for the part: it has arguments of its own.
-    environment = {name: value for name, value in os.environ.items() if name not in ("ARGS", "MAKEFLAGS", "MFLAGS")}
+    environment = {name: value for name, value in os.environ.items() if name not in MAKES}
     before = _stamp(part.writes)
     began = time.monotonic()
     with log.open("w") as file:
