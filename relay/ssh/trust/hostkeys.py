@@ -73,8 +73,7 @@ class HostKeys:
 
         A key of its type is known, and no CA, whose certificates come first.
         """
-        types = {entry.key.type for entry in self.entries if not entry.marker}
-        return key_type(algorithm) in types and not any(entry.marker == CA for entry in self.entries)
+        return key_type(algorithm) in self._types() and not any(entry.marker == CA for entry in self.entries)
 
     def order(self, algorithms: Sequence[str]) -> list[str]:
         """Sort the algorithms: first those whose host key we may know, so that a person is asked less often.
@@ -83,7 +82,7 @@ class HostKeys:
         algorithm's type is known, nothing moves. OpenSSH does this with its
         default list.
         """
-        types = {entry.key.type for entry in self.entries if not entry.marker}
+        types = self._types()
         has_ca = any(entry.marker == CA for entry in self.entries)
         if algorithms and key_type(algorithms[0].removesuffix(CERT_SUFFIX)) in types:
             return list(algorithms)
@@ -93,6 +92,15 @@ class HostKeys:
             return key_type(plain) in types or (has_ca and plain != name)
 
         return [name for name in algorithms if first(name)] + [name for name in algorithms if not first(name)]
+
+    def _types(self) -> set[str]:
+        """The types of which a key is known. Where the first one of a type is revoked, ssh looks at no other one."""
+        firsts: dict[str, PublicKey] = {}
+        for entry in self.entries:
+            if not entry.marker:
+                firsts.setdefault(entry.key.type, entry.key)
+        revoked = [entry.key for entry in self.entries if entry.marker == REVOKED]
+        return {kind for kind, key in firsts.items() if not any(key.has_same_key(other) for other in revoked)}
 
 
 def check_proof(algorithm: str, blob: bytes, signature: bytes) -> None:

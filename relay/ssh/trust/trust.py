@@ -81,28 +81,24 @@ class Trust:
     def algorithms(self, offered: Sequence[str] = ALGORITHMS) -> list[str]:
         """Of the host key algorithms that are offered, those to ask for, in the order to ask for them.
 
-        HostKeyAlgorithms says which; among them come first those of which a
-        key is known. Raises RelayError when none is left.
+        HostKeyAlgorithms says which. Those of which a key is known come first, unless somebody wrote the list out
+        (ssh_kex2, sshconnect2.c). Raises RelayError when none is left.
         """
         chosen = self._settings.algorithms("hostkeyalgorithms")
-        names = [name for name in (chosen or ALGORITHMS) if name in offered]
-        if not names:
+        order: Sequence[str] = chosen or ALGORITHMS
+        if not any(name in offered for name in order):
             raise RelayError(
-                f"pyrelay has none of the HostKeyAlgorithms of ssh_config: {','.join(chosen or ())}",
+                f"pyrelay has none of the HostKeyAlgorithms of ssh_config: {','.join(order)}",
                 hint=f"pyrelay has {','.join(offered)}",
             )
-        known = [*self._keys.entries]
-        if chosen is None or self._settings.edits_default("hostkeyalgorithms"):  # else ssh does not ask (ssh_kex2)
-            known += self._ask_command("ORDER", self._name, None)
-        if not known and self._any_port:  # what `verify` looks for then; ssh overlooks it here
-            known = self._look_up(self._any_port)
-            self._leads = False  # a known key that the server does not show is no contradiction then, but a question
-        keys = self._ordering = HostKeys(known)
+        if chosen is None or self._settings.edits_default("hostkeyalgorithms"):
+            self._ordering = HostKeys((*self._keys.entries, *self._ask_command("ORDER", self._name, None)))
+            order = self._ordering.order(order)
         if chosen:
             picked = self._settings.picked("hostkeyalgorithms")
-            self.chosen = tuple(keys.order([name for name in chosen if name in offered or name in picked]))
+            self.chosen = tuple(name for name in order if name in offered or name in picked)
             self._leads = False
-        return keys.order(names)
+        return [name for name in order if name in offered]
 
     def led_by(self, algorithm: str, names: Sequence[str]) -> list[str]:
         """The names that `algorithms` returned, that algorithm before all others.

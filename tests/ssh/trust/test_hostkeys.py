@@ -100,6 +100,9 @@ RSAS = ["rsa-sha2-512", "rsa-sha2-256"]
         ([(CA, EC)], CERTS),
         ([(CA, EC), ("", RSA)], [*CERTS, *RSAS]),
         ([(REVOKED, RSA)], []),
+        ([("", RSA), (REVOKED, RSA)], []),
+        ([("", ED2), (REVOKED, ED)], []),
+        ([("", ED), ("", RSA), (REVOKED, ED)], [*(name + CERT for name in RSAS), *RSAS]),
     ],
 )
 def test_known_types_are_asked_for_first(entries: list[tuple[str, PublicKey]], first: list[str]) -> None:

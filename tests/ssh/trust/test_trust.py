@@ -103,13 +103,49 @@ def test_the_key_that_is_known_is_the_one_that_is_asked_for(lab: Lab, known: str
     agree(lab, "")
 
 
-def test_a_key_that_is_known_for_every_port_is_asked_for(lab: Lab) -> None:
-    """ssh asks for another and calls it unknown."""
+def test_a_key_that_is_known_for_every_port_is_not_asked_for(lab: Lab) -> None:
+    """It counts when the server shows it; but ssh puts the algorithms in order by the name with the port alone."""
     server(lab, "rsa", "ed25519")
     write(lab, "127.0.0.1 {rsa}\n")
-    agree(lab, "", as_ssh=False)
+    agree(lab, UNKNOWN)
+    write(lab, "127.0.0.1 {key}\n")
+    agree(lab, "")
     write(lab, "127.0.0.1 {rsa}\n{host} {key}\n")
     agree(lab, "")
+
+
+@pytest.mark.parametrize(
+    ("known_hosts", "expected"),
+    [
+        ("@revoked * {key}\n{host} {key}\n{host} {ecdsa}\n", ""),
+        ("@revoked * {key}\n{host} {key}\n{host} {other}\n{host} {ecdsa}\n", ""),
+        ("@revoked * {key}\n{host} {other}\n{host} {ecdsa}\n", REVOKED),
+        ("@revoked * {key}\n{host} {key}\n", REVOKED),
+    ],
+)
+def test_a_type_whose_first_key_is_revoked_is_not_asked_for(lab: Lab, known_hosts: str, expected: str) -> None:
+    server(lab, "ecdsa", "ed25519")
+    write(lab, known_hosts)
+    agree(lab, expected)
+
+
+@pytest.mark.parametrize(
+    ("algorithms", "expected"),
+    [
+        ("ssh-ed25519,ecdsa-sha2-nistp256", CHANGED),
+        ("ecdsa-sha2-nistp256,ssh-ed25519", ""),
+        ("^ssh-ed25519", CHANGED),
+        ("^ecdsa-sha2-nistp256", ""),
+        ("-rsa-sha2-256", ""),
+        ("+ssh-rsa", ""),
+    ],
+)
+def test_the_order_of_algorithms_that_were_chosen(lab: Lab, algorithms: str, expected: str) -> None:
+    """It stays, whichever key is known. A list that only adds to the default one (+), or takes from it (-), is none."""
+    server(lab, "ecdsa", "ed25519")
+    lab.host("h1", HostKeyAlgorithms=algorithms)
+    write(lab, "{host} {ecdsa}\n")
+    agree(lab, expected)
 
 
 def test_algorithms_that_were_chosen(lab: Lab) -> None:
