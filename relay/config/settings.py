@@ -170,6 +170,14 @@ class HopSettings:
         """Whether the user's ssh_config gives a keyword another value than OpenSSH's default."""
         return self._values.get(key) != self._defaults().get(key)
 
+    def exempts(self, address: str) -> bool:
+        """Whether the host key at an address is not checked (NoHostAuthenticationForLocalhost); not at "", no address.
+
+        After check_host_key (sshconnect.c).
+        """
+        exempt = self.yes("nohostauthenticationforlocalhost") and not self.get("hostkeyalias")
+        return exempt and is_loopback(address)
+
     def paths(self, key: str) -> tuple[str, ...]:
         """Return the file names of a keyword, expanded; "none" is left out. Raises RelayError for an unknown token."""
         names: list[str] = []
@@ -247,6 +255,13 @@ class HopSettings:
             "r": self.user,
             "u": me.pw_name,
         }
+
+
+def is_loopback(address: str) -> bool:
+    """Whether an IP address, which may have a zone, is one of this machine's own; not "", which is none."""
+    from ipaddress import ip_address  # few hops have a setting that asks this
+
+    return bool(address) and ip_address(address.partition("%")[0]).is_loopback
 
 
 def with_home(name: str) -> str:

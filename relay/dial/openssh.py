@@ -5,6 +5,9 @@ connected twice, and no earlier hop is logged in to again. ssh gets the hop's
 settings by the same words as `ssh -G` did. It asks questions on its own
 terminal, and prints on our stderr. Its stdin and stdout are one socket, which
 is relayed like any other.
+
+ssh does not see the address of such a stream. So it connects by itself where
+the address spares the hop the check of its host key.
 """
 
 from __future__ import annotations
@@ -101,13 +104,15 @@ class OpensshHop:
         forward. Raises RelayError; ssh's own messages are on stderr.
         """
         following, progress.place = progress.place, self.place
-        under, _ = self._reach()
+        under, address = self._reach()
         progress.stage("login by ssh")
         progress.by_program(seen=self._seen)
         ours, theirs = socket.socketpair()
         mark = f"pyrelay-{os.urandom(8).hex()}"
         with _Counter(under) as counter:
-            argv = _argv(self._settings, host, port, counter.address, mark)
+            connects = self._settings.exempts(address)
+            way = _connecting(address) if connects else _fetching(counter.address)
+            argv = _argv(self._settings, host, port, way, mark)
             heard = None
             if self._checks:
                 argv[1:1] = ["-v", *_writing_nothing(self._settings)]
@@ -127,7 +132,8 @@ class OpensshHop:
                 heard.started()
             stream = SshStream(ours, child, counter.check, self.place)
             stream.is_quiet = self._settings.log_level == "quiet"
-            counter.serve(stream.descriptor)
+            if not connects:
+                counter.serve(stream.descriptor)
         try:
             stream.skip_to(mark)
         except BaseException:
@@ -144,15 +150,25 @@ class OpensshHop:
         return stream
 
 
-def _argv(settings: HopSettings, host: str, port: int, address: str, mark: str) -> list[str]:
+def _fetching(address: str) -> dict[str, str]:
+    """Return the options by which ssh fetches the stream to the hop. address: where."""
+    fetch = shlex.join([sys.executable, "-ISc", _FETCH, address]).replace("%", "%%")
+    return {"ProxyCommand": fetch, "ProxyUseFdpass": "yes"}
+
+
+def _connecting(address: str) -> dict[str, str]:
+    """Return the options by which ssh connects to the hop by itself, at an address of the same family."""
+    return {"ProxyCommand": "none", "AddressFamily": "inet6" if ":" in address else "inet"}
+
+
+def _argv(settings: HopSettings, host: str, port: int, way: dict[str, str], mark: str) -> list[str]:
     """Return the command line of the ssh that carries a hop. If an option is given twice, ssh takes the first one.
 
-    LocalCommand reports the end of the login: it prints the mark, before the first byte of the stream.
+    way: the options by which ssh reaches the hop. LocalCommand reports the end of the login: it prints the mark,
+    before the first byte of the stream.
     """
-    fetch = shlex.join([sys.executable, "-ISc", _FETCH, address]).replace("%", "%%")
     options = {
-        "ProxyCommand": fetch,
-        "ProxyUseFdpass": "yes",
+        **way,
         "VerifyHostKeyDNS": "no",  # it would show our resolver a name that only the proxy or Tor may see
         "ControlMaster": "no",
         "ControlPath": "none",

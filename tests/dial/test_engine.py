@@ -68,6 +68,21 @@ def test_hops_that_offer_only_what_paramiko_lacks(lab: Lab, hops: tuple[str, ...
         assert lab[name].logins() == [lab.user]
 
 
+@pytest.mark.parametrize("alias", ["", "known"])
+def test_the_host_key_of_this_machine_is_not_checked_by_ssh_either(lab: Lab, alias: str) -> None:
+    """NoHostAuthenticationForLocalhost, with another key than the known one. It does nothing where HostKeyAlias is."""
+    lab.servers("h1", "h2")
+    lab.host("h1", NoHostAuthenticationForLocalhost="yes", **({"HostKeyAlias": alias} if alias else {}))
+    other = Path(f"{lab.keygen('other')}.pub").read_text()
+    lab.known_hosts.write_text(f"known,[127.0.0.1]:{lab['h1'].port} {other}")
+    before = lab.known_hosts.read_bytes()
+    for engine in ("ssh", "paramiko"):
+        done = lab.pyrelay("--engine", engine, "h1/h2")
+        assert done.stdout.startswith("SSH-2.0-") == (not alias), done.stderr
+    assert (lab.ssh("h1", "true").returncode == 0) == (not alias)
+    assert lab.known_hosts.read_bytes() == before
+
+
 def test_only_the_one_hop_and_each_login_once(lab: Lab) -> None:
     chain_with(lab, "h2")
     assert lab.ssh(ROUTE, "echo $SERVER").stdout == "h3\n"

@@ -12,6 +12,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
+from relay.config.settings import is_loopback
 from relay.errors import RelayError
 from relay.run.children import Children
 from relay.run.prompt import Cancelled, NobodyToAsk
@@ -137,7 +138,7 @@ class Trust:
         for path in self._settings.paths("revokedhostkeys"):
             if hosts_command.is_revoked(path, key, issuer, self._children):
                 raise _revoked(self._name, key, self._fingerprint(key), path)
-        if self._is_local_and_exempt():
+        if self._settings.exempts(self._address):
             self._warn("NoHostAuthenticationForLocalhost: the host key is not checked")
             self._learnt(key, "not checked (NoHostAuthenticationForLocalhost)")
             return
@@ -289,12 +290,12 @@ class Trust:
         else:
             self._warn(f"Warning: Permanently added {what} to the list of known hosts.")
 
-    # The address (CheckHostIP), and hosts of this machine
+    # The address (CheckHostIP)
 
     def _check_address(self, key: PublicKey) -> None:
         """CheckHostIP: the key must not contradict what is known of the address (off by default since OpenSSH 8.5)."""
         checked = self._settings.yes("checkhostip") and self._address and not self._settings.get("hostkeyalias")
-        if not checked or self._is_local() or self._host == self._address:
+        if not checked or is_loopback(self._address) or self._host == self._address:
             return
         name = known_hosts.with_port(self._address, self._settings.port)
         entries = [*self._look_up(name), *self._ask_command("ADDRESS", name, key)]
@@ -305,15 +306,6 @@ class Trust:
             raise self._changed(name, key, entry)
         if verdict == UNKNOWN and self._user_files:
             self._remember(name, key, f"the {key.short} host key for IP address '{name}'")
-
-    def _is_local(self) -> bool:
-        from ipaddress import ip_address  # few hops have a setting that asks this
-
-        return bool(self._address) and ip_address(self._address.partition("%")[0]).is_loopback
-
-    def _is_local_and_exempt(self) -> bool:
-        exempt = self._settings.yes("nohostauthenticationforlocalhost") and not self._settings.get("hostkeyalias")
-        return exempt and self._is_local()
 
     # What the key must be
 
