@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING
 from relay.errors import RelayError, TimedOut, Unserved, printable
 from relay.run.ended import Ended
 from relay.ssh import announced, quantum
-from relay.ssh.login.auth import login
+from relay.ssh.login.auth import AheadRefused, login
 from relay.ssh.login.methods import OURS
 from relay.ssh.memory import CHANNEL, GUESS, KEXINIT, KEY, Shown, name_of
 from relay.ssh.pubkey import key_type
 from relay.ssh.session import Session
 from relay.ssh.trust.trust import Trust
-from relay.ssh.wire.causes import in_words
+from relay.ssh.wire.causes import in_words, no_ident
 from relay.ssh.wire.exchanges import EXCHANGES
 from relay.ssh.wire.library import paramiko
 from relay.ssh.wire.negotiation import OnlySsh, Weaker, is_post_quantum
@@ -53,13 +53,15 @@ class _TooEarly(_Refused):
     """The link has ended, most likely at a thing that was sent ahead, and before a login was refused on it.
 
     thing: what not to send ahead any more. sure: whether once is enough to say so. A server that has not said its ident
-    may turn everybody away just now.
+    may turn everybody away just now. key: the fingerprint of a key that was sent ahead and refused: that one is not
+    offered again, and says nothing of another key that gets in later.
     """
 
-    def __init__(self, error: RelayError, thing: str, *, sure: bool = True) -> None:
+    def __init__(self, error: RelayError, thing: str, *, sure: bool = True, key: str = "") -> None:
         super().__init__(error)
         self.thing = thing
         self.sure = sure
+        self.key = key
 
 
 def log_in(
@@ -83,12 +85,16 @@ def log_in(
     known = shown or Shown()
     in_vain, doubt = known.in_vain, ""
     client.stays = known.by_ssh in OURS  # ssh has got in, and by what our client has, too
+    client.skips = ""
     if not known.method:
         shown = None  # nobody has got in since it last refused: it is met as at first
     try:
         session = _log_in(client, reached, settings, jumps, following=following, shown=shown)
     except _TooEarly as failure:
-        if failure.sure or known.doubt == failure.thing:
+        client.skips = failure.key
+        if failure.key:
+            pass
+        elif failure.sure or known.doubt == failure.thing:
             in_vain |= {failure.thing}
         else:
             doubt = failure.thing
@@ -97,7 +103,7 @@ def log_in(
             raise failure.error from failure.__cause__
         client.progress.failed()
         client.progress.note(1, "it does not accept what was sent ahead: connecting once more, without that")
-        session = _log_in(client, again(), settings, jumps, following=following, shown=None)
+        session = _log_in_anew(client, again(), settings, jumps, following=following)
     except Unserved as refusal:
         if isinstance(cause := refusal.__cause__, OnlySsh):
             client.memory.keep(hop, known.but(ident=known.ident or cause.ident, ssh_only=cause.algorithm))
@@ -117,6 +123,21 @@ def _forget(client: Client, hop: tuple[str, ...], shown: Shown | None, in_vain: 
     """Remember only what the hop did not accept. The next login is then a careful one."""
     if shown is not None:
         client.memory.keep(hop, shown.but(in_vain=in_vain, method="", key="", algorithm="", by_ssh=""))
+
+
+def _log_in_anew(
+    client: Client,
+    reached: tuple[Stream, str],
+    settings: HopSettings,
+    jumps: str,
+    *,
+    following: tuple[str, int] | None,
+) -> Session:
+    """Log in with nothing sent ahead. Raises RelayError."""
+    try:
+        return _log_in(client, reached, settings, jumps, following=following, shown=None)
+    except _Refused as failure:
+        raise failure.error from failure.__cause__
 
 
 def _log_in(
@@ -248,7 +269,7 @@ def _exchange(session: Session, settings: HopSettings, progress: Progress) -> No
         if not isinstance(error, Disconnected):
             ended = _end_of_stream(session, heard=bool(said))
         if not transport.remote_version:
-            raise _no_ident(error, said, session.stream.carrier) from error
+            raise no_ident(error, said, session.stream.carrier) from error
         if not in_words(error):
             hint = ended.cause if ended is not None else ""
             raise RelayError(f"the server closed the connection ({progress.doing})", hint=hint) from error
@@ -291,6 +312,8 @@ def _authenticate(
         ask = partial(transport.ask, "direct-tcpip", *following)
     try:
         session.opening, found = login(transport, settings, client, shown=shown, ask=ask)
+    except AheadRefused as error:
+        raise _TooEarly(error, KEY, key=error.key) from error.__cause__
     except LinkLost as error:
         if not error.disconnected:
             ended = _end_of_stream(session, heard=True)
@@ -326,30 +349,6 @@ def _may_ask_on_the_way(transport: Transport) -> bool:
     UNIMPLEMENTED instead (dispatch_protocol_error).
     """
     return bool(transport.remote_version.startswith("SSH-2.0-OpenSSH_"))
-
-
-def _no_ident(error: BaseException, said: str, carrier: str) -> RelayError:
-    """Why a server has not said that it speaks SSH.
-
-    said: what it has said instead; sshd says why it lets nobody in. carrier: a command that carries the stream, or "".
-    """
-    cause = error.__context__ if isinstance(error, paramiko.SSHException) else error
-    instead = f"; it said: {printable(said, 80)}" if said else ""
-    if "\ufffd" in said:
-        cause, instead = UnicodeError(), ""
-    if isinstance(cause, (EOFError, ConnectionError)):
-        forced = f"; so does a command that the hop forces (ForceCommand) in place of {carrier}" if carrier else ""
-        from relay.ssh.ident import closed  # most servers say their ident
-
-        return closed(said, forced)
-    if isinstance(cause, OSError):
-        return RelayError(in_words(cause))
-    if isinstance(cause, UnicodeError):
-        return RelayError(
-            f"not an SSH server: it sent binary data{instead}",
-            hint="start-up files of the hop's shell may say something first" if carrier else "",
-        )
-    return RelayError(f"not an SSH server: {in_words(cause or error)}")
 
 
 def _choose(transport: Transport, settings: HopSettings) -> None:

@@ -33,6 +33,18 @@ _MOST_STEPS = 16  # logins that a server may grant and still want another; sshd'
 _MOST_NAMED = 2  # keys that an error lists; -v has a line for each
 
 
+class AheadRefused(RelayError):
+    """The server has refused the key that was sent ahead, and ssh might not have begun with that one.
+
+    The refusal has cost one of the server's tries (MaxAuthTries), and a person may need all of them: the caller logs in
+    on another connection, with nothing sent ahead and without this key. key: its fingerprint.
+    """
+
+    def __init__(self, error: RelayError, key: str) -> None:
+        super().__init__(error.cause, hint=error.hint)
+        self.key = key
+
+
 class LoggedIn(Record):
     """A login that got in.
 
@@ -56,7 +68,7 @@ def login(
     shown: what the hop has shown before, None where it is not known yet. ask:
     asks for the channel that is wanted next, where that may travel with a login.
     Raises RelayError, which says what was tried and what the server would have
-    taken; LinkLost when the link ended instead.
+    taken; LinkLost when the link ended instead; AheadRefused.
     """
     return _Login(transport, settings, client, shown, ask).run()
 
@@ -96,12 +108,14 @@ class _Login:
         self._told: list[str] = []  # of keys that were ignored
         self._taken: tuple[str, ...] = ()  # the methods that the server takes, as it said last
         self._granted: list[str] = []  # those it has granted, which were not enough
+        self._first = "", "", ""  # the first one that it has granted, its key, and how that signed
 
     def run(self) -> LoggedIn:
         """Log in or raise."""
         try:
             method = self._run()
-            return LoggedIn(self._dialogue.opening, self._now_shown(method))
+            self._grant(method)
+            return LoggedIn(self._dialogue.opening, self._now_shown())
         except LinkLost as error:
             raise self._cut_off(error) from error
         except BadKey as error:
@@ -110,9 +124,15 @@ class _Login:
             self._keys.close()
             self._dialogue.leave()
 
-    def _now_shown(self, method: str) -> Shown:
-        """What the hop has shown: what got in, and what it says of keys."""
-        key, algorithm = self._keys.last if method == "publickey" else ("", "")
+    def _grant(self, method: str) -> None:
+        """Note what the server has granted. What it takes first can be sent ahead; what it takes later cannot."""
+        if not self._granted:
+            self._first = (method, *(self._keys.last if method == "publickey" else ("", "")))
+        self._granted.append(method)
+
+    def _now_shown(self) -> Shown:
+        """What the hop has shown: what it took first, and what it says of keys."""
+        method, key, algorithm = self._first
         dialogue = self._dialogue
         in_vain = self._shown.in_vain if self._shown is not None else frozenset()
         return Shown(
@@ -134,7 +154,7 @@ class _Login:
             if isinstance(answer, Failure):
                 if answer.partial:
                     self._progress.note(1, f"{method} was granted; the server wants more")
-                    self._granted.append(method)
+                    self._grant(method or "none")
                     if len(self._granted) > _MOST_STEPS:
                         raise RelayError(f"the server wants yet another login after {_MOST_STEPS} that it has granted")
                     self._keys.start_over()
@@ -166,11 +186,22 @@ class _Login:
     def _open(self) -> tuple[str, Answer | None]:
         """The first request and its answer, which says what the server takes. It travels with the service request.
 
-        It is `none`, as with ssh; or the key that has got in before, where that is the first thing to try.
+        It is `none`, as with ssh; or the key that has got in before, where that is the first thing to try. Raises
+        AheadRefused if that is refused, unless the server says that ssh would have begun with that key, too.
         """
         shown = self._shown
         if shown is not None and shown.takes(KEY) and self._in_order()[:1] == [shown.method] == ["publickey"]:
-            answer = self._keys.attempt_remembered()
+            try:
+                answer = self._keys.attempt_remembered()
+            except LinkLost as error:
+                if error.refused:
+                    raise AheadRefused(self._cut_off(error), shown.key) from error
+                raise
+            if isinstance(answer, Failure) and not answer.partial:
+                self._taken = answer.methods
+                if "publickey" not in self._in_order() or not self._keys.began_in_order:
+                    raise AheadRefused(self._refused(), shown.key)
+                self._taken = ()
             if answer is not None:
                 return "publickey", answer
         return "", self._dialogue.request("none")

@@ -52,6 +52,8 @@ class PublicKeys:
     def __init__(self, dialogue: Dialogue, settings: HopSettings, client: Client, shown: Shown | None) -> None:
         """shown: what the hop has shown before, None where it is not known yet."""
         self.last = "", ""
+        self._skipped = client.skips
+        self.began_in_order = True  # the first key that was tried was the first in order
         self.offered: list[str] = []
         self.problems: list[str] = []
         self.ignored: list[str] = []
@@ -78,6 +80,7 @@ class PublicKeys:
 
         After pubkey_reset in sshconnect2.c.
         """
+        self._skipped = ""
         if self._untried is not None:
             self._untried.extend(self._tried)
             self._tried.clear()
@@ -100,6 +103,7 @@ class PublicKeys:
         for identity in untried:
             public = identity.public
             if public is not None and self._shown is not None and public.fingerprint() == self._shown.key:
+                self.began_in_order = untried[0] is identity
                 untried.remove(identity)
                 return self._next(identity, remembered=True)
         return None
@@ -107,7 +111,18 @@ class PublicKeys:
     def _all(self) -> deque[Identity]:
         if self._untried is None:
             self._untried = deque(self._prepare())
+            if self._skipped:
+                self._skip()
         return self._untried
+
+    def _skip(self) -> None:
+        """Count the key that was refused on another connection as tried."""
+        for identity in list(self._all()):
+            public = identity.public
+            if public is not None and public.fingerprint() == self._skipped:
+                self._all().remove(identity)
+                self._tried.append(identity)
+                self.offered.append(str(identity))
 
     def _next(self, identity: Identity, *, remembered: bool = False) -> Answer | None:
         """The answer to one key; None when it cannot sign."""

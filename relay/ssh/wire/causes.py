@@ -39,3 +39,27 @@ def _of_order(text: str) -> str:
         how = text.removeprefix(_STRICT).replace("was sent", "it sent").rstrip("!")
         return f"the server broke the rules of strict key exchange: {how}"
     return text
+
+
+def no_ident(error: BaseException, said: str, carrier: str) -> RelayError:
+    """Return why a server has not said that it speaks SSH.
+
+    said: what it has said instead; sshd says why it lets nobody in. carrier: a command that carries the stream, or "".
+    """
+    cause = error.__context__ if isinstance(error, SSHException) else error
+    instead = f"; it said: {printable(said, 80)}" if said else ""
+    if "\ufffd" in said:
+        cause, instead = UnicodeError(), ""
+    if isinstance(cause, (EOFError, ConnectionError)):
+        forced = f"; so does a command that the hop forces (ForceCommand) in place of {carrier}" if carrier else ""
+        from relay.ssh.ident import closed  # most servers say their ident
+
+        return closed(said, forced)
+    if isinstance(cause, OSError):
+        return RelayError(in_words(cause))
+    if isinstance(cause, UnicodeError):
+        return RelayError(
+            f"not an SSH server: it sent binary data{instead}",
+            hint="start-up files of the hop's shell may say something first" if carrier else "",
+        )
+    return RelayError(f"not an SSH server: {in_words(cause or error)}")

@@ -60,7 +60,7 @@ def who(settings: HopSettings) -> str:
 class LinkLost(RelayError):
     """The link ended before the login did.
 
-    disconnected: the server said why (SSH_MSG_DISCONNECT). refused: the server had refused a login before.
+    disconnected: the server said why (SSH_MSG_DISCONNECT). refused: it had refused a login, before or by that.
     """
 
     def __init__(self, cause: str, *, disconnected: bool = False, refused: bool = False, hint: str = "") -> None:
@@ -303,7 +303,9 @@ class Dialogue:
         """Why the link ended."""
         error: Any = self._transport.saved_exception
         if isinstance(error, Disconnected):
-            return LinkLost(str(error), disconnected=True, refused=self.refusals > 0)
+            # OpenSSH says so in place of the last FAILURE (auth_maxtries_exceeded).
+            refused = self.refusals > 0 or "too many authentication failures" in str(error).lower()
+            return LinkLost(str(error), disconnected=True, refused=refused)
         # A server that closes with our early CHANNEL_OPEN unread resets the connection: this is an ordinary end.
         unread = self.opening is not None and isinstance(error, ConnectionResetError)
         if error is None or unread or isinstance(error, EOFError):
