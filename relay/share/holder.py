@@ -6,6 +6,7 @@ the bytes of all relays, in one thread. The process ends with the last hop.
 
 from __future__ import annotations
 
+import gc
 import os
 import resource
 import signal
@@ -307,10 +308,16 @@ def _loss(stream: Stream) -> RelayError:
 
 
 def _close_what_waits(hop: SharedHop, is_ours: bool) -> None:
-    """End the programs that carry a hop. is_ours: close its connection too, since the loop does not drive it."""
+    """End the programs that carry a hop, and free its memory.
+
+    is_ours: close its connection too, since the loop does not drive it.
+    """
     if hop.session is not None and is_ours:
         hop.session.close()
     hop.children.end()
+    # A transport, its links and their buffers, megabytes of them, know each other, and so stay until they are searched
+    # for; of itself Python does that rarely where little else becomes garbage.
+    gc.collect()
 
 
 def _answer(holder: Holder, wire: Wire, name: str) -> None:
