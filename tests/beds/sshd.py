@@ -12,6 +12,7 @@ import re
 import signal
 import socket
 import subprocess
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -90,7 +91,8 @@ class Server:
         self.home = top / "home"
         self.home.mkdir(parents=True)
         self.host_keys = [Path(f"{key}.pub").read_text().strip() for key in host_keys]
-        self.connections: list[Connection] = []
+        self._connections: list[Connection] = []
+        self._starting = threading.Lock()  # held from a connection until it is among them
         self._top = top
         self._command = [*within, need("sshd")]
         self._config = top / "sshd_config"
@@ -99,6 +101,12 @@ class Server:
         self.authorize(authorized_keys)
         self._listener = Listener(self._serve)
         self.port = self._listener.port
+
+    @property
+    def connections(self) -> list[Connection]:
+        """Those so far. One whose sshd has spoken is among them."""
+        with self._starting:
+            return self._connections
 
     def authorize(self, authorized_keys: str) -> None:
         """Replace the authorized_keys file; it serves every account."""
@@ -123,8 +131,8 @@ class Server:
         self._config.write_text("\n".join([f"HostKey {key}", *lines, ""]))
 
     def _serve(self, connection: socket.socket) -> None:
-        log = self._top / f"log.{len(self.connections) + 1}"
-        with connection:
+        log = self._top / f"log.{len(self._connections) + 1}"
+        with self._starting, connection:
             process = subprocess.Popen(
                 [*self._command, "-i", "-f", str(self._config), "-E", str(log)],
                 stdin=connection.fileno(),
@@ -134,7 +142,7 @@ class Server:
                 # A name that a forward asks for and no one knows is to fail at once.
                 env={**os.environ, "RES_OPTIONS": "timeout:1 attempts:1"},
             )
-        self.connections.append(Connection(log, process))
+            self._connections.append(Connection(log, process))
 
     def log(self) -> str:
         """The logs of all connections so far, one after the other."""

@@ -6,7 +6,7 @@ import socket
 
 import pytest
 from lab import Lab, hop_users
-from peers import LOOPBACK
+from peers import LOOPBACK, until
 
 
 def test_a_command_runs_on_the_server_and_its_log_says_who_came(lab: Lab) -> None:
@@ -46,7 +46,7 @@ def test_several_host_keys_are_known(lab: Lab) -> None:
 def test_processes_are_those_that_clients_started(lab: Lab) -> None:
     lab.server("h1")
     client = lab.start("ssh", "-F", lab.config, "-o", "ProxyCommand=cat", "h1")
-    assert client.pid in lab.processes()
+    until(lambda: client.pid in lab.processes(), "process")  # its environment can be read a moment after it runs
     client.kill()
     client.wait()
     assert client.pid not in lab.processes()
