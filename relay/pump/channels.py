@@ -107,6 +107,7 @@ class ChannelRelay:
         self._goodbye = Goodbye(alarm, self._leave)
         self._alarm = alarm
         watch = Watch(alarm, self._goodbye.heed)
+        mover.back.look()  # the target's first bytes may have come with the channel
         delivered = 0
         listens = False  # whether ssh is still there when all bytes are moved
         try:
