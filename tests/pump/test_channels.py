@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import os
+import select
 import socket
 import struct
 import sys
@@ -22,7 +23,7 @@ from peers import LOOPBACK
 from sealing import plain_packet
 
 from relay.errors import RelayError
-from relay.pump import relay
+from relay.pump import relay, rules
 from relay.pump.channels import ENOUGH, FAST, GLANCE, ChannelRelay, Pace
 from relay.pump.way import Stdio
 from relay.ssh.wire.channel import ChannelStream
@@ -82,6 +83,26 @@ def test_a_connection_that_is_lost_after_the_channel_has_ended() -> None:
         pair.drive(lambda: pair.connection.fd < 0)
         assert set(relay.network()) == {relay.wake_fd}
         assert bytes(flow.received.waiting()) == b"last"
+
+
+def test_what_came_with_the_channel_is_written_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing else happens: a relay that waits for something first would not write the target's first bytes."""
+    monkeypatch.setitem(rules.PATIENCE, rules.STARTING, 1000.0)
+    silent, says_nothing = socket.socketpair()
+    with Pair() as pair, silent, says_nothing:
+        near, far = pair.open()
+        flow = pair.attach(near)
+        far.sendall(b"SSH-2.0-target")
+        pair.drive(lambda: len(flow.received) == len(b"SSH-2.0-target"))
+        ours, theirs = os.pipe()
+        with open(ours, "rb") as out, open(theirs, "wb") as into:
+            stream = ChannelStream(near, None)  # type: ignore[arg-type]
+            relay = ChannelRelay(stream, flow, Stdio(silent.fileno()), Stdio(into.fileno()), os.getppid())
+            with Meanwhile(relay.run):
+                assert select.select([out], [], [], SOON)[0]
+                assert os.read(ours, 100) == b"SSH-2.0-target"
+                far.close()
+                pair.server.close()
 
 
 # Rekeying, with real servers
