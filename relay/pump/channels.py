@@ -97,7 +97,8 @@ class ChannelRelay:
         self.wake_fd = flow.connection.wake_fd
         self._mover = FlowMover(flow, stdin, stdout, self._check_end)
         self._pace = Pace()
-        self._looked: tuple[object, ...] | None = None  # what _table and _patience follow from
+        self._awaited: tuple[object, object] | None = None  # what _table and _patience follow from,
+        self._link: tuple[int, bool, bool] | None = None  # with this
         self._table: dict[int, int] = {}
         self._patience: float | None = None
 
@@ -107,7 +108,6 @@ class ChannelRelay:
         self._goodbye = Goodbye(alarm, self._leave)
         self._alarm = alarm
         watch = Watch(alarm, self._goodbye.heed)
-        mover.back.look()  # the target's first bytes may have come with the channel
         delivered = 0
         listens = False  # whether ssh is still there when all bytes are moved
         try:
@@ -187,17 +187,14 @@ class ChannelRelay:
 
     def _look(self) -> None:
         """See what to wait for, and for how long; most often, that is what it was before."""
-        mover, connection = self._mover, self._connection
-        out, back = mover.out, mover.back
+        connection = self._connection
         # Before the look at the room: when another thread sends in between, poll reports that the socket has room.
         link = (connection.fd, connection.sending, connection.reading)
-        if out.waits_for != mover.stdin.fd:
-            out.look()
-        looked = (mover.rules.state, out.waits_for, back.waits_for, link)
-        if looked != self._looked:
-            self._looked = looked
-            self._table = mover.interests() | self.network()
-            self._patience = mover.patience()
+        awaited = self._mover.look()
+        if awaited is not self._awaited or link != self._link:
+            self._awaited, self._link = awaited, link
+            interests, self._patience = awaited
+            self._table = interests | self.network()
 
     def _step(self, events: list[tuple[int, int]]) -> None:
         """Move what can be moved. events: those that poll has returned. Raises RelayError."""
@@ -214,7 +211,6 @@ class ChannelRelay:
             mover.notice(ready, self._parent)
             self._drive(ready)
             mover.move(ready)
-            mover.back.look()
         mover.send_at_once()
 
     def network(self) -> dict[int, int]:
@@ -320,7 +316,7 @@ class Back(Way):
         self.chunk = sink.chunk if sink.is_device else WRITE_SIZE
 
     def look(self) -> None:
-        """Wait for stdout when bytes wait for it, else only for the network. (`move` leaves it so, too.)"""
+        """Wait for stdout when bytes wait for it, else only for the network."""
         held_up = len(self.flow.received) > 0
         if held_up != (self.event == POLLOUT):
             self.wait_for(self.sink if held_up else self.source)
@@ -338,13 +334,10 @@ class Back(Way):
         try:
             size = self.sink.write(data[: self.chunk] if left > self.chunk else data)
         except BlockingIOError:
-            self.wait_for(self.sink)
             return None
         except OSError as error:
             raise WriteError(error) from error
         received.drop(size)
         self.moved += size
         self.flow.delivered(size)
-        if left > size or self.event == POLLOUT:
-            self.wait_for(self.sink if left > size else self.source)
         return size
