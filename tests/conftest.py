@@ -7,9 +7,9 @@ import shutil
 import signal
 import tempfile
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import hypothesis
 import paramiko  # noqa: F401  (all of it, for the servers here, before relay brings in what a client needs)
@@ -58,20 +58,28 @@ def _sshd_can_start() -> Iterator[None]:
         yield
 
 
-@pytest.fixture
-def lab(_sshd_can_start: None) -> Iterator[Lab]:
-    """An empty lab; its servers and clients end with the test."""
+Made = TypeVar("Made", "Lab", "Realm")
+
+
+def _in_a_place_of_its_own(prefix: str, make: Callable[[Path], Made]) -> Iterator[Made]:
+    """Make something in a new directory, and stop it and remove that in the end."""
     # Not tmp_path: that is too long for unix sockets, and closed to the accounts that log in.
-    top = Path(tempfile.mkdtemp(prefix="pyrelay-"))
+    top = Path(tempfile.mkdtemp(prefix=prefix))
     top.chmod(0o755)
     try:
-        made = Lab(top)
+        made = make(top)
         try:
             yield made
         finally:
             made.stop()
     finally:
         shutil.rmtree(top)
+
+
+@pytest.fixture
+def lab(_sshd_can_start: None) -> Iterator[Lab]:
+    """An empty lab; its servers and clients end with the test."""
+    yield from _in_a_place_of_its_own("pyrelay-", Lab)
 
 
 @pytest.fixture
@@ -112,13 +120,4 @@ def realm() -> Iterator[Realm]:
     """A Kerberos realm, one for all tests of a file."""
     from kerberos import Realm  # few tests want it
 
-    top = Path(tempfile.mkdtemp(prefix="pyrelay-krb-"))
-    top.chmod(0o755)
-    try:
-        made = Realm(top)
-        try:
-            yield made
-        finally:
-            made.stop()
-    finally:
-        shutil.rmtree(top)
+    yield from _in_a_place_of_its_own("pyrelay-krb-", Realm)

@@ -9,8 +9,10 @@ import socket
 import struct
 import threading
 import time
+from collections.abc import Iterator
 from contextlib import ExitStack
 
+import paramiko
 import pytest
 from contract import SOON, Meanwhile
 from flow_ends import data_message, read_all, receive, take
@@ -404,44 +406,14 @@ def test_no_flood_takes_more_than_its_turn(pair: Pair, depth: int, monkeypatch: 
         end.drive(lambda: not connection.behind)
 
 
-def test_a_key_exchange_holds_up_only_its_own_hop(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The thread that serves many hops does not wait for what one of them has to compute."""
-    near, far = pair.open()
-    flow = pair.attach(near)
-    pair.connection.turn = 50
-    computed, go_on = threading.Event(), threading.Event()
-    real = pair.client._parse_kex_init
+@contextlib.contextmanager
+def amid_a_key_exchange(
+    pair: Pair, far: paramiko.Channel, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[tuple[threading.Event, threading.Event]]:
+    """New keys, which our side's thread computes from the first event until the second is set; data follows them.
 
-    def slow(message: object) -> None:
-        computed.set()
-        assert go_on.wait(SOON)
-        real(message)
-
-    monkeypatch.setattr(pair.client, "_parse_kex_init", slow)
-    monkeypatch.setattr(Packetizer, "settle", lambda _: pytest.fail("it waits"))
-
-    def rekey() -> None:
-        pair.server.renegotiate_keys()
-        far.sendall(b"data")
-
-    with Meanwhile(rekey):
-        while not computed.is_set():
-            pair.connection.receive()
-        pair.connection.receive()
-        assert not pair.connection.reading
-        go_on.set()
-        pair.drive(lambda: len(flow.received))
-    assert flow.received.take(4) == b"data"
-    assert pair.connection.reading
-
-
-def test_no_channel_is_waited_for_amid_a_key_exchange(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One that is taken over while its hop computes keys: the thread that serves many hops is told to come back."""
-    first, _ = pair.open()
-    pair.attach(first)
-    connection = pair.connection
-    near, far = pair.open()
-    connection.turn = 50
+    Nothing may wait for that thread.
+    """
     computing, go_on = threading.Event(), threading.Event()
     real = pair.client._parse_kex_init
 
@@ -458,6 +430,33 @@ def test_no_channel_is_waited_for_amid_a_key_exchange(pair: Pair, monkeypatch: p
         far.sendall(b"data")
 
     with Meanwhile(rekey):
+        yield computing, go_on
+
+
+def test_a_key_exchange_holds_up_only_its_own_hop(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The thread that serves many hops does not wait for what one of them has to compute."""
+    near, far = pair.open()
+    flow = pair.attach(near)
+    pair.connection.turn = 50
+    with amid_a_key_exchange(pair, far, monkeypatch) as (computing, go_on):
+        while not computing.is_set():
+            pair.connection.receive()
+        pair.connection.receive()
+        assert not pair.connection.reading
+        go_on.set()
+        pair.drive(lambda: len(flow.received))
+    assert flow.received.take(4) == b"data"
+    assert pair.connection.reading
+
+
+def test_no_channel_is_waited_for_amid_a_key_exchange(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that is taken over while its hop computes keys: the thread that serves many hops is told to come back."""
+    first, _ = pair.open()
+    pair.attach(first)
+    connection = pair.connection
+    near, far = pair.open()
+    connection.turn = 50
+    with amid_a_key_exchange(pair, far, monkeypatch) as (computing, go_on):
         pair.drive(computing.is_set)
         with pytest.raises(Busy) as caught:
             attach(near)
