@@ -37,9 +37,8 @@ if TYPE_CHECKING:
 STDIN, STDOUT = 0, 1
 IDENT = b"SSH-2.0-pyrelay\r\n"  # what our own client sends
 _ANSWER = 10.0  # seconds for a hop to answer a keepalive
-_MOST = (
-    64 * 1024
-)  # bytes before the target's ident: ssh reads no more than some such lines (kex_exchange_identification)
+# Bytes before the target's ident: ssh reads no more than some such lines (kex_exchange_identification).
+_MOST = 64 * 1024
 
 # How a stage's words begin (Progress.stage), what the report calls the stage, and whether what follows is its detail.
 _NAMES = {
@@ -71,13 +70,8 @@ _SSH_SAYS = {
     "Found key in ": ("host_key_by", ""),
 }
 _LOGGED_IN = "Authenticated to "  # 'Authenticated to h1 ([192.0.2.1]:22) using "publickey".'
-_NOISE = (
-    "OpenSSH_",
-    "Authenticated ",
-    "Transferred: ",
-    "Bytes per second: ",
-    "Killed by signal ",
-)  # what else only -v prints
+# What else only -v prints.
+_NOISE = ("OpenSSH_", "Authenticated ", "Transferred: ", "Bytes per second: ", "Killed by signal ")
 
 
 class Recorder(Progress):

@@ -91,9 +91,8 @@ def log_in(
     try:
         session = _log_in(client, reached, settings, jumps, following=following, shown=shown)
     except _TooEarly as failure:
-        client.skips = failure.key
         if failure.key:
-            pass
+            client.skips = failure.key
         elif failure.sure or known.doubt == failure.thing:
             in_vain |= {failure.thing}
         else:
