@@ -159,6 +159,9 @@ class Terminal:
         return True
 
 
+NO_STATUS = {"TERM": "dumb"}  # for a test that reads all that is shown: after a second, a line says what is waited for
+
+
 def ssh(lab: Lab, *arguments: str, env: dict[str, str] | None = None) -> Terminal:
     """The real ssh on a terminal, with the lab's config."""
     return Terminal(lab, "ssh", "-F", lab.config, *arguments, env=env)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from login_server import Request, asking, change_request, failure, questions, scripted
-from terminal import askpass, ssh
+from terminal import NO_STATUS, askpass, ssh
 
 if TYPE_CHECKING:
     from lab import Lab
@@ -24,11 +24,12 @@ def test_every_line_of_a_server_has_the_mark_of_its_hop(target: Lab) -> None:
         return [failure("keyboard-interactive")]
 
     asking(target, "h1", script)
-    with ssh(target, "h1/h2") as terminal:
+    with ssh(target, "h1/h2", env=NO_STATUS) as terminal:
         terminal.answer(f"({target.user}@h1) No.\n({target.user}@h1) {fake}", "secret")
         lines = terminal.shown.replace("\r", "").split("\n")
     marks = ("(", "pyrelay: (", "pyrelay: hop 1 of 1 (h1): (")
-    assert all(line.startswith(tuple(f"{mark}{target.user}@h1) " for mark in marks)) for line in lines if line)
+    marked = tuple(f"{mark}{target.user}@h1) " for mark in marks)
+    assert [line for line in lines if line and not line.startswith(marked)] == []
     assert sum(fake in line for line in lines) == 3
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from sshd import PASSWORD
-from terminal import PATIENCE, ssh
+from terminal import NO_STATUS, PATIENCE, ssh
 
 if TYPE_CHECKING:
     from lab import Lab
@@ -100,7 +100,7 @@ def test_all_that_a_server_offers_by_itself(target: Lab) -> None:
     """A key that it does not know, questions that it never puts, a password."""
     h1 = target.password_server("h1", "any")
     h1.authorize("")
-    with ssh(target, "h1/h2", "echo $SERVER") as terminal:
+    with ssh(target, "h1/h2", "echo $SERVER", env=NO_STATUS) as terminal:
         terminal.answer("@h1's password: ", PASSWORD)
         terminal.ends_well("h2\n")
         assert terminal.shown.count("pyrelay") == 1  # and nothing is said of what did not work

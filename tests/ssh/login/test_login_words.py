@@ -17,7 +17,7 @@ from login_server import (
     questions,
 )
 from peers import until
-from terminal import PATIENCE, ssh
+from terminal import NO_STATUS, PATIENCE, ssh
 
 if TYPE_CHECKING:
     from lab import Lab
@@ -36,7 +36,7 @@ def test_a_banner_of_a_megabyte_of_control_characters(target: Lab) -> None:
     text = b"Welcome.\n  Be \x1b[31mgood.\n" + noise * (1 << 20 >> 5)
     pieces = [text[at : at + 200_000] for at in range(0, len(text), 200_000)]  # a packet holds 256 KiB at most
     asking(target, "h1", passwords("secret"), *map(banner, pieces))
-    with ssh(target, "h1/h2", "echo $SERVER") as terminal:
+    with ssh(target, "h1/h2", "echo $SERVER", env=NO_STATUS) as terminal:
         terminal.answer("password: ", "secret")
         terminal.ends_well("h2\n")
         head = "pyrelay: hop 1 of 1 (h1): "
