@@ -174,6 +174,8 @@ class Packetizer(paramiko.packet.Packetizer):
             if time.monotonic() >= self._ident_due:
                 raise TimeoutError
         line = self.input.take(size - self.input.start)
+        if b"\0" in line:  # so does a packet that holds an end of line
+            raise UnicodeError
         text = line.removesuffix(b"\n").removesuffix(b"\r")
         if text.startswith(b"SSH-"):
             if text.count(b"-") < 2:  # RFC 4253 section 4.2

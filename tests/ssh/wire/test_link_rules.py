@@ -217,6 +217,19 @@ def test_lines_before_the_ident() -> None:
         later.join()
 
 
+@pytest.mark.parametrize("packet", [b"\0\0\1\x0c\n\x14", b"\0\0\1\x0c"])
+def test_a_packet_before_the_ident_is_no_line(packet: bytes) -> None:
+    """Though there may be an end of line in it; what was said before it is what a person wants to know."""
+    near, far = socket.socketpair()
+    with near, far:
+        packetizer = Packetizer(near)
+        far.sendall(b"WelcomeSSH-2.0-x\r\n" + packet)
+        packetizer.readline(SOON)
+        with pytest.raises(UnicodeError):
+            packetizer.readline(SOON)
+        assert packetizer.said == "WelcomeSSH-2.0-x"
+
+
 def test_messages_between(pair: Pair) -> None:
     """Nothing of it disturbs the data, and what wants an answer gets one."""
     near, far = pair.open()
