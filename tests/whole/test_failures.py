@@ -38,11 +38,17 @@ NO_ROOM = (
 
 
 @pytest.mark.parametrize("bad", ["h1", "h2"])
-def test_what_sshd_says_in_place_of_its_ident(lab: Lab, bad: str) -> None:
-    """OpenSSH 10's words for both causes."""
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        (b"Not allowed at this time\r\n", "Not allowed at this time"),  # OpenSSH 10's words for both causes
+        (b"Zugriff nur\tf\xfcr Befugte\r\n", "Zugriff nur f\ufffdr Befugte"),  # a device's, in Latin-1
+    ],
+)
+def test_what_is_said_in_place_of_an_ident(lab: Lab, bad: str, line: bytes, words: str) -> None:
     servers(lab, bad)
-    lab.dying(bad, b"Not allowed at this time\r\n")
-    said = "the connection was closed before the server's SSH ident; it said: Not allowed at this time\n"
+    lab.dying(bad, line)
+    said = f"the connection was closed before the server's SSH ident; it said: {words}\n"
     assert fail(lab, bad) == said + NO_ROOM
 
 

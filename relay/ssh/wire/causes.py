@@ -48,7 +48,7 @@ def no_ident(error: BaseException, said: str, carrier: str) -> RelayError:
     """
     cause = error.__context__ if isinstance(error, SSHException) else error
     instead = f"; it said: {printable(said, 80)}" if said else ""
-    if "\ufffd" in said:
+    if "\ufffd" in said and not said.expandtabs().isprintable():  # else it may be a text in an older encoding
         cause, instead = UnicodeError(), ""
     if isinstance(cause, (EOFError, ConnectionError)):
         forced = f"; so does a command that the hop forces (ForceCommand) in place of {carrier}" if carrier else ""
