@@ -571,8 +571,8 @@ def _proxy(given: dict[str, Any]) -> dict[str, Any]:
 
 def _positional(words: list[str]) -> dict[str, Any]:
     """Read HOST and PORT."""
-    if not words:
-        raise UsageError("no HOST is given", hint=f"{_ONE_WORD}; {_HELP}")
+    if not words or not words[0]:
+        raise UsageError("HOST is empty" if words else "no HOST is given", hint=f"{_ONE_WORD}; {_HELP}")
     if len(words) > 2:
         raise UsageError(f"one word too many: {printable(words[2], 40)}", hint=f"{_ONE_WORD}; {_HELP}")
     if len(words) == 1:

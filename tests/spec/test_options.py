@@ -124,6 +124,7 @@ ONE_WORD = "hint: a route is one word, such as h1/h2"
         ("--help=x", "pyrelay: --help takes no value\nhint: "),
         ("", f"pyrelay: no HOST is given\n{ONE_WORD}; "),
         ("-v", f"pyrelay: no HOST is given\n{ONE_WORD}; "),
+        ("--explain ", f"pyrelay: HOST is empty\n{ONE_WORD}; "),
         ("h 22 x", f"pyrelay: one word too many: x\n{ONE_WORD}; "),
         ("--names x", "pyrelay: one word too many: x\nhint: "),
     ],
