@@ -27,7 +27,8 @@ for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGTERM):
         signal.signal(number, signal.default_int_handler)
 
 # How long an example takes says nothing on a shared machine.
-hypothesis.settings.register_profile("pyrelay", deadline=None)
+_UNFIT = [hypothesis.HealthCheck.too_slow, hypothesis.HealthCheck.function_scoped_fixture]
+hypothesis.settings.register_profile("pyrelay", deadline=None, suppress_health_check=_UNFIT)
 hypothesis.settings.load_profile("pyrelay")
 
 SLOWEST = 10  # files whose time is printed at the end

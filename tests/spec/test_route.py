@@ -464,7 +464,7 @@ def test_any_text_is_a_jump_list_or_an_error(text: str) -> None:
 words = st.text("h1-._!%+/:=^~@#*?[]\\$, sS", min_size=1, max_size=12) | st.text(min_size=1, max_size=5)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(words.filter(lambda text: valid("host", text)), names.filter(lambda text: valid("user", text)))
 def test_ssh_takes_every_host_and_user_that_passes_as_just_that(host: str, user: str) -> None:
     done = subprocess.run([need("ssh"), "-F", "none", "-G", "-l", user, "--", host], capture_output=True, check=False)
