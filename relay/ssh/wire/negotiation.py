@@ -14,7 +14,7 @@ import os
 import time
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from relay.ssh.pubkey import BadKey, PublicKey, string
+from relay.ssh.pubkey import BadKey, PublicKey, Reader, string
 from relay.ssh.record import Record
 from relay.ssh.trust.hostkeys import ALGORITHMS, check_proof
 from relay.ssh.trust.signature import verify
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 # A right guess is answered as soon as the server has our KEXINIT. What drops all that comes before the server's ident
 # drops both, and both sides would wait for ever: seconds, and times the time that the server's KEXINIT took.
 _PATIENCE, _ROUNDS = 3.0, 4.0
+_COOKIE, _LISTS, _FOLLOWS_AND_RESERVED = 16, 10, 5  # of a KEXINIT: bytes, lists, bytes
 _ENDING = ("ext-info-c", "kex-strict-c-v00@openssh.com")  # RFC 8308 section 2.1; OpenSSH's PROTOCOL, section 1.10
 _POST_QUANTUM = ("mlkem", "sntrup")  # how the names of key exchanges begin that resist a quantum computer
 
@@ -39,6 +40,20 @@ _POST_QUANTUM = ("mlkem", "sntrup")  # how the names of key exchanges begin that
 def is_post_quantum(exchange: str) -> bool:
     """Whether a key exchange resists a quantum computer, by its name (kex_is_pq_from_name in OpenSSH's kex-names.c)."""
     return exchange.startswith(_POST_QUANTUM)
+
+
+def _check_shape(kexinit: bytes) -> None:
+    """Raise SSHException when a KEXINIT, without its type, ends too soon or too late (RFC 4253 section 7.1)."""
+    reader = Reader(kexinit)
+    try:
+        reader.take(_COOKIE)
+        for _ in range(_LISTS):
+            reader.string()
+        reader.take(_FOLLOWS_AND_RESERVED)
+    except BadKey as error:
+        raise SSHException("a KEXINIT that cannot be read") from error
+    if reader.rest():
+        raise SSHException("a KEXINIT that goes on behind its end")
 
 
 class Agreed(Record):
@@ -204,8 +219,10 @@ class Negotiation(paramiko.Transport):
         """Keep the server's lists: an error about them must be able to name them.
 
         Where the cipher makes the tag, no MAC is needed, nor need there be one in common (choose_mac in OpenSSH's
-        kex.c); paramiko asks for one all the same.
+        kex.c); paramiko asks for one all the same. It also makes up what a message lacks, and ignores what follows it.
         """
+        if not ignore_first_byte:
+            _check_shape(m.asbytes())
         parsed: dict[str, list[str]] = super()._really_parse_kex_init(m, ignore_first_byte)
         self.remote_lists = {key: list(value) for key, value in parsed.items() if isinstance(value, list)}
         for side in ("client", "server"):

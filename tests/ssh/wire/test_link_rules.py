@@ -171,10 +171,12 @@ def test_a_message_that_nobody_knows(pair: Pair, kind: int) -> None:
         (b"\x5a\0\0\0\1\xff" + bytes(12), "the server's message cannot be read"),
         (b"\x5b\0\0\0\0", "the server's message cannot be read"),
         (b"\x5e\0\0\0\x4d\0\0\0\1x", "the server speaks of channel 77, which nobody has opened"),
-        (b"\x14" + bytes(17), "Incompatible ssh peer (no acceptable kex algorithm)"),
+        (b"\x14" + bytes(16 + 10 * 4 + 5), "Incompatible ssh peer (no acceptable kex algorithm)"),
+        (b"\x14" + bytes(16 + 10 * 4 + 4), "a KEXINIT that cannot be read"),
+        (b"\x14" + bytes(16 + 10 * 4 + 6), "a KEXINIT that goes on behind its end"),
         (b"\x01\0\0\0\2", "it does not say why"),
     ],
-    ids=["open", "confirmation", "data", "kexinit", "disconnect"],
+    ids=["open", "confirmation", "data", "kexinit", "short kexinit", "long kexinit", "disconnect"],
 )
 def test_bad_messages_while_a_channel_is_asked_for(pair: Pair, payload: bytes, complaint: str) -> None:
     """Whatever the library makes of them, whoever waits for the channel has an error that can be told."""
