@@ -12,11 +12,13 @@ import socket
 import subprocess
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 import paramiko
 
 logging.getLogger("paramiko").addHandler(logging.NullHandler())  # else its last resort prints
+_LEFT = (OSError, EOFError, paramiko.SSHException)  # what a socket, and paramiko, raise once the other side has left
 
 
 @dataclass
@@ -89,10 +91,11 @@ class Server:
             ran = subprocess.run(
                 session.command, shell=True, capture_output=True, check=False, env={**os.environ, "SERVER": self.name}
             )
-            channel.sendall(ran.stdout)
-            channel.sendall_stderr(ran.stderr)
-            channel.send_exit_status(ran.returncode)
-            channel.close()
+            with suppress(*_LEFT):
+                channel.sendall(ran.stdout)
+                channel.sendall_stderr(ran.stderr)
+                channel.send_exit_status(ran.returncode)
+                channel.close()
 
     def settle(self) -> None:
         """Wait until every client has left and its record is complete."""
@@ -152,10 +155,8 @@ def _copy(
     receive: Callable[[int], bytes], send: Callable[[bytes], object], end: Callable[[], object], forward: Forward
 ) -> None:
     """Pass bytes on until there are no more, then pass on that there are no more."""
-    try:
+    with suppress(*_LEFT):
         while data := receive(32768):
             forward.passed += data
             send(data)
         end()
-    except OSError:  # the other side left first
-        pass
