@@ -57,7 +57,7 @@ def _copy(source: Any, to: Any) -> None:
         while data := source.recv(BLOCK):
             to.sendall(data)
         to.shutdown(socket.SHUT_WR)
-    except OSError:
+    except (OSError, EOFError):  # paramiko raises the second when its link has ended
         source.close()
         to.close()
 
