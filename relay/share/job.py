@@ -6,6 +6,7 @@ relay's process (remote.py). Where relay/dial enters a hop of its own, a job hol
 
 from __future__ import annotations
 
+import gc
 import threading
 import time
 from _socket import SHUT_RDWR
@@ -294,6 +295,8 @@ class Job:
 
         from relay.ssh.enter import log_in  # the connection can be made before that is imported
 
+        if not gc.get_freeze_count():  # what is imported is never garbage: each search for garbage passes it over
+            gc.freeze()
         if self._client is None:
             run = Run(self._options, self._progress, self._prompt, self._login_children)
             self._client = client_of(run, self._plan.legs[0])

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import secrets
 from hashlib import sha384, sha512
+from threading import Lock
 from typing import TYPE_CHECKING
 
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 # would make nothing safer.
 _EXPONENT = 512
 _WINDOW = 5  # bits of the exponent at a time
+_COMPUTING = Lock()  # who multiplies numbers of thousands of bits
 _LEAST_BITS = 4  # that are set in a public value (dh.c, dh_pub_is_valid, which has the other bounds, too)
 _GEX_GROUP, _GEX_INIT, _GEX_REPLY, _GEX_REQUEST = 31, 32, 33, 34  # RFC 4419 section 5
 _LEAST, _WANTED, _MOST = 2048, 3072, 8192  # bits of a group's prime: RFC 8270, dh_estimate and DH_GRP_MAX of OpenSSH
@@ -58,16 +60,19 @@ def power(base: int, exponent: int, modulus: int) -> int:
 
     Python's pow has the interpreter's lock from its beginning to its end, 70 ms in the largest group. That is as long
     as the relays of all other hops in the same process would wait. As pow, this takes some bits of the exponent at a
-    time; the steps together take no longer.
+    time, but one multiplication at a step; the steps together take no longer. Of several threads that compute, one goes
+    on: the lock is had by one at a time, and every other one that wants it would hold the relays up once more.
     """
-    powers = [1]
-    for _ in range((1 << _WINDOW) - 1):
-        powers.append(powers[-1] * base % modulus)
-    result = 1
-    for at in range(exponent.bit_length() // _WINDOW * _WINDOW, -1, -_WINDOW):
-        bits = exponent >> at & (1 << _WINDOW) - 1
-        result = pow(result, 1 << _WINDOW, modulus) * powers[bits] % modulus
-    return result
+    with _COMPUTING:
+        powers = [1]
+        for _ in range((1 << _WINDOW) - 1):
+            powers.append(powers[-1] * base % modulus)
+        result = 1
+        for at in range(exponent.bit_length() // _WINDOW * _WINDOW, -1, -_WINDOW):
+            for _ in range(_WINDOW):
+                result = pow(result, 2, modulus)
+            result = result * powers[exponent >> at & (1 << _WINDOW) - 1] % modulus
+        return result
 
 
 class NistP256(Exchange):
