@@ -75,7 +75,8 @@ def test_with_the_extra_it_is_post_quantum_where_ssh_is(lab: Lab) -> None:
     data = "x" * 3_000_000
     copied = lab.run("ssh", "-F", lab.config, "h1/h2", "cat", stdin=data, env=extra)
     assert copied.stdout == data
-    assert h1.whole_log().count(f"kex: algorithm: {h1.first_exchange}") > 5
+    # Three connections, and new keys twice at least: one exchange may be for what both sides have sent.
+    assert h1.whole_log().count(f"kex: algorithm: {h1.first_exchange}") >= 5
 
 
 def test_with_the_extra_an_exchange_that_somebody_chose_is_ours(lab: Lab) -> None:

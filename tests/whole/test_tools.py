@@ -215,6 +215,7 @@ def ansible(desk: Desk, *words: str, pipelining: bool) -> str:
         "ANSIBLE_HOST_KEY_CHECKING": "True",
         "ANSIBLE_LOCALHOST_WARNING": "False",
         "ANSIBLE_NOCOLOR": "1",
+        "ANSIBLE_TIMEOUT": "60",  # seconds, ssh's ConnectTimeout: twenty logins at once take a busy machine 10
     }
     line = shlex.join(
         ["env", *(f"{name}={value}" for name, value in settings.items()), "ansible", "-i", "hosts", "all", *words]
