@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -237,6 +239,24 @@ def test_no_step_holds_up_other_threads(monkeypatch: pytest.MonkeyPatch) -> None
     exchange.finish(mpint(7 << 8000 | 1))
     assert len(bits) == 2 * 5 * (512 // 5 + 1)
     assert set(bits) == {2}
+
+
+def test_one_thread_at_a_time_computes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each one more would have the relays of all other hops in the process wait once more."""
+    computing: list[int] = []
+
+    def noted(base: int, exponent: int, modulus: int) -> int:
+        computing.append(threading.get_ident())
+        time.sleep(0.001)  # whoever may go on does
+        return pow(base, exponent, modulus)
+
+    monkeypatch.setattr(kex_others, "pow", noted, raising=False)
+    threads = [threading.Thread(target=kex_others.power, args=(2, 1 << 20, 1009)) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(list(itertools.groupby(computing))) == len(threads)
 
 
 def test_exponents_are_no_longer_than_they_need_be() -> None:
