@@ -269,7 +269,8 @@ def _exchange(session: Session, settings: HopSettings, progress: Progress) -> No
             ended = _end_of_stream(session, heard=bool(said))
         if not transport.remote_version:
             raise no_ident(error, said, session.stream.carrier) from error
-        if not in_words(error):
+        # A program that ends with bytes unread, our KEXINIT, resets the connection by that.
+        if not in_words(error) or (ended is not None and isinstance(error, ConnectionResetError)):
             hint = ended.cause if ended is not None else ""
             raise RelayError(f"the server closed the connection ({progress.doing})", hint=hint) from error
         raise session.lost(error) from error

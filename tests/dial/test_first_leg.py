@@ -6,6 +6,7 @@ import os
 import re
 import signal
 import socket
+import sys
 
 import pytest
 from lab import LACKS, Lab
@@ -173,6 +174,18 @@ def test_its_proxycommand_fails_after_the_server_has_said_why_it_disconnects(lab
 def test_its_proxycommand_fails_after_the_server_has_closed(lab: Lab, greeting: str, words: str) -> None:
     lab.host("h1", ProxyCommand=f"sh -c 'read ident; printf \"{greeting}\"; exit 1'")
     assert f"pyrelay: hop 1 of 1 (h1): {words}" in lab.pyrelay("h1/h3").stderr
+
+
+def test_its_proxycommand_fails_and_leaves_bytes_of_ours_unread(lab: Lab) -> None:
+    """Which resets the connection."""
+    waits = f"{sys.executable} -c 'import select; select.select([0], [], [])'"
+    script = lab.top / "command"
+    script.write_text(f"read ident; printf 'SSH-2.0-x\\r\\n'; {waits}; exit 1\n")
+    lab.host("h1", ProxyCommand=f"sh {script}")
+    assert lab.pyrelay("h1/h3").stderr == (
+        "pyrelay: hop 1 of 1 (h1): the server closed the connection (key exchange)\n"
+        "hint: its ProxyCommand ended with status 1\n"
+    )
 
 
 def test_its_proxycommand_and_no_shell_for_it(hops: Lab) -> None:
