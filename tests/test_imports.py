@@ -180,13 +180,13 @@ def test_usage_error(arguments: list[str]) -> None:
 # What a hop costs: with these, and our own rooms, a login by an Ed25519 key is all there. Of paramiko, the modules that
 # relay/ssh/wire/library.py leaves out are in sys.modules, too, but empty.
 _HOP = """
-    _bisect _blake2 _cffi_backend _collections _colorize _functools _hashlib _heapq _operator _queue _random _sha512
-    _sre _string
-    _struct _typing _weakrefset array atexit binascii bisect collections collections.abc contextlib copyreg enum
-    functools hashlib heapq hmac importlib importlib._abc importlib._bootstrap importlib._bootstrap_external
-    importlib.machinery itertools keyword linecache logging math operator queue random re re._casefix re._compiler
-    re._constants re._parser reprlib resource select selectors socket string struct textwrap threading token tokenize
-    traceback types typing typing.io typing.re warnings weakref zlib
+    _bisect _blake2 _cffi_backend _collections _colorize _functools _hashlib _heapq _operator _queue _random _sha2
+    _sha512 _sre _string _struct _tokenize _typing _weakrefset array atexit binascii bisect collections
+    collections.abc contextlib copyreg enum functools hashlib heapq hmac importlib importlib._abc
+    importlib._bootstrap importlib._bootstrap_external importlib.machinery itertools keyword linecache logging math
+    operator queue random re re._casefix re._compiler re._constants re._parser reprlib resource select selectors
+    socket string struct textwrap threading token tokenize traceback types typing typing.io typing.re warnings
+    weakref zlib
 
     cryptography cryptography.__about__ cryptography.exceptions cryptography.utils _openssl _openssl.lib
     cryptography.hazmat cryptography.hazmat._oid
