@@ -11,7 +11,7 @@ from pathlib import Path
 import proxies
 import pytest
 from contract import SOON
-from lab import Lab
+from lab import ROOT, Lab
 from peers import LOOPBACK, until
 
 from relay.ssh.wire.library import LEFT_OUT
@@ -222,6 +222,19 @@ def test_hops(lab: Lab, port: int) -> None:
     assert found >= left_out | {"paramiko.transport"}
     rare = {"relay.ssh.netcat", "relay.ssh.wire.kex_others", "relay.dial.openssh"}
     assert ours & rare == set()
+
+
+def test_what_two_threads_must_not_import_is_there_before_the_second_begins() -> None:
+    """Python 3.13.0's collections.abc puts another module in its place; who finds the first has nothing of it."""
+    script = f"""import sys; sys.path.insert(0, {str(ROOT)!r})
+from types import SimpleNamespace
+from relay import dial
+before = "collections.abc" in sys.modules
+dial.start_new_thread = lambda *_: print(before, "collections.abc" in sys.modules)
+dial._expect_session(SimpleNamespace(options=SimpleNamespace(engine="auto")))
+"""
+    run = subprocess.run([sys.executable, "-IS", "-c", script], check=False, capture_output=True, text=True)
+    assert (run.stdout, run.stderr) == ("False True\n", "")
 
 
 def test_garbage_is_looked_for_once_the_relay_has_begun(port: int) -> None:

@@ -198,6 +198,8 @@ def _expect_session(run: Run) -> None:
     from relay.run.limits import check_memory  # a raw relay needs little
 
     if run.options.engine != "ssh":
+        import collections.abc  # noqa: F401  (that of Python 3.13.0 is no module to import in two threads)
+
         check_memory()
         start_new_thread(_import_session, ())
 
