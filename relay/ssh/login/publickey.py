@@ -249,7 +249,6 @@ class PublicKeys:
             with AgentWait(self._prompt, self._progress, f"{words} ({identity})", self._progress.left) as waiting:
                 return self._agent.sign(identity.agent, data, algorithm, waiting)
         except AgentFailed as error:
-            self._progress.left()  # where the deadline has passed, that is the cause, and no other key is tried
             raise Unusable(f"the agent does not sign with it: {error}") from error
         finally:
             self._progress.stage("login")

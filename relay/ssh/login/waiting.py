@@ -17,7 +17,8 @@ class AgentWait:
     """What to do while an agent is silent (Agent.sign): tell the person, and stop the clock while they see it.
 
     words: what the person is told. unseen: returns how many seconds more the agent may take if nobody sees that.
-    A context manager: at the end the notice is erased, and the clock runs again.
+    A context manager: at the end the notice is erased, and the clock runs again. Where the agent has failed and the
+    deadline has passed, that is the cause, and nothing else is tried: it raises TimedOut.
     """
 
     def __init__(self, prompt: Prompt, progress: Progress, words: str, unseen: Callable[[], float]) -> None:
@@ -41,8 +42,9 @@ class AgentWait:
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._notice is None:
-            return
-        self._notice.end()
-        if self._notice.seen:
-            self._progress.resume()
+        if self._notice is not None:
+            self._notice.end()
+            if self._notice.seen:
+                self._progress.resume()
+        if value is not None:
+            self._progress.left()
