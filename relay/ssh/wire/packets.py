@@ -165,17 +165,19 @@ class Packetizer(paramiko.packet.Packetizer):
         to be text.
         """
         self._ident_due = self._ident_due or time.monotonic() + timeout
-        while (size := self.input.data.find(b"\n", self.input.start, self.input.end) + 1) == 0:
-            if len(self.input) > LINE_MOST:
+        while True:
+            data, start, end = self.input.data, self.input.start, self.input.end
+            after = data.find(b"\n", start, end) + 1
+            if not after and len(self.input) > LINE_MOST:
                 raise paramiko.SSHException(f"a line of more than {LINE_MOST} bytes")
-            if self.input.data.find(b"\0", self.input.start, self.input.end) >= 0:
-                raise UnicodeError  # a packet follows where there was no ident
+            if data.find(b"\0", start, after or end) >= 0:
+                raise UnicodeError  # a packet where there was no ident; it may hold an end of line
+            if after:
+                break
             self._fill(check_rekey=False)
             if time.monotonic() >= self._ident_due:
                 raise TimeoutError
-        line = self.input.take(size - self.input.start)
-        if b"\0" in line:  # so does a packet that holds an end of line
-            raise UnicodeError
+        line = self.input.take(after - start)
         text = line.removesuffix(b"\n").removesuffix(b"\r")
         if text.startswith(b"SSH-"):
             if text.count(b"-") < 2:  # RFC 4253 section 4.2
