@@ -27,8 +27,7 @@ for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGTERM):
         signal.signal(number, signal.default_int_handler)
 
 # How long an example takes says nothing on a shared machine.
-_UNFIT = [hypothesis.HealthCheck.too_slow, hypothesis.HealthCheck.function_scoped_fixture]
-hypothesis.settings.register_profile("pyrelay", deadline=None, suppress_health_check=_UNFIT)
+hypothesis.settings.register_profile("pyrelay", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
 hypothesis.settings.load_profile("pyrelay")
 
 SLOWEST = 10  # files whose time is printed at the end

@@ -72,11 +72,10 @@ def test_with_the_extra_it_is_post_quantum_where_ssh_is(lab: Lab) -> None:
         assert f"(h1): key exchange {h1.first_exchange}, " in done.stderr
         assert "quantum computer" not in done.stderr
         assert done.stdout.startswith("SSH-2.0-")
-    data = "x" * 3_000_000
+    data = "x" * 16_000_000  # new keys are for what both sides have sent, and that is more than 1M where it goes fast
     copied = lab.run("ssh", "-F", lab.config, "h1/h2", "cat", stdin=data, env=extra)
     assert copied.stdout == data
-    # Three connections, and new keys twice at least: one exchange may be for what both sides have sent.
-    assert h1.whole_log().count(f"kex: algorithm: {h1.first_exchange}") >= 5
+    assert h1.whole_log().count(f"kex: algorithm: {h1.first_exchange}") > 5
 
 
 def test_with_the_extra_an_exchange_that_somebody_chose_is_ours(lab: Lab) -> None:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
-from hypothesis import event, example, given, settings
+from hypothesis import HealthCheck, event, example, given, settings
 from hypothesis import strategies as st
 from lab import ROOT
 from peers import missing, need
@@ -134,7 +134,7 @@ def judged(path: Path, host: str) -> list[tuple[int, str, str]]:
     return [(int(number), markers[marker], fingerprint.decode()) for number, marker, fingerprint in found]
 
 
-@settings(max_examples=1000)
+@settings(max_examples=1000, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=FILE, host=st.sampled_from(HOSTS))
 @example(data=b"h1 " + ED25519, host="h1")
 @example(data=b"*,!h1 " + ED25519 + b"\n", host="h1")
@@ -169,6 +169,7 @@ THEIRS = PublicKey(base64.b64decode(OTHER_ED25519.split()[1]))
 NAMES_TO_LEARN = ["h1", "[h1]:2022", "2001:db8::1", "fe80::1%eth0", "H1.Example.COM", "h\xe9"]
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=FILE | st.binary(), host=st.sampled_from(NAMES_TO_LEARN), is_hashed=st.booleans())
 @example(data=b"@revoked * " + ED25519, host="h1", is_hashed=False)
 def test_what_is_added_is_found_and_nothing_is_lost(tmp_path: Path, data: bytes, host: str, is_hashed: bool) -> None:

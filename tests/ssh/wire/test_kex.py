@@ -6,7 +6,6 @@ import hashlib
 import itertools
 import socket
 import threading
-import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -243,11 +242,12 @@ def test_no_step_holds_up_other_threads(monkeypatch: pytest.MonkeyPatch) -> None
 
 def test_one_thread_at_a_time_computes(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each one more would have the relays of all other hops in the process wait once more."""
-    computing: list[int] = []
+    computing: list[str] = []
+    kept_out: list[bool] = []
 
     def noted(base: int, exponent: int, modulus: int) -> int:
-        computing.append(threading.get_ident())
-        time.sleep(0.001)  # whoever may go on does
+        computing.append(threading.current_thread().name)
+        kept_out.append(kex_others._COMPUTING.locked())
         return pow(base, exponent, modulus)
 
     monkeypatch.setattr(kex_others, "pow", noted, raising=False)
@@ -257,6 +257,7 @@ def test_one_thread_at_a_time_computes(monkeypatch: pytest.MonkeyPatch) -> None:
     for thread in threads:
         thread.join()
     assert len(list(itertools.groupby(computing))) == len(threads)
+    assert all(kept_out)
 
 
 def test_exponents_are_no_longer_than_they_need_be() -> None:

@@ -16,7 +16,7 @@ import paramiko
 import pytest
 from contract import SOON, Meanwhile
 from flow_ends import data_message, read_all, receive, take
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pair import WINDOW, Pair
 from paramiko import SSHException, common
@@ -483,7 +483,7 @@ def test_no_channel_is_waited_for_amid_a_key_exchange(pair: Pair, monkeypatch: p
     assert flow.received.take(4) == b"data"
 
 
-@settings(max_examples=40)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=40)
 @given(
     payloads=st.lists(
         st.one_of(
