@@ -52,10 +52,13 @@ class FlowMover(Mover):
         return self.out.moved + self.back.moved
 
     def look(self) -> tuple[dict[int, int], float | None]:
-        """What to wait for, and for how long; as Mover.look."""
-        self.out.look()
-        self.back.look()
-        return super().look()
+        """See what each way waits for now; return what to wait for, and for how long, as `awaited`."""
+        out, back = self.out, self.back
+        if out.waits_for != self.stdin.fd:
+            out.look()
+        if back.event != POLLIN or len(self.flow.received):
+            back.look()
+        return self.awaited()
 
     def send_at_once(self) -> None:
         """When the network has said something while the window was closed: read stdin without polling it first.
@@ -281,8 +284,8 @@ class Out(Way):
         self.moved = 0
 
     def look(self) -> None:
-        """Wait for stdin again, if `move` has found no room, and the window has some now."""
-        if self.waits_for != self.source.fd and self.flow.room():
+        """`move` has found no room: wait for stdin again, if the window has some now."""
+        if self.flow.room():
             self.wait_for(self.source)
 
     def move(self) -> int | None:
@@ -301,7 +304,7 @@ class Out(Way):
             raise ReadError(error) from error
         if size > 0:
             self.moved += size
-        if not flow.room():
+        if (size < 0 or size > LITTLE) and not flow.room():  # of less, there is room for more, or the next move says so
             self.waits_for, self.event = self.sink.fd, 0
         return None if size < 0 else size
 

@@ -49,7 +49,7 @@ class Mover:
         self._looked: tuple[str, int, int] | None = None  # what _awaited follows from
         self._awaited: tuple[dict[int, int], float | None] = {}, None
 
-    def look(self) -> tuple[dict[int, int], float | None]:
+    def awaited(self) -> tuple[dict[int, int], float | None]:
         """What to wait for, and for how long (`interests`, `patience`): the same objects while nothing has changed."""
         looked = (self.rules.state, self.out.waits_for, self.back.waits_for)
         if looked != self._looked:
@@ -226,7 +226,7 @@ def drive(mover: Mover, *, parent: int, alarm: int = -1) -> None:
     watch = Watch(alarm)
     try:
         while not mover.rules.over:
-            mover.step(watch.wait(*mover.look()), parent)
+            mover.step(watch.wait(*mover.awaited()), parent)
     finally:
         mover.close()
     if loss := mover.loss():

@@ -30,7 +30,7 @@ class Buffer:
         """Memory for at least size more bytes. The caller writes there, then says how many with `wrote`."""
         if len(self.data) - self.end < size:
             self._make_room(size)
-        return self.view[self.end :]
+        return self.view[self.end :] if self.end else self.view
 
     def wrote(self, size: int) -> None:
         """Count size bytes that the caller has written into `room`."""

@@ -70,9 +70,9 @@ MAX_DATA = 32768  # bytes of a packet, however many more the server takes: memor
 MAX_WINDOW = 2**32 - 1  # bytes; RFC 4254 section 5.2
 STDERR_MOST = 64 * 1024  # bytes of a command's stderr that may wait for the listener; the rest is dropped
 REFILLS = 8  # messages by which a whole window is refilled
+LOOK = 64  # packets, of small ones, between two looks at whether new keys are due
 LITTLE = 8  # one part of so many of a window is too little to send, while more is to be expected
 
-CHANNEL_AND_SIZE = Struct(">II")
 MESSAGE = Struct(">BI")  # type, channel
 MESSAGE_AND_SIZE = Struct(">BII")
 
@@ -186,9 +186,10 @@ class Flow:
     def pass_on(self) -> None:
         """Let the link that this carries take what has come for it."""
         if self.carries is not None:
-            waiting = len(self.received)
+            received = self.received
+            waiting = received.end - received.start
             self.carries.take()
-            self.delivered(waiting - len(self.received))
+            self.delivered(waiting - (received.end - received.start))
 
     def catch_up(self) -> None:
         """Pass on what had come before there was a link to take it, and the end if that has come, too."""
@@ -325,7 +326,8 @@ class Flow:
                 left -= slots.size
             self._send_data(slots.plain, at, left)
             connection.flush()
-        self._check_limits()
+        if size >= self.max_data or not self.link.packetizer.sealer.packets % LOOK:
+            self._check_limits()
         return size
 
     def write(self, data: bytes | bytearray) -> int:

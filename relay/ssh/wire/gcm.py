@@ -34,8 +34,9 @@ class GcmSealer(Sealer):
         """Seal one packet (see Sealer.seal)."""
         counter = self._counter
         self._counter = (counter + 1) & LOW_64_BITS
-        UINT32.pack_into(into, 0, end - at)
-        self._encrypt_into(NONCE.pack(self._fixed, counter), slot[at:end], into[:LENGTH], into[LENGTH:])
+        length = UINT32.pack(end - at)
+        into[:LENGTH] = length
+        self._encrypt_into(NONCE.pack(self._fixed, counter), slot[at:end], length, into[LENGTH:])
         self.packets += 1
         self.bytes += len(into)
 
@@ -64,9 +65,9 @@ class GcmOpener(Opener):
             return 0
         counter = self._counter
         self._counter = (counter + 1) & LOW_64_BITS
-        nonce, view = NONCE.pack(self._fixed, counter), source.view
+        nonce = NONCE.pack(self._fixed, counter)
         try:
-            self._decrypt_into(nonce, view[body:after], view[start:body], self._fit(size))
+            self._decrypt_into(nonce, source.view[body:after], UINT32.pack(size), self._fit(size))
         except InvalidTag:
             raise BadPacket(CHANGED) from None
         return self._opened(source, size)

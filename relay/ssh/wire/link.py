@@ -17,7 +17,7 @@ import time
 from typing import TYPE_CHECKING
 
 from relay.ssh.pubkey import string
-from relay.ssh.wire.flow import CHANNEL_AND_SIZE, MESSAGE, Flow
+from relay.ssh.wire.flow import MESSAGE, MESSAGE_AND_SIZE, Flow
 from relay.ssh.wire.library import paramiko
 from relay.ssh.wire.numbers import (
     MSG_CHANNEL_DATA,
@@ -109,11 +109,11 @@ class Link:
             return
         try:
             self._open_all()
-        except BadPacket as error:
+            self.packetizer.check_limits()
+        except (BadPacket, paramiko.SSHException) as error:
             self.fail(error)
         except (struct.error, IndexError):
             self.fail(BadPacket("a message that is cut short"))
-        self.check_limits()
         if self._touched:
             for flow in self._touched:
                 flow.pass_on()
@@ -129,8 +129,8 @@ class Link:
                 break
             connection.left -= 1
             plain = opener.plain
-            if plain[1] == MSG_CHANNEL_DATA:
-                number, size = CHANNEL_AND_SIZE.unpack_from(plain, 2)
+            kind, number, size = MESSAGE_AND_SIZE.unpack_from(plain, 1)  # plain has room for these, whatever has come
+            if kind == MSG_CHANNEL_DATA:
                 flow = flows.get(number)
                 if flow is not None:
                     if size != length - 9:

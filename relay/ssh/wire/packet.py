@@ -155,7 +155,7 @@ class Opener(_Counts):
     plain: the last packet that was opened, from its padding_length on; good until the next one is.
     """
 
-    __slots__ = ("_memory", "_overhead", "_size", "plain")
+    __slots__ = ("_fitted", "_memory", "_overhead", "_size", "plain")
 
     def __init__(self, shape: Shape) -> None:
         super().__init__(shape)
@@ -181,13 +181,15 @@ class Opener(_Counts):
 
     def _remember(self, size: int) -> None:
         self._memory = memoryview(bytearray(HEAD + size))
-        self.plain = self._memory[HEAD:]
+        self.plain = self._fitted = self._memory[HEAD:]
 
     def _fit(self, size: int) -> memoryview:
         """plain[:size], whose memory is made larger where need be."""
-        if size > len(self.plain):
-            self._remember(MAX_LENGTH)
-        return self.plain[:size]
+        if size != len(self._fitted):  # most often, a packet is as large as the one before
+            if size > len(self.plain):
+                self._remember(MAX_LENGTH)
+            self._fitted = self.plain[:size]
+        return self._fitted
 
     def _opened(self, source: Buffer, size: int) -> int:
         """plain holds a packet whose tag is right: take it out of source, and return its payload's length."""

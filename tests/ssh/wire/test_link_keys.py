@@ -19,6 +19,7 @@ from peers import until
 from relay.errors import RelayError
 from relay.ssh.wire import transport
 from relay.ssh.wire.channel import ChannelStream
+from relay.ssh.wire.flow import LOOK
 from relay.ssh.wire.packet import Sealer
 
 
@@ -77,6 +78,22 @@ def test_a_key_is_replaced_when_it_has_done_enough(pair: Pair) -> None:
     assert digest(got[0]) == digest(data)
     assert len(sealers) >= 4
     assert all(sealer.bytes < 4.5 * MIB for sealer in sealers)
+
+
+def test_small_packets_count_though_nothing_comes_back(pair: Pair) -> None:
+    near, _ = pair.open()
+    flow = pair.attach(near)
+    packetizer = pair.client.packetizer
+    packetizer.REKEY_PACKETS = packetizer.sealer.packets + LOOK
+
+    def one(views: list[memoryview]) -> int:
+        views[0][0] = 0
+        return 1
+
+    while flow.read_from(one) > 0:
+        pass
+    assert not flow.link.clear
+    assert packetizer.sealer.packets <= packetizer.REKEY_PACKETS + LOOK
 
 
 def test_a_server_that_does_not_heed_a_request_for_new_keys(pair: Pair) -> None:
