@@ -30,13 +30,15 @@ def objection(settings: HopSettings, recall: Callable[[], Shown | None] | None =
 def _no_method(settings: HopSettings) -> str:
     """Return why no login method is left for us: the settings leave only methods that only ssh has.
 
-    GSSAPIAuthentication being on is not a reason: distributions turn it on for all hosts (see only_ssh.py).
+    GSSAPIAuthentication being on is not a reason: distributions turn it on for all hosts (see only_ssh.py). An ssh that
+    was built without it does not name it.
     """
     preferred = settings.get("preferredauthentications")
+    known = [name for name in METHODS if name in OURS or settings.get(METHODS[name])]
     batch = settings.yes("batchmode")
     left = [
         name
-        for name in (preferred.split(",") if preferred else METHODS)
+        for name in (preferred.split(",") if preferred else known)
         if name in METHODS and settings.get(METHODS[name]) not in {"no", "false"} and not (batch and name in ASKING)
     ]
     if not left or not set(left).isdisjoint(OURS):

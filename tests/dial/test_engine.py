@@ -250,9 +250,17 @@ def settings(**values: str) -> HopSettings:
             "only hostbased may be tried",
         ),
         (
-            {"pubkeyauthentication": "no", "passwordauthentication": "no", "kbdinteractiveauthentication": "no"},
+            {
+                "pubkeyauthentication": "no",
+                "passwordauthentication": "no",
+                "kbdinteractiveauthentication": "no",
+                "gssapiauthentication": "yes",
+                "hostbasedauthentication": "yes",
+            },
             "only gssapi-with-mic and hostbased may be tried",
         ),
+        # Built without Kerberos, ssh does not name it.
+        ({"pubkeyauthentication": "no", "passwordauthentication": "no", "kbdinteractiveauthentication": "no"}, ""),
         ({"pkcs11provider": "none"}, ""),
         ({"pkcs11provider": "/usr/lib/token.so"}, "PKCS11Provider"),
         ({"pkcs11provider": "/usr/lib/token.so", "pubkeyauthentication": "false"}, ""),
