@@ -199,9 +199,11 @@ class Lab:
                 "IdentitiesOnly": "yes",
                 "IdentityAgent": "none",
                 "IdentityFile": self.identity,
+                "IgnoreUnknown": "WarnWeakCrypto",  # OpenSSH before 10.1
                 "StrictHostKeyChecking": "yes",
                 "User": self.user,
                 "UserKnownHostsFile": self.known_hosts,
+                "WarnWeakCrypto": "no",
             },
         }
         lines = [self.head]

@@ -122,8 +122,8 @@ class Server:
         told = subprocess.run(
             [*self._command, "-T", "-f", str(self._config)], capture_output=True, text=True, check=True
         )
-        (names,) = (line.partition(" ")[2] for line in told.stdout.splitlines() if line.startswith("kexalgorithms "))
-        return names.partition(",")[0]
+        said = dict(line.lower().split(" ", 1) for line in told.stdout.splitlines() if " " in line)
+        return said["kexalgorithms"].partition(",")[0]
 
     def replace_host_key(self, key: Path) -> None:
         """Show another host key, for the connections that follow; the clients are not told."""

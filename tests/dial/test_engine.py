@@ -32,7 +32,8 @@ def chain(lab: Lab) -> Lab:
 
 def client(lab: Lab, name: str, connection: int = -1) -> str:
     """Which client a server has seen in one of its connections."""
-    found = re.search("remote software version (.*)", lab[name].connections[connection].log())
+    log = lab[name].connections[connection].log()
+    found = re.search(r"remote software version (.*?)(?: \[preauth\])?$", log, re.MULTILINE)
     assert found
     return "ssh" if found[1].startswith("OpenSSH") else found[1]
 
