@@ -15,6 +15,7 @@ import tempfile
 
 from relay.config.lookup import no_ssh
 from relay.config.settings import parse
+from relay.config.version import number
 from relay.errors import RelayError, printable
 
 TYPE_CHECKING = False
@@ -97,15 +98,6 @@ def version() -> tuple[int, int]:
     except OSError as error:
         raise no_ssh(error, "hop") from None
     return number(said.stderr + said.stdout)
-
-
-def number(said: str) -> tuple[int, int]:
-    """Parse what `ssh -V` prints: "OpenSSH_9.2p1 Debian-2, OpenSSL 3.0" is (9, 2)."""
-    _, found, rest = said.partition("OpenSSH_")
-    parts = rest.replace("p", ".").replace(" ", ".").replace(",", ".").split(".")[:2]
-    if not found or len(parts) < 2 or not all(part.isdecimal() for part in parts):
-        return 0, 0
-    return int(parts[0]), int(parts[1])
 
 
 def obstacles(config: str | None) -> Iterator[str]:

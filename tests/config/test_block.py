@@ -9,7 +9,7 @@ import pytest
 from lab import Lab
 from peers import SYSTEM_PATH, need
 
-from relay.config import block
+from relay.config import block, version
 from relay.errors import UsageError
 from relay.spec.options import parse
 
@@ -60,7 +60,7 @@ def test_it_has_what_the_installed_ssh_takes(version: tuple[int, int], name: str
     ],
 )
 def test_the_version_of_ssh(said: str, number: tuple[int, int]) -> None:
-    assert block.number(said) == number
+    assert version.number(said) == number
 
 
 def test_options_beside_it_go_into_the_command() -> None:

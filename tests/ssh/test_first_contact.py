@@ -12,12 +12,13 @@ import select
 import socket
 import subprocess
 import threading
+from binascii import a2b_base64
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
 from lab import Lab
-from login_server import SUCCESS, Request, disconnect, failure, questions, scripted
+from login_server import MORE, SUCCESS, Request, disconnect, failure, questions, scripted
 from peers import LOOPBACK, Listener, missing
 from sshd import PASSWORD
 from strangers import Asyncssh, Dropbear
@@ -32,6 +33,7 @@ from relay.run.progress import Progress
 from relay.run.prompt import Prompt
 from relay.spec import options
 from relay.ssh.memory import Shown
+from relay.ssh.pubkey import string
 
 QUIET = 0.2  # seconds without a byte after which a device has read all that came before its own ident
 
@@ -156,6 +158,44 @@ def test_every_try_counts_by_the_methods_that_the_server_names(hops: Lab, method
                 terminal.answer("Code: " if more == [] else "password: ", answer)
             terminal.ends_well("h2\n")
     assert server.requests[0] == "none"
+
+
+@pytest.mark.parametrize(
+    ("right", "batch", "signed"),
+    [
+        ("the second key", "no", [False, False, True]),
+        ("the second key", "yes", [False, True]),  # nothing could follow a refusal of the last one
+        ("the password", "no", [False, False]),
+        ("the password", "yes", [False, True]),
+    ],
+)
+def test_a_server_that_counts_no_questions(hops: Lab, right: str, batch: str, signed: list[bool]) -> None:
+    """OpenSSH 10.6 does not count questions about keys: where MaxAuthTries is 1, ssh still comes to the last one."""
+    blob = a2b_base64(Path(f"{hops.identity}.pub").read_text().split()[1])  # the lab's own key comes last
+    refused = disconnect("Too many authentication failures")
+    asked: list[bool] = []
+
+    def script(request: Request) -> list[bytes]:
+        if request.method == "none":
+            return [failure("publickey", "password")]
+        if request.method == "password":
+            return [SUCCESS if request.password() == (PASSWORD,) else refused]
+        asked.append(bool(request.fields.number(1)))
+        algorithm, key = request.fields.string(), request.fields.string()
+        if key == blob and right == "the second key":
+            return [SUCCESS if asked[-1] else MORE + string(algorithm) + string(key)]
+        return [refused if asked[-1] else failure("publickey", "password")]
+
+    first = hops.keygen("first")
+    scripted(hops, "h1", script, ident="SSH-2.0-OpenSSH_10.6p1", BatchMode=batch, IdentityFile=first)
+    with ssh(hops, "h1/h2", "echo $SERVER") as terminal:
+        if signed[-1:] == [False]:
+            terminal.answer("password: ", PASSWORD)
+        if (right, batch) == ("the password", "yes"):
+            terminal.expect("Too many authentication failures")
+        else:
+            terminal.ends_well("h2\n")
+    assert asked == signed
 
 
 def test_a_server_that_lets_in_by_none(hops: Lab) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from peers import need
 
-from relay.config.block import number
+from relay.config.version import number
 
 ROOT = Path(__file__).parents[2]
 TABLE = ROOT / "docs" / "ssh_config.md"

@@ -2,7 +2,8 @@
 
 A key that costs a person something (a passphrase, a touch, a confirmation) is
 offered unsigned first; nobody types or touches for one that the server would
-refuse. A key that costs nothing signs at once, which saves a round trip.
+refuse. So is one whose signature might cost a try that the question does not
+cost. Any other key signs at once, which saves a round trip.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 _AGENT_SECONDS = 20.0  # for an agent to answer; signatures may take longer, as a person may be asked
 _LOCKED = "the agent has not listed its keys yet: does it ask you to unlock it?"
 _HOSTBOUND = "publickey-hostbound-v00@openssh.com"  # OpenSSH's PROTOCOL, section 3.1
+QUESTIONS_ARE_FREE = (10, 6)  # from this OpenSSH on, for some keys
 _RSA_SHA2 = ("rsa-sha2-512", "rsa-sha2-256")  # RFC 8332
 
 
@@ -195,7 +197,8 @@ class PublicKeys:
         key = string(algorithm.encode()) + string(public.blob)
         self.offered.append(str(identity))
         request = self._dialogue.request if self._untried and not remembered else self._dialogue.request_last
-        if identity.costs and not self._keyring.holds(identity):
+        costs = identity.costs and not self._keyring.holds(identity)
+        if costs or (not remembered and self._tries_are_dear()):
             self._progress.note(1, f"offering {identity}")
             answer = self._dialogue.request("publickey", b"\0" + key)
             if not isinstance(answer, More):
@@ -218,6 +221,17 @@ class PublicKeys:
         if identity.agent is None and (isinstance(answer, Success) or (isinstance(answer, Failure) and answer.partial)):
             self._give_to_agent(identity)
         return answer
+
+    def _tries_are_dear(self) -> bool:
+        """Whether a signature that the server refuses costs one of its tries, a question does not, and more may follow.
+
+        OpenSSH 10.6 and later count questions by themselves (max-pk-ok of PubkeyOptions, sshd_config(5)).
+        """
+        if self._prompt.batch and not self._untried:
+            return False
+        from relay.config.version import number  # a remembered hop does not need it
+
+        return number(self._dialogue.server_version) >= QUESTIONS_ARE_FREE
 
     def _give_to_agent(self, identity: Identity) -> None:
         """AddKeysToAgent: the server has taken this key from a file."""
