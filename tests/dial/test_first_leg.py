@@ -154,7 +154,7 @@ def test_its_proxycommand_fails_after_the_server_has_said_why_it_disconnects(lab
     lab.server("h3")
     told = "Too many authentication failures"
     assert f"the server ended the login as {lab.user}: {told}; " in lab.pyrelay("h1/h3").stderr
-    assert told in lab.ssh("h1", "true").stderr
+    assert re.search(f"{told}|Permission denied", lab.ssh("h1", "true").stderr)  # 10.6 lets ssh ask about its key
 
 
 @pytest.mark.parametrize(

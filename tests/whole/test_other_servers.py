@@ -79,7 +79,6 @@ Start = Callable[[Lab, Path, Path], int]
 
 
 def dropbear(lab: Lab, top: Path, key: Path) -> int:
-    subprocess.run([need("ssh-keygen"), "-q", "-p", "-N", "", "-m", "PEM", "-f", key], check=True, capture_output=True)
     server = Dropbear(top, key, authorized(lab).read_text())
     lab.at_end(server.stop)
     return server.port
@@ -148,7 +147,7 @@ def haproxy(lab: Lab, top: Path, key: Path) -> int:
 
 
 def sslh(lab: Lab, top: Path, key: Path) -> int:
-    front = Front(need("sslh"), "-f", "-p", "127.0.0.1:{port}", "--ssh", f"127.0.0.1:{behind(lab, key)}")
+    front = Front(need("sslh-select"), "-f", "-p", "127.0.0.1:{port}", "--ssh", f"127.0.0.1:{behind(lab, key)}")
     lab.at_end(front.stop)
     return front.port
 

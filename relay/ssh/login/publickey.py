@@ -261,11 +261,12 @@ class PublicKeys:
         self._progress.stage("waiting for the agent's signature")
         try:
             with AgentWait(self._prompt, self._progress, f"{words} ({identity})", self._progress.left) as waiting:
-                return self._agent.sign(identity.agent, data, algorithm, waiting)
+                signature = self._agent.sign(identity.agent, data, algorithm, waiting)
         except AgentFailed as error:
-            raise Unusable(f"the agent does not sign with it: {error}") from error
-        finally:
             self._progress.stage("login")
+            raise Unusable(f"the agent does not sign with it: {error}") from error
+        self._progress.stage("login")  # not when time is up: what it was up for is to be said
+        return signature
 
     def _unlock(self, identity: Identity) -> PrivateKey:
         """The private key of an identity file; its passphrase is asked for. Raises Unusable."""

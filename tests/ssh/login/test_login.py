@@ -25,7 +25,7 @@ KINDS = {
     "ecdsa-521": ("ecdsa", "-b", "521"),
     "rsa": ("rsa", "-b", "2048"),
 }
-FORMS = ("RFC4716", "PEM", "PKCS8")  # ssh-keygen -m; the first is OpenSSH's own, and ed25519 is always in that
+FORMS = ("RFC4716", "PEM", "PKCS8")  # ssh-keygen -m; the first is OpenSSH's own
 
 
 @pytest.fixture
@@ -63,7 +63,9 @@ def fingerprint(lab: Lab, key: Path) -> str:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_key_files(hops: Lab, kind: str) -> None:
-    keys = [hops.keygen(f"key{form}", *KINDS[kind], "-m", form) for form in FORMS]
+    # (Older ones write ed25519 keys in OpenSSH's own form whatever they are told, newer ones refuse.)
+    forms = FORMS[:1] if kind == "ed25519" else FORMS
+    keys = [hops.keygen(f"key{form}", *KINDS[kind], "-m", form) for form in forms]
     hops.server("h1", authorized_keys=public(*keys))
     for key in keys:
         Path(f"{key}.pub").unlink()

@@ -31,6 +31,8 @@ class Kerberized:
     """A lab with a hop h1 that takes a ticket or the key `fits`, and a target h2. ticket: of whoever has one."""
 
     def __init__(self, lab: Lab, realm: Realm, patch: pytest.MonkeyPatch) -> None:
+        if "gssapiauthentication" not in lab.run("ssh", "-G", "-F", "none", "h1").stdout:
+            missing("this ssh was built without Kerberos")
         self.lab = lab
         for name, value in realm.ssh(lab.user).items():
             patch.setenv(name, value)

@@ -54,8 +54,9 @@ def test_the_key_is_withdrawn_where_every_try_counts(hops: Lab) -> None:
     first, second = (hops.pyrelay("h1/h2").stderr for _ in range(2))
     assert "the server takes publickey; offered: " in first
     assert "Permission denied" in first
-    assert "Too many authentication failures" in second  # as with ssh
     assert h1.whole_log().count("Failed publickey") == 2
+    told = hops.ssh("h1", "true").stderr  # sshd 10.6 is only asked about the key, and does not count that
+    assert ("Too many authentication failures" in second) == ("Too many authentication failures" in told)
     h1.authorize(Path(f"{hops.identity}.pub").read_text())
     arrives(hops)
 

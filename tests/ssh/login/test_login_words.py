@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 import pytest
@@ -45,15 +46,17 @@ def test_a_banner_of_a_megabyte_of_control_characters(target: Lab) -> None:
         assert len(terminal.shown) < 20_000
 
 
-@pytest.mark.parametrize(("size", "words"), [(200_000, "the server says:"), (1_000_000, "closed the connection")])
+@pytest.mark.parametrize(
+    ("size", "words"), [(200_000, "the server says:"), (1_000_000, "closed the connection|a packet of")]
+)
 def test_a_banner_of_a_real_server(lab: Lab, size: int, words: str) -> None:
-    """Of a whole megabyte sshd itself cannot make a packet, and hangs up."""
+    """Of a whole megabyte sshd itself cannot make a packet, and hangs up; 10.6 can, and no client takes that."""
     text = lab.top / "banner"
     text.write_bytes(b"Be good.\n" + b"\x1b\x9b[31m" * (size // 6))
     lab.server("h1", extra=f"Banner {text}")
     ran = lab.pyrelay("h1/127.0.0.1:1")
     assert ran.returncode == 1
-    assert words in ran.stderr
+    assert re.search(words, ran.stderr)
     assert all(c.isprintable() for c in ran.stderr.replace("\n", ""))
 
 
