@@ -33,7 +33,7 @@ PEERS = bash-completion busybox dante-server dropbear-bin fish git iproute2 krb5
 	microsocks ncat netcat-openbsd netcat-traditional openssh-client openssh-server openssl procps rsync socat squid \
 	strace tcsh tinyproxy tor torsocks zsh
 # What one of them is built with, from its source: a dante with GSS-API.
-BUILDERS = dpkg-dev gcc libc6-dev make
+BUILDERS = dpkg-dev gcc libc6-dev libcrypt-dev make
 # The programs that run ssh, or are an ssh: docs/recipes.md has a line for each. And what stands before an sshd.
 TOOLS = ansible-core borgbackup clustershell fuse3 pdsh putty-tools sshfs
 FRONTS = haproxy sslh

@@ -398,6 +398,9 @@ class Network:
         try:
             with urllib.request.urlopen(f"http://{LOOPBACK}:{self._dirport}/tor/{what}", timeout=SECONDS) as answer:
                 return bytes(answer.read())
+        except urllib.error.HTTPError as error:
+            error.close()
+            return b""
         except (urllib.error.URLError, ConnectionError):
             return b""
 
