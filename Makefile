@@ -102,7 +102,7 @@ fuzz: .venv/ready ## give whatever reads any bytes any bytes, ten minutes each (
 nightly: .venv/ready peers strangers ## run all that takes too long for CI, write docs/nightly.md (ARGS="--only NAME --soak SECONDS")
 	@$(VENV)/python tests/beds/nightly.py $(ARGS)
 
-matrix: ## try it in chroots of Debian 12 and 13 and with each Python here, write docs/matrix.md (PARTS; ARGS for pytest)
+matrix: ## try it in chroots of Debian 12, 13 and sid and with each Python here, write docs/matrix.md (PARTS; ARGS for pytest)
 	@tests/install-packages debootstrap python3-venv
 	@build=`mktemp -d /var/tmp/matrix.XXXXXX` && chmod 755 "$$build" && mkdir "$$build/source" && cp -R $(RELEASE) "$$build/source" && \
 		packaging/matrix "$$build" "$(WORK)" "$(PARTS)" $(ARGS); \

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from peers import SYSTEM_PATH
 
 from relay.config.lookup import Lookup, Query, checked
 from relay.config.lookup import look_up as look_up_route
@@ -144,6 +145,18 @@ def test_a_user_that_no_route_can_hold_is_data(config: str) -> None:
     assert (corp.user, corp.jumps("h1")) == ("CORP\\jdoe", "h1,corp")
     with pytest.raises(RelayError, match=r"ssh_config of corp: its ProxyCommand has %r, and .* CORP\\jdoe"):
         corp.proxy_command()
+
+
+def test_a_user_that_ssh_refuses_on_its_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As OpenSSH 10.6 does with a backslash."""
+    ssh = tmp_path / "ssh"
+    ssh.write_text("#!/bin/sh\necho remote username contains invalid characters >&2\nexit 255\n")
+    ssh.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{SYSTEM_PATH}")
+    with pytest.raises(RelayError) as caught:
+        Lookup([Query(Element("CORP\\jdoe", "h1", None), options.parse(["x"]))], Children()).read(Progress())
+    assert caught.value.line == "ssh_config of CORP\\jdoe@h1: remote username contains invalid characters"
+    assert caught.value.hint == "ssh takes such a user from ssh_config (User)"
 
 
 @pytest.mark.parametrize("user", ["", "-l", "a\tb", "a\x1bb", "x" * 256])
