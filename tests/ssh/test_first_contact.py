@@ -198,6 +198,36 @@ def test_a_server_that_counts_no_questions(hops: Lab, right: str, batch: str, si
     assert asked == signed
 
 
+def test_a_key_is_withdrawn_by_a_server_that_counts_no_questions(hops: Lab) -> None:
+    """The signature that was sent ahead costs nobody a try: where there are two, one password may be mistyped."""
+    withdrawn = False
+    refused: list[str] = []
+
+    def script(request: Request) -> list[bytes]:
+        if request.method == "none":
+            refused.clear()
+        elif request.method == "password":
+            if request.password() == (PASSWORD,):
+                return [SUCCESS]
+            refused.append(request.method)
+        elif request.fields.number(1):
+            if not withdrawn:
+                return [SUCCESS]
+            refused.append(request.method)
+        elif not withdrawn:
+            return [MORE + string(request.fields.string()) + string(request.fields.string())]
+        many = len(refused) > 1
+        return [disconnect("Too many authentication failures") if many else failure("publickey", "password")]
+
+    scripted(hops, "h1", script, ident="SSH-2.0-OpenSSH_10.6p1", BatchMode="no")
+    arrives(hops)
+    withdrawn = True
+    with ssh(hops, "h1/h2", "echo $SERVER") as terminal:
+        terminal.answer("password: ", "mistyped")
+        terminal.answer("password: ", PASSWORD)
+        terminal.ends_well("h2\n")
+
+
 def test_a_server_that_lets_in_by_none(hops: Lab) -> None:
     """A key that it is offered it refuses."""
 

@@ -187,7 +187,7 @@ class _Login:
         """The first request and its answer, which says what the server takes. It travels with the service request.
 
         It is `none`, as with ssh; or the key that has got in before, where that is the first thing to try. Raises
-        AheadRefused if that is refused, unless the server says that ssh would have begun with that key, too.
+        AheadRefused if that is refused, unless ssh would have begun with that key, too, and for the same price.
         """
         shown = self._shown
         if shown is not None and shown.takes(KEY) and self._in_order()[:1] == [shown.method] == ["publickey"]:
@@ -199,7 +199,8 @@ class _Login:
                 raise
             if isinstance(answer, Failure) and not answer.partial:
                 self._taken = answer.methods
-                if "publickey" not in self._in_order() or not self._keys.began_in_order:
+                in_order = "publickey" in self._in_order() and self._keys.began_in_order
+                if not in_order or self._keys.tries_are_dear():
                     raise AheadRefused(self._refused(), shown.key)
                 self._taken = ()
             if answer is not None:

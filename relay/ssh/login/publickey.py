@@ -110,6 +110,17 @@ class PublicKeys:
                 return self._next(identity, remembered=True)
         return None
 
+    def tries_are_dear(self) -> bool:
+        """Whether a signature that the server refuses costs one of its tries, a question does not, and more may follow.
+
+        OpenSSH 10.6 and later count questions by themselves (max-pk-ok of PubkeyOptions, sshd_config(5)).
+        """
+        if self._prompt.batch and not self._untried:
+            return False
+        from relay.config.version import number  # a remembered hop does not need it
+
+        return number(self._dialogue.server_version) >= QUESTIONS_ARE_FREE
+
     def _all(self) -> deque[Identity]:
         if self._untried is None:
             self._untried = deque(self._prepare())
@@ -198,7 +209,7 @@ class PublicKeys:
         self.offered.append(str(identity))
         request = self._dialogue.request if self._untried and not remembered else self._dialogue.request_last
         costs = identity.costs and not self._keyring.holds(identity)
-        if costs or (not remembered and self._tries_are_dear()):
+        if costs or (not remembered and self.tries_are_dear()):
             self._progress.note(1, f"offering {identity}")
             answer = self._dialogue.request("publickey", b"\0" + key)
             if not isinstance(answer, More):
@@ -221,17 +232,6 @@ class PublicKeys:
         if identity.agent is None and (isinstance(answer, Success) or (isinstance(answer, Failure) and answer.partial)):
             self._give_to_agent(identity)
         return answer
-
-    def _tries_are_dear(self) -> bool:
-        """Whether a signature that the server refuses costs one of its tries, a question does not, and more may follow.
-
-        OpenSSH 10.6 and later count questions by themselves (max-pk-ok of PubkeyOptions, sshd_config(5)).
-        """
-        if self._prompt.batch and not self._untried:
-            return False
-        from relay.config.version import number  # a remembered hop does not need it
-
-        return number(self._dialogue.server_version) >= QUESTIONS_ARE_FREE
 
     def _give_to_agent(self, identity: Identity) -> None:
         """AddKeysToAgent: the server has taken this key from a file."""
