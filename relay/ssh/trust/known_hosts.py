@@ -197,6 +197,19 @@ def lookup(data: bytes, host: str, path: str) -> tuple[list[Entry], list[str]]:
     return entries, complaints
 
 
+def foreign_type(data: bytes, host: str) -> str:
+    """The type of a key that a file's bytes hold for host, and that is not known here; "" where there is none."""
+    for line in lines(data):
+        try:
+            if not line.error and not line.marker and matches(line.names, os.fsencode(host)):
+                line.key()
+        except Unsupported:
+            return line.key_text().split(b" ")[0].decode(errors="replace")
+        except (BadLine, BadKey):
+            continue
+    return ""
+
+
 def other_names(data: bytes, host: str, key: PublicKey, path: str) -> list[str]:
     """Where the file has the same key under names that are not host's, in ssh's form: "FILE:LINE: names"."""
     found = []

@@ -13,7 +13,7 @@ import time
 from typing import TYPE_CHECKING
 
 from relay.config.settings import is_loopback
-from relay.errors import RelayError
+from relay.errors import RelayError, Unserved, printable
 from relay.run.children import Children
 from relay.run.prompt import Cancelled, NobodyToAsk
 from relay.ssh.pubkey import CERT_SUFFIX, BadKey, PublicKey, key_type
@@ -213,7 +213,12 @@ class Trust:
         self._check_address(key)
 
     def _learn(self, key: PublicKey) -> None:
-        """A key that nobody has seen: ask, accept or refuse, as StrictHostKeyChecking says, and write it down."""
+        """A key that nobody has seen: ask, accept or refuse, as StrictHostKeyChecking says, and write it down.
+
+        Raises RelayError; Unserved where a key of a type that ssh alone may have is known: to ssh this one has changed.
+        """
+        if kind := next(filter(None, (known_hosts.foreign_type(data, self._name) for _, data in self._files)), ""):
+            raise Unserved(f"a key of it is known of the type {printable(kind)}, which our client lacks")
         strict = _STRICT.get(self._settings.get("stricthostkeychecking"), "ask")
         if strict == "yes":
             raise self._unknown(key, "StrictHostKeyChecking is yes")

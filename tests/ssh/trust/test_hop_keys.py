@@ -52,6 +52,19 @@ def test_a_hop_that_is_not_trusted_is_named_and_not_logged_in_to(chain: Lab, lin
     assert chain.known_hosts.read_bytes() == before
 
 
+def test_a_key_of_a_type_that_ssh_alone_may_have(chain: Lab) -> None:
+    """It may be the one that the hop has, and then the one that is shown is a changed one: ssh decides."""
+    replace_key(chain, "h2", "{host} ssh-mldsa44-ed25519 AAAA")
+    before = chain.known_hosts.read_bytes()
+    done = chain.pyrelay("-v", "-o", "StrictHostKeyChecking=yes", "h1/h2/h3")
+    assert done.returncode == 1
+    why = "a key of it is known of the type ssh-mldsa44-ed25519, which our client lacks"
+    assert f"pyrelay: hop 2 of 2 (h2): by ssh: {why}\n" in done.stderr
+    assert "Host key verification failed." in done.stderr
+    assert chain["h2"].logins() == []
+    assert chain.known_hosts.read_bytes() == before
+
+
 def test_a_chain_behind_certificates(lab: Lab) -> None:
     """Hops that are known by their CA alone; the target's session is ssh's own."""
     lab.keygen("ca")
