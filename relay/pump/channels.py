@@ -304,7 +304,7 @@ class Out(Way):
             raise ReadError(error) from error
         if size > 0:
             self.moved += size
-        if (size < 0 or size > LITTLE) and not flow.room():  # of less, there is room for more, or the next move says so
+        if (size < 0 or size > LITTLE) and not flow.room():  # (after little, the next move finds it out)
             self.waits_for, self.event = self.sink.fd, 0
         return None if size < 0 else size
 

@@ -16,7 +16,7 @@ from relay.config.settings import is_loopback
 from relay.errors import RelayError, Unserved, printable
 from relay.run.children import Children
 from relay.run.prompt import Cancelled, NobodyToAsk
-from relay.ssh.pubkey import CERT_SUFFIX, BadKey, PublicKey, key_type
+from relay.ssh.pubkey import CERT_SUFFIX, BadKey, PublicKey, Unsupported, key_type
 from relay.ssh.trust import hosts_command, known_hosts
 from relay.ssh.trust.hostcert import Certificate
 from relay.ssh.trust.hostkeys import ALGORITHMS, CHANGED, IS_REVOKED, KNOWN, UNKNOWN, HostKeys
@@ -131,6 +131,8 @@ class Trust:
             key = PublicKey(blob)
             certificate = Certificate(key) if key.is_cert else None
             issuer = certificate.issuer if certificate is not None else None
+        except Unsupported as error:  # of the key that has signed it
+            raise Unserved(f"the server's host key cannot be used: {error}") from error
         except BadKey as error:
             raise RelayError(f"the server's host key cannot be used: {error}") from error
         self._progress.note(1, f"host key: {key.short} {self._fingerprint(key)}")

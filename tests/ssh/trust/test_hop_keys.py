@@ -82,6 +82,23 @@ def test_a_chain_behind_certificates(lab: Lab) -> None:
     assert "hop 2 of 2 (h2): no host key is known for h2, " in lab.ssh("h1/h2/h3").stderr
 
 
+def test_a_certificate_by_a_key_of_a_type_that_ssh_alone_has(lab: Lab) -> None:
+    kind = "mldsa44-ed25519"
+    made = subprocess.run(
+        ["ssh-keygen", "-q", "-t", kind, "-N", "", "-f", lab.top / "ca"], capture_output=True, check=False
+    )
+    if made.returncode:
+        pytest.skip(f"this ssh-keygen makes no {kind} keys; that of OpenSSH 10.6 does, in Debian sid (make matrix)")
+    lab.server("h1", extra=f"HostCertificate {lab.top}/h1/ed25519-cert.pub", HostKeyAlias="h1")
+    key = lab.top / "h1" / "ed25519.pub"
+    subprocess.run(["ssh-keygen", "-q", "-s", lab.top / "ca", "-h", "-I", "h1", "-n", "h1", key], check=True)
+    lab.server("h2")
+    lab.host("h1", CASignatureAlgorithms="+ssh-mldsa44-ed25519")
+    lab.known_hosts.write_text(f"@cert-authority h1 {(lab.top / 'ca.pub').read_text()}h1/h2 {lab['h2'].host_keys[0]}\n")
+    done = lab.ssh("h1/h2", "echo $SERVER")
+    assert (done.stdout, done.stderr) == ("h2\n", "")
+
+
 def test_a_key_that_only_a_known_hosts_command_knows(chain: Lab) -> None:
     replace_key(chain, "h1", "")
     chain.host("h1", KnownHostsCommand=f"/bin/echo %H {chain['h1'].host_keys[0]}")
