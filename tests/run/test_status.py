@@ -191,7 +191,7 @@ def test_the_loglevel_of_the_hop_counts(lab: Lab) -> None:
             terminal.expect("hop 1 of 1 (h1): login")
         go_on.set()
         quiet.expect("SSH-2.0-")
-        assert GONE not in quiet.shown
+        assert "(quiet)" not in quiet.shown  # what comes after that hop may have a line, on a busy machine
 
 
 def test_the_terminal_is_left_to_a_program_that_may_write_on_it(lab: Lab) -> None:

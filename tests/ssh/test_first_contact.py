@@ -322,6 +322,7 @@ def test_a_server_that_becomes_another(hops: Lab) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)  # a hundred logins, maybe on a busy machine
 @pytest.mark.parametrize("other", ["dropbear", "asyncssh"])
 def test_two_servers_in_turn_behind_one_port(hops: Lab, other: str) -> None:
     """A hundred logins, none lost, and hardly a connection more; each guesses what the other has shown."""
