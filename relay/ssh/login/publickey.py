@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 _AGENT_SECONDS = 20.0  # for an agent to answer; signatures may take longer, as a person may be asked
 _LOCKED = "the agent has not listed its keys yet: does it ask you to unlock it?"
 _HOSTBOUND = "publickey-hostbound-v00@openssh.com"  # OpenSSH's PROTOCOL, section 3.1
-QUESTIONS_ARE_FREE = (10, 6)  # from this OpenSSH on, for some keys
+_QUESTIONS_ARE_FREE = (10, 6)  # from this OpenSSH on, for some keys
 _RSA_SHA2 = ("rsa-sha2-512", "rsa-sha2-256")  # RFC 8332
 
 
@@ -119,7 +119,7 @@ class PublicKeys:
             return False
         from relay.config.version import number  # a remembered hop does not need it
 
-        return number(self._dialogue.server_version) >= QUESTIONS_ARE_FREE
+        return number(self._dialogue.server_version) >= _QUESTIONS_ARE_FREE
 
     def _all(self) -> deque[Identity]:
         if self._untried is None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING
 
 import pytest
@@ -23,6 +22,8 @@ from terminal import NO_STATUS, PATIENCE, ssh
 if TYPE_CHECKING:
     from lab import Lab
 from terminal import askpass
+
+from relay.config.block import version
 
 
 @pytest.mark.parametrize("level", ["QUIET", "ERROR"])
@@ -47,7 +48,11 @@ def test_a_banner_of_a_megabyte_of_control_characters(target: Lab) -> None:
 
 
 @pytest.mark.parametrize(
-    ("size", "words"), [(200_000, "the server says:"), (1_000_000, "closed the connection|a packet of")]
+    ("size", "words"),
+    [
+        (200_000, "the server says:"),
+        (1_000_000, "a packet of 1000032 bytes" if version() >= (10, 6) else "closed the connection"),
+    ],
 )
 def test_a_banner_of_a_real_server(lab: Lab, size: int, words: str) -> None:
     """Of a whole megabyte sshd itself cannot make a packet, and hangs up; 10.6 can, and no client takes that."""
@@ -56,7 +61,7 @@ def test_a_banner_of_a_real_server(lab: Lab, size: int, words: str) -> None:
     lab.server("h1", extra=f"Banner {text}")
     ran = lab.pyrelay("h1/127.0.0.1:1")
     assert ran.returncode == 1
-    assert re.search(words, ran.stderr)
+    assert words in ran.stderr
     assert all(c.isprintable() for c in ran.stderr.replace("\n", ""))
 
 
