@@ -45,13 +45,13 @@ def directory(environ: Mapping[str, str]) -> str:
     if not (base and _is_ours(base)):
         base = os.path.join(environ.get("HOME") or os.path.expanduser("~"), ".ssh")
     path = os.path.join(base, "pyrelay")
-    try:
-        os.makedirs(base, 0o700, exist_ok=True)
-        os.mkdir(path, 0o700)
-    except FileExistsError:
-        pass
-    except OSError as error:
-        raise RelayError(f"--share: {path}: {words(error)}") from error
+    for missing in (base, path):
+        try:
+            os.mkdir(missing, 0o700)
+        except FileExistsError:
+            pass
+        except OSError as error:
+            raise RelayError(f"--share: {path}: {words(error)}") from error
     found = os.lstat(path)
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid() or found.st_mode & 0o077:
         raise RelayError(f"--share: {path} must be a directory that is yours alone", hint=f"chmod 700 {path}")

@@ -277,7 +277,7 @@ def directory(environ: Mapping[str, str], chosen: str | None) -> str:
     state = environ.get("XDG_STATE_HOME", "")
     if not os.path.isabs(state):  # as the XDG Base Directory Specification has it
         home = environ.get("HOME", "")
-        if not os.path.isabs(home):
+        if not os.path.isabs(home) or not os.path.isdir(home):  # nobody's home is made here
             return ""
         state = os.path.join(home, ".local", "state")
     return os.path.join(state, "pyrelay", "hops")

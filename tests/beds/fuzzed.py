@@ -114,7 +114,7 @@ def a_known_hosts_file(data: bytes) -> None:
     """What known_hosts holds; the first line is the name that is looked for."""
     name, _, text = data.partition(b"\n")
     host = name.decode(errors="replace").lower()
-    entries, problems = known_hosts.lookup(text, host, "file")
+    entries, problems, _ = known_hosts.lookup(text, host, "file")
     last = text.count(b"\n") + 1
     assert all(1 <= entry.number <= last for entry in entries)
     assert len(entries) + len(problems) <= last

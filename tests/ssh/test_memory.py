@@ -179,12 +179,13 @@ def test_fifty_at_once_agree_on_one_salt(place: Path) -> None:
 @pytest.mark.parametrize(
     ("environ", "chosen", "where"),
     [
-        ({"HOME": "/home/u"}, None, "/home/u/.local/state/pyrelay/hops"),
-        ({"HOME": "/home/u", "XDG_STATE_HOME": "/s"}, None, "/s/pyrelay/hops"),
-        ({"HOME": "/home/u", "XDG_STATE_HOME": "relative"}, None, "/home/u/.local/state/pyrelay/hops"),
+        ({"HOME": "/usr"}, None, "/usr/.local/state/pyrelay/hops"),
+        ({"HOME": "/usr", "XDG_STATE_HOME": "/s"}, None, "/s/pyrelay/hops"),
+        ({"HOME": "/usr", "XDG_STATE_HOME": "relative"}, None, "/usr/.local/state/pyrelay/hops"),
         ({}, None, ""),
-        ({"HOME": "/home/u"}, "none", ""),
-        ({"HOME": "/home/u"}, "/elsewhere", "/elsewhere"),
+        ({"HOME": "/nonexistent"}, None, ""),  # Debian's for those who have no home; none is made, though it be root
+        ({"HOME": "/usr"}, "none", ""),
+        ({"HOME": "/usr"}, "/elsewhere", "/elsewhere"),
     ],
 )
 def test_where_it_lies(environ: dict[str, str], chosen: str | None, where: str) -> None:

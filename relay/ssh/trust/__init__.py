@@ -2,6 +2,7 @@
 
     trust.py          the decision about one hop's key
     target_key.py     the target's keys for ssh's KnownHostsCommand
+    known.py          what is known of a hop's names, by files and command
     hosts_command.py  a hop's own KnownHostsCommand
     known_hosts.py    the files: read, matched, appended to
     update.py         further keys of a hop that is trusted (UpdateHostKeys)

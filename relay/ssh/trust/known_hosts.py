@@ -175,14 +175,16 @@ def _hash(host: bytes, salt: bytes) -> bytes:
     return b"|1|%s|%s" % (b2a_base64(salt, newline=False), b2a_base64(digest, newline=False))
 
 
-def lookup(data: bytes, host: str, path: str) -> tuple[list[Entry], list[str]]:
-    """What a file's bytes hold for host, and a complaint for each bad line that might be about it.
+def lookup(data: bytes, host: str, path: str) -> tuple[list[Entry], list[str], str]:
+    """What a file's bytes hold for host, a complaint for each bad line that might be about it, and a foreign type.
 
-    A key of a type that is not known here is passed over without one: a newer OpenSSH may know it.
+    That is the type of a key of the host's own that is not known here, "" where there is none: a newer OpenSSH may
+    know it, so it is nothing to complain about.
     """
     name = os.fsencode(host)
     entries: list[Entry] = []
     complaints: list[str] = []
+    foreign = ""
     for line in lines(data):
         try:
             if line.names and not matches(line.names, name):
@@ -191,23 +193,11 @@ def lookup(data: bytes, host: str, path: str) -> tuple[list[Entry], list[str]]:
                 raise BadLine(line.error)
             entries.append(Entry(path, line.number, line.marker, line.key()))
         except Unsupported:
-            continue
+            if not line.marker:
+                foreign = foreign or printable(line.key_text().partition(b" ")[0].decode(errors="replace"))
         except (BadLine, BadKey) as error:
             complaints.append(f"{path}:{line.number}: bad line skipped: {error}")
-    return entries, complaints
-
-
-def foreign_type(data: bytes, host: str) -> str:
-    """The type of a key that a file's bytes hold for host, and that is not known here; "" where there is none."""
-    for line in lines(data):
-        try:
-            if not line.error and not line.marker and matches(line.names, os.fsencode(host)):
-                line.key()
-        except Unsupported:
-            return line.key_text().split(b" ")[0].decode(errors="replace")
-        except (BadLine, BadKey):
-            continue
-    return ""
+    return entries, complaints, foreign
 
 
 def other_names(data: bytes, host: str, key: PublicKey, path: str) -> list[str]:
@@ -291,8 +281,7 @@ def append(path: str, host: str, key: PublicKey, *, hashed: bool) -> None:
     try:
         _lock(fd)
         before = _read(fd) if stat.S_ISREG(os.fstat(fd).st_mode) else b""
-        entries, _ = lookup(before, lowered(host), path)
-        if any(not entry.marker and entry.key.is_same(key) for entry in entries):
+        if any(not entry.marker and entry.key.is_same(key) for entry in lookup(before, lowered(host), path)[0]):
             return
         line = record(host, key, hashed=hashed)
         if before and not before.endswith(b"\n"):
@@ -324,5 +313,8 @@ def _lock(fd: int) -> None:
 def _make_ssh_directory(path: str) -> None:
     """Create a missing ~/.ssh as ssh does (hostfile.c, hostfile_create_user_ssh_dir), and no other directory."""
     directory = os.path.dirname(path)
-    if os.path.basename(directory) == ".ssh":
-        os.makedirs(directory, 0o700, exist_ok=True)
+    if os.path.basename(directory) == ".ssh" and not os.path.isdir(directory):
+        try:
+            os.mkdir(directory, 0o700)
+        except FileExistsError:
+            pass  # another relay was first

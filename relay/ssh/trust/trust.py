@@ -13,13 +13,14 @@ import time
 from typing import TYPE_CHECKING
 
 from relay.config.settings import is_loopback
-from relay.errors import RelayError, Unserved, printable
+from relay.errors import RelayError, Unserved
 from relay.run.children import Children
 from relay.run.prompt import Cancelled, NobodyToAsk
 from relay.ssh.pubkey import CERT_SUFFIX, BadKey, PublicKey, Unsupported, key_type
 from relay.ssh.trust import hosts_command, known_hosts
 from relay.ssh.trust.hostcert import Certificate
 from relay.ssh.trust.hostkeys import ALGORITHMS, CHANGED, IS_REVOKED, KNOWN, UNKNOWN, HostKeys
+from relay.ssh.trust.known import Known
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -70,12 +71,10 @@ class Trust:
         self._name = alias or known_hosts.with_port(self._host, settings.port)  # as known_hosts does
         # Where a key without a port may be written down; ssh then takes it for every port.
         self._any_port = self._host if self._name != self._host else ""
-        self._user_files = settings.paths("userknownhostsfile")
-        system_files = settings.paths("globalknownhostsfile")
         self._is_own = False  # whether the key stands in a file of the user's, or a person has just accepted it
-        self._system_files = system_files
-        self._files = known_hosts.read_files(self._user_files, system_files, lambda text: progress.note(1, text))
-        self._keys = HostKeys(self._look_up(self._name))
+        self._known = Known(settings, self._children, self._warn, lambda text: progress.note(1, text))
+        self._user_files = self._known.own
+        self._keys = HostKeys(self._known.by_files(self._name))
         self._ordering = self._keys
         self._leads = True  # whether another algorithm may come first than ssh would put there
 
@@ -93,7 +92,7 @@ class Trust:
                 hint=f"pyrelay has {','.join(offered)}",
             )
         if chosen is None or self._settings.edits_default("hostkeyalgorithms"):
-            self._ordering = HostKeys((*self._keys.entries, *self._ask_command("ORDER", self._name, None)))
+            self._ordering = HostKeys((*self._keys.entries, *self._known.by_command("ORDER", self._name, None)))
             order = self._ordering.order(order)
         if chosen:
             picked = self._settings.picked("hostkeyalgorithms")
@@ -117,7 +116,7 @@ class Trust:
         """
         entries = list(self._keys.entries)
         if self._any_port and all(entry.marker for entry in entries):
-            entries += self._look_up(self._any_port)
+            entries += self._known.by_files(self._any_port)
         return self._name, entries
 
     def verify(self, blob: bytes) -> None:
@@ -144,7 +143,7 @@ class Trust:
             self._warn("NoHostAuthenticationForLocalhost: the host key is not checked")
             self._learnt(key, "not checked (NoHostAuthenticationForLocalhost)")
             return
-        keys = HostKeys((*self._keys.entries, *self._ask_command("HOSTNAME", self._name, key)))
+        keys = HostKeys((*self._keys.entries, *self._known.by_command("HOSTNAME", self._name, key)))
         if certificate is not None and self._is_certified(key, certificate, keys):
             return
         # As OpenSSH does: if no CA certifies the key, look for the key itself.
@@ -181,7 +180,7 @@ class Trust:
         for name, known in ((self._name, keys), (self._any_port, None)):
             if not name:
                 continue
-            verdict, entry = (known or HostKeys(self._look_up(name))).check(key, certificate.issuer)
+            verdict, entry = (known or HostKeys(self._known.by_files(name))).check(key, certificate.issuer)
             if verdict == IS_REVOKED and entry is not None:
                 raise _revoked(name, key, self._fingerprint(key), entry.place)
             if verdict != KNOWN:
@@ -199,10 +198,10 @@ class Trust:
     def _check_key(self, key: PublicKey, keys: HostKeys) -> None:
         verdict, entry = keys.check(key)
         if verdict == KNOWN and entry is not None:
-            self._is_own = entry.path in self._user_files and entry.path not in self._system_files
+            self._is_own = entry.path in self._user_files and entry.path not in self._known.system
         if verdict == UNKNOWN and self._any_port:
             # A key may be known for every port; another one that is says nothing of this port.
-            found = HostKeys(self._look_up(self._any_port)).check(key)
+            found = HostKeys(self._known.by_files(self._any_port)).check(key)
             verdict, entry = found if found[0] != CHANGED else (UNKNOWN, None)
         if verdict == IS_REVOKED and entry is not None:
             raise _revoked(self._name, key, self._fingerprint(key), entry.place)
@@ -217,10 +216,9 @@ class Trust:
     def _learn(self, key: PublicKey) -> None:
         """A key that nobody has seen: ask, accept or refuse, as StrictHostKeyChecking says, and write it down.
 
-        Raises RelayError; Unserved where a key of a type that ssh alone may have is known: to ssh this one has changed.
+        Raises RelayError; Unserved as Known.check_foreign does.
         """
-        if kind := next(filter(None, (known_hosts.foreign_type(data, self._name) for _, data in self._files)), ""):
-            raise Unserved(f"a key of it is known of the type {printable(kind)}, which our client lacks")
+        self._known.check_foreign(self._name)
         strict = _STRICT.get(self._settings.get("stricthostkeychecking"), "ask")
         if strict == "yes":
             raise self._unknown(key, "StrictHostKeyChecking is yes")
@@ -275,7 +273,7 @@ class Trust:
 
     def _other_names(self, key: PublicKey) -> list[str]:
         """The other names under which the key is known, in OpenSSH's words."""
-        found = [name for path, data in self._files for name in known_hosts.other_names(data, self._name, key, path)]
+        found = self._known.other_names(self._name, key)
         if not found:
             return ["This key is not known by any other names."]
         told = ["This host key is known by the following other names/addresses:"]
@@ -305,12 +303,14 @@ class Trust:
         if not checked or is_loopback(self._address) or self._host == self._address:
             return
         name = known_hosts.with_port(self._address, self._settings.port)
-        entries = [*self._look_up(name), *self._ask_command("ADDRESS", name, key)]
+        entries = [*self._known.by_files(name), *self._known.by_command("ADDRESS", name, key)]
         verdict, entry = HostKeys(entries).check(key)
         if verdict == IS_REVOKED and entry is not None:
             raise _revoked(name, key, self._fingerprint(key), entry.place)
         if verdict == CHANGED and entry is not None:
             raise self._changed(name, key, entry)
+        if verdict == UNKNOWN:
+            self._known.check_foreign(name)
         if verdict == UNKNOWN and self._user_files:
             self._remember(name, key, f"the {key.short} host key for IP address '{name}'")
 
@@ -326,23 +326,6 @@ class Trust:
         chosen = self._settings.algorithms("hostkeyalgorithms") or ALGORITHMS
         if not any(key_type(name) == key.type for name in chosen if not name.endswith(CERT_SUFFIX)):
             raise RelayError(f"host key {key.type} is not permitted by HostKeyAlgorithms")
-
-    # What is known
-
-    def _look_up(self, name: str) -> list[Entry]:
-        """What the files hold for a name. It reports each bad line, once."""
-        found: list[Entry] = []
-        for path, data in self._files:
-            entries, complaints = known_hosts.lookup(data, name, path)
-            found += entries
-            for complaint in complaints:
-                self._warn(complaint)
-        return found
-
-    def _ask_command(self, what: str, name: str, key: PublicKey | None) -> list[Entry]:
-        """What KnownHostsCommand holds for a name."""
-        data = hosts_command.known_hosts(self._settings, self._children, what, name, key)
-        return known_hosts.lookup(data, name, f"KnownHostsCommand-{what}")[0]
 
     # Words
 
@@ -372,7 +355,7 @@ class Trust:
 
     def _changed(self, name: str, key: PublicKey, entry: Entry) -> RelayError:
         hint = "somebody may be listening in, or the host has a new key; if you know that it has"
-        if entry.path in (path for path, _ in self._files):
+        if self._known.is_in_a_file(entry):
             hint += f": ssh-keygen -f '{entry.path}' -R '{name}'"
         else:
             hint += ", KnownHostsCommand must know it"

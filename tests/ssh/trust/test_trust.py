@@ -439,6 +439,10 @@ def test_a_file_that_cannot_be_written_is_no_error(lab: Lab) -> None:
     for path, said in (
         ("/dev/null", "Warning: Permanently added"),
         ("/nonexistent/x", "Failed to add the host to the list of known hosts (/nonexistent/x): No such file"),
+        (
+            "/nonexistent/.ssh/x",
+            "Failed to add the host to the list of known hosts (/nonexistent/.ssh/x): No such file",
+        ),
     ):
         lab.host("h1", StrictHostKeyChecking="accept-new", UserKnownHostsFile=path)
         met = meet(lab)
