@@ -22,7 +22,7 @@ def run(chosen: Options, argv: Sequence[str], secret: Mapping[str, str], say: Ca
     if chosen.action == "ssh-config":
         from relay.config import block
 
-        put(encoded(block.text(block.program(), block.version(), block.options(argv))))
+        put(encoded(block.text(block.program(), block.version(), chosen, argv, block.keywords())))
         for obstacle in block.obstacles(chosen.config):
             say(f"pyrelay: {obstacle}\n")
         return 0

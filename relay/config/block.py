@@ -17,10 +17,13 @@ from relay.config.lookup import no_ssh
 from relay.config.settings import parse
 from relay.config.version import number
 from relay.errors import RelayError, printable
+from relay.spec.route import DEFAULT_DELIMITERS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Container, Iterator, Mapping, Sequence
+
+    from relay.spec.options import Options
 
 FILE = "pyrelay.conf"  # beside ~/.ssh/config
 HOW = f"# pyrelay --ssh-config > ~/.ssh/{FILE}, and `Include {FILE}` as the first line of ~/.ssh/config"
@@ -28,30 +31,33 @@ CONFIG = "~/.ssh/config"
 SAMPLE = "h1/h2"  # a route that only the block for chains should match
 TYPED = (8, 1)  # the first OpenSSH that knows %n in a ProxyCommand; an older one exits at it
 ASKS = (8, 5)  # the first OpenSSH with KnownHostsCommand
+_MARK = "ours"
 _OURS = ("--ssh-config",)
-_FOR_KEYS = ("-F", "-o")  # those of our options that affect --known-hosts
+# ssh's Kerberos asks our resolver for the name that it logs in to, ticket or none.
+_KERBEROS = ("GSSAPIAuthentication", "GSSAPIKeyExchange")
 
 
-def text(program: str, version: tuple[int, int], options: Sequence[str] = ()) -> str:
+def text(
+    program: str, version: tuple[int, int], chosen: Options, argv: Sequence[str] = (), known: Container[str] = ()
+) -> str:
     """Return the block.
 
-    program: an absolute path. version: that of the installed ssh. options: our
-    options to put into the ProxyCommand.
+    program: an absolute path. version: that of the installed ssh. argv: the options given beside --ssh-config, for the
+    ProxyCommand. chosen: what they mean. known: the keywords of ssh_config, in lower case, that the ssh has.
     """
-    command = " ".join(_quoted(word) for word in (program, *options))
+    command = " ".join([_quoted(program), *map(_quoted, options(argv))])
     # %n is the name as it was typed, with its capitals; ssh puts %h in lower case. The quotes keep a shell from taking
     # brackets for a pattern.
     name = "'%n'" if version >= TYPED else "%h"
-    lines = [HOW, "Host */* *+*", f"    ProxyCommand {command} {name} %p"]
+    # No name of a route is for our resolver.
+    unseen = ["    VerifyHostKeyDNS no", "    CanonicalizeHostname no"]
+    routes = " ".join(f"*{delimiter}*" for delimiter in chosen.delimiters.hop)
+    lines = [HOW, f"Host {routes}", f"    ProxyCommand {command} {name} %p"]
     if version >= ASKS:
-        asks = " ".join(_quoted(word) for word in (program, *_for_keys(options)))
+        asks = " ".join([shlex.quote(program), *map(_quoted, _for_keys(chosen))])  # ssh expands no token in the first
         lines.append(f"    KnownHostsCommand {asks} --known-hosts=%H %n %p")
-    lines += [
-        "Host *.onion*",
-        f"    ProxyCommand {command} {name} %p",
-        "    VerifyHostKeyDNS no",
-        "    CanonicalizeHostname no",
-    ]
+    lines += [*unseen, "Host *.onion*", f"    ProxyCommand {command} {name} %p", *unseen]
+    lines += [f"    {keyword} no" for keyword in _KERBEROS if keyword.lower() in known]
     return "\n".join([*lines, ""])
 
 
@@ -60,21 +66,30 @@ def _quoted(word: str) -> str:
     return shlex.quote(word).replace("%", "%%")
 
 
-def _for_keys(options: Sequence[str]) -> list[str]:
+def _for_keys(chosen: Options) -> list[str]:
     """Return those of our options that affect --known-hosts."""
-    found: list[str] = []
-    rest = iter(options)
-    for word in rest:
-        if word in _FOR_KEYS:
-            found += [word, next(rest, "")]
-        elif word[:2] in _FOR_KEYS:
-            found.append(word)
+    found = ["-F", chosen.config] if chosen.config is not None else []
+    for pair in chosen.ssh_options:
+        found += ["-o", pair]
+    given, usual = chosen.delimiters, DEFAULT_DELIMITERS
+    for option, characters, default in (
+        ("--hop-delimiter", given.hop, usual.hop),
+        ("--user-delimiter", given.user, usual.user),
+        ("--port-delimiter", given.port, usual.port),
+    ):
+        if characters != default:
+            found += [option, characters]
     return found
 
 
 def options(argv: Sequence[str]) -> list[str]:
     """Return the options given beside --ssh-config."""
     return [word for word in argv if word not in _OURS]
+
+
+def keywords() -> Container[str]:
+    """Return the keywords of ssh_config that the installed ssh has, in lower case; none if it does not say them."""
+    return _ask([])[0] or ()
 
 
 def program() -> str:
@@ -105,25 +120,31 @@ def obstacles(config: str | None) -> Iterator[str]:
 
     config: the file that ssh reads instead of ~/.ssh/config.
     """
+    if config == "none":  # ssh then reads no file
+        return
     path = os.path.expanduser(config or CONFIG)
     shown = config or CONFIG
     try:
         with open(path, encoding="utf-8", errors="surrogateescape") as file:
             before, included = _before_include(file.read().splitlines())
     except FileNotFoundError:
+        if config is not None:
+            yield f"-F {shown}: there is no such file, and ssh ends there"
         return
     except OSError as error:
         yield f"{shown} cannot be read: {error.strerror}"
         return
+    if config is not None and not os.path.isabs(path):
+        yield f"-F {shown}: ssh may start pyrelay in another directory; give {os.path.abspath(path)}"
     wins = f"its first value wins, so `Include {FILE}` must be the first line of {shown}"
     if included and before:
-        settings, said = _ask(before)
+        settings, said = _ask([*before, "Host *", f"ProxyCommand {_MARK}"])
         if settings is None:
             yield f"ssh cannot read {shown}: {said}"
             return
-        for key, name in (("proxycommand", "ProxyCommand"), ("proxyjump", "ProxyJump")):
-            if settings.get(key, ["none"]) != ["none"]:
-                yield f"a block before the Include gives {SAMPLE} a {name} of its own; {wins}"
+        if settings.get("proxycommand") != [_MARK]:  # (ssh -G does not print one that is "none")
+            name = "ProxyJump" if "proxyjump" in settings else "ProxyCommand"
+            yield f"a block before the Include gives {SAMPLE} a {name} of its own; {wins}"
         if any(line.split()[:1] and line.split()[0].lower() in {"host", "match"} for line in before):
             yield f"the Include stands in a Host or Match block, and counts only for what that matches; {wins}"
     yield from _whole(path, shown)
@@ -159,7 +180,8 @@ def _ask(lines: list[str]) -> tuple[Mapping[str, Sequence[str]] | None, str]:
     with tempfile.NamedTemporaryFile("w", encoding="utf-8", errors="surrogateescape", suffix=".conf") as file:
         file.write("\n".join([*lines, ""]))
         file.flush()
-        return _ask_file(file.name)
+        settings, said = _ask_file(file.name)
+        return settings, said.replace(file.name, CONFIG)
 
 
 def _ask_file(path: str) -> tuple[Mapping[str, Sequence[str]] | None, str]:
@@ -167,5 +189,5 @@ def _ask_file(path: str) -> tuple[Mapping[str, Sequence[str]] | None, str]:
     argv = ["ssh", "-G", "-T", "-o", "CanonicalizeHostname=no", "-F", path, "--", SAMPLE]
     done = subprocess.run(argv, capture_output=True, stdin=subprocess.DEVNULL, check=False)
     if done.returncode != 0:
-        return None, printable(done.stderr.decode(errors="replace").replace(path, CONFIG))
+        return None, printable(done.stderr.decode(errors="replace"))
     return parse(done.stdout), ""

@@ -61,6 +61,18 @@ class HopSettings:
         self.user = self.get("user")
         self.port = self.number("port", 22, most=65535)
 
+    def without(self, *keywords: str) -> HopSettings:
+        """Return these settings with some switches off, for us and for an ssh of ours.
+
+        One that is off already is left as it is: an ssh may not have been built with it, and complain of it.
+        """
+        on = [key for key in keywords if self.yes(key)]
+        if not on:
+            return self
+        values = {**self._values, **dict.fromkeys(on, ("no",))}
+        words = (*(word for key in on for word in ("-o", f"{key}=no")), *self.words)
+        return HopSettings(self.name, values, self._defaults, words, environ=self.environ, directory=self._directory)
+
     def jumps(self, before: str = "") -> str:
         """Return the hops up to this one in the spelling of ssh's -J. before: the hops before it, in that spelling."""
         user = None if self._is_odd_user() else self.user  # ssh_config gives the name such a user without that

@@ -117,6 +117,11 @@ def _is_at_hand(name: str, settings: HopSettings) -> bool:
     return False
 
 
+def without_kerberos(settings: HopSettings) -> HopSettings:
+    """Return the settings with all of GSS-API off: its library asks our resolver for the name that it logs in to."""
+    return settings.without("gssapiauthentication", "gssapikeyexchange")
+
+
 def has_ticket(environ: Mapping[str, str]) -> bool:
     """Whether the user has a Kerberos ticket that is valid now.
 

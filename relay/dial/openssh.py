@@ -19,7 +19,7 @@ import sys
 from select import POLLIN, poll
 
 from relay.dial.command import ChildStream
-from relay.dial.only_ssh import can_be_overheard
+from relay.dial.only_ssh import can_be_overheard, has_ticket, without_kerberos
 from relay.errors import RelayError
 from relay.run import unix
 from relay.run.ended import Ended
@@ -45,6 +45,7 @@ _FETCH = (
     "c.connect_ex(sys.argv[1].replace(chr(64),chr(0),1))and sys.exit(1);"  # our relay, and its socket, are gone
     "s.socket(s.AF_UNIX,s.SOCK_STREAM,0,1).sendmsg([bytes(1)],c.recvmsg(1,64)[1])"
 )
+_OFF = {"no", "false", "off"}  # StrictHostKeyChecking
 _NOISE = 65536  # bytes that a shell's start-up files may print before our line
 
 
@@ -112,7 +113,7 @@ class OpensshHop:
         with _Counter(under) as counter:
             connects = self._settings.exempts(address)
             way = _connecting(address) if connects else _fetching(counter.address)
-            argv = _argv(self._settings, host, port, way, mark)
+            argv = _argv(_asking_nobody(self._settings, address), host, port, way, mark)
             heard = None
             if self._checks:
                 argv[1:1] = ["-v", *_writing_nothing(self._settings)]
@@ -161,6 +162,14 @@ def _connecting(address: str) -> dict[str, str]:
     return {"ProxyCommand": "none", "AddressFamily": "inet6" if ":" in address else "inet"}
 
 
+def _asking_nobody(settings: HopSettings, address: str) -> HopSettings:
+    """Return the settings by which ssh lets our resolver see no name of a hop that this machine has not looked up.
+
+    address: that of a hop that it has. A login by Kerberos needs the name looked up; without a ticket there is none.
+    """
+    return settings if address or has_ticket(settings.environ) else without_kerberos(settings)
+
+
 def _argv(settings: HopSettings, host: str, port: int, way: dict[str, str], mark: str) -> list[str]:
     """Return the command line of the ssh that carries a hop. If an option is given twice, ssh takes the first one.
 
@@ -175,6 +184,8 @@ def _argv(settings: HopSettings, host: str, port: int, way: dict[str, str], mark
         "PermitLocalCommand": "yes",
         "LocalCommand": f"echo {mark}",
     }
+    if settings.get("stricthostkeychecking") in _OFF:  # a changed key is refused, whoever logs in
+        options["StrictHostKeyChecking"] = "accept-new"
     for name in ("StdinNull", "ForkAfterAuthentication"):
         if settings.yes(name.lower()):  # an old ssh does not know the option, and does not print it
             options[name] = "no"

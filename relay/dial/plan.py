@@ -195,6 +195,10 @@ def plan(
             reached = Choice(HOP) if number else reached_first(settings.hostname, options, settings)
             entered = None
             if number < len(found) - 1:
+                if reached.kind in {PROXY, TOR}:
+                    from relay.dial.only_ssh import without_kerberos  # a raw relay does not need it
+
+                    settings = without_kerberos(settings)  # noqa: PLW2901  (the leg's)
                 if master and number == 0:
                     entered = Choice(MASTER, printable(settings.get("controlpath")))
                 elif is_held(number):

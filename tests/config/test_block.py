@@ -11,8 +11,9 @@ from peers import SYSTEM_PATH, need
 
 from relay.config import block, version
 from relay.errors import UsageError
-from relay.spec.options import parse
+from relay.spec.options import Options, parse
 
+ENDING = "mine: terminating, 1 bad configuration options"
 OLD, MIDDLE, NEW = (8, 0), (8, 4), (9, 2)
 
 
@@ -20,6 +21,13 @@ def printed(lab: Lab, *options: str) -> str:
     done = lab.run(lab.program, *options, "--ssh-config")
     assert done.returncode == 0, done.stderr
     return done.stdout
+
+
+def forget_chains(lab: Lab, *names: str) -> None:
+    """Take the names that end with these hosts out of known_hosts, where the lab has written them."""
+    for name in names:
+        text = lab.known_hosts.read_text()
+        lab.known_hosts.write_text(text.replace(f",*/{name},*+{name} ", " "))
 
 
 @pytest.fixture
@@ -32,7 +40,7 @@ def installed(lab: Lab) -> Lab:
 
 
 def test_its_first_line_says_what_to_do_with_it() -> None:
-    first, *rest = block.text("/bin/pyrelay", NEW).splitlines()
+    first, *rest = block.text("/bin/pyrelay", NEW, Options()).splitlines()
     assert first.startswith("# pyrelay --ssh-config > ~/.ssh/pyrelay.conf")
     assert "`Include pyrelay.conf` as the first line of ~/.ssh/config" in first
     assert rest[0] == "Host */* *+*"
@@ -43,7 +51,7 @@ def test_its_first_line_says_what_to_do_with_it() -> None:
     [(OLD, "%h", False), (MIDDLE, "'%n'", False), (NEW, "'%n'", True), ((0, 0), "%h", False)],
 )
 def test_it_has_what_the_installed_ssh_takes(version: tuple[int, int], name: str, asks: bool) -> None:
-    text = block.text("/usr/bin/pyrelay", version)
+    text = block.text("/usr/bin/pyrelay", version, Options())
     assert text.count(f"    ProxyCommand /usr/bin/pyrelay {name} %p\n") == 2
     assert ("KnownHostsCommand" in text) is asks
 
@@ -66,9 +74,9 @@ def test_the_version_of_ssh(said: str, number: tuple[int, int]) -> None:
 def test_options_beside_it_go_into_the_command() -> None:
     words = ["--share", "10m", "-F", "/a b/c%d", "-oUser=x", "--ssh-config"]
     assert parse(words).action == "ssh-config"
-    text = block.text("/opt/a b/pyrelay", NEW, block.options(words))
+    text = block.text("/opt/a b/pyrelay", NEW, parse(words), words)
     assert "    ProxyCommand '/opt/a b/pyrelay' --share 10m -F '/a b/c%%d' -oUser=x '%n' %p\n" in text
-    assert "    KnownHostsCommand '/opt/a b/pyrelay' -F '/a b/c%%d' -oUser=x --known-hosts=%H %n %p\n" in text
+    assert "    KnownHostsCommand '/opt/a b/pyrelay' -F '/a b/c%%d' -o User=x --known-hosts=%H %n %p\n" in text
 
 
 def test_a_path_with_white_space_and_a_percent_sign(lab: Lab) -> None:
@@ -79,14 +87,54 @@ def test_a_path_with_white_space_and_a_percent_sign(lab: Lab) -> None:
     program.symlink_to(lab.program.resolve())
     done = lab.run(program, "-F", lab.config, "--ssh-config")
     lab.head = done.stdout
+    forget_chains(lab, "h2")  # so that KnownHostsCommand has to know it
     assert lab.ssh("h1/h2", "echo $SERVER").stdout == "h2\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "name"),
+    [
+        (("--hop-delimiter", "^"), "h1^h2"),
+        (("--hop-delimiter=^!", "--port-delimiter", "_"), "h1!127.0.0.1_{port}"),
+        (("--user-delimiter", "+", "--hop-delimiter", "~", "--port-delimiter", ":"), "{user}+h1~h2"),
+        (("-4F{config}",), "h1/h2"),
+        (("-4oHostKeyAlias=known",), "h1+h2"),
+    ],
+)
+def test_the_options_beside_it_count_for_keys_and_names_too(lab: Lab, words: tuple[str, ...], name: str) -> None:
+    lab.servers("h1", "h2")
+    if "HostKeyAlias" in words[0]:
+        with lab.known_hosts.open("a") as known:
+            known.writelines(f"known {lab[each].host_keys[0]}\n" for each in ("h1", "h2"))
+    given = [word.format(config=lab.config) for word in words]
+    if "-4F" not in words[0]:
+        given = ["-F", str(lab.config), *given]
+    lab.head = lab.run(lab.program, *given, "--ssh-config").stdout
+    forget_chains(lab, "h1", "h2")
+    done = lab.ssh(name.format(port=lab["h2"].port, user=lab.user), "echo $SERVER")
+    assert (done.stdout, done.stderr) == ("h2\n", "")
+
+
+def test_no_name_of_a_route_is_for_the_resolver(installed: Lab) -> None:
+    installed.servers("h1", "h2")
+    canonical = "CanonicalizeHostname always\nCanonicalDomains example.invalid\nCanonicalizeFallbackLocal no"
+    installed.head += f"\n{canonical}\nVerifyHostKeyDNS yes"
+    done = installed.ssh("h1/h2", "echo $SERVER")
+    assert (done.stdout, done.stderr) == ("h2\n", "")
+
+
+def test_kerberos_is_off_for_onion_names_where_ssh_has_it() -> None:
+    text = block.text("/bin/pyrelay", NEW, Options(), known=("gssapiauthentication", "port"))
+    assert text.partition("Host *.onion*\n")[2].count("    GSSAPIAuthentication no\n") == 1
+    assert text.count("GSSAPI") == 1
+    assert "GSSAPI" not in block.text("/bin/pyrelay", NEW, Options())
+    assert "port" in block.keywords()
 
 
 @pytest.mark.parametrize("name", ["h1/h3", "h1+h2/h3", "[h1]+[h3]", "h1/h3:{h3}"])
 def test_ssh_goes_through_a_chain_and_trusts_what_it_trusts_without(installed: Lab, name: str) -> None:
-    for server in installed.servers("h1", "h2", "h3"):
-        text = installed.known_hosts.read_text()
-        installed.known_hosts.write_text(text.replace(f",*/{server.name},*+{server.name} ", " "))
+    installed.servers("h1", "h2", "h3")
+    forget_chains(installed, "h1", "h2", "h3")
     done = installed.ssh("--", name.format(h3=installed["h3"].port), "echo $SERVER")
     assert (done.stdout, done.stderr) == ("h3\n", "")
 
@@ -106,8 +154,7 @@ def test_before_what_stands_in_ssh_config_already(installed: Lab, others: dict[s
 def test_names_with_capitals(installed: Lab) -> None:
     """ssh hands %h over in lower case; the block takes the name as it was typed."""
     gate, web = installed.servers("Bastion-EU", "Web01")
-    text = installed.known_hosts.read_text()
-    installed.known_hosts.write_text(text.replace(",*/Web01,*+Web01 ", " "))
+    forget_chains(installed, "Web01")
     done = installed.ssh("Bastion-EU/Web01", "echo $SERVER")
     assert (done.stdout, done.stderr) == ("Web01\n", "")
     assert gate.logins() == web.logins() == [installed.user]
@@ -118,8 +165,7 @@ def test_the_port_that_ssh_was_given(installed: Lab) -> None:
     installed.servers("h1", "h3")
     port = installed["h3"].port
     installed.host("h3", Port=1)
-    text = installed.known_hosts.read_text()
-    installed.known_hosts.write_text(text.replace(",*/h3,*+h3 ", " "))
+    forget_chains(installed, "h3")
     done = installed.ssh("-p", str(port), "h1/h3", "echo $SERVER")
     assert (done.stdout, done.stderr) == ("h3\n", "")
 
@@ -171,6 +217,7 @@ def test_nothing_is_in_the_way(tmp_path: Path, text: str) -> None:
     [
         ("Host *\n    ProxyJump gate\nInclude pyrelay.conf\n", "gives h1/h2 a ProxyJump of its own"),
         ("ProxyCommand nc %h %p\nInclude pyrelay.conf\n", "gives h1/h2 a ProxyCommand of its own"),
+        ("Host *\n    ProxyCommand none\nInclude pyrelay.conf\n", "gives h1/h2 a ProxyCommand of its own"),
         ("Host gate\n    HostName x\nInclude pyrelay.conf\n", "stands in a Host or Match block"),
         ("ControlPath ~/.ssh/%r@%h\n", "a ControlPath with its name in it"),
         ("ProxyUseFdpass yes\n", "ProxyUseFdpass yes for h1/h2"),
@@ -185,9 +232,20 @@ def test_what_is_in_the_way(tmp_path: Path, text: str, words: str) -> None:
 
 
 def test_no_config_and_one_that_cannot_be_read(tmp_path: Path) -> None:
-    assert list(block.obstacles(str(tmp_path / "none"))) == []
+    assert list(block.obstacles("none")) == []  # as to ssh
+    (line,) = block.obstacles(str(tmp_path / "none"))
+    assert line == f"-F {tmp_path}/none: there is no such file, and ssh ends there"
     (line,) = block.obstacles(str(tmp_path))
     assert line.endswith("cannot be read: Is a directory")
+
+
+def test_a_file_by_a_relative_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine").write_text("Bogus x\n")
+    assert list(block.obstacles("mine")) == [
+        f"-F mine: ssh may start pyrelay in another directory; give {tmp_path}/mine",
+        f"ssh cannot read mine: mine: line 1: Bad configuration option: bogus {ENDING}",
+    ]
 
 
 def test_it_is_said_on_stderr_and_the_block_printed_all_the_same(lab: Lab) -> None:

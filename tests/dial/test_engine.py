@@ -145,16 +145,34 @@ def test_its_host_key_is_checked_in_the_same_files(lab: Lab) -> None:
     assert lab.pyrelay("h1/h3").stdout.startswith("SSH-2.0-")
 
 
+@pytest.mark.parametrize("line", ["{other}", "@revoked {key}"])
+@pytest.mark.parametrize("passwords", ["yes", "no"])
 @pytest.mark.parametrize("checking", ["no", "off", "accept-new", "yes"])
-def test_a_host_key_that_has_changed_is_refused_in_every_mode(lab: Lab, checking: str) -> None:
-    """ssh lets such a key pass with no and off, but forwards nothing then (sshconnect.c, check_host_key)."""
+def test_a_host_key_that_has_changed_is_refused_in_every_mode(
+    lab: Lab, checking: str, passwords: str, line: str
+) -> None:
+    """With no and off, ssh itself lets such a key pass, and forwards nothing only where it would take passwords."""
     chain_with(lab, "h1")
-    other = lab["h2"].host_keys[0].split()[1]
-    lab.known_hosts.write_text(lab.known_hosts.read_text().replace(lab["h1"].host_keys[0].split()[1], other))
+    lab.host("h1", PasswordAuthentication=passwords, KbdInteractiveAuthentication=passwords)
+    key = lab["h1"].host_keys[0]
+    marker, _, name = line.rpartition(" ")
+    shown = {"{other}": lab["h2"].host_keys[0], "{key}": key}[name]
+    others = lab.known_hosts.read_text().replace(key.split()[1], lab["h2"].host_keys[0].split()[1])
+    host = f"[127.0.0.1]:{lab['h1'].port}"
+    lab.known_hosts.write_text(f"{marker} {host} {shown}\n{others}".lstrip())
     ran = lab.pyrelay("-o", f"StrictHostKeyChecking={checking}", "h1/h3")
     assert ran.returncode == 1
-    assert "REMOTE HOST IDENTIFICATION HAS CHANGED" in ran.stderr
+    assert ("REVOKED HOST KEY DETECTED" if marker else "REMOTE HOST IDENTIFICATION HAS CHANGED") in ran.stderr
     assert lab["h1"].logins() == []
+
+
+def test_a_new_key_is_learned_where_every_key_is_accepted(lab: Lab) -> None:
+    chain_with(lab, "h1")
+    host = f"[127.0.0.1]:{lab['h1'].port}"
+    lab.known_hosts.write_text("")
+    ran = lab.pyrelay("-o", "StrictHostKeyChecking=no", "h1/h3")
+    assert ran.stdout.startswith("SSH-2.0-")
+    assert lab.known_hosts.read_text().startswith(f"{host} ")
 
 
 def test_its_options_are_those_of_the_others(lab: Lab) -> None:

@@ -68,8 +68,13 @@ def test_100_mb_both_ways_at_once(h3: Lab, proxy: RealProxy) -> None:
 @every
 @pytest.mark.parametrize("words", ["localhost", "h1/localhost", "--engine=ssh h1/localhost"])
 def test_no_look_up_and_no_packet_but_to_the_proxy(h3: Lab, proxy: RealProxy, words: str) -> None:
-    """Settings of a hop do not apply to the proxy: with AddressFamily inet6 it would not be found."""
-    h3.server("h1", HostName="localhost", HostKeyAlias="h1", VerifyHostKeyDNS="yes", AddressFamily="inet6")
+    """Settings of a hop do not apply to the proxy: with AddressFamily inet6 it would not be found.
+
+    ssh's Kerberos looks a name up where the server takes it, ticket or none.
+    """
+    gssapi = "GSSAPIAuthentication yes"
+    asks = {"VerifyHostKeyDNS": "yes", "GSSAPIAuthentication": "yes"}
+    h3.server("h1", extra=gssapi, HostName="localhost", HostKeyAlias="h1", AddressFamily="inet6", **asks)
     with h3.known_hosts.open("a") as file:
         file.writelines(f"h1 {key}\n" for key in h3["h1"].host_keys)
     found, text = traced(h3, *proxy.options, *words.split(), str(h3["h3"].port), env=proxy.environment)
