@@ -13,9 +13,11 @@ import os
 import stat
 import time
 from _socket import AF_UNIX, socket
+from errno import EPERM
 
 from relay import __version__
 from relay.errors import EXIT_FAULT, Forked, RelayError, Unserved, shortage, words
+from relay.run import private
 from relay.run.unix import peer_uid
 from relay.share.wire import BadMessage, Ended, Wire, has_come, text
 
@@ -42,18 +44,18 @@ class Gone(Exception):
 def directory(environ: Mapping[str, str]) -> str:
     """The user's directory for sockets; made if it does not exist. Raises RelayError if other users have access."""
     base = environ.get("XDG_RUNTIME_DIR", "")
+    home = ""
     if not (base and _is_ours(base)):
-        base = os.path.join(environ.get("HOME") or os.path.expanduser("~"), ".ssh")
+        home = environ.get("HOME") or os.path.expanduser("~")
+        base = os.path.join(home, ".ssh")
     path = os.path.join(base, "pyrelay")
-    for missing in (base, path):
-        try:
-            os.mkdir(missing, 0o700)
-        except FileExistsError:
-            pass
-        except OSError as error:
-            raise RelayError(f"--share: {path}: {words(error)}") from error
-    found = os.lstat(path)
-    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid() or found.st_mode & 0o077:
+    try:
+        os.stat(home or base)  # nobody's home is made here
+        mode = private.make(path)
+    except OSError as error:
+        hint = "`sudo -H` sets HOME" if home and error.errno == EPERM else ""
+        raise RelayError(f"--share: {path}: {words(error)}", hint=hint) from error
+    if mode & 0o077:
         raise RelayError(f"--share: {path} must be a directory that is yours alone", hint=f"chmod 700 {path}")
     return path
 
@@ -252,8 +254,11 @@ def _bind(listener: socket, name: str) -> None:
     fresh = f"{name}.new"
     if os.path.lexists(fresh):
         os.unlink(fresh)
-    listener.bind(fresh)
-    os.chmod(fresh, 0o600)
+    mask = os.umask(0o177)  # from the first moment on, and not by a second look at the name
+    try:
+        listener.bind(fresh)
+    finally:
+        os.umask(mask)
     listener.listen(BACKLOG)
     os.rename(fresh, name)
 

@@ -27,6 +27,7 @@ import stat
 import time
 from typing import TYPE_CHECKING
 
+from relay.run import private
 from relay.value import Value
 
 if TYPE_CHECKING:
@@ -180,7 +181,8 @@ class Memory:
         today = time.strftime("%Y-%m-%d", time.gmtime())
         now = write(shown.but(used=today))
         try:
-            _make(self._directory)
+            if private.make(self._directory) & 0o022:
+                raise PermissionError
             name = self._name(hop, self._make_salt())
             try:
                 if self._read(name) == now:
@@ -281,26 +283,3 @@ def directory(environ: Mapping[str, str], chosen: str | None) -> str:
             return ""
         state = os.path.join(home, ".local", "state")
     return os.path.join(state, "pyrelay", "hops")
-
-
-def _make(directory: str) -> None:
-    """Make a directory for the user alone, and those above it that are missing.
-
-    None is made in a directory of somebody else's, and the last one must be the user's: `sudo -E` leaves another's
-    HOME. Raises OSError.
-    """
-    missing = []
-    at = directory
-    while not os.path.isdir(at):
-        missing.append(at)
-        at = os.path.dirname(at)
-    if os.stat(at).st_uid != os.geteuid():
-        raise PermissionError
-    for path in reversed(missing):
-        try:
-            os.mkdir(path, 0o700)
-        except FileExistsError:
-            pass  # another relay was first
-    found = os.lstat(directory)
-    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid() or found.st_mode & 0o022:
-        raise PermissionError

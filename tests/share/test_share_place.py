@@ -80,6 +80,21 @@ def test_no_place_for_the_directory(shared: Lab) -> None:
     assert not (shared.top / "nowhere").exists()
 
 
+def test_no_directory_is_made_in_another_users_home(shared: Lab) -> None:
+    """`sudo -E` leaves another's HOME, whose user could put a link to any file in our socket's place."""
+    need_another_user()
+    home = shared.top / "another"
+    home.mkdir()
+    os.chown(home, 65534, -1)
+    for share in (("--share", "1s", "h1/h3"), ("-O", "list")):
+        done = shared.pyrelay_in({"HOME": str(home)}, *share)
+        assert done.returncode == 1
+        assert (
+            done.stderr == f"pyrelay: --share: {home}/.ssh/pyrelay: it is another user's\nhint: `sudo -H` sets HOME\n"
+        )
+    assert list(home.iterdir()) == []
+
+
 def test_another_user_is_refused(shared: Lab) -> None:
     need_another_user()
     assert shared.ssh("h1/h3", "echo $SERVER").stdout == "h3\n"

@@ -58,7 +58,7 @@ class _Reader:
 
     def challenges(self) -> list[Challenge]:
         """Read the whole field."""
-        found: list[Challenge] = []
+        found: list[tuple[str, str, dict[str, str]]] = []
         while self.at < len(self.text):
             self._skip(_SPACE + ",")
             name = self._run(_TOKEN)
@@ -66,10 +66,10 @@ class _Reader:
                 self._pass_over()
                 continue
             if found and (value := self._value()) is not None:
-                found[-1] = Challenge(found[-1].scheme, found[-1].token, {**found[-1].parameters, name.lower(): value})
+                found[-1][2][name.lower()] = value
                 continue
-            found.append(Challenge(name.lower(), self._token68()))
-        return found
+            found.append((name.lower(), self._token68(), {}))
+        return [Challenge(*each) for each in found]
 
     def _run(self, letters: Iterable[str]) -> str:
         """Read a run of these letters."""
@@ -93,14 +93,14 @@ class _Reader:
 
     def _quoted(self) -> str:
         """Read a quoted-string and return it without its quotes. It ends with the field at the latest."""
-        said = ""
+        said: list[str] = []
         self.at += 1
         while self.at < len(self.text) and self.text[self.at] != '"':
             self.at += self.text[self.at] == "\\"
-            said += self.text[self.at : self.at + 1]
+            said.append(self.text[self.at : self.at + 1])
             self.at += 1
         self.at += 1
-        return said
+        return "".join(said)
 
     def _token68(self) -> str:
         """Read the token68 after a scheme; "" if parameters or the next challenge follow instead."""

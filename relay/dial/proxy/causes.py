@@ -105,15 +105,15 @@ def _proxy_status(lines: Sequence[str]) -> str:
 
 def _split(text: str, at: str) -> list[str]:
     """Split a text at the separators that stand outside quotes."""
-    parts, quoted, escaped = [""], False, False
-    for letter in text:
+    parts, begin, quoted, escaped = [], 0, False, False
+    for here, letter in enumerate(text):
         if letter == at and not quoted:
-            parts.append("")
+            parts.append(text[begin:here])
+            begin = here + 1
             continue
         quoted ^= letter == '"' and not escaped
         escaped = quoted and letter == "\\" and not escaped
-        parts[-1] += letter
-    return parts
+    return [*parts, text[begin:]]
 
 
 def _unquoted(text: str) -> str:

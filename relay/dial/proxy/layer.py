@@ -11,6 +11,7 @@ from _socket import MSG_DONTWAIT, MSG_PEEK, SHUT_RDWR, SHUT_WR
 from _thread import allocate_lock
 from errno import EPIPE
 from select import POLLIN, poll
+from time import monotonic
 
 from relay.errors import RelayError, words
 
@@ -268,13 +269,18 @@ class LayerStream:
         """Wait for bytes and return at most size of them; b"" at the end.
 
         flags: MSG_PEEK leaves the bytes for the next call, MSG_DONTWAIT does not wait.
-        Raises RelayError or OSError when the stream is lost.
+        Raises RelayError or OSError when the stream is lost. A far side that drips a message does not stretch the
+        time that a wait may take.
         """
         line = self._line
+        began = monotonic()
         while not len(line.received) and not line.over:
             data = line.socket.recv(SIZE, flags & MSG_DONTWAIT)
             with self._coding:
                 line.take(data)
+            most = line.socket.gettimeout()
+            if most is not None and monotonic() - began > most and not len(line.received):
+                raise TimeoutError
         if not len(line.received) and line.error is not None:
             raise line.error
         with self._coding:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from relay.dial.proxy.wire import Wire
 
 HEADERS = 200  # lines; a proxy that sends more is hostile
+HEAD = 64 * 1024  # bytes of them all, as in squid
 
 
 class Head:
@@ -61,10 +62,14 @@ def response(wire: Wire) -> Head:
         raise wire.fault(f"does not speak HTTP: it answers {printable(repr(first)[2:-1], 40)}", hint="-X 5 or -X 4a")
     wire.answered()
     head = Head(int(status), printable(reason, 100))
+    size = 0
     for _ in range(HEADERS):
         line = wire.line()
         if not line:
             return head
+        size += len(line)
+        if size > HEAD:
+            break
         name, _, value = os.fsdecode(line).partition(":")
         head.fields.append((name.strip().lower(), value.strip()))
     raise wire.fault("sends headers without an end")

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import ssl
 
-from relay.dial.proxy.layer import SIZE, LayerStream
+from relay.dial.proxy.layer import SIZE, WAITING, LayerStream
 from relay.errors import RelayError, printable, words
 
 TYPE_CHECKING = False
@@ -80,6 +80,9 @@ class Tls:
             self.over = True
         except ssl.SSLError as error:
             raise _lost(error) from error
+        # Answers to what TLS itself has asked, such as for new keys: they go with our next data (RFC 8446, 4.6.3).
+        if self._out.pending > WAITING:
+            raise RelayError("the link was lost: TLS: the proxy asks for new keys without end")
         return b"".join(parts)
 
     def end(self) -> bytes | None:

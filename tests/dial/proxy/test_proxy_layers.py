@@ -23,6 +23,7 @@ from relay.dial.proxy import gss
 from relay.dial.proxy.layer import SIZE, WAITING, LayerStream
 from relay.dial.proxy.layer import Line as LayerLine
 from relay.dial.proxy.records import MOST, Records, agree, message
+from relay.dial.proxy.tls import Tls
 from relay.dial.proxy.wire import Wire
 from relay.errors import RelayError
 from relay.run import fdpass
@@ -249,6 +250,39 @@ def test_what_is_no_record(said: bytes, cause: str | None) -> None:
     with pytest.raises(RelayError) as caught:
         records().open(said)
     assert caught.value.cause == cause
+
+
+def test_a_message_that_drips_does_not_stretch_a_wait() -> None:
+    ours, theirs = socket.socketpair()
+    stream, over = LayerStream(ours, records()), threading.Event()
+    sealed = records().seal(bytes(60_000))
+
+    def drip() -> None:
+        for byte in sealed:
+            if over.wait(0.02):
+                break
+            theirs.send(bytes((byte,)))
+
+    thread = threading.Thread(target=drip)
+    thread.start()
+    stream.settimeout(0.1)
+    with ours, theirs:
+        with pytest.raises(TimeoutError):
+            stream.recv(1)
+        over.set()
+        thread.join()
+
+
+def test_answers_of_tls_wait_for_our_data_and_not_without_end() -> None:
+    """OpenSSL puts its answer to each wish for new keys there."""
+    codec = Tls("localhost", None)
+    codec.greet(b"")
+    codec.said()
+    codec._out.write(bytes(WAITING))
+    assert codec.open(b"") == b""
+    codec._out.write(b"x")
+    with pytest.raises(RelayError, match="the proxy asks for new keys without end"):
+        codec.open(b"")
 
 
 def test_a_layer_holds_up_both_sides() -> None:
