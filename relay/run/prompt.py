@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from relay.run.terminal import Modes
 
 _LONGEST = 8192  # characters of a question; part of it may come from a server
+_NARROW = 20  # columns of a server's text in a row, at least
 _PATIENCE = 1.0  # seconds to wait for the terminal's modes
 _ENOUGH = 1024  # bytes of an askpass program's answer, at most
 
@@ -145,6 +146,25 @@ class Prompt:
         ours = terminal.in_foreground(tty)
         os.close(tty)
         return ours
+
+    def rows(self, line: str, mark: str) -> list[str]:
+        """A line of a server's with a mark before it; more than one, each with the mark, where the terminal is narrow.
+
+        A terminal breaks a longer line by itself, and what it puts into the next row would have no mark.
+        """
+        from relay.run import terminal
+
+        tty = terminal.open_own()
+        if tty is None:
+            return [f"{mark}{line}"]
+        try:
+            width = os.get_terminal_size(tty).columns
+        except OSError:
+            width = 0
+        finally:
+            os.close(tty)
+        before = len(f"pyrelay: {self._progress.place}: {mark}")
+        return [f"{mark}{row}" for row in terminal.rows(line, max(width - before, _NARROW))] if width else [mark + line]
 
     def _say_on_terminal(self, text: str) -> bool:
         """Write a line on the terminal, if stderr is not a terminal and we are in the terminal's foreground."""

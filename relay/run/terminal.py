@@ -33,6 +33,20 @@ def in_foreground(tty: int) -> bool:
         return False
 
 
+def rows(line: str, width: int) -> list[str]:
+    """Cut a line into pieces of at most so many columns, so that the terminal does not break it by itself."""
+    from unicodedata import east_asian_width  # most runs show nothing of a server's
+
+    cut, begin, used = [], 0, 0
+    for at, char in enumerate(line):
+        columns = 2 if east_asian_width(char) in "WFA" else 1
+        if used + columns > width:
+            cut.append(line[begin:at])
+            begin, used = at, 0
+        used += columns
+    return [*cut, line[begin:]]
+
+
 def set_modes(tty: int, modes: Modes) -> bool:
     """Set the terminal's modes; false if we are in its background: the kernel would stop a process that tries."""
     try:

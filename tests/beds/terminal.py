@@ -43,16 +43,17 @@ PATIENCE = 30.0  # seconds until a test fails
 class Terminal:
     """A program on a terminal of its own: all three of its descriptors are the terminal.
 
-    shown: all that has been shown so far. pid: the program's.
+    shown: all that has been shown so far. pid: the program's. columns: how wide it says that it is; 0 says nothing.
     """
 
-    def __init__(self, lab: Lab, *argv: str | Path, env: dict[str, str] | None = None) -> None:
+    def __init__(self, lab: Lab, *argv: str | Path, env: dict[str, str] | None = None, columns: int = 0) -> None:
         self.shown = ""
         self._lab = lab
         self._status: int | None = None  # the program's, once it has ended
         self._seen = 0  # how much of it has been waited for
         # The far side is held open, too: its modes can then be looked at after the program has ended.
         self._near, self._far = pty.openpty()
+        termios.tcsetwinsize(self._far, (0, columns))
         self._leader = lab.start(sys.executable, "-c", _LEADER, *argv, env=env, stdin=self._far, stderr=self._far)
         assert self._leader.stdout is not None
         self._reports = self._leader.stdout
@@ -162,9 +163,9 @@ class Terminal:
 NO_STATUS = {"TERM": "dumb"}  # for a test that reads all that is shown: after a second, a line says what is waited for
 
 
-def ssh(lab: Lab, *arguments: str, env: dict[str, str] | None = None) -> Terminal:
+def ssh(lab: Lab, *arguments: str, env: dict[str, str] | None = None, columns: int = 0) -> Terminal:
     """The real ssh on a terminal, with the lab's config."""
-    return Terminal(lab, "ssh", "-F", lab.config, *arguments, env=env)
+    return Terminal(lab, "ssh", "-F", lab.config, *arguments, env=env, columns=columns)
 
 
 def _states(pid: int) -> list[str]:

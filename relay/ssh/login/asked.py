@@ -11,6 +11,7 @@ import os
 from typing import TYPE_CHECKING
 
 from relay.errors import RelayError
+from relay.run.prompt import presentable
 from relay.ssh.pubkey import BadKey, string
 from relay.ssh.wire.userauth import More, who
 
@@ -56,7 +57,9 @@ class Password:
 
     def _change(self, request: Reader) -> Answer:
         """The server wants a new password before it lets anybody in (SSH_MSG_USERAUTH_PASSWD_CHANGEREQ)."""
-        self._prompt.tell(_marked(self._who, f"the server wants a new password: {_text(request.string())}"))
+        self._prompt.tell(
+            _marked(self._prompt, f"{self._who}: ", f"the server wants a new password: {_text(request.string())}")
+        )
         old = _secret(self._prompt, f"{self._who}'s old password: ")
         while True:
             new = _secret(self._prompt, f"{self._who}'s new password: ")
@@ -113,7 +116,7 @@ class Interactive:
             raise RelayError(f"the server's questions cannot be read: {error}") from error
         for text in filter(None, words):
             self._tell(text, needed=bool(questions))
-        return [_secret(self._prompt, _marked(f"({self._who})", text, " "), echo=echo) for text, echo in questions]
+        return [_secret(self._prompt, self._marked(text), echo=echo) for text, echo in questions]
 
     def _tell(self, text: str, *, needed: bool) -> None:
         """Show the server's words. needed: a question follows; without one they are like a banner, and bounded."""
@@ -122,12 +125,15 @@ class Interactive:
             lines = [] if self._quiet else lines[: self._lines_left]
             self._lines_left -= len(lines)
         if lines:
-            self._prompt.tell(_marked(f"({self._who})", "\n".join(lines), " "))
+            self._prompt.tell(self._marked("\n".join(lines)))
+
+    def _marked(self, text: str) -> str:
+        return _marked(self._prompt, f"({self._who}) ", text)
 
 
-def _marked(mark: str, text: str, between: str = ": ") -> str:
-    """Text with a mark before each of its lines."""
-    return "\n".join(f"{mark}{between}{line}" for line in text.split("\n"))
+def _marked(prompt: Prompt, mark: str, text: str) -> str:
+    """Text with a mark before each of its lines, as the terminal shows them."""
+    return "\n".join(row for line in text.split("\n") for row in prompt.rows(presentable(line), mark))
 
 
 def _secret(prompt: Prompt, question: str, *, echo: bool = False) -> bytes:

@@ -249,7 +249,8 @@ class _Login:
         if not self._banner_begun:
             self._banner_begun = True
             self._progress.note(0, "the server says:")
-        self._progress.note(0, f"  {line}")
+        for row in self._prompt.rows(line, "  "):
+            self._progress.note(0, row)
         return self._prompt.sees(on_stderr=True)
 
     def _refused(self) -> RelayError:

@@ -6,7 +6,7 @@ import re
 from typing import TYPE_CHECKING
 
 import pytest
-from login_server import Request, asking, change_request, failure, questions, scripted
+from login_server import Request, asking, banner, change_request, failure, questions, scripted
 from terminal import NO_STATUS, askpass, ssh
 
 if TYPE_CHECKING:
@@ -31,6 +31,28 @@ def test_every_line_of_a_server_has_the_mark_of_its_hop(target: Lab) -> None:
     marked = tuple(f"{mark}{target.user}@h1) " for mark in marks)
     assert [line for line in lines if line and not line.startswith(marked)] == []
     assert sum(fake in line for line in lines) == 3
+
+
+@pytest.mark.parametrize("letter", [" ", "x", "字"])
+def test_every_row_of_the_terminal_has_it_too(target: Lab, letter: str) -> None:
+    """A line may be just so long that the terminal itself puts the rest into a row of its own."""
+    columns = 80
+
+    def script(request: Request) -> list[bytes]:
+        if request.method == "keyboard-interactive":
+            words = f"Gate {letter * 130}{target.user}@h2's password: "
+            return [banner(f"{words}\n".encode()), questions((f"{words}?", False), title=words, instruction=words)]
+        return [failure("keyboard-interactive")]
+
+    asking(target, "h1", script)
+    with ssh(target, "h1/h2", env=NO_STATUS, columns=columns) as terminal:
+        terminal.expect("?")  # the last letter of it all
+        lines = terminal.shown.replace("\r", "").split("\n")
+    wide = 2 if letter == "字" else 1
+    assert [line for line in lines if len(line) + (wide - 1) * line.count(letter) > columns] == []
+    hop = r"pyrelay: hop 1 of 1 \(h1\): "
+    marks = rf"(pyrelay: |{hop})?\({target.user}@h1\) |{hop}(  |the server says:)"
+    assert [line for line in lines if line and not re.match(marks, line)] == []
 
 
 def test_every_line_that_wants_a_new_password_has_it_too(target: Lab) -> None:
