@@ -40,6 +40,10 @@ class Unsupported(BadKey):
     """A public key of a type or a length that is not taken here; no broken one."""
 
 
+class TooShort(Unsupported):
+    """An RSA key that OpenSSH would not take, either."""
+
+
 class Reader:
     """Reads the data types of RFC 4251 section 5 from bytes. Raises BadKey when they end too soon."""
 
@@ -124,7 +128,7 @@ class PublicKey:
         if self.body and not self.is_cert:
             raise BadKey("bytes after the key")
         if self.plain == "ssh-rsa" and self.bits < MIN_RSA_BITS:
-            raise Unsupported(f"an RSA key of {self.bits} bits")
+            raise TooShort(f"an RSA key of {self.bits} bits")
 
     @property
     def is_cert(self) -> bool:

@@ -15,9 +15,10 @@ from relay.ssh.trust.known_hosts import match_pattern
 from relay.ssh.trust.signature import BadSignature, verify
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Callable, Collection
 
 _USER, _HOST = 1, 2  # PROTOCOL.certkeys: SSH_CERT_TYPE_USER, SSH_CERT_TYPE_HOST
+_PATTERNS = (10, 3)  # the first OpenSSH in which all of a host certificate's names are patterns
 _MAX_PRINCIPALS = 256  # sshkey.h, SSHKEY_CERT_MAX_PRINCIPALS
 
 
@@ -54,10 +55,13 @@ class Certificate:
         except BadSignature as error:
             raise BadKey("its signature is not its issuer's") from error
 
-    def objection(self, host: str, now: float, algorithms: Collection[str]) -> str:
+    def objection(
+        self, host: str, now: float, algorithms: Collection[str], version: Callable[[], tuple[int, int]]
+    ) -> str:
         """Why the certificate is not good for a host at that time, in OpenSSH's words, or "" when it is.
 
-        algorithms: those that an issuer may sign with (CASignatureAlgorithms).
+        algorithms: those that an issuer may sign with (CASignatureAlgorithms). version: that of the installed OpenSSH,
+        whose rules these are: until 10.3 a name was no pattern, and a certificate without one was good for every host.
         """
         if self._type != _HOST:
             return "Certificate invalid: not a host certificate"
@@ -65,15 +69,20 @@ class Certificate:
             return "Certificate invalid: not yet valid"
         if now >= self.before:
             return "Certificate invalid: expired"
-        if not self.principals:
+        if not self.principals and not (0, 0) < version() < _PATTERNS:
             return "Certificate lacks principal list"
-        if not any(match_pattern(os.fsencode(host), name) for name in self.principals):
+        if self.principals and not self._is_for(os.fsencode(host), version):
             return "Certificate invalid: name is not a listed principal"
         if self._critical:
             return "Certificate contains unsupported critical options"
         if self.algorithm not in algorithms:
             return f"Certificate signed with disallowed algorithm ({self.algorithm})"
         return ""
+
+    def _is_for(self, host: bytes, version: Callable[[], tuple[int, int]]) -> bool:
+        if host in self.principals:
+            return True
+        return any(match_pattern(host, name) for name in self.principals) and version() >= _PATTERNS
 
 
 def _c_string(text: bytes) -> bytes:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from relay.errors import RelayError, printable
-from relay.ssh.pubkey import BadKey, Unsupported, read_key
+from relay.config.version import number
+from relay.errors import RelayError, Unserved, printable
+from relay.ssh.pubkey import BadKey, TooShort, Unsupported, read_key
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -72,8 +73,8 @@ def is_revoked(path: str, key: PublicKey, issuer: PublicKey | None, children: Ch
     """Whether a file of RevokedHostKeys revokes a key or, for a certificate, its issuer.
 
     The file is a key revocation list, which ssh-keygen reads, or a list of
-    keys (authfile.c, sshkey_check_revoked). Raises RelayError when it cannot
-    be read: ssh trusts no key then.
+    keys (authfile.c, sshkey_in_file: any line that is none ends it). Raises RelayError when it cannot be read: ssh
+    trusts no key then. Raises Unserved when ssh alone may be able to read it.
     """
     try:
         with open(path, "rb") as file:
@@ -82,19 +83,27 @@ def is_revoked(path: str, key: PublicKey, issuer: PublicKey | None, children: Ch
         raise RelayError(f"RevokedHostKeys {path}: {error.strerror}") from error
     if data.startswith(_KRL_MAGIC):
         return _krl_revokes(path, key, children)
-    for number, line in enumerate(data.split(b"\n"), 1):
-        words = line.replace(b"\t", b" ").split()
+    for place, line in enumerate(data.split(b"\n"), 1):
+        words = [word for word in line.replace(b"\t", b" ").split(b" ") if word]
         if not words or words[0].startswith(b"#"):
             continue
         try:
             revoked = read_key(words[0], words[1] if len(words) > 1 else b"")
-        except Unsupported:
+        except TooShort:
             continue  # not a key that a server could show us
+        except Unsupported as error:  # it may be a key to ssh; if it is none, ssh trusts no key, either
+            raise Unserved(f"RevokedHostKeys {path}:{place}: {error}") from error
         except BadKey as error:
-            raise RelayError(f"RevokedHostKeys {path}:{number}: {error}") from error
+            raise RelayError(f"RevokedHostKeys {path}:{place}: {error}") from error
         if revoked.has_same_key(key) or (issuer is not None and revoked.has_same_key(issuer)):
             return True
     return False
+
+
+def version(children: Children) -> tuple[int, int]:
+    """The version of the installed OpenSSH, (0, 0) when there is none. Raises RelayError."""
+    _, _, said = _run(["ssh", "-V"], children)
+    return number(said)
 
 
 def _krl_revokes(path: str, key: PublicKey, children: Children) -> bool:

@@ -18,7 +18,7 @@ from binascii import a2b_base64, b2a_base64
 from time import sleep
 
 from relay.errors import RelayError, printable, words
-from relay.ssh.pubkey import BadKey, PublicKey, Unsupported, read_key
+from relay.ssh.pubkey import BadKey, PublicKey, TooShort, Unsupported, read_key
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -192,8 +192,8 @@ def lookup(data: bytes, host: str, path: str) -> tuple[list[Entry], list[str], s
             if line.error:
                 raise BadLine(line.error)
             entries.append(Entry(path, line.number, line.marker, line.key()))
-        except Unsupported:
-            if not line.marker:
+        except Unsupported as error:
+            if not line.marker and not isinstance(error, TooShort):
                 foreign = foreign or printable(line.key_text().partition(b" ")[0].decode(errors="replace"))
         except (BadLine, BadKey) as error:
             complaints.append(f"{path}:{line.number}: bad line skipped: {error}")

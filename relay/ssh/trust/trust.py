@@ -186,12 +186,15 @@ class Trust:
             if verdict != KNOWN:
                 continue
             signers = self._settings.get("casignaturealgorithms").split(",")
-            objection = certificate.objection(self._host, time.time(), signers)
+            objection = certificate.objection(self._host, time.time(), signers, self._version_of_ssh)
             if not objection:
                 self._learnt(key, f"certified by {entry.place}" if entry is not None else "certified")
                 return True
             self._warn(objection)
         return False
+
+    def _version_of_ssh(self) -> tuple[int, int]:
+        return hosts_command.version(self._children)
 
     # Plain keys
 

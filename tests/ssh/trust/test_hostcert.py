@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 HOUR = 3600
+BEFORE, PATTERNS, NONE = (10, 2), (10, 3), (0, 0)  # versions of OpenSSH
 ANY = ("ssh-ed25519", "rsa-sha2-512", "rsa-sha2-256", "ssh-rsa", "ecdsa-sha2-nistp256")
 
 
@@ -59,28 +60,32 @@ def test_every_type_of_issuer(tmp_path: Path, ca: tuple[str, ...], options: tupl
     certificate = read(certify(tmp_path, "-h", "-n", "h1", *options, ca=ca))
     assert certificate.algorithm == algorithm
     assert certificate.issuer.text.split() == (tmp_path / "ca.pub").read_text().split()[:2]
-    assert certificate.objection("h1", time.time(), (algorithm,)) == ""
-    assert "disallowed algorithm" in certificate.objection("h1", time.time(), ("other",))
+    assert certificate.objection("h1", time.time(), (algorithm,), lambda: BEFORE) == ""
+    assert "disallowed algorithm" in certificate.objection("h1", time.time(), ("other",), lambda: BEFORE)
 
 
 def test_what_a_certificate_is_good_for(tmp_path: Path) -> None:
     blob = certify(tmp_path, "-h", "-n", "h1,*.example.com", "-V", "20300101000000Z:20300102000000Z", "-z", "7")
     certificate = read(blob)
     begin = 1893456000  # 2030-01-01 00:00 UTC
+    listed = "not a listed principal"
     assert (certificate.serial, certificate.key_id) == (7, b"id")
     assert (certificate.after, certificate.before) == (begin, begin + 24 * HOUR)
-    for host, now, words in (
-        ("h1", begin, ""),
-        ("h1", begin + 24 * HOUR - 1, ""),
-        ("h1", begin - 1, "not yet valid"),
-        ("h1", begin + 24 * HOUR, "expired"),
-        ("a.example.com", begin, ""),
-        ("a.b.example.com", begin, ""),
-        ("example.com", begin, "not a listed principal"),
-        ("h", begin, "not a listed principal"),
-        ("h11", begin, "not a listed principal"),
+    for host, now, version, words in (
+        ("h1", begin, BEFORE, ""),
+        ("h1", begin + 24 * HOUR - 1, BEFORE, ""),
+        ("h1", begin - 1, BEFORE, "not yet valid"),
+        ("h1", begin + 24 * HOUR, BEFORE, "expired"),
+        ("a.example.com", begin, BEFORE, listed),
+        ("a.example.com", begin, NONE, listed),
+        ("*.example.com", begin, BEFORE, ""),
+        ("a.example.com", begin, PATTERNS, ""),
+        ("a.b.example.com", begin, PATTERNS, ""),
+        ("example.com", begin, PATTERNS, listed),
+        ("h", begin, PATTERNS, listed),
+        ("h11", begin, PATTERNS, listed),
     ):
-        objection = certificate.objection(host, now, ANY)
+        objection = certificate.objection(host, now, ANY, lambda version=version: version)  # type: ignore[misc]
         assert words in objection
         assert bool(words) == bool(objection)
 
@@ -89,16 +94,23 @@ def test_what_a_certificate_is_good_for(tmp_path: Path) -> None:
     ("options", "words"),
     [
         (("-n", "h1"), "not a host certificate"),
-        (("-h",), "lacks principal list"),
         (("-h", "-n", "h1", "-O", "critical:a=b"), "unsupported critical options"),
         (("-h", "-n", "h1", "-O", "extension:a=b"), ""),
         (("-h", "-n", "h1", "-O", "extension:a"), ""),
     ],
 )
 def test_what_makes_it_good_for_nobody(tmp_path: Path, options: tuple[str, ...], words: str) -> None:
-    objection = read(certify(tmp_path, *options)).objection("h1", time.time(), ANY)
+    objection = read(certify(tmp_path, *options)).objection("h1", time.time(), ANY, lambda: BEFORE)
     assert words in objection
     assert bool(words) == bool(objection)
+
+
+def test_one_without_a_name_was_good_for_every_host(tmp_path: Path) -> None:
+    certificate = read(certify(tmp_path, "-h"))
+    assert certificate.objection("h1", time.time(), ANY, lambda: BEFORE) == ""
+    for version in (PATTERNS, NONE):
+        objection = certificate.objection("h1", time.time(), ANY, lambda version=version: version)  # type: ignore[misc]
+        assert objection == "Certificate lacks principal list"
 
 
 @pytest.fixture(scope="module")
@@ -174,7 +186,7 @@ def test_a_security_key_as_the_issuer(
         judged = subprocess.run([need("ssh-keygen"), "-L", "-f", path], capture_output=True, check=False)
         assert (judged.returncode == 0) == good, judged.stderr
         if good:
-            assert read(each).objection("h1", time.time(), (PublicKey(issuer).type,)) == ""
+            assert read(each).objection("h1", time.time(), (PublicKey(issuer).type,), lambda: BEFORE) == ""
         else:
             with pytest.raises(BadKey, match="its signature is not its issuer's"):
                 read(each)
@@ -204,7 +216,7 @@ def test_a_nul_may_only_end_a_name(tmp_path: Path, key_id: bytes, principal: byt
     judged = subprocess.run([need("ssh-keygen"), "-L", "-f", path], capture_output=True, check=False)
     assert (judged.returncode == 0) == good, judged.stderr
     if good:
-        assert read(blob).objection("h1", time.time(), ANY) == ""
+        assert read(blob).objection("h1", time.time(), ANY, lambda: BEFORE) == ""
     else:
         with pytest.raises(BadKey, match="a name with a NUL"):
             read(blob)
