@@ -23,7 +23,11 @@ def objection(settings: HopSettings, recall: Callable[[], Shown | None] | None =
     recall: as for only_ssh.reason.
     """
     return (
-        _no_method(settings) or _no_algorithm(settings, recall) or _token(settings) or only_ssh.reason(settings, recall)
+        _no_method(settings)
+        or _by_version(settings)
+        or _no_algorithm(settings, recall)
+        or _token(settings)
+        or only_ssh.reason(settings, recall)
     )
 
 
@@ -44,6 +48,18 @@ def _no_method(settings: HopSettings) -> str:
     if not left or not set(left).isdisjoint(OURS):
         return ""
     return f"only {' and '.join(left)} may be tried"
+
+
+def _by_version(settings: HopSettings) -> str:
+    """Return what the versions of ssh read in different ways, so that the installed one must read it, or ""."""
+    jump = settings.get("proxyjump") not in {"", "none"}
+    for key in ("revokedhostkeys", "identityfile", "certificatefile", "knownhostscommand"):
+        value = " ".join(settings.all(key)).replace("%%", "")
+        if key == "revokedhostkeys" and ("%" in " ".join(settings.all(key)) or "${" in value):
+            return "its RevokedHostKeys has a token"  # older versions replace none there
+        if "%j" in value or (jump and "%C" in value):  # newer versions count a ProxyJump into %C
+            return f"its {key} has a token that not every ssh has"
+    return ""
 
 
 def _no_algorithm(settings: HopSettings, recall: Callable[[], Shown | None] | None) -> str:

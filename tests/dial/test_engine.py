@@ -281,6 +281,13 @@ def settings(**values: str) -> HopSettings:
         # Built without Kerberos, ssh does not name it.
         ({"pubkeyauthentication": "no", "passwordauthentication": "no", "kbdinteractiveauthentication": "no"}, ""),
         ({"pkcs11provider": "none"}, ""),
+        ({"revokedhostkeys": "/r%%"}, "its RevokedHostKeys has a token"),
+        ({"revokedhostkeys": "/${HOME}"}, "its RevokedHostKeys has a token"),
+        ({"revokedhostkeys": "/r"}, ""),
+        ({"identityfile": "/k_%C"}, ""),
+        ({"identityfile": "/k_%C", "proxyjump": "h0"}, "its identityfile has a token that not every ssh has"),
+        ({"identityfile": "/k_%%C", "proxyjump": "h0"}, ""),
+        ({"knownhostscommand": "/c %j"}, "its knownhostscommand has a token that not every ssh has"),
         ({"pkcs11provider": "/usr/lib/token.so"}, "PKCS11Provider"),
         ({"pkcs11provider": "/usr/lib/token.so", "pubkeyauthentication": "false"}, ""),
         ({"ciphers": "aes128-ctr,none"}, ""),

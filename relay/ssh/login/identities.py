@@ -70,13 +70,13 @@ def gather(settings: HopSettings, held: Sequence[AgentKey]) -> Found:
     must_exist = settings.chosen("identityfile")
     files = [_read(path, must_exist) for path in dict.fromkeys(settings.paths("identityfile"))]
     _add_certificates(found, named, files, held)
-    # The certificate beside a key counts only if ssh_config names no certificate. It goes before its key, since
-    # a user with a certificate is expected to use it (order_identities_by_prio).
+    # The certificate beside a key counts only if ssh_config names no certificate. It goes behind its key
+    # (load_public_identity_files, ssh.c).
     listed: list[tuple[_File, PublicKey | None]] = []
     for file in files:
         beside = None if named else _certificate(f"{file.path}-cert.pub")
-        listed += [(file, beside)] if beside is not None else []
         listed.append((file, file.public))
+        listed += [(file, beside)] if beside is not None else []
     _add_agents(found, listed, held, others=not settings.yes("identitiesonly"))
     _add_files(found, listed, held)
     return found

@@ -228,6 +228,8 @@ class Trust:
         if not self._user_files:
             raise self._unknown(key, "there is no UserKnownHostsFile to write it to", hint="name one")
         if not known_hosts.recordable(self._host):
+            if self._settings.get("hostkeyalias"):
+                raise Unserved("its HostKeyAlias has characters that only ssh writes to known_hosts")
             hint = "give it another with HostKeyAlias"
             raise self._unknown(key, "a name like this one cannot be written to known_hosts", hint=hint)
         if strict == "ask":

@@ -55,6 +55,17 @@ def test_a_certificate_and_its_key(lab: Lab, authority: Path, first: bool) -> No
     assert ssh_gets_in(lab)
 
 
+def test_the_certificate_beside_a_key_is_tried_behind_it(lab: Lab) -> None:
+    """As ssh has it: where each key costs one of MaxAuthTries, the first one decides."""
+    key, ca = lab.keygen("key"), lab.keygen("ca")
+    certify(lab, ca, key)
+    lab.server("h1", authorized_keys=Path(f"{key}.pub").read_text(), extra="MaxAuthTries 1")
+    lab.server("h2")
+    named(lab, key)
+    assert got_in(lab)
+    assert ssh_gets_in(lab)
+
+
 @pytest.mark.parametrize("first", [FIRST, LAST])
 def test_a_key_that_does_not_show_its_public_half(lab: Lab, authority: Path, first: bool) -> None:
     """Its file is looked into. (ssh would find it by its name only.)"""

@@ -79,6 +79,15 @@ def test_a_key_of_such_a_type_that_only_a_command_knows(chain: Lab) -> None:
     assert done.returncode == 0 or chain.known_hosts.read_bytes() == before
 
 
+@pytest.mark.parametrize("alias", ["[gw]:2222", "gw@site", "gw,10.0.0.1"])
+def test_an_alias_that_only_ssh_writes_down(chain: Lab, alias: str) -> None:
+    chain.host("h2", HostKeyAlias=alias, StrictHostKeyChecking="accept-new")
+    done = chain.ssh("h1/h2/h3", "echo $SERVER")
+    assert done.stdout == "h3\n"
+    assert f"Permanently added '{alias}' (ED25519) to the list of known hosts." in done.stderr
+    assert any(line.startswith(f"{alias} ") for line in chain.known_hosts.read_text().splitlines())
+
+
 def test_a_chain_behind_certificates(lab: Lab) -> None:
     """Hops that are known by their CA alone; the target's session is ssh's own."""
     lab.keygen("ca")
