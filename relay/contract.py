@@ -44,6 +44,9 @@ class Progress(Protocol):
     def stage(self, doing: str, *, hint: str = "") -> None:
         """A stage begins."""
 
+    def failed(self) -> None:
+        """The present stage has failed, and another way will be tried."""
+
     def note(self, level: int, text: str, *, place: str = "") -> None:
         """Print text if -v was given `level` times or more."""
 

@@ -13,10 +13,10 @@ if TYPE_CHECKING:
     from relay.run import Run
 
 
-def connect(kind: str, host: str, port: int, run: Run, terms: tcp.Terms) -> Stream:
-    """Return a stream to host and port. kind: TCP, PROXY or TOR. Raises RelayError."""
+def connect(kind: str, host: str, port: int, run: Run, terms: tcp.Terms, *, typed: bool = True) -> Stream:
+    """Return a stream to host and port. kind: TCP, PROXY or TOR. typed: as for tcp.connect. Raises RelayError."""
     if kind == TCP:
-        return SocketStream(tcp.connect(host, port, run.progress, terms))
+        return SocketStream(tcp.connect(host, port, run.progress, terms, typed=typed))
     from relay.dial.proxy import leg
     from relay.spec.proxy import TOR, Proxy
 
@@ -49,7 +49,7 @@ def first_leg(leg: Leg, run: Run) -> tuple[Stream, str]:
         service=hop.service(),
     )
     run.prompt.batch = hop.yes("batchmode")
-    stream = connect(leg.reached.kind, hop.hostname, hop.port, run, terms)
+    stream = connect(leg.reached.kind, hop.hostname, hop.port, run, terms, typed=hop.hostname == hop.name)
     if stream.descriptor is None or not direct:
         return stream, ""
     try:

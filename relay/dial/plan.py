@@ -192,7 +192,7 @@ def plan(
     jumps = ""
     for number, (place, settings) in enumerate(zip(places, found, strict=True)):
         try:
-            reached = Choice(HOP) if number else reached_first(settings.hostname, options, settings)
+            reached = _from(legs[-1]) if legs else reached_first(settings.hostname, options, settings)
             entered = None
             if number < len(found) - 1:
                 if reached.kind in {PROXY, TOR}:
@@ -227,6 +227,13 @@ def reached_first(host: str, options: Options, settings: HopSettings | None = No
         by_option = options.proxy.kind == proxy.TOR and not options.proxy.address
         return Choice(TOR if options.proxy.kind == proxy.TOR else PROXY, "--tor" if by_option else str(options.proxy))
     return Choice(TOR, "a .onion name") if is_onion(host) else Choice(TCP)
+
+
+def _from(hop: Leg) -> Choice:
+    """Return what makes the stream to the name behind a hop."""
+    if hop.netcat is None:
+        return Choice(HOP)
+    return Choice(HOP, "by a netcat there" if hop.netcat.named else "by a netcat there, if it denies forwarding")
 
 
 def _is_proxied(host: str, options: Options) -> bool:

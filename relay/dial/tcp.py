@@ -93,12 +93,12 @@ class Terms(Value):
 USUAL = Terms()
 
 
-def connect(host: str, port: int, progress: Progress, terms: Terms = USUAL) -> _socket.socket:
+def connect(host: str, port: int, progress: Progress, terms: Terms = USUAL, *, typed: bool = False) -> _socket.socket:
     """Return a connected socket in blocking mode, with TCP_NODELAY set.
 
     Both the deadline of progress and the timeout of the terms hold. A resolver
     cannot be interrupted: the only way to keep the deadline during a look-up is
-    to end the process.
+    to end the process. typed: whether the name stands in ssh's command line so, and may have lost its capitals there.
 
     Raises RelayError if no address answers, TimedOut if time is up.
     """
@@ -108,9 +108,9 @@ def connect(host: str, port: int, progress: Progress, terms: Terms = USUAL) -> _
             hint="use --tor, or a proxy that knows .onion names: -x HOST:PORT",
         )
     progress.stage(f"looking up {host}")
-    addresses = _look_up(host, port, terms.family)
+    addresses = _look_up(host, port, terms.family, typed=typed)
     source, interface = terms.local.source, terms.local.interface
-    sources = dict(_look_up(source, 0, terms.family)[::-1]) if source else {}
+    sources = _sources(source, terms.family) if source else {}
     if source:
         addresses = [address for address in addresses if address[0] in sources]
         if not addresses:
@@ -156,18 +156,26 @@ def connect_unix(path: str, progress: Progress) -> _socket.socket:
     return sock
 
 
-def _look_up(host: str, port: int, family: int) -> list[Address]:
+def _sources(source: str, family: int) -> dict[int, Sockaddr]:
+    """Return where to connect from, by family. Raises RelayError."""
+    try:
+        return dict(_look_up(source, 0, family)[::-1])
+    except RelayError as error:
+        raise RelayError(f"it cannot be connected to from {printable(source)}: {error.cause}") from error
+
+
+def _look_up(host: str, port: int, family: int, *, typed: bool = False) -> list[Address]:
     """Return the addresses of a name in the resolver's order (RFC 6724), each once. Raises RelayError."""
     # The name is passed as bytes, as ssh passes it. For a str Python would import the idna codec, and a name
     # such as "a..b" would raise a bare UnicodeError.
     try:
         found = _socket.getaddrinfo(os.fsencode(host), port, family, SOCK_STREAM, IPPROTO_TCP)
     except (OSError, UnicodeError) as error:
-        raise _no_address(host, family, error) from error
+        raise _no_address(host, family, error, typed=typed) from error
     return list(dict.fromkeys((int(kind), where) for kind, _, _, _, where in found if kind in _FAMILY))  # type: ignore[misc]
 
 
-def _no_address(host: str, family: int, error: Exception) -> RelayError:
+def _no_address(host: str, family: int, error: Exception, *, typed: bool) -> RelayError:
     """Return the error for a name that the resolver has no address for."""
     name = printable(host)
     if not isinstance(error, gaierror):
@@ -175,7 +183,7 @@ def _no_address(host: str, family: int, error: Exception) -> RelayError:
     if error.errno not in _NO_NAME:
         return RelayError(f"{name}: {words(error)}")
     hint = "" if host.isascii() else "the DNS knows an international name by its xn-- form"
-    if host.isascii() and host.islower() and "." not in host:  # probably an alias of ssh_config
+    if typed and host.isascii() and host.islower() and not {".", ":"} & set(host):  # probably an alias of ssh_config
         hint = "ssh hands names over in lower case; where ssh_config has this one with capitals, write %n for %h"
     if family:
         return RelayError(f"no such host: {name}, or it has no {_FAMILY[family]} address", hint=hint)

@@ -97,6 +97,7 @@ class Session:
                 if runs_none is not None:
                     raise runs_none from error
                 if netcat is not None:
+                    progress.failed()
                     progress.note(1, "it denies forwarding: crossing it by a netcat there", place=self.place)
                     return self._cross(host, port, netcat.line, progress, limit=limit)
                 raise self._denied(host, port, error) from error

@@ -177,6 +177,13 @@ def test_a_name_without_capitals_that_is_not_found_has_the_hint(lab: Lab) -> Non
     assert "pyrelay: hop 1 of 1 (bastion-eu): no such host: bastion-eu\n" in done.stderr
     assert "hint: ssh hands names over in lower case; " in done.stderr
     assert "hint:" not in lab.ssh("nowhere.example/h3", "true").stderr
+    for words in (
+        ("-x", "nowhere", "127.0.0.1"),
+        ("-s", "nowhere", "127.0.0.1"),
+        ("fe80::1%nowhere",),
+        ("Nowhere/h3",),
+    ):
+        assert "capitals" not in lab.pyrelay(*words).stderr
 
 
 def test_an_alias_keeps_its_own_line(installed: Lab) -> None:

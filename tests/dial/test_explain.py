@@ -154,7 +154,7 @@ def test_a_certificate_and_a_security_key(plan: Lab) -> None:
     certificate = certify(plan, plan.keygen("ca"), plan.identity)
     plan.host("h1", IdentityFile=plan.top / "token")
     first = explained(plan, "h1/h3")["legs"][0]
-    assert [key["key"].split()[0] for key in first["keys"]] == ["ED25519-CERT", "ED25519"]
+    assert [key["key"].split()[0] for key in first["keys"]] == ["ED25519", "ED25519-CERT"]
     assert certificate.exists()
 
 
@@ -343,10 +343,39 @@ def test_an_alias_is_followed(plan: Lab) -> None:
     found = explained(plan, "web")
     assert (found["route"], len(found["legs"])) == ("h1/h2/h3", 3)
     assert found["notes"] == ["web is an alias: ssh hands h1/h2/h3 over"]
+    plan.host("web", HostName="h1+h2+h3", ProxyCommand="none")
+    assert explained(plan, "web")["notes"] == [
+        "ssh_config gives web no ProxyCommand: ssh looks h1+h2+h3 up as one name; see pyrelay --ssh-config"
+    ]
     plan.host("web", HostName="h3", ProxyCommand="exec pyrelay -q h1/%h %p", Port=2200)
     found = explained(plan, "web")
     legs = [(leg["place"], leg["port"]) for leg in found["legs"]]
     assert legs == [("hop 1 of 1 (h1)", 2201), ("target (h3:2200)", 2200)]
+
+
+def test_a_single_name_that_ssh_goes_to_by_another_way(plan: Lab) -> None:
+    plan.host("h3", ProxyJump="h1")
+    note = "ssh goes through its ProxyJump h1, and this is the straight way; pyrelay --check -J h1 h3 tries that one"
+    assert explained(plan, "h3")["notes"] == [note]
+    assert explained(plan, "-J", "h1", "h3")["notes"] == []
+    plan.host("h3", ProxyJump="none", ProxyCommand="nc -x p:1 %h %p")
+    assert explained(plan, "h3")["notes"] == [
+        "ssh goes by its ProxyCommand, nc -x p:1 h3.example 22, and this is the straight way"
+    ]
+
+
+def test_a_host_key_that_is_not_checked_on_this_machine(plan: Lab) -> None:
+    plan.known_hosts.write_text("")
+    exempt = {"NoHostAuthenticationForLocalhost": "yes", "StrictHostKeyChecking": "yes"}
+    plan.host("h1", HostName="127.0.0.1", **exempt)
+    (first, _) = explained(plan, "h1/h3")["legs"]
+    assert first["host_key"]["state"] == "not checked"
+    assert first["host_key"]["then"] == "NoHostAuthenticationForLocalhost"
+    plan.host("h1", HostName="localhost", **exempt)
+    (first, _) = explained(plan, "h1/h3")["legs"]
+    assert first["host_key"]["then"].endswith(", unless it is this machine (NoHostAuthenticationForLocalhost)")
+    plan.host("h1", HostName="192.0.2.1", **exempt)
+    assert "it is refused" in explained(plan, "h1/h3", status=1)["error"]
 
 
 def test_a_user_that_ssh_has_cut_off(plan: Lab) -> None:

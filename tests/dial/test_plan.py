@@ -147,7 +147,12 @@ MASTER_CASES = [
         {"h1": "controlpath /m"},
         [f"h1: by {TCP}, entered by {CLIENT}: --engine paramiko", f"t: by {HOP}"],
     ),
-    ("--netcat h1/t", {"h1": "controlpath /m"}, [f"h1: by {TCP}, entered by {CLIENT}", f"t: by {HOP}"]),
+    (
+        "--netcat h1/t",
+        {"h1": "controlpath /m"},
+        [f"h1: by {TCP}, entered by {CLIENT}", f"t: by {HOP}: by a netcat there, if it denies forwarding"],
+    ),
+    ("--netcat=h1 h1/t", {}, [f"h1: by {TCP}, entered by {CLIENT}", f"t: by {HOP}: by a netcat there"]),
     (
         "-x p:1080 h1/t",
         {"h1": "controlpath /m"},

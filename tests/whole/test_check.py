@@ -414,7 +414,7 @@ def test_a_hop_that_is_crossed_by_a_netcat(lab: Lab) -> None:
     lab.server("h1", extra="AllowTcpForwarding no")
     lab.server("h3")
     target = checked(lab, "--netcat", "h1/h3")["legs"][-1]
-    assert stages(target) == ["connection", "netcat", "ident"]
+    assert stages(target) == ["connection failed", "netcat", "ident"]
     assert len(lab["h3"].connections) == 1
 
 

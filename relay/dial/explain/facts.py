@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
+from relay.config.settings import is_loopback
 from relay.dial.engine import memory_of
-from relay.dial.plan import CLIENT, COMMAND, HOP, MASTER, PROXY, TOR
+from relay.dial.plan import CLIENT, COMMAND, HOP, MASTER, PROXY, TCP, TOR
 from relay.errors import printable
 from relay.spec.proxy import SOCKS4
 from relay.spec.route import is_ipv6, is_onion
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from relay.ssh.memory import Shown
     from relay.ssh.pubkey import PublicKey
 
+LOOPBACK, EXEMPT = "127.0.0.1", "NoHostAuthenticationForLocalhost"
 AGENT_SECONDS = 1.0  # for an agent to list its keys
 KNOWN, CERTIFIED, IS_REVOKED, NEW, NOT_CHECKED = "known", "certified", "revoked", "new", "not checked"
 
@@ -98,7 +100,7 @@ class Reader:
         offered, notes = self._keys(settings)
         hop = settings.user, settings.hostname, str(settings.port), jumps
         memory = self._memory.recall(hop) if leg.entered.kind == CLIENT else None
-        return Leg(leg, settings.user, looked_up, offered, self._host_keys(settings), memory, notes)
+        return Leg(leg, settings.user, looked_up, offered, self._hops_keys(leg), memory, notes)
 
     def target(self, leg: planning.Leg, typed: HopSettings | None) -> Leg:
         """Return what is known of the target. typed: the settings of the name that ssh was given."""
@@ -158,6 +160,18 @@ class Reader:
         return self._agents[path]
 
     # Host keys
+
+    def _hops_keys(self, leg: planning.Leg) -> HostKeys:
+        """Return what is known of a hop's key, which ssh may not check on this machine."""
+        settings = leg.settings
+        exempt = leg.reached.kind == TCP and settings.exempts(LOOPBACK)
+        is_address = is_ipv6(settings.hostname) or _is_ipv4(settings.hostname)
+        if exempt and is_address and is_loopback(settings.hostname):
+            return HostKeys(NOT_CHECKED, "", (), EXEMPT)
+        keys = self._host_keys(settings)
+        if exempt and not is_address and keys.refused:  # where the name leads to is not known before it is looked up
+            return keys._replace(then=f"{keys.then}, unless it is this machine ({EXEMPT})", refused=False)
+        return keys
 
     def _host_keys(self, settings: HopSettings) -> HostKeys:
         run = self._run

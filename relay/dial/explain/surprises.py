@@ -74,26 +74,42 @@ def of_way(typed: Typed, way: Route, options: Options, children: Children) -> li
     settings = typed.settings
     if settings is None or options.jump:
         return []
-    if way.hops and not has_hops(typed.name, options):
+    if not way.hops:
+        return [*_another_way(typed), *_capitals(typed, way, options, children), *_other_options(typed, options)]
+    is_alias = not has_hops(typed.name, options)
+    if is_alias and typed.template:
         return [f"{typed.name} is an alias: ssh hands {way} over"]
     notes = []
-    if way.hops and not typed.template:
-        other = f"goes through its ProxyJump {typed.jump}" if typed.jump else "looks it up as one name"
+    if not typed.template:
+        whole = f"{settings.hostname} up" if is_alias else "it up"
+        other = f"goes through its ProxyJump {typed.jump}" if typed.jump else f"looks {whole} as one name"
         notes.append(f"ssh_config gives {typed.name} no ProxyCommand: ssh {other}; see pyrelay --ssh-config")
-    elif way.hops and _takes(typed.template, "h") and lowered(settings.hostname) != lowered(typed.name):
+        if is_alias:
+            return notes
+    elif _takes(typed.template, "h") and lowered(settings.hostname) != lowered(typed.name):
         notes.append(
             f"HostName takes the route away: a block of ssh_config that matches {typed.name} gives it the HostName "
             f"{settings.hostname}, and ssh hands that over; write %n for %h, as pyrelay --ssh-config does"
         )
-    if typed.user and way.hops:
+    if typed.user:
         first = f"{typed.user}{way.delimiters.user[0]}{way.hops[0].host}"
         notes.append(
             f"ssh takes {typed.user} for the user of {way.target.host}, the target; a hop's user is written {first}"
         )
-    if way.hops and options.port != port(typed, options) == way.target.port:
+    if options.port != port(typed, options) == way.target.port:
         notes.append(f"ssh_config gives {typed.name} the Port {settings.port}, which ssh hands over for the target")
     notes += _capitals(typed, way, options, children)
     return notes + _other_options(typed, options)
+
+
+def _another_way(typed: Typed) -> list[str]:
+    """ssh goes to a single name by what its ssh_config says, and pyrelay to it straight."""
+    if typed.jump:
+        shown = f"{PROGRAM} --check -J {typed.jump} {typed.name}"
+        return [f"ssh goes through its ProxyJump {typed.jump}, and this is the straight way; {shown} tries that one"]
+    if typed.template and not _words(typed):
+        return [f"ssh goes by its ProxyCommand, {printable(typed.command, 200)}, and this is the straight way"]
+    return []
 
 
 def _takes(template: str, letter: str) -> bool:

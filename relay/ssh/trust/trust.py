@@ -346,15 +346,24 @@ class Trust:
         self._warned.add(text)
 
     def _unknown(self, key: PublicKey, reason: str, hint: str = "") -> RelayError:
+        import shlex  # most keys are known
+
         words = ["ssh"]
+        given = self._settings.words
+        if "-F" in given:
+            words += given[given.index("-F") :][:2]
         if self._jumps:
             words += ["-J", self._jumps]
         if self._settings.port != known_hosts.SSH_PORT:
             words += ["-p", str(self._settings.port)]
+        if _STRICT.get(self._settings.get("stricthostkeychecking")) == "yes":
+            words += ["-o", "StrictHostKeyChecking=ask"]
+        if self._settings.yes("batchmode"):
+            words += ["-o", "BatchMode=no"]
         return RelayError(
             f"no host key is known for {self._name}, and {reason}; it shows {key.short} {self._fingerprint(key)}",
             hint=hint
-            or f"if that is its fingerprint, accept it once with `{' '.join([*words, self._settings.name])}`, "
+            or f"if that is its fingerprint, accept it once with `{shlex.join([*words, self._settings.name])}`, "
             "or give pyrelay -o StrictHostKeyChecking=accept-new",
         )
 

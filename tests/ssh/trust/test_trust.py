@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from terminal import Terminal
 from trusting import (
     CHANGED,
     REVOKED,
@@ -348,13 +349,16 @@ def test_all_that_is_to_be_known_of_a_changed_key(lab: Lab) -> None:
 def test_how_to_accept_an_unknown_key_is_said(lab: Lab) -> None:
     server(lab)
     lab.known_hosts.write_text("")
-    for strict, reason in (("yes", "StrictHostKeyChecking is yes"), ("ask", "nobody may be asked (BatchMode)")):
+    for strict, reason, asks in (
+        ("yes", "StrictHostKeyChecking is yes", "-o StrictHostKeyChecking=ask -o BatchMode=no "),
+        ("ask", "nobody may be asked (BatchMode)", "-o BatchMode=no "),
+    ):
         lab.host("h1", StrictHostKeyChecking=strict)
         error = agree(lab, UNKNOWN).error
         assert f"and {reason}; it shows ED25519 {fingerprint(lab, 'h1/ed25519')}\n" in error
         assert (
-            f"accept it once with `ssh -p {lab['h1'].port} h1`, or give pyrelay -o StrictHostKeyChecking=accept-new"
-            in error
+            f"accept it once with `ssh -F {lab.config} -p {lab['h1'].port} {asks}h1`, "
+            "or give pyrelay -o StrictHostKeyChecking=accept-new" in error
         )
 
 
@@ -363,13 +367,16 @@ def test_how_to_accept_the_unknown_key_of_a_later_hop_is_said(lab: Lab) -> None:
     lab.servers("h1", "h2", "h3")
     known = lab.known_hosts.read_text()
     lab.known_hosts.write_text("".join(line for line in known.splitlines(True) if f":{lab['h2'].port}," not in line))
-    lab.host("h2", StrictHostKeyChecking="accept-new")
-    said = lab.pyrelay("-o", "StrictHostKeyChecking=yes", "h1/h2/h3").stderr
+    lab.host("h2", StrictHostKeyChecking="yes", BatchMode="yes")
+    said = lab.pyrelay("h1/h2/h3").stderr
     command = re.search(r"accept it once with `(.*)`", said)
     assert command
-    assert command[1] == f"ssh -J {lab.user}@h1:{lab['h1'].port} -p {lab['h2'].port} h2"
-    done = lab.run(*command[1].replace("ssh", f"ssh -F {lab.config}", 1).split(), "true")
-    assert done.returncode == 0, done.stderr
+    way = f"-J {lab.user}@h1:{lab['h1'].port} -p {lab['h2'].port}"
+    assert command[1] == f"ssh -F {lab.config} {way} -o StrictHostKeyChecking=ask -o BatchMode=no h2"
+    with Terminal(lab, *command[1].split(), "true") as terminal:
+        terminal.expect("(yes/no/[fingerprint])? ")
+        terminal.type("yes\n")
+        assert terminal.wait() == 0
     assert lab.ssh("h1/h2/h3", "echo $SERVER").stdout == "h3\n"
 
 
