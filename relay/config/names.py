@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import glob
 import os
+import shlex
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -15,8 +16,8 @@ if TYPE_CHECKING:
 
 USER, SYSTEM = "~/.ssh", "/etc/ssh"
 MOST_INCLUDES = 16  # levels of Include, as in ssh (READCONF_MAX_DEPTH)
-_PATTERN = frozenset("*?!")
-_ROUTE = frozenset("/+")  # in the names of routes, under which ssh stores keys
+# What no name in a route has, outside brackets: the characters of a pattern, of a route, and of another spelling.
+_NOT_IN_NAME = frozenset("*?!/+%=:~@,[] \t'\"\\")
 
 
 def names(config: str | None = None) -> list[str]:
@@ -48,8 +49,10 @@ def _lines(path: str) -> list[str]:
 def _hosts(path: str, folder: str, depth: int) -> Iterator[str]:
     """Yield the names on the Host lines of a file and of its includes. folder: where relative includes are."""
     for line in _lines(path):
-        key, *words = line.replace("=", " ", 1).split() or [""]
-        words = [word.strip('"') for word in words]
+        try:
+            key, *words = shlex.split(line.replace("=", " ", 1), comments=True) or [""]
+        except ValueError:  # a quotation mark is missing: ssh ends at such a line
+            continue
         if key.lower() == "host":
             yield from (word for word in words if _is_name(word))
         elif key.lower() == "include" and depth > 0:
@@ -73,4 +76,4 @@ def _known(path: str) -> Iterator[str]:
 
 
 def _is_name(word: str) -> bool:
-    return bool(word) and word.isprintable() and not _PATTERN & set(word) and not _ROUTE & set(word)
+    return bool(word) and word.isprintable() and not _NOT_IN_NAME & set(word)

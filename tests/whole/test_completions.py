@@ -15,7 +15,7 @@ import pytest
 from lab import ROOT
 from peers import SYSTEM_PATH, need
 
-from relay.config.names import names
+from relay.config.names import _known, names
 from relay.spec.options import FLAGS
 
 HERE = ROOT / "completions"
@@ -27,15 +27,17 @@ Host *.example !not.example alpha?
     User x
 match host omega
 host=beta
+Host "quoted" 'single' "two words" # comment
 """
 KNOWN_HOSTS = """\
 [gamma]:2022,192.0.2.9 ssh-ed25519 AAAA
 @cert-authority *.test,delta ssh-rsa B
 |1|a|b ssh-rsa C
 h1+h2 ssh-rsa D
+::1,fe80::1%eth0,x:22,u@x,a%b,c~d ssh-rsa E
 # no
 """
-NAMES = ["192.0.2.9", "Gate-EU", "beta", "delta", "gamma", "gate", "included"]
+NAMES = ["192.0.2.9", "Gate-EU", "beta", "delta", "gamma", "gate", "included", "quoted", "single"]
 
 
 @pytest.fixture(scope="module")
@@ -62,6 +64,8 @@ def environment(home: Path) -> dict[str, str]:
 
 def test_the_names_of_the_files(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(home))
+    local = set(names(str(home / ".ssh/config"))) | set(_known(str(home / ".ssh/known_hosts")))
+    assert local == set(NAMES)
     assert set(NAMES) <= set(names())
     assert not {"*.example", "alpha?", "omega", "h1+h2", "*.test", "@cert-authority"} & set(names())
     (home / "other").write_text("Host other\nInclude other\n")  # it includes itself
