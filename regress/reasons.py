@@ -48,10 +48,6 @@ DIFFERS: dict[str, str] = {
 
 # What differs between the logins in ssh's place, and why.
 LOGINS: dict[str, str] = {
-    "limit-keytype": (
-        "Still to be mended: where a Match block of sshd 10 adds RSA to what it takes, ssh 10 is told so during the "
-        "login, since it asks for that (ext-info-in-auth); pyrelay does not ask, as ssh 9.2 does not."
-    ),
     "agent": (
         "DSA keys are not supported, as in OpenSSH 10: one login more is refused (9.2). "
         "Two with a ForwardAgent that names no variable are accepted, since pyrelay forwards no agent."
