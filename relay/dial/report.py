@@ -14,6 +14,7 @@ The object's own "error" names the place, too. Its "stages" are those before the
 from __future__ import annotations
 
 from relay.config.settings import without_home
+from relay.dial.plan import MASTER
 from relay.errors import RelayError, encoded, plain
 
 TYPE_CHECKING = False
@@ -108,18 +109,24 @@ class Report:
             leg["post_quantum"] = value.startswith(_POST_QUANTUM)
             value += f" ({'post-quantum' if leg['post_quantum'] else 'not post-quantum'})"
         if what == "entered":
-            kind, _, why = value.removeprefix("by ").partition(": ")
-            leg[what] = {"by": kind, "why": why}
-            if value != _USUAL:
-                self._entered[place] = value
-            if place == self._shown:
-                self._say_entered(place)
+            self._is_entered(place, leg, value)
             return
         if what == "host_key" and " new: " in value:
             self.note(
                 f"{leg['place']}: its host key is new, and a check writes nothing: ssh will ask about it, or add it"
             )
         self._found.append(value)
+
+    def _is_entered(self, place: str, leg: dict[str, Any], value: str) -> None:
+        """What enters a hop is known."""
+        kind, _, why = value.removeprefix("by ").partition(": ")
+        leg["entered"] = {"by": kind, "why": why}
+        if value != _USUAL:
+            self._entered[place] = value
+        if place == self._shown:
+            self._say_entered(place)
+        elif kind == MASTER:  # such a hop has no stage of its own
+            self._name(place)
 
     def _of_host_key(self, leg: dict[str, Any], value: str) -> str:
         """Return a leg's host key with what ssh says of it: the first word counts, for ssh looks up an address, too."""

@@ -399,6 +399,9 @@ def test_a_hop_by_its_control_master(chain: Lab) -> None:
     assert stages(whole) == ["ssh_config", "ControlMaster"]
     assert whole["stages"][1]["detail"] == str(path)
     assert len(chain["h1"].connections) == len(chain["h3"].connections) == 1
+    printed = chain.pyrelay("--check", "h1/h3").stdout.splitlines()
+    assert f"  by a ControlMaster: {path}" in printed
+    assert next(line for line in printed if line.startswith("hop 1 of 1 (h1)")).endswith(f":{chain['h1'].port}")
 
 
 def test_a_proxy(chain: Lab) -> None:
