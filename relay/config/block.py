@@ -56,8 +56,9 @@ def text(
     if version >= ASKS:
         asks = " ".join([shlex.quote(program), *map(_quoted, _for_keys(chosen))])  # ssh expands no token in the first
         lines.append(f"    KnownHostsCommand {asks} --known-hosts=%H %n %p")
-    lines += [*unseen, "Host *.onion*", f"    ProxyCommand {command} {name} %p", *unseen]
-    lines += [f"    {keyword} no" for keyword in _KERBEROS if keyword.lower() in known]
+    kerberos = [f"    {keyword} no" for keyword in _KERBEROS if keyword.lower() in known]
+    lines += [*unseen, *(kerberos if "_" in chosen.delimiters.hop else [])]  # the only one that a resolver takes
+    lines += ["Host *.onion*", f"    ProxyCommand {command} {name} %p", *unseen, *kerberos]
     return "\n".join([*lines, ""])
 
 
@@ -120,7 +121,7 @@ def obstacles(config: str | None) -> Iterator[str]:
 
     config: the file that ssh reads instead of ~/.ssh/config.
     """
-    if config == "none":  # ssh then reads no file
+    if config is not None and config.lower() == "none":  # ssh then reads no file
         return
     path = os.path.expanduser(config or CONFIG)
     shown = config or CONFIG

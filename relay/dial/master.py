@@ -249,8 +249,7 @@ class MasterHop:
         self._settings = settings
         self._path = control.path
         self._greeted: Control | None = control
-
-    alive = True  # as far as we know: each stream asks the master anew
+        self.alive = True  # as far as we know: each stream asks the master anew
 
     def jumps(self) -> str:
         """Return the hops up to this one for ssh's -J: this hop alone, since it is the first."""
@@ -270,8 +269,8 @@ class MasterHop:
         except Silent:
             return True  # busy
         except NoMaster:
-            return False
-        return True
+            self.alive = False
+        return self.alive
 
     def park(self) -> None:
         """Do nothing: this hop has no threads to stop."""
@@ -355,6 +354,7 @@ class MasterHop:
 
     def gone(self) -> RelayError:
         """Return the error for a control socket at which nobody listens any more."""
+        self.alive = False
         return RelayError(f"its master at {printable(self._path)} is gone", place=self.place)
 
 

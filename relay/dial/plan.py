@@ -195,7 +195,7 @@ def plan(
             reached = _from(legs[-1]) if legs else reached_first(settings.hostname, options, settings)
             entered = None
             if number < len(found) - 1:
-                if reached.kind in {PROXY, TOR}:
+                if (legs[0].reached if legs else reached).kind in {PROXY, TOR}:
                     from relay.dial.only_ssh import without_kerberos  # a raw relay does not need it
 
                     settings = without_kerberos(settings)  # noqa: PLW2901  (the leg's)

@@ -14,7 +14,7 @@ def make(directory: str) -> int:
     HOME. Raises OSError.
     """
     missing = []
-    at = directory
+    at = os.path.abspath(directory)
     while not os.path.isdir(at):
         missing.append(at)
         at = os.path.dirname(at)

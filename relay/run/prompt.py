@@ -20,7 +20,7 @@ from relay.errors import RelayError, encoded
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from relay.run.asked import Asked
     from relay.run.children import Children
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from relay.run.terminal import Modes
 
 _LONGEST = 8192  # characters of a question; part of it may come from a server
-_NARROW = 20  # columns of a server's text in a row, at least
 _PATIENCE = 1.0  # seconds to wait for the terminal's modes
 _ENOUGH = 1024  # bytes of an askpass program's answer, at most
 
@@ -147,24 +146,32 @@ class Prompt:
         os.close(tty)
         return ours
 
-    def rows(self, line: str, mark: str) -> list[str]:
-        """A line of a server's with a mark before it; more than one, each with the mark, where the terminal is narrow.
+    def rows(self, lines: Iterable[str], mark: str) -> list[str]:
+        """The lines of a question with a mark before each, cut so that the terminal breaks none by itself.
 
-        A terminal breaks a longer line by itself, and what it puts into the next row would have no mark.
+        What it puts into the next row then would have no mark, and look like a question of our own.
         """
+        width = self._width()
+        if not width:
+            return [f"{mark}{line}" for line in lines]
+        from relay.run.terminal import rows
+
+        room = width - len(f"pyrelay: {mark}") % width
+        return [f"{mark}{row}" for line in lines for row in rows(line, room)]
+
+    def _width(self) -> int:
+        """The columns of the terminal that questions are asked on, 0 if that is not known."""
         from relay.run import terminal
 
         tty = terminal.open_own()
         if tty is None:
-            return [f"{mark}{line}"]
+            return 0
         try:
-            width = os.get_terminal_size(tty).columns
+            return os.get_terminal_size(tty).columns
         except OSError:
-            width = 0
+            return 0
         finally:
             os.close(tty)
-        before = len(f"pyrelay: {self._progress.place}: {mark}")
-        return [f"{mark}{row}" for row in terminal.rows(line, max(width - before, _NARROW))] if width else [mark + line]
 
     def _say_on_terminal(self, text: str) -> bool:
         """Write a line on the terminal, if stderr is not a terminal and we are in the terminal's foreground."""

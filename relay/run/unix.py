@@ -25,6 +25,15 @@ def peer_uid(sock: socket) -> int:
     return int.from_bytes(credentials[4:8], sys.byteorder)
 
 
+def peer_pid(sock: socket) -> int:
+    """The process at the other end of a connected socket, 0 where the system does not tell. Raises OSError."""
+    if sys.platform != "linux":
+        return 0
+    from _socket import SO_PEERCRED
+
+    return int.from_bytes(sock.getsockopt(SOL_SOCKET, SO_PEERCRED, 4), sys.byteorder)
+
+
 def send(sock: socket, data: bytes, fds: Sequence[int]) -> int:
     """Send some of data (at least one byte), with descriptors; return how many bytes. Raises OSError."""
     return sock.sendmsg([data], [(SOL_SOCKET, SCM_RIGHTS, b"".join(fd.to_bytes(_FD, sys.byteorder) for fd in fds))])

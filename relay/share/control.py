@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from relay.errors import RelayError, Unserved
+from relay.errors import RelayError, Unserved, printable
 from relay.share import place
 from relay.share.wire import Ended, text
 
@@ -24,7 +24,7 @@ def command(name: str, environ: Mapping[str, str]) -> str:
     try:
         wire = _find(name, environ, until)
     except place.Gone:
-        raise RelayError("no hops are shared") from None
+        raise _nothing(environ) from None
     try:
         kind, fields = wire.receive()
         if kind != "lines":  # the holder was told to exit before it could answer
@@ -34,6 +34,19 @@ def command(name: str, environ: Mapping[str, str]) -> str:
     finally:
         wire.close()
     return "".join(f"{text(line)}\n" for line in fields)
+
+
+def _nothing(environ: Mapping[str, str]) -> RelayError:
+    """The error where no holder is: but one of another version may be, which speaks otherwise."""
+    others = place.others(place.directory(environ))
+    if not others:
+        return RelayError("no hops are shared")
+    versions = " and ".join(version for version, _ in others)
+    ends = "; ".join(f"kill {pid}" for _, pid in others if pid)
+    return RelayError(
+        f"this version shares no hops, and pyrelay {printable(versions, 60)} still does",
+        hint="`pyrelay -O exit` of that version ends them" + (f", and so does `{ends}`" if ends else ""),
+    )
 
 
 def _find(name: str, environ: Mapping[str, str], until: float) -> Wire:

@@ -249,13 +249,21 @@ class Holder:
 
     def _close(self, hop: SharedHop) -> None:
         carrier = self._driven.pop(hop.session, None) if hop.session is not None else None
+        died = hop.session is not None and not hop.session.alive
         if hop.session is not None and carrier is not None:
             hop.session.close()
             carrier.settle()
         # To close the rest may take a second: a thread does it, so that other relays do not wait.
-        ending = threading.Thread(target=_close_what_waits, args=(hop, carrier is None))
+        ending = threading.Thread(target=self._close_rest, args=(hop, carrier is None, died))
         ending.start()
         self._ending = [*(each for each in self._ending if each.is_alive()), ending]
+
+    def _close_rest(self, hop: SharedHop, is_ours: bool, died: bool) -> None:
+        """Close what may wait. died: perhaps with the hop before, which may not know it yet (a ControlMaster's)."""
+        _close_what_waits(hop, is_ours)
+        if died and hop.outer is not None and not hop.outer.responds(0):
+            with suppress(RuntimeError):  # the loop is over
+                self.loop.call_soon_threadsafe(self._look_round)
 
     def stop(self) -> None:
         """Accept no new relays; after this returns, they start a new holder. Call it from any thread but the loop's."""

@@ -223,11 +223,11 @@ class Hops:
                     self._retire(other)
 
     def retire_dead(self, hop: SharedHop) -> None:
-        """A hop opens no channels any more: retire the first hop on its way that does not answer, else the hop itself.
+        """A hop does not answer any more: retire the first one on the way to it that does not, either, else the hop.
 
         It waits for the answers.
         """
-        self.retire(next((each for each in hop.path if not each.responds(0)), hop))
+        self.retire(next((each for each in hop.path if each is not hop and not each.responds(0)), hop))
 
     def stop(self) -> None:
         """Retire all hops, and every hop made from now on. Requests under way are still served; no others are."""

@@ -17,8 +17,7 @@ from errno import EPERM
 
 from relay import __version__
 from relay.errors import EXIT_FAULT, Forked, RelayError, Unserved, shortage, words
-from relay.run import private
-from relay.run.unix import peer_uid
+from relay.run.unix import peer_pid, peer_uid
 from relay.share.wire import BadMessage, Ended, Wire, has_come, text
 
 TYPE_CHECKING = False
@@ -26,7 +25,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from typing import NoReturn
 
-SOCKET, LOCK = f"{__version__}.sock", f"{__version__}.lock"
+ENDING = ".sock"
+SOCKET, LOCK = f"{__version__}{ENDING}", f"{__version__}.lock"
 SHORT = 90  # bytes; a path so long, and a file's name after it, fit in sun_path on every system
 BACKLOG = 1024
 PATIENCE = 10.0  # seconds to wait for a holder that is just starting, or ending
@@ -49,15 +49,24 @@ def directory(environ: Mapping[str, str]) -> str:
         home = environ.get("HOME") or os.path.expanduser("~")
         base = os.path.join(home, ".ssh")
     path = os.path.join(base, "pyrelay")
-    try:
-        os.stat(home or base)  # nobody's home is made here
-        mode = private.make(path)
-    except OSError as error:
-        hint = "`sudo -H` sets HOME" if home and error.errno == EPERM else ""
-        raise RelayError(f"--share: {path}: {words(error)}", hint=hint) from error
-    if mode & 0o077:
+    if not os.path.isdir(path):
+        _make(path, home or base)
+    found = os.lstat(path)
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid() or found.st_mode & 0o077:
         raise RelayError(f"--share: {path} must be a directory that is yours alone", hint=f"chmod 700 {path}")
     return path
+
+
+def _make(path: str, below: str) -> None:
+    """Make the directory; `below` must be there: nobody's home is made here. Raises RelayError."""
+    from relay.run import private  # most often it is there
+
+    try:
+        os.stat(below)
+        private.make(path)
+    except OSError as error:
+        hint = "`sudo -H` sets HOME" if error.errno == EPERM else ""
+        raise RelayError(f"--share: {path}: {words(error)}", hint=hint) from error
 
 
 def _is_ours(directory: str) -> bool:
@@ -69,15 +78,29 @@ def _is_ours(directory: str) -> bool:
     return stat.S_ISDIR(found.st_mode) and found.st_uid == os.geteuid()
 
 
-def connect(path: str) -> Wire:
-    """Connect to the process that listens at the socket in this directory. Raises Gone, and RelayError.
+def others(path: str) -> list[tuple[str, int]]:
+    """The holders of other versions with a socket in this directory: each version, and the process, 0 if unknown."""
+    found = []
+    for name in sorted(os.listdir(path)):
+        if name.endswith(ENDING) and name != SOCKET:
+            try:
+                wire = connect(path, name)
+            except (Gone, RelayError):
+                continue
+            found.append((name.removesuffix(ENDING), peer_pid(wire.socket)))
+            wire.close()
+    return found
+
+
+def connect(path: str, name: str = "") -> Wire:
+    """Connect to the process that listens at a socket in this directory, ours unless named. Raises Gone, RelayError.
 
     That process is the same user's, but it may be about to end. What is sent to it counts only after `welcomed`.
     """
     sock = socket(AF_UNIX)
     sock.settimeout(SILENCE)
     try:
-        _near(path, lambda base: sock.connect(os.path.join(base, SOCKET)))
+        _near(path, lambda base: sock.connect(os.path.join(base, name or SOCKET)))
         _check_peer(sock, path)
     except OSError as error:
         sock.close()

@@ -53,15 +53,18 @@ class _TooEarly(_Refused):
     """The link has ended, most likely at a thing that was sent ahead, and before a login was refused on it.
 
     thing: what not to send ahead any more. sure: whether once is enough to say so. A server that has not said its ident
-    may turn everybody away just now. key: the fingerprint of a key that was sent ahead and refused: that one is not
-    offered again, and says nothing of another key that gets in later.
+    may turn everybody away just now. key: the name of a key that was refused: it says nothing of another one.
     """
 
     def __init__(self, error: RelayError, thing: str, *, sure: bool = True, key: str = "") -> None:
         super().__init__(error)
-        self.thing = thing
-        self.sure = sure
-        self.key = key
+        self.thing, self.sure, self.key = thing, sure, key
+
+    def lesson(self, known: Shown) -> tuple[frozenset[str], str]:
+        """Return what is sent ahead in vain from now on, and what may be. known: what was known of the hop before."""
+        if not self.key and (self.sure or known.doubt == self.thing):
+            return known.in_vain | {self.thing}, ""
+        return known.in_vain, "" if self.key else self.thing
 
 
 def log_in(
@@ -84,6 +87,7 @@ def log_in(
     shown = client.memory.recall(hop)
     known = shown or Shown()
     in_vain, doubt = known.in_vain, ""
+    session: Session | None = None
     client.stays = known.by_ssh in OURS  # ssh has got in, and by what our client has, too
     client.skips = ""
     if not known.method:
@@ -91,18 +95,11 @@ def log_in(
     try:
         session = _log_in(client, reached, settings, jumps, following=following, shown=shown)
     except _TooEarly as failure:
-        if failure.key:
-            client.skips = failure.key
-        elif failure.sure or known.doubt == failure.thing:
-            in_vain |= {failure.thing}
-        else:
-            doubt = failure.thing
+        client.skips = failure.key
+        in_vain, doubt = failure.lesson(known)
         _forget(client, hop, shown, in_vain)
         if again is None:
             raise failure.error from failure.__cause__
-        client.progress.failed()
-        client.progress.note(1, "it does not accept what was sent ahead: connecting once more, without that")
-        session = _log_in_anew(client, again(), settings, jumps, following=following)
     except Unserved as refusal:
         if isinstance(cause := refusal.__cause__, OnlySsh):
             client.memory.keep(hop, known.but(ident=known.ident or cause.ident, ssh_only=cause.algorithm))
@@ -111,6 +108,8 @@ def log_in(
         got_in = known if known.method or known.by_ssh else None
         _forget(client, hop, got_in, in_vain)  # what the hop accepted before may be the cause
         raise failure.error from failure.__cause__
+    # Not from within the except: Python would take that failure for the cause of what fails now.
+    session = session or _log_in_anew(client, again, settings, jumps, following=following)
     if is_post_quantum(known.own_kex) and not is_post_quantum(session.shown.own_kex):
         in_vain |= {GUESS}  # two servers take turns there: no guess is to keep one of them from its better key exchange
     in_vain |= session.shown.in_vain
@@ -126,13 +125,17 @@ def _forget(client: Client, hop: tuple[str, ...], shown: Shown | None, in_vain: 
 
 def _log_in_anew(
     client: Client,
-    reached: tuple[Stream, str],
+    again: Callable[[], tuple[Stream, str]] | None,
     settings: HopSettings,
     jumps: str,
     *,
     following: tuple[str, int] | None,
 ) -> Session:
-    """Log in with nothing sent ahead. Raises RelayError."""
+    """Connect once more, and log in with nothing sent ahead. Raises RelayError."""
+    assert again is not None  # noqa: S101  (for the type checker: the caller has seen to it)
+    client.progress.failed()
+    client.progress.note(1, "it does not accept what was sent ahead: connecting once more, without that")
+    reached = again()
     try:
         return _log_in(client, reached, settings, jumps, following=following, shown=None)
     except _Refused as failure:
@@ -153,7 +156,7 @@ def _log_in(
     progress = client.progress
     rekey_limit = settings.rekey_limit()
     trust = Trust(settings, progress, client.prompt, address=address, jumps=jumps, children=client.children)
-    trust.writes = client.writes
+    trust.writes, trust.straight = client.writes, client.straight
     progress.stage("waiting for the server's ident")
     transport = Transport(_descriptor(stream), stream.channel, progress, direct=bool(address))
     transport.early = shown is not None and shown.takes(KEXINIT)
@@ -313,7 +316,7 @@ def _authenticate(
     try:
         session.opening, found = login(transport, settings, client, shown=shown, ask=ask)
     except AheadRefused as error:
-        raise _TooEarly(error, KEY, key=error.key) from error.__cause__
+        raise _TooEarly(error, KEY, sure=False, key=error.key) from error.__cause__
     except LinkLost as error:
         if not error.disconnected:
             ended = _end_of_stream(session, heard=True)

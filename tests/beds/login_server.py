@@ -30,7 +30,7 @@ from peers import Listener
 from relay.ssh.pubkey import Reader, string
 
 # RFC 4250 section 4.1.2
-DISCONNECT, IGNORE, UNIMPLEMENTED, SERVICE_ACCEPT, FAILURE, SUCCESS, BANNER, MORE, CONFIRMATION = (
+DISCONNECT, IGNORE, UNIMPLEMENTED, SERVICE_ACCEPT, FAILURE, SUCCESS, BANNER, MORE, CONFIRMATION, OPEN_FAILURE = (
     b"\x01",
     b"\x02",
     b"\x03",
@@ -40,6 +40,7 @@ DISCONNECT, IGNORE, UNIMPLEMENTED, SERVICE_ACCEPT, FAILURE, SUCCESS, BANNER, MOR
     b"\x35",
     b"\x3c",
     b"\x5b",
+    b"\x5c",
 )
 
 _GONE = (OSError, EOFError)  # what writing to a client that has left raises; the second is paramiko's
@@ -84,6 +85,7 @@ class Request:
         self.user = user
         self.method = method
         self.fields = Reader(fields)
+        self.number = 0  # the client's of the channel
 
     def password(self) -> tuple[str, ...]:
         """The password; the old and the new one for a change."""
@@ -261,11 +263,15 @@ class _Login(AuthHandler):  # type: ignore[misc]  # paramiko has no types
     def asked_early(self, message: Message) -> Message | None:
         """A CHANNEL_OPEN before the login: what OpenSSH answers, unless the script has granted the login by then.
 
-        A script that says UNIMPLEMENTED itself has said it all.
+        A script that says UNIMPLEMENTED or OPEN_FAILURE itself has said it all.
         """
-        answers = self._script(Request(str(self.auth_username), "channel", message.asbytes()))
+        request = Request(str(self.auth_username), "channel", message.asbytes())
+        opened = Reader(message.asbytes())
+        opened.string()  # what kind of channel
+        request.number = opened.number()
+        answers = self._script(request)
         self._send(answers)
-        if UNIMPLEMENTED in (answer[:1] for answer in answers):
+        if {UNIMPLEMENTED, OPEN_FAILURE} & {answer[:1] for answer in answers}:
             return Message(IGNORE + string(b""))
         return None if self.authenticated else Message(UNIMPLEMENTED + message.seqno.to_bytes(4, "big"))
 

@@ -128,6 +128,10 @@ def test_kerberos_is_off_for_onion_names_where_ssh_has_it() -> None:
     assert text.partition("Host *.onion*\n")[2].count("    GSSAPIAuthentication no\n") == 1
     assert text.count("GSSAPI") == 1
     assert "GSSAPI" not in block.text("/bin/pyrelay", NEW, Options())
+    text = block.text(
+        "/bin/pyrelay", NEW, parse(["--hop-delimiter", "_", "--ssh-config"]), known=("gssapiauthentication",)
+    )
+    assert text.count("    GSSAPIAuthentication no\n") == 2  # such a name is one that a resolver takes
     assert "port" in block.keywords()
 
 
@@ -239,7 +243,7 @@ def test_what_is_in_the_way(tmp_path: Path, text: str, words: str) -> None:
 
 
 def test_no_config_and_one_that_cannot_be_read(tmp_path: Path) -> None:
-    assert list(block.obstacles("none")) == []  # as to ssh
+    assert list(block.obstacles("none")) == list(block.obstacles("NONE")) == []  # as to ssh
     (line,) = block.obstacles(str(tmp_path / "none"))
     assert line == f"-F {tmp_path}/none: there is no such file, and ssh ends there"
     (line,) = block.obstacles(str(tmp_path))

@@ -358,6 +358,7 @@ def test_a_single_name_that_ssh_goes_to_by_another_way(plan: Lab) -> None:
     note = "ssh goes through its ProxyJump h1, and this is the straight way; pyrelay --check -J h1 h3 tries that one"
     assert explained(plan, "h3")["notes"] == [note]
     assert explained(plan, "-J", "h1", "h3")["notes"] == []
+    assert explained(plan, "--tor", "h3")["notes"] == []
     plan.host("h3", ProxyJump="none", ProxyCommand="nc -x p:1 %h %p")
     assert explained(plan, "h3")["notes"] == [
         "ssh goes by its ProxyCommand, nc -x p:1 h3.example 22, and this is the straight way"

@@ -49,6 +49,7 @@ def test_the_hops_behind_it_end_with_the_master_and_are_made_anew(shared: Lab, p
     master.terminate()
     master.wait()
     until(lambda: not path.exists(), "end of the master")
+    until(lambda: not holders(shared), "end of the holder, whose hops are all dead")
     assert shared.ssh("h1/h2/h3", "echo $SERVER").stdout == "h3\n"
     assert logins(shared) == [2, 2, 2]
 

@@ -95,6 +95,24 @@ def test_no_directory_is_made_in_another_users_home(shared: Lab) -> None:
     assert list(home.iterdir()) == []
 
 
+def test_a_holder_of_another_version_is_named(shared: Lab) -> None:
+    """It speaks otherwise, and keeps its hops."""
+    directory = shared.home / ".ssh" / "pyrelay"
+    directory.mkdir(parents=True, mode=0o700)
+    with socket.socket(socket.AF_UNIX) as other:
+        other.bind(str(directory / "0.0.1.sock"))
+        done = shared.run(shared.program, "-O", "list")
+        assert (done.returncode, done.stderr) == (1, "pyrelay: no hops are shared\n")
+        other.listen()
+        for command in ("list", "exit"):
+            done = shared.run(shared.program, "-O", command)
+            assert done.returncode == 1
+            assert done.stderr == (
+                "pyrelay: this version shares no hops, and pyrelay 0.0.1 still does\n"
+                f"hint: `pyrelay -O exit` of that version ends them, and so does `kill {os.getpid()}`\n"
+            )
+
+
 def test_another_user_is_refused(shared: Lab) -> None:
     need_another_user()
     assert shared.ssh("h1/h3", "echo $SERVER").stdout == "h3\n"

@@ -52,7 +52,8 @@ def test_what_is_said_in_place_of_an_ident(lab: Lab, bad: str, line: bytes, word
     assert fail(lab, bad) == said + NO_ROOM
 
 
-def test_what_the_installed_sshd_says_when_it_has_no_room(lab: Lab, tmp_path: Path) -> None:
+@pytest.mark.parametrize("remembered", [False, True])
+def test_what_the_installed_sshd_says_when_it_has_no_room(lab: Lab, tmp_path: Path, remembered: bool) -> None:
     """(ssh says that the connection was reset.)"""
     lab.server("h1").configure("MaxStartups 1\n")
     port, log = next(free_ports()), tmp_path / "sshd.log"
@@ -61,6 +62,9 @@ def test_what_the_installed_sshd_says_when_it_has_no_room(lab: Lab, tmp_path: Pa
     lab.start(need("sshd"), "-D", "-f", config, "-E", log)
     until(lambda: log.exists() and "Server listening" in log.read_text(), "sshd")
     lab.host("h1", Port=port)
+    lab.know("h1", port, lab["h1"].host_keys)
+    if remembered:
+        assert lab.pyrelay("h1/h1").stdout.startswith("SSH-")
     with socket.create_connection((LOOPBACK, port)) as waiting:  # the one login that there is room for
         assert waiting.recv(8).startswith(b"SSH-")
         said = fail(lab, "h1", route="h1/h3/h4")

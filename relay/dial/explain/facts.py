@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from relay.config.settings import is_loopback
 from relay.dial.engine import memory_of
 from relay.dial.plan import CLIENT, COMMAND, HOP, MASTER, PROXY, TCP, TOR
-from relay.errors import printable
+from relay.errors import Unserved, printable
 from relay.spec.proxy import SOCKS4
 from relay.spec.route import is_ipv6, is_onion
 from relay.ssh.login.agent import Agent, AgentFailed, AgentKey, socket_path
@@ -175,12 +175,15 @@ class Reader:
 
     def _host_keys(self, settings: HopSettings) -> HostKeys:
         run = self._run
-        name, entries = Trust(settings, run.progress, run.prompt, children=run.children).known()
+        name, entries, foreign = Trust(settings, run.progress, run.prompt, children=run.children).known()
         digest = settings.get("fingerprinthash", "sha256")
         marked = [entry.key for entry in entries if entry.marker == REVOKED]
         keys = []
         for entry in entries:
-            by = self._revoked_by(settings, entry, marked)
+            try:
+                by = self._revoked_by(settings, entry, marked)
+            except Unserved as error:
+                return HostKeys(NOT_CHECKED, name, (), f"{error.cause}: for ssh to read")
             state = IS_REVOKED if by else CERTIFIED if entry.marker == CA else KNOWN
             keys.append(HostKey(entry.key.short, entry.key.fingerprint(digest), state, by or entry.place))
         keys = list(dict.fromkeys(keys))
@@ -188,6 +191,8 @@ class Reader:
         state = next((each for each in (KNOWN, CERTIFIED, IS_REVOKED) if each in states), NEW)
         if state in {KNOWN, CERTIFIED}:
             return HostKeys(state, name, tuple(keys), "")
+        if foreign:
+            return HostKeys(NOT_CHECKED, name, tuple(keys), f"one of the type {foreign} is known, which only ssh has")
         stands = any(not entry.marker for entry in entries)  # the key that the host has shown is revoked
         then, refused = ("it is refused", True) if stands else _if_new(settings)
         return HostKeys(state, name, tuple(keys), then if state == NEW or stands else f"another: {then}", refused)

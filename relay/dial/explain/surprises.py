@@ -13,7 +13,7 @@ from relay.dial.explain.typed import output
 from relay.dial.plan import CLIENT, MASTER, PROXY, TCP, TOR
 from relay.errors import UsageError, printable
 from relay.spec.options import parse as parse_options
-from relay.spec.route import RouteError, parse, parse_jump
+from relay.spec.route import RouteError, is_onion, parse, parse_jump
 from relay.ssh.trust.known_hosts import lowered, with_port
 
 if TYPE_CHECKING:
@@ -75,7 +75,11 @@ def of_way(typed: Typed, way: Route, options: Options, children: Children) -> li
     if settings is None or options.jump:
         return []
     if not way.hops:
-        return [*_another_way(typed), *_capitals(typed, way, options, children), *_other_options(typed, options)]
+        return [
+            *_another_way(typed, options),
+            *_capitals(typed, way, options, children),
+            *_other_options(typed, options),
+        ]
     is_alias = not has_hops(typed.name, options)
     if is_alias and typed.template:
         return [f"{typed.name} is an alias: ssh hands {way} over"]
@@ -102,8 +106,10 @@ def of_way(typed: Typed, way: Route, options: Options, children: Children) -> li
     return notes + _other_options(typed, options)
 
 
-def _another_way(typed: Typed) -> list[str]:
+def _another_way(typed: Typed, options: Options) -> list[str]:
     """ssh goes to a single name by what its ssh_config says, and pyrelay to it straight."""
+    if options.proxy is not None or is_onion(typed.name):
+        return []
     if typed.jump:
         shown = f"{PROGRAM} --check -J {typed.jump} {typed.name}"
         return [f"ssh goes through its ProxyJump {typed.jump}, and this is the straight way; {shown} tries that one"]

@@ -57,9 +57,7 @@ class Password:
 
     def _change(self, request: Reader) -> Answer:
         """The server wants a new password before it lets anybody in (SSH_MSG_USERAUTH_PASSWD_CHANGEREQ)."""
-        self._prompt.tell(
-            _marked(self._prompt, f"{self._who}: ", f"the server wants a new password: {_text(request.string())}")
-        )
+        self._prompt.tell(_marked(f"{self._who}: ", f"the server wants a new password: {_text(request.string())}"))
         old = _secret(self._prompt, f"{self._who}'s old password: ")
         while True:
             new = _secret(self._prompt, f"{self._who}'s new password: ")
@@ -79,7 +77,7 @@ class Interactive:
         self.attempts = 0
         self._dialogue = dialogue
         self._prompt = prompt
-        self._who = who(settings)
+        self._mark = f"({who(settings)}) "
         self._most = settings.number("numberofpasswordprompts", 3)
         devices = settings.get("kbdinteractivedevices")
         self._devices = "" if devices == "none" else devices
@@ -116,7 +114,7 @@ class Interactive:
             raise RelayError(f"the server's questions cannot be read: {error}") from error
         for text in filter(None, words):
             self._tell(text, needed=bool(questions))
-        return [_secret(self._prompt, self._marked(text), echo=echo) for text, echo in questions]
+        return [_secret(self._prompt, self._question(text), echo=echo) for text, echo in questions]
 
     def _tell(self, text: str, *, needed: bool) -> None:
         """Show the server's words. needed: a question follows; without one they are like a banner, and bounded."""
@@ -125,15 +123,19 @@ class Interactive:
             lines = [] if self._quiet else lines[: self._lines_left]
             self._lines_left -= len(lines)
         if lines:
-            self._prompt.tell(self._marked("\n".join(lines)))
+            self._prompt.tell(_marked(self._mark, "\n".join(lines)))
 
-    def _marked(self, text: str) -> str:
-        return _marked(self._prompt, f"({self._who}) ", text)
+    def _question(self, text: str) -> str:
+        """A question with the mark before each of its lines, and of the terminal's rows: the last is for the answer.
+
+        (What is only told keeps its lines, since it may be an address to visit.)
+        """
+        return "\n".join(self._prompt.rows(presentable(text).split("\n"), self._mark))
 
 
-def _marked(prompt: Prompt, mark: str, text: str) -> str:
-    """Text with a mark before each of its lines, as the terminal shows them."""
-    return "\n".join(row for line in text.split("\n") for row in prompt.rows(presentable(line), mark))
+def _marked(mark: str, text: str) -> str:
+    """Text with a mark before each of its lines."""
+    return "\n".join(f"{mark}{line}" for line in text.split("\n"))
 
 
 def _secret(prompt: Prompt, question: str, *, echo: bool = False) -> bytes:

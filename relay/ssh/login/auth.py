@@ -12,7 +12,7 @@ from relay.errors import RelayError, Unserved, printable
 from relay.run.prompt import NobodyToAsk
 from relay.ssh.login.asked import Interactive, Password
 from relay.ssh.login.methods import METHODS, OURS
-from relay.ssh.login.publickey import PublicKeys
+from relay.ssh.login.publickey import PublicKeys, name_of
 from relay.ssh.memory import CHANNEL, KEY, Shown
 from relay.ssh.pubkey import BadKey
 from relay.ssh.record import Record
@@ -37,7 +37,8 @@ class AheadRefused(RelayError):
     """The server has refused the key that was sent ahead, and ssh might not have begun with that one.
 
     The refusal has cost one of the server's tries (MaxAuthTries), and a person may need all of them: the caller logs in
-    on another connection, with nothing sent ahead and without this key. key: its fingerprint.
+    on another connection, with nothing sent ahead and without this key. key: its name (publickey.name_of), or "" where
+    the server only wants another signature by it.
     """
 
     def __init__(self, error: RelayError, key: str) -> None:
@@ -195,13 +196,15 @@ class _Login:
                 answer = self._keys.attempt_remembered()
             except LinkLost as error:
                 if error.refused:
-                    raise AheadRefused(self._cut_off(error), shown.key) from error
+                    raise AheadRefused(self._cut_off(error), name_of(shown.key, shown.algorithm)) from error
                 raise
             if isinstance(answer, Failure) and not answer.partial:
                 self._taken = answer.methods
+                if self._keys.is_out_of_date():
+                    raise AheadRefused(self._refused(), "")
                 in_order = "publickey" in self._in_order() and self._keys.began_in_order
                 if not in_order or self._keys.tries_are_dear():
-                    raise AheadRefused(self._refused(), shown.key)
+                    raise AheadRefused(self._refused(), name_of(shown.key, shown.algorithm))
                 self._taken = ()
             if answer is not None:
                 return "publickey", answer
@@ -249,8 +252,7 @@ class _Login:
         if not self._banner_begun:
             self._banner_begun = True
             self._progress.note(0, "the server says:")
-        for row in self._prompt.rows(line, "  "):
-            self._progress.note(0, row)
+        self._progress.note(0, f"  {line}")
         return self._prompt.sees(on_stderr=True)
 
     def _refused(self) -> RelayError:

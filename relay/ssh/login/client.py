@@ -28,6 +28,7 @@ class Client:
     memory: of what hops have shown before. keyring: the keys that are unlocked.
     writes: whether known_hosts may get new lines, and the agent new keys; --check writes nothing.
     leave: says why a hop is left to ssh once it has said what it takes (relay/dial/only_ssh.py, knock).
+    straight: whether ssh's own -J goes the same way: not where the route begins at a proxy or Tor.
     stays: whether the hop in turn is not left to ssh. skips: the fingerprint of a key that the hop in turn has refused
     on a connection before this one, or "".
     """
@@ -47,6 +48,7 @@ class Client:
         self.memory = memory or Memory()
         self.writes = writes
         self.leave: Leave | None = None
+        self.straight = True
         self.stays = False
         self.skips = ""
         self.keyring = Keyring(prompt)

@@ -101,14 +101,26 @@ class PublicKeys:
 
         A key that needs no person signs at once. Any other key is offered first, so that nobody is asked in vain.
         """
-        untried = self._all()
+        untried, shown = self._all(), self._shown
+        remembered = name_of(shown.key, shown.algorithm) if shown is not None else ""
         for identity in untried:
             public = identity.public
-            if public is not None and self._shown is not None and public.fingerprint() == self._shown.key:
+            if public is not None and name_of(public.fingerprint(), public.type) == remembered:
                 self.began_in_order = untried[0] is identity
                 untried.remove(identity)
                 return self._next(identity, remembered=True)
         return None
+
+    def is_out_of_date(self) -> bool:
+        """Whether the key that was sent ahead would sign otherwise, now that the server has said what it takes."""
+        public = self._tried[-1].public
+        if public is None:
+            return False
+        try:
+            algorithm = self._algorithm(public, remembered=False)
+        except Unusable:
+            return False
+        return algorithm != self.last[1] or self.bound_to_host(remembered=True) != self.bound_to_host(remembered=False)
 
     def tries_are_dear(self) -> bool:
         """Whether a signature that the server refuses costs one of its tries, a question does not, and more may follow.
@@ -132,7 +144,7 @@ class PublicKeys:
         """Count the key that was refused on another connection as tried."""
         for identity in list(self._all()):
             public = identity.public
-            if public is not None and public.fingerprint() == self._skipped:
+            if public is not None and name_of(public.fingerprint(), public.type) == self._skipped:
                 self._all().remove(identity)
                 self._tried.append(identity)
                 self.offered.append(str(identity))
@@ -194,6 +206,8 @@ class PublicKeys:
             accepted.split(",") if accepted else None,
             taken.split(",") if taken is not None else None,
         )
+        if not algorithms and known:  # ssh_config has changed since
+            return self._algorithm(public, remembered=False)
         if not algorithms:
             raise Unusable("no signature algorithm that both PubkeyAcceptedAlgorithms and the server take")
         return algorithms[0]
@@ -279,6 +293,11 @@ class PublicKeys:
         if identity.public is not None and not key.public.has_same_key(identity.public):
             raise Unusable("the private key is not that of the public key beside it")
         return key
+
+
+def name_of(fingerprint: str, kind: str) -> str:
+    """What a key is called among others: a certificate has its key's fingerprint. kind: its type, or how it signs."""
+    return fingerprint + (CERT_SUFFIX if kind.endswith(CERT_SUFFIX) else "")
 
 
 def signature_algorithms(key_type: str, accepted: Sequence[str] | None, taken: Sequence[str] | None) -> list[str]:

@@ -84,7 +84,7 @@ def is_revoked(path: str, key: PublicKey, issuer: PublicKey | None, children: Ch
     if data.startswith(_KRL_MAGIC):
         return _krl_revokes(path, key, children)
     for place, line in enumerate(data.split(b"\n"), 1):
-        words = [word for word in line.replace(b"\t", b" ").split(b" ") if word]
+        words = [word for word in line.partition(b"\0")[0].replace(b"\t", b" ").split(b" ") if word]
         if not words or words[0].startswith(b"#"):
             continue
         try:

@@ -52,9 +52,13 @@ class Known:
         data = hosts_command.known_hosts(self._settings, self._children, what, name, key)
         return self._read(name, data, f"KnownHostsCommand-{what}")[0]
 
+    def foreign(self, name: str) -> str:
+        """The type of a key that a name has, and that ssh alone may have; "" where there is none."""
+        return self._foreign.get(name, "")
+
     def check_foreign(self, name: str) -> None:
         """Raise Unserved where the name has a key of a type that ssh alone may have: to ssh, any other has changed."""
-        if kind := self._foreign.get(name):
+        if kind := self.foreign(name):
             raise Unserved(f"a key of it is known of the type {kind}, which our client lacks")
 
     def other_names(self, name: str, key: PublicKey) -> list[str]:

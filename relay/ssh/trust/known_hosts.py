@@ -17,6 +17,7 @@ from binascii import Error as NotBase64
 from binascii import a2b_base64, b2a_base64
 from time import sleep
 
+from relay.config.settings import with_home
 from relay.errors import RelayError, printable, words
 from relay.ssh.pubkey import BadKey, PublicKey, TooShort, Unsupported, read_key
 
@@ -313,7 +314,7 @@ def _lock(fd: int) -> None:
 def _make_ssh_directory(path: str) -> None:
     """Create a missing ~/.ssh as ssh does (hostfile.c, hostfile_create_user_ssh_dir), and no other directory."""
     directory = os.path.dirname(path)
-    if os.path.basename(directory) == ".ssh" and not os.path.isdir(directory):
+    if os.path.basename(directory) == ".ssh" and directory == with_home("~/.ssh") and not os.path.isdir(directory):
         try:
             os.mkdir(directory, 0o700)
         except FileExistsError:

@@ -14,7 +14,7 @@ from relay.config.settings import HopSettings
 from relay.config.settings import parse as parse_settings
 from relay.errors import RelayError, printable
 from relay.spec.route import RouteError, parse
-from relay.ssh.pubkey import BadKey
+from relay.ssh.pubkey import BadKey, TooShort, Unsupported
 from relay.ssh.trust import known_hosts
 
 TYPE_CHECKING = False
@@ -85,7 +85,7 @@ def _known(settings: HopSettings, note: Callable[[str], object]) -> list[known_h
 
 
 def _matching(files: list[bytes], host: str) -> list[known_hosts.Line]:
-    """The lines of files that are about host and hold a key."""
+    """The lines of files that are about host and hold a key, or may hold one to ssh."""
     found = []
     for data in files:
         for line in known_hosts.lines(data):
@@ -93,6 +93,10 @@ def _matching(files: list[bytes], host: str) -> list[known_hosts.Line]:
                 if not line.error and known_hosts.matches(line.names, os.fsencode(host)):
                     line.key()
                     found.append(line)
+            except TooShort:
+                continue
+            except Unsupported:  # ssh may know the type; where it does, another key of the host's has changed
+                found.append(line)
             except (known_hosts.BadLine, BadKey):
                 continue
     return found

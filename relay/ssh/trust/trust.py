@@ -42,12 +42,13 @@ class Trust:
     hop or a ProxyCommand. jumps: the hops before it, as ssh's -J has them.
     chosen: once `algorithms` was called, what HostKeyAlgorithms names, in the
     order to ask for it, with what we lack. writes: whether a new key may be
-    written to known_hosts. Raises RelayError when one of the files cannot be
-    read.
+    written to known_hosts. straight: whether ssh's own -J goes the same way.
+    Raises RelayError when one of the files cannot be read.
     """
 
     chosen: tuple[str, ...] = ()
     writes = True
+    straight = True
 
     def __init__(
         self,
@@ -109,15 +110,16 @@ class Trust:
             return list(names)
         return [algorithm, *(name for name in names if name != algorithm)]
 
-    def known(self) -> tuple[str, list[Entry]]:
+    def known(self) -> tuple[str, list[Entry], str]:
         """Return the name that the files are searched for, and what they hold for it. Asks no program and nobody.
 
+        The third is the type of a key of it that only ssh may have, "" where there is none.
         Where they hold no plain key for it, what they hold for the name without a port counts, as in `verify`.
         """
         entries = list(self._keys.entries)
         if self._any_port and all(entry.marker for entry in entries):
             entries += self._known.by_files(self._any_port)
-        return self._name, entries
+        return self._name, entries, self._known.foreign(self._name)
 
     def verify(self, blob: bytes) -> None:
         """Return when the server's host key, or certificate, is trusted.
@@ -222,7 +224,7 @@ class Trust:
         Raises RelayError; Unserved as Known.check_foreign does.
         """
         self._known.check_foreign(self._name)
-        strict = _STRICT.get(self._settings.get("stricthostkeychecking"), "ask")
+        strict = _strictness(self._settings)
         if strict == "yes":
             raise self._unknown(key, "StrictHostKeyChecking is yes")
         if not self._user_files:
@@ -346,26 +348,27 @@ class Trust:
         self._warned.add(text)
 
     def _unknown(self, key: PublicKey, reason: str, hint: str = "") -> RelayError:
-        import shlex  # most keys are known
-
-        words = ["ssh"]
-        given = self._settings.words
-        if "-F" in given:
-            words += given[given.index("-F") :][:2]
-        if self._jumps:
-            words += ["-J", self._jumps]
-        if self._settings.port != known_hosts.SSH_PORT:
-            words += ["-p", str(self._settings.port)]
-        if _STRICT.get(self._settings.get("stricthostkeychecking")) == "yes":
-            words += ["-o", "StrictHostKeyChecking=ask"]
-        if self._settings.yes("batchmode"):
-            words += ["-o", "BatchMode=no"]
+        way = f"accept it once with `{self._by_ssh()}`, or " if self.straight else ""
         return RelayError(
             f"no host key is known for {self._name}, and {reason}; it shows {key.short} {self._fingerprint(key)}",
-            hint=hint
-            or f"if that is its fingerprint, accept it once with `{shlex.join([*words, self._settings.name])}`, "
-            "or give pyrelay -o StrictHostKeyChecking=accept-new",
+            hint=hint or f"if that is its fingerprint, {way}give pyrelay -o StrictHostKeyChecking=accept-new",
         )
+
+    def _by_ssh(self) -> str:
+        """The command by which ssh asks about the key, and writes it where it is looked for."""
+        import shlex  # most keys are known
+
+        from relay.config.lookup import AS_IT_IS
+
+        settings = self._settings
+        given = list(zip(settings.words, settings.words[1:], strict=False))
+        words = ["ssh", *(word for pair in given if pair[0] == "-F" for word in pair)]
+        words += ["-J", self._jumps] if self._jumps else []
+        words += ["-p", str(settings.port)] if settings.port != known_hosts.SSH_PORT else []
+        words += ["-o", "StrictHostKeyChecking=ask"] if _strictness(settings) == "yes" else []
+        words += ["-o", "BatchMode=no"] if settings.yes("batchmode") else []
+        words += [word for pair in given if pair[0] == "-o" and pair[1] not in AS_IT_IS for word in pair]
+        return shlex.join([*words, settings.name])
 
     def _changed(self, name: str, key: PublicKey, entry: Entry) -> RelayError:
         hint = "somebody may be listening in, or the host has a new key; if you know that it has"
@@ -380,6 +383,10 @@ class Trust:
             f"  known by: {entry.place}",
             hint=hint,
         )
+
+
+def _strictness(settings: HopSettings) -> str:
+    return _STRICT.get(settings.get("stricthostkeychecking"), "ask")
 
 
 def _revoked(name: str, key: PublicKey, fingerprint: str, place: str) -> RelayError:

@@ -78,7 +78,7 @@ class Exchange:
         except ValueError as error:
             raise SSHException("the server's public value of the key exchange is not valid") from error
         transport = self.transport
-        idents = (transport.local_version.encode(), transport.remote_version.encode())
+        idents = (transport.local_version.encode(), transport.remote_version.encode(errors="surrogateescape"))
         hashed = (*idents, transport.local_kex_init, transport.remote_kex_init, host_key)
         data = b"".join(map(string, hashed)) + self.parameters() + string(self.ours) + string(theirs)
         shared = string(secret if isinstance(secret, bytes) else mpint(secret))

@@ -128,6 +128,7 @@ class Negotiation(paramiko.Transport):
         self.early = False
         self.guessing = False
         self.unguessed: Sequence[str] = ()
+        self._server_guesses = False  # it says that its first message of the key exchange follows its KEXINIT
         self._guess: Exchange | None = None  # until the server's KEXINIT has come
         self._begun = 0.0  # when our first KEXINIT was sent
 
@@ -169,8 +170,11 @@ class Negotiation(paramiko.Transport):
             self.clear_to_send.clear()
         self._send_kex_init()  # unless ours has been sent
         self._parse_kex_init(m)
+        right = self._is_right()
+        if self._server_guesses and not right:
+            self.packetizer.skip_next()
         guess, self._guess = self._guess, None
-        if guess is None or not self._is_right():
+        if guess is None or not right:
             self.kex_engine.start_kex()
             return
         now = time.monotonic()
@@ -179,7 +183,7 @@ class Negotiation(paramiko.Transport):
         guess.go_on()
 
     def _is_right(self) -> bool:
-        """Whether the first algorithms of both sides are equal: then the server has taken our guess."""
+        """Whether the first algorithms of both sides are equal: then a guess of either side counts (RFC 4253, 7)."""
         ours = (self.preferred_kex[0], self.preferred_keys[0])
         return ours == tuple(self.remote_lists[name][0] for name in ("kex_algo_list", "server_key_algo_list"))
 
@@ -225,6 +229,7 @@ class Negotiation(paramiko.Transport):
             _check_shape(m.asbytes())
         parsed: dict[str, list[str]] = super()._really_parse_kex_init(m, ignore_first_byte)
         self.remote_lists = {key: list(value) for key, value in parsed.items() if isinstance(value, list)}
+        self._server_guesses = bool(parsed["kex_follows"])
         for side in ("client", "server"):
             offered = parsed[f"{side}_encrypt_algo_list"]
             cipher = next((name for name in self.preferred_ciphers if name in offered), "")

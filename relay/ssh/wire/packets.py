@@ -45,6 +45,7 @@ if TYPE_CHECKING:
 
 
 READ_SIZE = 64 * 1024  # bytes asked for at once
+LINES_MOST = 1024  # before the ident, as in OpenSSH (SSH_MAX_PRE_BANNER_LINES)
 LINE_MOST = 8192  # bytes of a line before the ident, as in OpenSSH (kex.c, kex_exchange_identification)
 TICK = 0.1  # seconds between two looks at the keepalives while nothing comes
 SETTLE_MOST = 60.0  # seconds; it takes milliseconds
@@ -82,6 +83,7 @@ class Packetizer(paramiko.packet.Packetizer):
         self.said = ""
         self._kind_in: tuple[str, int, bool] | None = None  # the algorithms, once there are keys
         self._kind_out: tuple[str, int, bool] | None = None
+        self._skips = False  # the next message is passed over
         self._earlier = 0  # messages that came before those of the opener
         self._asked = (0, 0)  # packets and bytes of the opener when a new key was asked for
         self._sending = threading.Lock()
@@ -145,11 +147,18 @@ class Packetizer(paramiko.packet.Packetizer):
                 if length := opener.open(self.input):
                     payload = bytes(opener.plain[1 : 1 + length])
                     self.check_limits()
+                    if self._skips:
+                        self._skips = False
+                        continue
                     return self.message(payload)
                 self._fill(check_rekey=True)
         except BadPacket as error:
             raise paramiko.SSHException(str(error)) from error
         return self._next_handed()
+
+    def skip_next(self) -> None:
+        """The next message is passed over: the server has guessed the key exchange, and wrongly (RFC 4253, 7.1)."""
+        self._skips = True
 
     def message(self, payload: bytes) -> tuple[int, paramiko.Message]:
         """The last packet's payload as paramiko has it."""
@@ -158,13 +167,24 @@ class Packetizer(paramiko.packet.Packetizer):
         return payload[0], message
 
     def readline(self, timeout: float) -> str:
-        """A line of what a server says before its first packet, without its end. Raises TimeoutError.
+        """The server's ident, a line without its end. Raises TimeoutError.
 
-        The first one's time-out (seconds) is that of all lines up to the
-        ident: paramiko gives each of the others 2 seconds. Only the ident has
-        to be text.
+        timeout: seconds for all lines up to the ident; paramiko would ask for each line, 2 seconds for any but the
+        first. The lines need not be text; what of the ident is none stays the bytes that it was.
         """
         self._ident_due = self._ident_due or time.monotonic() + timeout
+        for _ in range(LINES_MOST):
+            line = self._line()
+            if line.startswith(b"SSH-"):
+                if line.count(b"-") < 2:  # RFC 4253 section 4.2
+                    raise paramiko.SSHException("its ident is cut short")
+                self._introduced = True
+                return line.decode(errors="surrogateescape")
+            self.said = line.decode(errors="replace")
+        raise paramiko.SSHException(f"more than {LINES_MOST} lines before its ident")
+
+    def _line(self) -> bytes:
+        """One line. Raises TimeoutError when it is too late for one."""
         while True:
             data, start, end = self.input.data, self.input.start, self.input.end
             after = data.find(b"\n", start, end) + 1
@@ -177,15 +197,7 @@ class Packetizer(paramiko.packet.Packetizer):
             self._fill(check_rekey=False)
             if time.monotonic() >= self._ident_due:
                 raise TimeoutError
-        line = self.input.take(after - start)
-        text = line.removesuffix(b"\n").removesuffix(b"\r")
-        if text.startswith(b"SSH-"):
-            if text.count(b"-") < 2:  # RFC 4253 section 4.2
-                raise paramiko.SSHException("its ident is cut short")
-            self._introduced = True
-            return text.decode()
-        self.said = text.decode(errors="replace")
-        return self.said
+        return self.input.take(after - start).removesuffix(b"\n").removesuffix(b"\r")
 
     def _fill(self, check_rekey: bool) -> None:
         """Wait for bytes, at most a TICK, and read them."""
@@ -338,6 +350,9 @@ class Packetizer(paramiko.packet.Packetizer):
                 if not self._turn.wait(self._keepalive[0] if self._keepalive else None):
                     break
             self._idle = False
+            if self._inbox and self._skips:
+                self._skips = False
+                self._inbox.popleft()
             if self._inbox:
                 return self._inbox.popleft()
         self._check_keepalive()

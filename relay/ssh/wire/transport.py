@@ -45,6 +45,7 @@ if TYPE_CHECKING:
 _NEVER = 86_400.0
 _LOOK_ROUND = 0.1  # seconds between two looks whether the transport still lives
 _CONFIRMED = Struct(">4I")  # our number of a channel, the server's, its window, its largest packet
+LEAST = 128  # bytes of a channel's packet: a packet of the next hop must fit in one
 _ORIGIN = ("127.0.0.1", 65535)  # where a channel's connection is said to come from
 
 
@@ -139,6 +140,7 @@ class Transport(Negotiation):
         self._over = threading.Event()
         self.channels_seen = Seen()
         self._openings: dict[int, Opening] = {}  # those that the server has not answered, by the channels' numbers
+        self.channels_refused = 0
 
     def ask(self, kind: str, host: str = "", port: int = 0) -> Opening:
         """Ask for a "session", or for "direct-tcpip" to a host that the server looks up (RFC 4254 section 7.2).
@@ -227,6 +229,7 @@ class Transport(Negotiation):
         opening = self._openings.pop(number, None)
         if opening is not None:
             opening.channel._set_remote_channel(*theirs)
+            opening.channel.out_max_packet_size = max(theirs[-1], LEAST)  # paramiko makes 4096 of less
             if not opening.opened():
                 opening.channel.close()
         self.carry_acknowledgements()
@@ -386,4 +389,5 @@ class Transport(Negotiation):
         opening = self._openings.pop(number, None)
         if opening is not None:
             self._channels.delete(number)
+            self.channels_refused += 1
             opening.failed(Refused(reason, printable(text.decode(errors="replace"))))

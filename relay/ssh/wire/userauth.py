@@ -120,6 +120,7 @@ class Dialogue:
         self._came: SimpleQueue[Answer | str | None] = SimpleQueue()  # str: a banner; None: the link ended
         self._owed = 0  # answers that the server still has to send
         self._in_vain = 0  # failed early requests for a channel; the transport keeps each
+        self._refused_before = 0  # channels, when the last request was sent
         self._too_early = False  # the server did not understand a message: perhaps the early CHANNEL_OPEN
         self.channel_was_too_early = False
         self.refusals = 0  # login requests that the server has refused
@@ -144,6 +145,7 @@ class Dialogue:
         channel's request before it grants the login: the caller must request the channel again.
         """
         self._too_early = False
+        self._refused_before = self._transport.channels_refused
         ask = self._ask_for_channel if self._in_vain < _MOST_IN_VAIN else None
         answer = self._noted(method, self._ask(self._request(method, fields), ask))
         if self.opening is not None and (self._too_early or not isinstance(answer, Success)):
@@ -219,7 +221,11 @@ class Dialogue:
         self._transport.carry_acknowledgements()
 
     def _succeeded(self, _: Message) -> None:
-        """It holds back the answer to the CHANNEL_OPEN that came along with the request."""
+        """It holds back the answer to the CHANNEL_OPEN that came along with the request.
+
+        Where that has been refused before, it was read too early.
+        """
+        self._too_early |= self._transport.channels_refused > self._refused_before
         self._put(Success())
         self._transport.carry_acknowledgements()
 

@@ -66,6 +66,17 @@ def test_the_certificate_beside_a_key_is_tried_behind_it(lab: Lab) -> None:
     assert ssh_gets_in(lab)
 
 
+def test_a_certificate_behind_another_key_is_remembered(lab: Lab, authority: Path) -> None:
+    """It has its key's fingerprint, and the key is refused."""
+    other, key = lab.keygen("other"), lab.keygen("key")
+    certify(lab, authority, key)
+    named(lab, other, key)
+    failed = 2
+    for _ in range(3):
+        assert got_in(lab)
+        assert lab["h1"].whole_log().count("Failed publickey") == failed  # the first time alone
+
+
 @pytest.mark.parametrize("first", [FIRST, LAST])
 def test_a_key_that_does_not_show_its_public_half(lab: Lab, authority: Path, first: bool) -> None:
     """Its file is looked into. (ssh would find it by its name only.)"""

@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING
 import proxies
 import pytest
 from agents import RealAgent
-from login_server import SUCCESS, UNIMPLEMENTED, Request, disconnect, failure, scripted
+from login_server import OPEN_FAILURE, SUCCESS, UNIMPLEMENTED, Request, disconnect, failure, scripted
 from sshd import PASSWORD
 from terminal import ssh
+
+from relay.ssh.pubkey import string
 
 if TYPE_CHECKING:
     from lab import Lab
@@ -138,6 +140,50 @@ def test_a_server_that_reads_it_before_it_has_decided(hops: Lab) -> None:
     for _ in range(3):
         assert arrives(hops, "-w", "20")
     assert server.requests == ["none", "publickey", "publickey", "channel", "publickey"]
+
+
+def test_a_server_that_refuses_it_before_it_has_decided(hops: Lab) -> None:
+    """Another reads it, and refuses the channel of whoever is not let in yet: it is asked for again, and not early."""
+
+    def script(request: Request) -> list[bytes]:
+        if request.method == "none":
+            return [failure("publickey")]
+        if request.method == "channel":
+            number = request.number.to_bytes(4, "big")
+            return [OPEN_FAILURE + number + (1).to_bytes(4, "big") + string(b"not yet") + string(b""), SUCCESS]
+        return [] if len(server.requests) == SECOND else [SUCCESS]
+
+    server = scripted(hops, "h1", script, ident=OPENSSH)
+    for _ in range(3):
+        assert arrives(hops, "-w", "20")
+    assert server.requests == ["none", "publickey", "publickey", "channel", "publickey"]
+
+
+def test_another_signature_is_wanted(hops: Lab) -> None:
+    """The key is the right one: only its algorithm is that of before, and the login begins anew."""
+    wants = "rsa-sha2-512"
+
+    def script(request: Request) -> list[bytes]:
+        if request.method != "publickey":
+            return [failure("publickey")]
+        request.fields.number(1)
+        return [SUCCESS] if request.fields.text() == wants else [failure("publickey")]
+
+    server = scripted(hops, "h1", script, ident=OPENSSH, IdentityFile=hops.keygen("rsa", "rsa"))
+    for wants in ("rsa-sha2-512", "rsa-sha2-256"):
+        server.signatures = (wants,)
+        assert arrives(hops)
+        before = len(server.requests)
+        assert arrives(hops)
+        assert server.requests[before:] == ["publickey"]  # it is remembered how
+
+
+def test_ssh_config_chooses_another_signature(hops: Lab) -> None:
+    key = hops.keygen("rsa", "rsa")
+    hops.server("h1", authorized_keys=Path(f"{key}.pub").read_text(), IdentityFile=key)
+    for algorithms in ("rsa-sha2-512", "rsa-sha2-256"):
+        hops.host("h1", PubkeyAcceptedAlgorithms=algorithms)
+        assert arrives(hops)
 
 
 def test_the_key_is_withdrawn(hops: Lab) -> None:

@@ -190,7 +190,8 @@ def test_what_is_added_is_found_and_nothing_is_lost(tmp_path: Path, data: bytes,
     assert (number, "", OURS.fingerprint()) in judged(path, host.lower())
 
 
-def test_a_new_file_and_its_directory_are_closed_to_others(tmp_path: Path) -> None:
+def test_a_new_file_and_its_directory_are_closed_to_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(known_hosts, "with_home", lambda _: str(tmp_path / ".ssh"))
     before = os.umask(0)
     try:
         path = tmp_path / ".ssh" / "known_hosts"

@@ -139,6 +139,16 @@ def test_what_is_printed(lab: Lab) -> None:
     assert known_hosts(lab, "-o", "UserKnownHostsFile=/nonexistent", "h1/h3") == ""
 
 
+def test_a_key_of_a_type_that_ssh_alone_may_have(lab: Lab) -> None:
+    """ssh judges: to one that knows the type, any other key of the host's has changed."""
+    lab.host("h3", HostName="h3.example.com")
+    dss = "ssh-dss AAAAB3NzaC1kc3M="
+    lab.known_hosts.write_text(
+        f"h3.example.com {dss} comment\n@revoked h3.example.com ssh-new AAAA\nh3.example.com x\n"
+    )
+    assert known_hosts(lab, "h1/h3") == f"h1/h3 {dss}\n@revoked h1/h3 ssh-new AAAA\n"
+
+
 @pytest.mark.parametrize("name", ["h1+h2:x+h3", "h1//h3", "h3:", "[", "u@h1/h3", "h1/u%h3"])
 def test_what_is_no_route_has_no_keys(lab: Lab, name: str) -> None:
     assert known_hosts(lab, name) == ""

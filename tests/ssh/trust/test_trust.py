@@ -484,6 +484,9 @@ def test_a_file_that_cannot_be_written_is_no_error(lab: Lab) -> None:
         assert met.error == ""
         assert [line[: len(said)] for line in met.said] == [said]
     assert Path("/dev/null").is_char_device()
+    lab.host("h1", UserKnownHostsFile=lab.top / ".ssh" / "x")  # only the user's own ~/.ssh is made
+    assert "Failed to add the host to the list of known hosts" in meet(lab).said[0]
+    assert not (lab.top / ".ssh").exists()
 
 
 def test_a_name_that_cannot_be_written_down_is_not_learned(lab: Lab) -> None:

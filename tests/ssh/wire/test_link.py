@@ -155,6 +155,18 @@ def test_a_server_that_takes_packets_of_any_size(pair: Pair) -> None:
     assert read_all(far, len(data)) == data
 
 
+def test_a_server_that_takes_small_packets_only(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    """paramiko would send 4096 bytes (RFC 4254 section 5.2)."""
+    monkeypatch.setattr("paramiko.transport.MIN_PACKET_SIZE", 0)  # of the server; the client's is not asked
+    pair.server.default_max_packet_size = 1000
+    near, far = pair.open()
+    flow = pair.attach(near)
+    assert flow.max_data == 1000
+    data = noise(10_000)
+    give(pair, flow, data)
+    assert read_all(far, len(data)) == data
+
+
 def test_a_server_that_gives_each_channel_another_size(pair: Pair) -> None:
     """What is held for packets of a size ends with the channels that have them."""
     for size in range(4096, 4196):

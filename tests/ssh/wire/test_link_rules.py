@@ -27,7 +27,7 @@ from relay.ssh.wire import link
 from relay.ssh.wire.busy import Busy
 from relay.ssh.wire.flow import STDERR_MOST
 from relay.ssh.wire.packet import BadPacket
-from relay.ssh.wire.packets import Packetizer
+from relay.ssh.wire.packets import LINES_MOST, Packetizer
 from relay.ssh.wire.takeover import attach
 
 # What no server may do
@@ -209,14 +209,16 @@ def test_lines_before_the_ident() -> None:
     near, far = socket.socketpair()
     with near, far:
         packetizer = Packetizer(near)
-        far.sendall(b"Zugriff nur f\xfcr Befugte\r\n")
-        assert packetizer.readline(SOON) == "Zugriff nur f\ufffdr Befugte"
-        later = threading.Timer(0.3, far.sendall, [b"SSH-2.0-x\r\nSSH-2.0-\xfc\r\n"])
+        far.sendall(b"\r\n" * (LINES_MOST - 2) + b"Zugriff nur f\xfcr Befugte\r\n")
+        later = threading.Timer(0.3, far.sendall, [b"SSH-2.0-\xfc\r\n"])
         later.start()
-        assert packetizer.readline(0.0) == "SSH-2.0-x"
-        with pytest.raises(UnicodeDecodeError):
-            packetizer.readline(0.0)
+        ident = packetizer.readline(SOON)
+        assert ident.encode(errors="surrogateescape") == b"SSH-2.0-\xfc"  # as it goes into the exchange hash
+        assert packetizer.said == "Zugriff nur f\ufffdr Befugte"
         later.join()
+        far.sendall(b"\r\n" * LINES_MOST + b"SSH-2.0-x\r\n")
+        with pytest.raises(paramiko.SSHException, match=f"more than {LINES_MOST} lines before its ident"):
+            packetizer.readline(SOON)
 
 
 @pytest.mark.parametrize("packet", [b"\0\0\1\x0c\n\x14", b"\0\0\1\x0c"])
@@ -226,7 +228,6 @@ def test_a_packet_before_the_ident_is_no_line(packet: bytes) -> None:
     with near, far:
         packetizer = Packetizer(near)
         far.sendall(b"WelcomeSSH-2.0-x\r\n" + packet)
-        packetizer.readline(SOON)
         with pytest.raises(UnicodeError):
             packetizer.readline(SOON)
         assert packetizer.said == "WelcomeSSH-2.0-x"
