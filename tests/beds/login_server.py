@@ -43,6 +43,7 @@ DISCONNECT, IGNORE, UNIMPLEMENTED, SERVICE_ACCEPT, FAILURE, SUCCESS, BANNER, MOR
     b"\x5c",
 )
 
+KEXINIT = b"\x14"
 _GONE = (OSError, EOFError)  # what writing to a client that has left raises; the second is paramiko's
 
 
@@ -106,11 +107,13 @@ class LoginServer:
     kex: what its KEXINIT names after the key exchanges. signatures: its server-sig-algs, paramiko's own unless set.
     transports: one for each connection.
     rekeys: whether it exchanges keys again as soon as it has opened a channel.
+    guess: a message that it sends right after its KEXINIT, which then says so (RFC 4253 section 7).
     exchanges: its key exchanges in its order; paramiko's own unless set. guesses: how many KEXINITs said that a guess
     follows. breaks: whether it ends the connection then.
     """
 
     exchanges: Sequence[str] = ()
+    guess = b""
     guesses = 0
     breaks = False
     rekeys = False
@@ -132,6 +135,7 @@ class LoginServer:
         transport = _Transport(connection)
         transport.told = self._told
         transport.rekeys = self.rekeys
+        transport.guess = self.guess
         transport._preferred_kex = tuple(self.exchanges) or transport._preferred_kex
         transport.daemon = True
         transport.local_version = self._ident or transport.local_version
@@ -197,6 +201,7 @@ class _Transport(paramiko.Transport):  # type: ignore[misc]  # paramiko has no t
 
     ignored = 0
     rekeys = False
+    guess = b""
     told: Callable[[bool], None]  # whether a client's KEXINIT says that a guess follows
 
     def _really_parse_kex_init(self, m: Message, ignore_first_byte: bool = False) -> Any:
@@ -206,6 +211,10 @@ class _Transport(paramiko.Transport):  # type: ignore[misc]  # paramiko has no t
         return parsed
 
     def _send_message(self, data: Message) -> None:
+        if self.guess and data.asbytes()[:1] == KEXINIT:
+            self.local_kex_init = self._latest_kex_init = data.asbytes()[:-5] + b"\1" + bytes(4)
+            super()._send_message(Message(self.local_kex_init))
+            data = Message(self.guess)
         super()._send_message(data)
         if self.rekeys and data.asbytes()[:1] == CONFIRMATION:
             self._send_kex_init()

@@ -233,3 +233,13 @@ def test_no_weaker_key_exchange_for_a_guess(lab: Lab) -> None:
     for _ in range(2):
         to()
     assert server.guesses == 1
+
+
+def test_a_wrong_guess_of_the_servers_is_passed_over(lab: Lab) -> None:
+    server = scripted(lab, "h1", lets_in)
+    server.exchanges = ("diffie-hellman-group14-sha256", "curve25519-sha256@libssh.org")
+    server.guess = b"\x1fanything"
+    to = Way(lab, server.port, [server.host_key])
+    for _ in range(2):
+        assert "key exchange curve25519-sha256" in to("-v").stderr
+    assert to.front.connections == 2
