@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, TypeVar
 import hypothesis
 import paramiko  # noqa: F401  (all of it, for the servers here, before relay brings in what a client needs)
 import pytest
+from explained import HOST_KEY
 from lab import Lab
 from sshd import privilege_separation
 
@@ -95,6 +96,16 @@ def h3(lab: Lab) -> Lab:
     server = lab.server("h3", HostName="localhost", HostKeyAlias="h3")
     with lab.known_hosts.open("a") as file:
         file.writelines(f"h3 {key}\n" for key in server.host_keys)
+    return lab
+
+
+@pytest.fixture
+def plan(lab: Lab) -> Lab:
+    """Hops h1 and h2 and a target h3, none of which is there; a key is known for each hop."""
+    lab.host("h1", Port=2201, User="u1")
+    lab.host("h2", HostName="h2.example", Port=2202)
+    lab.host("h3", HostName="h3.example")
+    lab.known_hosts.write_text(f"[127.0.0.1]:2201,[h2.example]:2202,*/h3 {HOST_KEY}\n")
     return lab
 
 

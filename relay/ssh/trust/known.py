@@ -74,3 +74,18 @@ class Known:
         if foreign:
             self._foreign[name] = foreign
         return entries, complaints
+
+
+def once(tell: Callable[[str], object]) -> Callable[[str], None]:
+    """Return what tells each thing once.
+
+    (It is no method: whoever has it must not hold a hop's trust, and all that this knows, once the login is over.)
+    """
+    told: set[str] = set()
+
+    def tell_once(text: str) -> None:
+        if text not in told:
+            tell(text)
+        told.add(text)
+
+    return tell_once

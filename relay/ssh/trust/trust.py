@@ -20,7 +20,7 @@ from relay.ssh.pubkey import CERT_SUFFIX, BadKey, PublicKey, Unsupported, key_ty
 from relay.ssh.trust import hosts_command, known_hosts
 from relay.ssh.trust.hostcert import Certificate
 from relay.ssh.trust.hostkeys import ALGORITHMS, CHANGED, IS_REVOKED, KNOWN, UNKNOWN, HostKeys
-from relay.ssh.trust.known import Known
+from relay.ssh.trust.known import Known, once
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -66,7 +66,7 @@ class Trust:
         self._prompt = prompt
         self._address = address
         self._children = children or Children()
-        self._warned: set[str] = set()
+        self._warn = once(lambda text: progress.note(0, text))
         alias = settings.get("hostkeyalias")
         self._host = alias or known_hosts.lowered(settings.hostname)  # as a certificate names it
         self._name = alias or known_hosts.with_port(self._host, settings.port)  # as known_hosts does
@@ -341,11 +341,6 @@ class Trust:
 
     def _fingerprint(self, key: PublicKey) -> str:
         return key.fingerprint(self._settings.get("fingerprinthash", "sha256"))
-
-    def _warn(self, text: str) -> None:
-        if text not in self._warned:
-            self._progress.note(0, text)
-        self._warned.add(text)
 
     def _unknown(self, key: PublicKey, reason: str, hint: str = "") -> RelayError:
         way = f"accept it once with `{self._by_ssh()}`, or " if self.straight else ""
