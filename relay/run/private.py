@@ -26,7 +26,9 @@ def make(directory: str) -> int:
         except FileExistsError:
             pass  # another relay was first
     found = os.lstat(directory)
-    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid():
+    if not stat.S_ISDIR(found.st_mode):
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), directory)
+    if found.st_uid != os.geteuid():
         raise _not_ours(directory)
     return found.st_mode
 

@@ -74,6 +74,10 @@ def test_no_place_for_the_directory(shared: Lab) -> None:
     done = shared.run(shared.program, "-O", "list", env={"HOME": str(shared.top / "file")})
     assert done.returncode == 1
     assert done.stderr == f"pyrelay: --share: {shared.top}/file/.ssh/pyrelay: not a directory\n"
+    (shared.home / ".ssh").mkdir()
+    (shared.home / ".ssh" / "pyrelay").touch()
+    done = shared.run(shared.program, "-O", "list")
+    assert done.stderr == f"pyrelay: --share: {shared.home}/.ssh/pyrelay: not a directory\n"
     done = shared.run(shared.program, "-O", "list", env={"HOME": str(shared.top / "nowhere")})
     assert done.returncode == 1
     assert done.stderr == f"pyrelay: --share: {shared.top}/nowhere/.ssh/pyrelay: no such file or directory\n"
