@@ -21,8 +21,10 @@ def run(chosen: Options, argv: Sequence[str], secret: Mapping[str, str], say: Ca
     """
     if chosen.action == "ssh-config":
         from relay.config import block
+        from relay.config.lookup import version
+        from relay.run.children import Children
 
-        put(encoded(block.text(block.program(), block.version(), chosen, argv, block.keywords())))
+        put(encoded(block.text(block.program(), version(Children()), chosen, argv, block.keywords())))
         for obstacle in block.obstacles(chosen.config):
             say(f"pyrelay: {obstacle}\n")
         return 0

@@ -13,9 +13,7 @@ import subprocess
 import sys
 import tempfile
 
-from relay.config.lookup import no_ssh
 from relay.config.settings import parse
-from relay.config.version import number
 from relay.errors import RelayError, printable
 from relay.spec.route import DEFAULT_DELIMITERS
 
@@ -31,8 +29,8 @@ CONFIG = "~/.ssh/config"
 SAMPLE = "h1/h2"  # a route that only the block for chains should match
 TYPED = (8, 1)  # the first OpenSSH that knows %n in a ProxyCommand; an older one exits at it
 ASKS = (8, 5)  # the first OpenSSH with KnownHostsCommand
+ACTION = "--ssh-config"
 _MARK = "ours"
-_OURS = ("--ssh-config",)
 # ssh's Kerberos asks our resolver for the name that it logs in to, ticket or none.
 _KERBEROS = ("GSSAPIAuthentication", "GSSAPIKeyExchange")
 
@@ -42,10 +40,10 @@ def text(
 ) -> str:
     """Return the block.
 
-    program: an absolute path. version: that of the installed ssh. argv: the options given beside --ssh-config, for the
-    ProxyCommand. chosen: what they mean. known: the keywords of ssh_config, in lower case, that the ssh has.
+    program: an absolute path. version: that of the installed ssh. argv: the options given, for the ProxyCommand.
+    chosen: what they mean. known: the keywords of ssh_config, in lower case, that the ssh has.
     """
-    command = " ".join([_quoted(program), *map(_quoted, options(argv))])
+    command = " ".join(_quoted(word) for word in (program, *argv) if word != ACTION)
     # %n is the name as it was typed, with its capitals; ssh puts %h in lower case. The quotes keep a shell from taking
     # brackets for a pattern.
     name = "'%n'" if version >= TYPED else "%h"
@@ -83,11 +81,6 @@ def _for_keys(chosen: Options) -> list[str]:
     return found
 
 
-def options(argv: Sequence[str]) -> list[str]:
-    """Return the options given beside --ssh-config."""
-    return [word for word in argv if word not in _OURS]
-
-
 def keywords() -> Container[str]:
     """Return the keywords of ssh_config that the installed ssh has, in lower case; none if it does not say them."""
     return _ask([])[0] or ()
@@ -105,15 +98,6 @@ def program() -> str:
             hint="install it, by `pipx install .` for instance",
         )
     return os.path.abspath(found)
-
-
-def version() -> tuple[int, int]:
-    """Return the version of the ssh in PATH, (0, 0) if it is not OpenSSH. Raises RelayError if there is no ssh."""
-    try:
-        said = subprocess.run(["ssh", "-V"], capture_output=True, text=True, errors="replace", check=False)
-    except OSError as error:
-        raise no_ssh(error, "hop") from None
-    return number(said.stderr + said.stdout)
 
 
 def obstacles(config: str | None) -> Iterator[str]:

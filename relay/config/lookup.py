@@ -181,6 +181,17 @@ def look_up(route: Route, options: Options, children: Children, *, canonical: bo
     return Lookup(hops, children, expected=expected, known=[known])
 
 
+def version(children: Children) -> tuple[int, int]:
+    """Return the version of the ssh in PATH, (0, 0) if it is not OpenSSH. Raises RelayError if there is no ssh."""
+    from relay.config.version import number  # few ask for it
+
+    try:
+        child = children.ask(["ssh", "-V"])
+    except OSError as error:
+        raise no_ssh(error, "hop") from error
+    return number(b"".join(child.communicate()).decode(errors="replace"))
+
+
 def no_ssh(error: OSError, of: str) -> RelayError:
     """Return the error for an `ssh -G` that could not be run."""
     asked = f"the settings of a {of} are asked from it (ssh -G)"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from relay.dial.plan import AFTER_SSH, AUTO, CLIENT, MASTER, PROXY, TOR
+from relay.dial.plan import AFTER_SSH, AUTO, CLIENT, MASTER, PROXIED, TOR
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -96,7 +96,7 @@ def client_of(run: Run, first: Leg) -> Client:
     memory, writes = memory_of(run, first.reached), not run.options.checks
     client = Client(run.progress, run.prompt, run.children, memory, writes=writes)
     client.leave = only_ssh.knock
-    client.straight = first.reached.kind not in {PROXY, TOR}
+    client.straight = first.reached.kind not in PROXIED
     return client
 
 

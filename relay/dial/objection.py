@@ -52,11 +52,11 @@ def _no_method(settings: HopSettings) -> str:
 
 def _by_version(settings: HopSettings) -> str:
     """Return what the versions of ssh read in different ways, so that the installed one must read it, or ""."""
+    if any("%" in name or "${" in name for name in settings.all("revokedhostkeys")):
+        return "its RevokedHostKeys has a token"  # older versions replace none there
     jump = settings.get("proxyjump") not in {"", "none"}
-    for key in ("revokedhostkeys", "identityfile", "certificatefile", "knownhostscommand"):
+    for key in ("identityfile", "certificatefile", "knownhostscommand"):
         value = " ".join(settings.all(key)).replace("%%", "")
-        if key == "revokedhostkeys" and ("%" in " ".join(settings.all(key)) or "${" in value):
-            return "its RevokedHostKeys has a token"  # older versions replace none there
         if "%j" in value or (jump and "%C" in value):  # newer versions count a ProxyJump into %C
             return f"its {key} has a token that not every ssh has"
     return ""

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     LookUp = Callable[[Sequence[Element]], list[HopSettings]]
 
 TCP, PROXY, TOR, COMMAND, HOP = "TCP", "a proxy", "Tor", "its ProxyCommand", "the hop before"
+PROXIED = frozenset({PROXY, TOR})  # what keeps a name from our resolver, and leaves ssh_config's own way aside
 CLIENT, SSH, MASTER, HELD = "our own client (paramiko)", "ssh", "a ControlMaster", "the holder of shared hops"
 AUTO, PARAMIKO, OPENSSH = ENGINES
 
@@ -193,9 +194,10 @@ def plan(
     for number, (place, settings) in enumerate(zip(places, found, strict=True)):
         try:
             reached = _from(legs[-1]) if legs else reached_first(settings.hostname, options, settings)
+            first = legs[0].reached if legs else reached
             entered = None
             if number < len(found) - 1:
-                if (legs[0].reached if legs else reached).kind in {PROXY, TOR}:
+                if first.kind in PROXIED:
                     from relay.dial.only_ssh import without_kerberos  # a raw relay does not need it
 
                     settings = without_kerberos(settings)  # noqa: PLW2901  (the leg's)
@@ -204,7 +206,6 @@ def plan(
                 elif is_held(number):
                     entered = Choice(HELD)
                 else:
-                    first = legs[0].reached if legs else reached
                     entered = _entered(settings, options, legs, _recall(memory, first, (settings, jumps)))
                 jumps = settings.jumps(jumps)
         except RelayError as error:

@@ -10,7 +10,7 @@ from relay.config.lookup import Query
 from relay.config.names import hosts
 from relay.dial.explain.keywords import BUT_BY_TCP, BY_OUR_CLIENT, ON_ANY_HOP
 from relay.dial.explain.typed import output
-from relay.dial.plan import CLIENT, MASTER, PROXY, TCP, TOR
+from relay.dial.plan import CLIENT, MASTER, PROXIED, TCP
 from relay.errors import UsageError, printable
 from relay.spec.options import parse as parse_options
 from relay.spec.route import RouteError, is_onion, parse, parse_jump
@@ -174,7 +174,7 @@ def _without_effect(leg: Leg, after: Leg | None) -> list[str]:
         if after is not None:
             if key == "ProxyCommand" or parse_jump(way)[-1].host != after.settings.name:
                 notes.append(f"its {key} has no effect: it is reached through {after.settings.name}")
-        elif leg.reached.kind in {PROXY, TOR}:
+        elif leg.reached.kind in PROXIED:
             notes.append(f"its {key} has no effect: it is reached by {leg.reached.kind}")
     words = [*ON_ANY_HOP]
     if leg.entered is not None and leg.entered.kind == CLIENT:

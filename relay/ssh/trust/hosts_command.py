@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from relay.config.version import number
 from relay.errors import RelayError, Unserved, printable
 from relay.ssh.pubkey import BadKey, TooShort, Unsupported, read_key
 
@@ -98,12 +97,6 @@ def is_revoked(path: str, key: PublicKey, issuer: PublicKey | None, children: Ch
         if revoked.has_same_key(key) or (issuer is not None and revoked.has_same_key(issuer)):
             return True
     return False
-
-
-def version(children: Children) -> tuple[int, int]:
-    """The version of the installed OpenSSH, (0, 0) when there is none. Raises RelayError."""
-    _, _, said = _run(["ssh", "-V"], children)
-    return number(said)
 
 
 def _krl_revokes(path: str, key: PublicKey, children: Children) -> bool:

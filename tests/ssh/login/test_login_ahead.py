@@ -15,6 +15,8 @@ from terminal import ssh
 from relay.ssh.pubkey import string
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from lab import Lab
 
 OPENSSH = "SSH-2.0-OpenSSH_9.2p1"
@@ -126,31 +128,26 @@ def test_a_key_that_is_not_enough_any_more(hops: Lab) -> None:
     assert server.logins() == [hops.user] * 2
 
 
-def test_a_server_that_reads_it_before_it_has_decided(hops: Lab) -> None:
-    """sshd reads nothing then. Another has not understood it, and lets us in: it is not sent ahead again."""
+def not_understood(_: Request) -> bytes:
+    return UNIMPLEMENTED + bytes(4)
+
+
+def not_opened(request: Request) -> bytes:
+    return OPEN_FAILURE + request.number.to_bytes(4, "big") + bytes([0, 0, 0, 1]) + string(b"not yet") + string(b"")
+
+
+@pytest.mark.parametrize("answer", [not_understood, not_opened])
+def test_a_server_that_reads_it_before_it_has_decided(hops: Lab, answer: Callable[[Request], bytes]) -> None:
+    """sshd reads nothing then. Another has not understood it, or has refused the channel of whoever is not let in yet.
+
+    Then it lets us in: the channel is asked for again, and is not sent ahead again.
+    """
 
     def script(request: Request) -> list[bytes]:
         if request.method == "none":
             return [failure("publickey")]
         if request.method == "channel":
-            return [UNIMPLEMENTED + bytes(4), SUCCESS]
-        return [] if len(server.requests) == SECOND else [SUCCESS]
-
-    server = scripted(hops, "h1", script, ident=OPENSSH)
-    for _ in range(3):
-        assert arrives(hops, "-w", "20")
-    assert server.requests == ["none", "publickey", "publickey", "channel", "publickey"]
-
-
-def test_a_server_that_refuses_it_before_it_has_decided(hops: Lab) -> None:
-    """Another reads it, and refuses the channel of whoever is not let in yet: it is asked for again, and not early."""
-
-    def script(request: Request) -> list[bytes]:
-        if request.method == "none":
-            return [failure("publickey")]
-        if request.method == "channel":
-            number = request.number.to_bytes(4, "big")
-            return [OPEN_FAILURE + number + (1).to_bytes(4, "big") + string(b"not yet") + string(b""), SUCCESS]
+            return [answer(request), SUCCESS]
         return [] if len(server.requests) == SECOND else [SUCCESS]
 
     server = scripted(hops, "h1", script, ident=OPENSSH)

@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from lab import Lab
 from terminal import askpass
 
-from relay.config.block import version
+from relay.config.lookup import version
+from relay.run.children import Children
 
 
 @pytest.mark.parametrize("level", ["QUIET", "ERROR"])
@@ -51,7 +52,7 @@ def test_a_banner_of_a_megabyte_of_control_characters(target: Lab) -> None:
     ("size", "words"),
     [
         (200_000, "the server says:"),
-        (1_000_000, "a packet of 1000032 bytes" if version() >= (10, 6) else "closed the connection"),
+        (1_000_000, "a packet of 1000032 bytes" if version(Children()) >= (10, 6) else "closed the connection"),
     ],
 )
 def test_a_banner_of_a_real_server(lab: Lab, size: int, words: str) -> None:
