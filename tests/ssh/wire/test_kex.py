@@ -12,6 +12,9 @@ from typing import Any
 import paramiko
 import pytest
 from contract import SOON
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.backends import default_backend
+from cryptography.hazmat.primitives.asymmetric import mlkem
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 from hypothesis import given
 from hypothesis import strategies as st
@@ -22,7 +25,7 @@ from peers import missing
 from relay.run.progress import Progress
 from relay.ssh.pubkey import mpint, string
 from relay.ssh.wire import kex_others
-from relay.ssh.wire.exchanges import EXCHANGES
+from relay.ssh.wire.exchanges import EXCHANGES, has_mlkem
 from relay.ssh.wire.kex import INIT, REPLY, Curve25519, Exchange, MlKem768X25519, Sntrup761X25519, agree
 from relay.ssh.wire.library import Message, SSHException
 from relay.ssh.wire.transport import Transport
@@ -70,6 +73,18 @@ def test_with_another_implementation(
         server.close()
         client.join(SOON)
         server.join(SOON)
+
+
+def test_whether_there_is_ml_kem(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A cryptography may have its classes and an OpenSSL without it. It is offered only where a key can be made."""
+    try:
+        mlkem.MLKEM768PrivateKey.generate()
+    except UnsupportedAlgorithm:
+        assert not has_mlkem()
+        return
+    assert has_mlkem()
+    monkeypatch.setattr(type(default_backend()), "mlkem_supported", lambda _: False)
+    assert not has_mlkem()
 
 
 def test_all_that_there_are() -> None:
