@@ -32,7 +32,7 @@ from __future__ import annotations
 import _socket
 import os
 from _socket import AF_UNIX, SOCK_STREAM
-from time import monotonic, sleep
+from time import monotonic
 
 from relay.dial.stream import SocketStream
 from relay.errors import RelayError, printable, sentence, words
@@ -58,7 +58,6 @@ _LONGEST = 64 * 1024  # bytes of a packet; a master's longest message here is a 
 # Seconds. A master greets at once: it runs one loop, and only a question to a person makes that wait. A master that
 # does not greet is stopped or stuck. Then we log in ourselves, so this wait must leave enough time for the login.
 _GREETING = 3.0
-_KNOCK_AGAIN = 0.02  # seconds, when the queue of the master's listen() (64 connections) is full
 
 
 # The messages
@@ -146,7 +145,8 @@ class Control:
         """Connect and exchange greetings within so many seconds. Raises NoMaster; no request has been sent then."""
         self.wait(seconds)
         try:
-            self._connect()
+            # Its queue may be full. ssh waits, too: if each of a hundred relays logged in, that made 100 logins.
+            unix.connect(self._socket, self.path, self._left)
             if unix.peer_uid(self._socket) not in {os.geteuid(), 0}:
                 raise NoMaster("it belongs to another user")
             self._socket.sendall(hello())
@@ -159,16 +159,6 @@ class Control:
             raise NoMaster(str(error)) from error
         if greeting != Message(HELLO, VERSION):
             raise NoMaster(f"version {VERSION} of the multiplexing protocol is not spoken there")
-
-    def _connect(self) -> None:
-        while True:
-            try:
-                self._socket.settimeout(self._left())
-                self._socket.connect(self.path)
-                return
-            except BlockingIOError:
-                # Its queue is full. Wait, as ssh does: if each of a hundred relays logged in, that made 100 logins.
-                sleep(min(_KNOCK_AGAIN, self._left()))
 
     def _left(self) -> float:
         """Seconds that are left. Raises TimeoutError."""

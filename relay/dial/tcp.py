@@ -109,18 +109,11 @@ def connect(host: str, port: int, progress: Progress, terms: Terms = USUAL, *, t
         )
     progress.stage(f"looking up {host}")
     addresses = _look_up(host, port, terms.family, typed=typed)
-    source, interface = terms.local.source, terms.local.interface
-    sources = _sources(source, terms.family) if source else {}
-    if source:
+    if sources := _from(terms, {kind for kind, _ in addresses}):
         addresses = [address for address in addresses if address[0] in sources]
         if not addresses:
             kinds = " and ".join(_FAMILY[kind] for kind in sorted(sources))
-            raise RelayError(f"{printable(host)} has no {kinds} address to reach from {source}")
-    elif interface:
-        from relay.dial.interface import address as address_of  # few hops have a BindInterface
-
-        kinds_wanted = {kind for kind, _ in addresses}
-        sources = {kind: _look_up(address_of(interface, kind), 0, kind)[0][1] for kind in kinds_wanted}
+            raise RelayError(f"{printable(host)} has no {kinds} address to reach from {terms.local.source}")
     for attempt in range(1, terms.attempts + 1):
         try:
             sock = _Race(_in_turn(addresses), sources, progress).run(terms.timeout)
@@ -141,11 +134,12 @@ def connect(host: str, port: int, progress: Progress, terms: Terms = USUAL, *, t
 
 def connect_unix(path: str, progress: Progress) -> _socket.socket:
     """Return a connected unix stream socket in blocking mode. Raises RelayError."""
+    from relay.run import unix  # few proxies are a socket
+
     progress.stage(f"connecting to {path}")
     sock = _socket.socket(AF_UNIX, SOCK_STREAM)
     try:
-        sock.settimeout(progress.left())
-        sock.connect(path)
+        unix.connect(sock, path, progress.left)
         sock.settimeout(None)
     except OSError as error:
         sock.close()
@@ -154,6 +148,28 @@ def connect_unix(path: str, progress: Progress) -> _socket.socket:
         sock.close()
         raise
     return sock
+
+
+def _from(terms: Terms, kinds: set[int]) -> dict[int, Sockaddr]:
+    """Return where to connect from, by family. kinds: the families of the host. Raises RelayError."""
+    if terms.local.source:
+        return _sources(terms.local.source, terms.family)
+    return _sources_at(terms.local.interface, kinds) if terms.local.interface else {}
+
+
+def _sources_at(interface: str, kinds: set[int]) -> dict[int, Sockaddr]:
+    """Return an interface's own addresses of some families, by family. Raises RelayError if it has none of them."""
+    from relay.dial.interface import address  # few hops have a BindInterface
+
+    sources = {}
+    for kind in sorted(kinds):
+        try:
+            sources[kind] = _look_up(address(interface, kind), 0, kind)[0][1]
+        except RelayError as error:  # ssh, too, goes on with the other family
+            missing = error
+    if not sources:
+        raise missing
+    return sources
 
 
 def _sources(source: str, family: int) -> dict[int, Sockaddr]:
@@ -254,8 +270,8 @@ class _Race:
         try:
             sock.setblocking(False)
             sock.setsockopt(IPPROTO_TCP, _socket.TCP_NODELAY, 1)
-            if family in self.sources:
-                self.bind(sock, self.sources[family])
+            if family in self.sources and not self.bind(sock, self.sources[family], address):
+                return None
             code = sock.connect_ex(where)
         except BaseException:
             sock.close()
@@ -269,12 +285,16 @@ class _Race:
         self.poll.register(sock.fileno(), select.POLLOUT)
         return None
 
-    def bind(self, sock: _socket.socket, source: Sockaddr) -> None:
-        """Bind to the local address. Raises RelayError, which ends the race: every other attempt would fail, too."""
+    def bind(self, sock: _socket.socket, source: Sockaddr, address: Address) -> bool:
+        """Bind to the local address; return whether that went well. If not, the other family may do, as with ssh."""
         try:
             sock.bind(source)
         except OSError as error:
-            raise RelayError(f"cannot connect from {_text(source)}: {words(error)}") from error
+            sock.close()
+            self.failed.append((address, f"cannot connect from {_text(source)}: {words(error)}"))
+            self.waiting = [other for other in self.waiting if other[0] != address[0]]
+            return False
+        return True
 
     def finish(self, fd: int) -> _socket.socket | None:
         """Finish an attempt. Return its socket, or None if it has failed."""

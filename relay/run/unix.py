@@ -1,17 +1,33 @@
-"""Unix sockets: which user is at the other end; sending and receiving descriptors (unix(7))."""
+"""Unix sockets: connecting; which user is at the other end; sending and receiving descriptors (unix(7))."""
 
 from __future__ import annotations
 
 import os
 import sys
 from _socket import CMSG_SPACE, SCM_RIGHTS, SOL_SOCKET
+from time import sleep
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from _socket import socket
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
 _FD = 4  # bytes of a descriptor's number in a control message: a C int
+_KNOCK_AGAIN = 0.02  # seconds, when the queue of the other side's listen() is full
+
+
+def connect(sock: socket, path: str, left: Callable[[], float]) -> None:
+    """Connect to the socket at path. left: returns the seconds that are left, and raises when there are none.
+
+    Where the queue there is full, ssh and nc wait in the system's call. A socket with a time limit is told EAGAIN in
+    place of that, and has to ask again. Raises OSError, and what `left` raises.
+    """
+    while True:
+        sock.settimeout(left())
+        try:
+            return sock.connect(path)
+        except BlockingIOError:
+            sleep(min(_KNOCK_AGAIN, left()))
 
 
 def peer_uid(sock: socket) -> int:

@@ -216,6 +216,9 @@ def parse_url(text: str) -> Proxy:
     authority, at, place = rest.rpartition("@")
     user, colon, password = authority.partition(":")
     if not place.startswith("/"):
+        address, mark, zone = place.partition("%25")  # before the zone of an IPv6 address (RFC 6874 section 2)
+        if mark and place.startswith("[") and not zone.startswith("]"):
+            place = f"{address}%{zone}"
         place = place.removesuffix("/")
         if "/" in place:
             raise UsageError("a proxy's URL ends after the port")
@@ -270,8 +273,8 @@ def check_field(kind: str, name: str, text: str) -> None:
 
 
 def _is_printable(text: str) -> bool:
-    """Whether text holds no control character. Bytes that are not text in this locale arrive as surrogates."""
-    return text.isprintable() or all(c.isprintable() or "\udc80" <= c <= "\udcff" for c in text)
+    """Whether text holds no control character (RFC 7617 section 2). Others may be in a password: U+00A0, U+3000."""
+    return not any(c < " " or "\x7f" <= c <= "\x9f" for c in text)
 
 
 def check_header(text: str) -> None:

@@ -328,7 +328,7 @@ def test_a_full_queue_is_waited_for(tmp_path_factory: pytest.TempPathFactory, mo
             with listener.accept()[0] as connection:
                 connection.sendall(HELLO)
 
-        monkeypatch.setattr(master, "sleep", nap)
+        monkeypatch.setattr("relay.run.unix.sleep", nap)
         with Meanwhile(lambda: meet(path, SOON).close()):
             until(lambda: bool(naps), "knock at the door")
             greet()

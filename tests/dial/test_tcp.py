@@ -272,6 +272,27 @@ def test_source_of_another_machine(good: Address, progress: Progress) -> None:
     assert caught.value.cause.lower().startswith("cannot connect from 192.0.2.77: cannot assign")
 
 
+def test_another_family_may_do(monkeypatch: pytest.MonkeyPatch, name: Name, good: Address, progress: Progress) -> None:
+    """As with ssh, where no source of one family can be used: BindAddress is a name, or an interface has one family."""
+    host = name(("::1", good[1], 0, 0), ("::1", good[1], 0, 0), good)
+    theirs = {socket.AF_INET6: ("2001:db8::77", 0, 0, 0), socket.AF_INET: (LOOPBACK, 0)}
+    monkeypatch.setattr(tcp, "_sources", lambda *_: theirs)
+    tcp.connect(host, 0, progress, tcp.Terms(local=tcp.Local("me"))).close()
+    theirs[socket.AF_INET] = ("192.0.2.77", 0)
+    with pytest.raises(RelayError) as caught:
+        tcp.connect(host, 0, progress, tcp.Terms(local=tcp.Local("me")))
+    assert caught.value.cause == (
+        "::1: cannot connect from 2001:db8::77: cannot assign requested address; "
+        "127.0.0.1: cannot connect from 192.0.2.77: cannot assign requested address"
+    )
+
+    monkeypatch.setattr("relay.dial.interface._ipv6", lambda _: "")
+    tcp.connect(host, 0, progress, tcp.Terms(local=tcp.Local(interface="lo"))).close()
+    monkeypatch.setattr("relay.dial.interface._ipv4", lambda _: "")
+    with pytest.raises(RelayError, match=r"the interface lo \(BindInterface\) has no IPv"):
+        tcp.connect(host, 0, progress, tcp.Terms(local=tcp.Local(interface="lo")))
+
+
 def test_zone() -> None:
     """A link-local address: its zone reaches the kernel, and stands in messages."""
     number, name = socket.if_nameindex()[0]
@@ -299,11 +320,29 @@ def test_unix_socket(tmp_path: Path, progress: Progress) -> None:
         tcp.connect_unix("x" * 200, progress)
 
 
+def test_unix_socket_whose_queue_is_full(tmp_path: Path, progress: Progress) -> None:
+    path = str(tmp_path / "socket")
+    with socket.socket(socket.AF_UNIX) as listener, socket.socket(socket.AF_UNIX) as filler:
+        listener.bind(path)
+        listener.listen(0)
+        filler.connect(path)
+        slept: list[float] = []
+
+        def make_room(seconds: float) -> None:
+            slept.append(seconds)
+            listener.accept()[0].close()
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("relay.run.unix.sleep", make_room)
+            tcp.connect_unix(path, progress).close()
+        assert len(slept) == 1
+
+
 def test_unix_socket_deadline(tmp_path: Path) -> None:
     path = str(tmp_path / "socket")
     with socket.socket(socket.AF_UNIX) as listener, socket.socket(socket.AF_UNIX) as filler:
         listener.bind(path)
         listener.listen(0)
         filler.connect(path)
-        with pytest.raises(RelayError):
+        with pytest.raises(TimedOut):
             tcp.connect_unix(path, Progress(0.2))

@@ -73,6 +73,20 @@ def test_what_is_no_address(text: str, cause: str) -> None:
     assert cause in caught.value.cause
 
 
+@pytest.mark.parametrize("zone", ["%eth0", "%25eth0"])
+def test_the_zone_of_an_address(zone: str) -> None:
+    """RFC 6874 section 2 has "%25" in a URL; everybody writes "%", too."""
+    assert parse_url(f"http://[fe80::1{zone}]:3128").host == "fe80::1%eth0"
+    assert parse_url("http://[fe80::1%25]:3128").host == "fe80::1%25"
+
+
+def test_a_password_may_hold_what_is_not_seen() -> None:
+    """RFC 7617 section 2 forbids control characters alone."""
+    assert parse_url("http://al:a%C2%A0b%E3%80%80@proxy").password == "a\u00a0b\u3000"
+    with pytest.raises(UsageError, match="cannot be sent"):
+        parse_url("http://al:a%C2%85b@proxy")
+
+
 @pytest.mark.parametrize(
     ("text", "cause"),
     [

@@ -64,7 +64,7 @@ def _login_hint(login: Login | None) -> str:
         return HINT_KERBEROS if login.tried == NEGOTIATE else HINT_REFUSED
     offered = printable(", ".join(login.offered), 60)
     if login.problem is not None and "ntlm" not in login.offered:
-        user = "" if set(login.offered).isdisjoint((DIGEST, BASIC)) else f"; or {HINT_WANTED}"
+        user = "" if login.has_user or set(login.offered).isdisjoint((DIGEST, BASIC)) else f"; or {HINT_WANTED}"
         problem = "; ".join(filter(None, (login.problem.cause, login.problem.hint)))
         return f"{problem}{user}"
     if not login.has_user and not set(login.offered).isdisjoint((DIGEST, BASIC)):

@@ -9,6 +9,8 @@ from __future__ import annotations
 import hashlib
 import os
 
+from relay.errors import printable
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -28,6 +30,14 @@ def strongest(offers: Sequence[Challenge]) -> Challenge | None:
         if _algorithm(offer) in ALGORITHMS and "auth" in _qop(offer) and "\r" not in "".join(offer.parameters.values())
     ]
     return min(usable, key=lambda offer: list(ALGORITHMS).index(_algorithm(offer)), default=None)
+
+
+def objection(offers: Sequence[Challenge]) -> str:
+    """Return why `strongest` has found none of these challenges to be usable."""
+    algorithms = [_algorithm(offer) for offer in offers]
+    if ALGORITHMS.keys().isdisjoint(algorithms):
+        return f"its Digest is by {printable(', '.join(algorithms), 60)}; pyrelay has {' and '.join(ALGORITHMS)}"
+    return "its Digest has no qop=auth, without which a false proxy could try passwords on the answer"
 
 
 def is_stale(offers: Sequence[Challenge]) -> bool:

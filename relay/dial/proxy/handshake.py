@@ -21,9 +21,9 @@ from socket import SOCK_STREAM
 
 import socks
 
-from relay.dial.proxy.wire import NoMethod
+from relay.dial.proxy.wire import NoMethod, encoded_name
 from relay.errors import RelayError
-from relay.spec.proxy import HINT_REFUSED, HINT_WANTED, SOCKS4, SOCKS5, TOR
+from relay.spec.proxy import FIELD, HINT_REFUSED, HINT_WANTED, SOCKS4, SOCKS5, TOR
 from relay.spec.route import is_onion
 
 TYPE_CHECKING = False
@@ -130,17 +130,22 @@ class _Handshake(socks.socksocket):  # type: ignore[misc]  # PySocks has no type
         self.logged_in = logged_in
         self.reply = b""
         credentials = (_field(user), _field(password))
-        self.fields: tuple[bytes | None, ...] = credentials  # each is sent after a length byte
+        # Each is sent after a length byte; SOCKS4 has none.
+        self.fields: tuple[bytes | None, ...] = () if wire.proxy.kind == SOCKS4 else credentials
         kind = socks.SOCKS4 if wire.proxy.kind == SOCKS4 else socks.SOCKS5
         # True is rdns: names are sent as names. The address is None, since the connection is made already.
         self.proxy = (kind, None, None, True, *credentials)
 
     def run(self, host: str, port: int) -> None:
-        """Do what PySocks' connect() does after it has connected."""
+        """Do what PySocks' connect() does after it has connected. Raises RelayError for a name that cannot be sent."""
+        name = encoded_name(host)
+        if len(name) > FIELD:
+            raise RelayError(f"the name has {len(name)} bytes, and {_protocol(self.wire)} takes {FIELD} at most")
+        host = name.decode()
         if self.proxy[0] == socks.SOCKS4:
             self._negotiate_SOCKS4(host, port)
         else:
-            self.fields += (host.encode("idna"),)
+            self.fields += (host.encode("idna"),)  # as PySocks does, which refuses parts that the DNS would
             self._negotiate_SOCKS5(host, port)
 
     def makefile(self, mode: str = "r", _buffering: int | None = None) -> _Reader | _Writer:

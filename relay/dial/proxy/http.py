@@ -41,10 +41,10 @@ def connect(reach: Callable[[], Wire], host: str, port: int, who: Who) -> Stream
                 head = response(wire)
             if 200 <= head.status < 300:  # any 2xx opens the tunnel, even if its headers promise a body
                 return wire.leave()
-        if head.status != 407 or not head.all("proxy-authenticate"):
+        if head.status != 407:
             break
         login = login or _login(wanted, who)
-        if not login.take(head.all("proxy-authenticate")):
+        if not login.take(head.all("proxy-authenticate") or ["Basic"]):  # some name none (nc, too, tries Basic then)
             break
     raise _refused(head, login, who)
 

@@ -27,7 +27,7 @@ class Login:
     """The state of a login.
 
     wanted: the authority that CONNECT asks for. answer: the next request's Proxy-Authorization, "" for none.
-    offered: the schemes of the last 407. problem: why a stronger method could not be begun, or None.
+    offered: the schemes of the last 407. problem: why a method that was offered could not be begun, or None.
     """
 
     def __init__(self, wanted: str, who: Who) -> None:
@@ -84,6 +84,7 @@ class Login:
         if scheme == BASIC:
             return self._basic()
         if (strongest := digest.strongest(offers)) is None:
+            self.problem = RelayError(digest.objection(offers))
             return ""
         return digest.answer(strongest, self._who.user or "", self._who.password(), self._wanted)
 

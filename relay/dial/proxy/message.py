@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import os
 
-from relay.errors import RelayError, printable
+from relay.dial.proxy.wire import encoded_name
+from relay.errors import printable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -38,10 +39,7 @@ class Head:
 
 def authority(host: str, port: int) -> str:
     """Return the authority that CONNECT asks for, "name:port" (RFC 9110 section 7.2). Raises RelayError."""
-    try:
-        name = host.encode("ascii" if host.isascii() else "idna").decode()
-    except UnicodeError as error:
-        raise RelayError("the name cannot be sent: a part of it is empty or has more than 63 bytes") from error
+    name = encoded_name(host).decode()
     return f"[{name}]:{port}" if ":" in name else f"{name}:{port}"
 
 
@@ -70,6 +68,9 @@ def response(wire: Wire) -> Head:
         size += len(line)
         if size > HEAD:
             break
+        if line[:1] in {b" ", b"\t"} and head.fields:  # a folded line (RFC 9112 section 5.2)
+            head.fields[-1] = head.fields[-1][0], f"{head.fields[-1][1]} {os.fsdecode(line).strip()}"
+            continue
         name, _, value = os.fsdecode(line).partition(":")
         head.fields.append((name.strip().lower(), value.strip()))
     raise wire.fault("sends headers without an end")

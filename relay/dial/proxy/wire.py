@@ -13,7 +13,7 @@ from time import monotonic
 
 from relay.dial.stream import SocketStream
 from relay.errors import RelayError, TimedOut, printable
-from relay.spec.proxy import TOR
+from relay.spec.proxy import SOCKS5, TOR
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -30,6 +30,21 @@ if TYPE_CHECKING:
 
 QUICKACK: int | None = getattr(_socket, "TCP_QUICKACK", None)
 LINE = 8192  # bytes; no line of a real proxy is longer
+ALERT = b"\x15\x03"  # how a TLS server's answer to a request in clear begins (RFC 8446 sections 5.1 and 6)
+
+
+def encoded_name(host: str) -> bytes:
+    """Return a name as a proxy gets it: an international one in its xn-- form. Raises RelayError."""
+    if host.isascii():
+        return host.encode()
+    try:
+        name = host.encode("idna")
+        same = name.decode("idna") == host.lower()
+    except UnicodeError:
+        same = False
+    if not same:  # Python's codec (IDNA 2003) would make another name of it: "ss" of a sharp s, ":" of a wide one
+        raise RelayError("the name cannot be sent as it stands", hint="write its xn-- form")
+    return name
 
 
 class NoAnswer(RelayError):
@@ -102,7 +117,8 @@ class Wire:
         data = self._attempt(lambda: self.socket.recv(most))
         self._acknowledge()
         if not data:
-            hint = "ssh -D, for one, does so where the host cannot be reached" if self._answered else ""
+            socks = self._answered and self.proxy.kind == SOCKS5
+            hint = "ssh -D, for one, does so where the host cannot be reached" if socks else ""
             raise self.fault("closed the connection", hint=hint)
         return data
 
@@ -121,6 +137,8 @@ class Wire:
             seen = self._attempt(lambda: self.socket.recv(LINE, MSG_PEEK))
             end = seen.find(b"\n") + 1
             line += self.receive(end or max(len(seen), 1))
+            if line.startswith(ALERT):
+                raise self.fault("answers in TLS", hint="--proxy https://...")
             if end:
                 return line[:-1].removesuffix(b"\r")
         raise self.fault("sends a line without an end")
@@ -161,6 +179,8 @@ class Wire:
                     return call()
                 except TimeoutError:  # `_left` says whose time is up
                     pass
+                except RelayError as error:  # the layer's
+                    raise self.fault(f"broke off: {error.cause}", hint=error.hint) from error
         except OSError as error:
             raise self.fault(f"broke off: {printable(error.strerror or str(error)).lower()}") from error
 

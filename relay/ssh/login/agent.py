@@ -13,6 +13,7 @@ import socket
 import time
 from typing import TYPE_CHECKING
 
+from relay.run import unix
 from relay.ssh.pubkey import BadKey, PublicKey, Reader, string
 from relay.ssh.record import Record
 
@@ -51,9 +52,16 @@ class Agent:
     def __init__(self, path: str, seconds: float) -> None:
         self._seconds = seconds
         self._socket = socket.socket(socket.AF_UNIX)
-        self._socket.settimeout(seconds)
+        until = time.monotonic() + seconds
+
+        def left() -> float:
+            if (seconds := until - time.monotonic()) <= 0:
+                raise TimeoutError("nobody answers there")
+            return seconds
+
         try:
-            self._socket.connect(path)
+            unix.connect(self._socket, path, left)
+            self._socket.settimeout(seconds)
         except OSError as error:
             self._socket.close()
             raise AgentFailed(f"{path}: {error.strerror or error}") from error

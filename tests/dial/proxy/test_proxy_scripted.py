@@ -155,20 +155,21 @@ def test_socks5_sends_users_passwords_and_names_of_any_length(peer: Callable[...
 
 
 @pytest.mark.parametrize(
-    ("host", "wanted"),
+    ("user", "host", "wanted"),
     [
-        ("10.1.2.3", b"\x04\x01\0\x16\x0a\x01\x02\x03alice\0"),
-        ("target.example", b"\x04\x01\0\x16\0\0\0\x01alice\0target.example\0"),
+        ("alice", "10.1.2.3", b"\x04\x01\0\x16\x0a\x01\x02\x03alice\0"),
+        ("alice", "target.example", b"\x04\x01\0\x16\0\0\0\x01alice\0target.example\0"),
+        ("u" * 128, "10.0.194.128", b"\x04\x01\0\x16\x0a\0\xc2\x80" + b"u" * 128 + b"\0"),
     ],
 )
-def test_socks4_sends_the_user_and_a_name_as_4a(peer: Callable[..., Peer], host: str, wanted: bytes) -> None:
+def test_socks4_sends_the_user_and_a_name_as_4a(peer: Callable[..., Peer], user: str, host: str, wanted: bytes) -> None:
     def script(line: Line) -> None:
         line.hear(len(wanted))
         line.say(b"\0\x5a\0\0\0\0\0\0" + BANNER)
         line.last()
 
     proxy = peer(script)
-    assert ask(Proxy(SOCKS4, LOOPBACK, proxy.port, user="alice"), host) == BANNER
+    assert ask(Proxy(SOCKS4, LOOPBACK, proxy.port, user=user), host) == BANNER
     assert bytes(proxy.heard[0]) == wanted
 
 
@@ -187,13 +188,18 @@ def test_connect_sends_the_authority(peer: Callable[..., Peer], host: str, autho
     assert bytes(proxy.heard[0]).decode() == "\r\n".join(lines)
 
 
+# What Python's codec makes another name of: fass.de, a:443, a/b, "xn-- -ccb", x.onion.
+OTHERS = ("fa\u00df.de", "a\uff1a443", "a\uff0fb", "\u00a8.de", "x\u3002onion", "\u00fc..b")
+
+
 @pytest.mark.parametrize(
     ("kind", "host", "cause"),
     [
         (SOCKS4, "2001:db8::1", "SOCKS4 cannot carry an IPv6 address"),
         (SOCKS5, "a..b", "the name cannot be sent"),
         (SOCKS5, "x" * 64 + ".example", "the name cannot be sent"),
-        (CONNECT, "\u00fc..b", "the name cannot be sent"),
+        *((kind, host, "the name cannot be sent as it") for kind in (CONNECT, SOCKS4, SOCKS5) for host in OTHERS),
+        (SOCKS5, ".".join(["\u00e9"] * 60), "the name has 479 bytes, and SOCKS5 takes 255 at most"),
         (SOCKS5, "fe80::1%lo", "an address with a zone means nothing"),
     ],
 )
@@ -279,7 +285,8 @@ def test_what_socks5_does_not_say(peer: Callable[..., Peer], user: str | None, a
         (b"HTTP/1.1 302 Found\r\nLocation: http://x/\r\n\r\n", "refuses: 302 Found: it points to http://x/", "browser"),
         (b"HTTP/1.1 504 " + b"x" * 500 + b"\r\n\r\n", "refuses: 504 xxxx", ""),
         (b"", "closed the connection", "-X 5"),
-        (b"HTTP/1.1 200 OK\r\nVia", "closed the connection", "ssh -D"),
+        (b"HTTP/1.1 200 OK\r\nVia", "closed the connection", ""),
+        (b"\x15\3\1\0\2\2\x46", "answers in TLS", "--proxy https://..."),
         (b"HTTP/1.1 20 OK\r\n\r\n", "does not speak HTTP", "-X 5"),
         (BANNER, "does not speak HTTP: it answers SSH-2.0-target", "-X 5"),
         (b"\x05\xff\n", "does not speak HTTP: it answers \\x05\\xff", "-X 5"),

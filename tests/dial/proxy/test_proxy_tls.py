@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
+import ssl
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -15,6 +17,7 @@ from blocks import MEBIBYTE, echo_blocks
 from lab import Lab
 from peers import LOOPBACK, Scripted, free_ports
 from proxies import PASSWORD, USER, RealProxy, tinyproxy
+from scripted_proxy import Line, Peer
 from traced import RESOLVER, traced
 
 
@@ -124,6 +127,26 @@ def test_a_certificate_that_does_not_do(
     cause, said = fails(lab, *front.options, "--proxy-cacert", str(authority.cacert))
     assert cause == f"the HTTPS proxy localhost:{front.port}: its certificate is not trusted: {reason}"
     assert said.startswith(hint)
+
+
+def test_a_proxy_that_wants_a_certificate_of_ours(lab: Lab, authority: Authority) -> None:
+    """Under TLS 1.3 it says so when the handshake is over for us. (socat would close at once, and a reset may win.)"""
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=str(authority.cacert))
+    context.load_cert_chain(authority.issue("localhost"))
+    context.verify_mode = ssl.CERT_REQUIRED
+
+    def script(line: Line) -> None:
+        with context.wrap_socket(line.connection, server_side=True, do_handshake_on_connect=False) as inside:
+            with pytest.raises(ssl.SSLError):
+                inside.do_handshake()
+            while os.read(inside.fileno(), 1000):
+                pass
+
+    peer = Peer(script)
+    lab.at_end(peer.stop)
+    cause = fails(lab, "--proxy", f"https://localhost:{peer.port}", "--proxy-cacert", str(authority.cacert))[0]
+    broke = f"the HTTPS proxy localhost:{peer.port} broke off"
+    assert cause.startswith(f"{broke}: the link was lost: TLS: tlsv13 alert cert")
 
 
 def test_a_wrong_password(lab: Lab, secure: RealProxy) -> None:

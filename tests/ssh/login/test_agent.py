@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -9,6 +10,7 @@ from tempfile import TemporaryDirectory
 
 import pytest
 from agents import FAILURE, IDENTITIES, SIGNATURE, Script, ScriptedAgent, SecurityKey, listing
+from contract import SOON
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -113,6 +115,18 @@ def test_who_waits_for_a_person_is_told_once(start: Start) -> None:
     with pytest.raises(AgentFailed, match="does not answer"):
         start(lambda _: None).sign(KEY, b"data", KEY.type, waiting)
     assert told == ["touch"]
+
+
+def test_an_agent_whose_queue_is_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = str(tmp_path / "agent")
+    with socket.socket(socket.AF_UNIX) as listener, socket.socket(socket.AF_UNIX) as filler:
+        listener.bind(path)
+        listener.listen(0)
+        filler.connect(path)
+        with pytest.raises(AgentFailed, match="nobody answers there"):
+            Agent(path, 0.1)
+        monkeypatch.setattr("relay.run.unix.sleep", lambda _: listener.accept()[0].close())
+        Agent(path, SOON).close()
 
 
 def test_nobody_listens(tmp_path: Path) -> None:
