@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 
+from relay.config.lookup import AS_IT_IS, is_old, without_cnames
 from relay.config.settings import parse
 from relay.errors import RelayError, printable
 from relay.spec.route import DEFAULT_DELIMITERS
@@ -171,8 +172,11 @@ def _ask(lines: list[str]) -> tuple[Mapping[str, Sequence[str]] | None, str]:
 
 def _ask_file(path: str) -> tuple[Mapping[str, Sequence[str]] | None, str]:
     """Return the settings that a file gives a route; or None, and ssh's error."""
-    argv = ["ssh", "-G", "-T", "-o", "CanonicalizeHostname=no", "-F", path, "--", SAMPLE]
+    argv = ("ssh", "-G", "-T", *(f"-o{setting}" for setting in AS_IT_IS), "-F", path, "--", SAMPLE)
     done = subprocess.run(argv, capture_output=True, stdin=subprocess.DEVNULL, check=False)
+    if is_old(done.returncode, done.stderr):
+        argv = without_cnames(argv)
+        done = subprocess.run(argv, capture_output=True, stdin=subprocess.DEVNULL, check=False)
     if done.returncode != 0:
         return None, printable(done.stderr.decode(errors="replace"))
     return parse(done.stdout), ""

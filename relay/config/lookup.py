@@ -25,9 +25,15 @@ if TYPE_CHECKING:
     from relay.spec.route import Element, Route
 
 
-# How `ssh -G` treats a name that is not canonical.
-AS_IT_IS = ("CanonicalizeHostname=no",)
-IF_IT_WERE = ("CanonicalizeMaxDots=0", "CanonicalDomains=none", "CanonicalizeFallbackLocal=yes")  # nothing is looked up
+# How `ssh -G` treats a name that is not canonical. With permitted CNAMEs it would look the name up in any case (ssh.c).
+NO_CNAMES = "CanonicalizePermittedCNAMEs=none"
+AS_IT_IS: tuple[str, ...] = ("CanonicalizeHostname=no", NO_CNAMES)
+IF_IT_WERE: tuple[str, ...] = (
+    "CanonicalizeMaxDots=0",
+    "CanonicalDomains=none",
+    "CanonicalizeFallbackLocal=yes",
+    NO_CNAMES,
+)
 CANONICAL = ("CanonicalizeHostname=always",)  # also for the ssh that carries the hop, behind a ProxyCommand of ours
 
 
@@ -63,7 +69,7 @@ class Query(Value):
 
     def words(self, treated: tuple[str, ...] = AS_IT_IS) -> list[str]:
         """Return the end of ssh's command line. The name stands after `--`, and check_host has checked it."""
-        words = [word for setting in treated for word in ("-o", setting)]
+        words = [f"-o{setting}" for setting in treated]
         if self.options.config is not None:
             words += ["-F", self.options.config]
         for_it = self.is_hop and self.chosen
@@ -131,13 +137,19 @@ class Lookup:
     def read(self, progress: Progress) -> list[HopSettings]:
         """Wait for the settings and return them in the order of the queries. Raises RelayError with ssh's own words."""
         answers = [child.communicate() for child in self._asked]
+        as_it_is = AS_IT_IS
+        if any(is_old(child.returncode, err) for child, (_, err) in zip(self._asked, answers, strict=True)):
+            as_it_is, if_it_were = without_cnames(AS_IT_IS), without_cnames(IF_IT_WERE)
+            argvs = [query.argv(if_it_were if query.is_first else as_it_is) for query in self._queries]
+            self._asked = [self._children.ask(argv) for argv in argvs]
+            answers = [child.communicate() for child in self._asked]
         found = []
         warned: set[str] = set()
         for query, child, answer in zip(self._queries, self._asked, answers, strict=True):
-            settings, said = self._settings(query, child, answer)
+            settings, said = self._settings(query, child, answer, as_it_is)
             if query.is_first and settings.get("canonicalizehostname") in {"yes", "true", "always"}:
                 direct = not (settings.proxy_command() or settings.proxy_jump() or is_onion(settings.hostname))
-                treated = CANONICAL if direct else AS_IT_IS
+                treated = CANONICAL if direct else as_it_is
                 again = self._children.ask(query.argv(treated))
                 settings, said = self._settings(query, again, again.communicate(), treated)
             if settings.shows_banners or progress.verbosity >= 1:
@@ -149,7 +161,7 @@ class Lookup:
         return [*found, *self._known]
 
     def _settings(
-        self, query: Query, child: Asked, answer: tuple[bytes, bytes], treated: tuple[str, ...] = AS_IT_IS
+        self, query: Query, child: Asked, answer: tuple[bytes, bytes], treated: tuple[str, ...]
     ) -> tuple[HopSettings, list[str]]:
         """Return what `ssh -G` has answered, and its words on stderr. Raises RelayError."""
         out, err = answer
@@ -159,6 +171,16 @@ class Lookup:
             hint = "ssh takes such a user from ssh_config (User)" if "username" in " ".join(said) else ""
             raise RelayError(f"ssh_config of {query.element}: {'; '.join(said) or 'ssh -G failed'}", hint=hint)
         return HopSettings(query.element.host, parse(out), self._defaults, query.words(treated)), said
+
+
+def is_old(status: int | None, err: bytes) -> bool:
+    """Whether an ssh has ended with this status and these words because it does not know NO_CNAMES (before 8.8)."""
+    return status != 0 and b"Invalid permitted CNAME" in err
+
+
+def without_cnames(words: Sequence[str]) -> tuple[str, ...]:
+    """Return settings, or the words of an `ssh -G`, without NO_CNAMES."""
+    return tuple(word for word in words if not word.endswith(NO_CNAMES))
 
 
 def _said(err: bytes) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 import pytest
@@ -103,6 +104,50 @@ def test_no_other_name_meets_our_resolver(lab: Lab, setting: str) -> None:
             assert bed.asked() == [], words
 
     within(lab, work)
+
+
+def test_permitted_cnames_alone_look_nothing_up(lab: Lab) -> None:
+    """With these `ssh -G` asks the resolver for any name without a ProxyCommand, and ends where it does not know it."""
+
+    def work(bed: Bed) -> None:
+        lab.head = "CanonicalizePermittedCNAMEs *.bed.test:*.bed.invalid"
+        lab.host("inner", HostName=LOOPBACK, Port=str(lab["h3"].port))
+        lab.host("h1", HostName=LOOPBACK, Port=str(lab[GATE].port), HostKeyAlias=GATE)
+        onion = f"{'b' * 56}.onion"
+        for words in (
+            (f"{onion}/inner",),
+            ("-x", f"{LOOPBACK}:1", "gate/other"),
+            ("--explain", f"{onion}/other"),
+            ("--explain", onion),
+            ("--check", onion),
+            ("--known-hosts", onion),
+            ("--ssh-config",),
+            ("h1/only.the.hop.knows",),
+        ):
+            bed.pyrelay("-w", "10", *words)
+            assert bed.asked() in ([], ["only.the.hop.knows"] * 2), words  # (the hop's sshd uses this resolver, too)
+        assert bed.pyrelay("h1/inner").stdout.startswith("SSH-2.0-")
+
+    within(lab, work)
+
+
+def test_an_ssh_before_8_8_knows_no_none(lab: Lab) -> None:
+    """It ends at CanonicalizePermittedCNAMEs=none, so it is asked once more without that."""
+    old = lab.top / "old" / "ssh"
+    old.parent.mkdir()
+    refusal = 'command-line line 0: Invalid permitted CNAME "none".'
+    old.write_text(f"""#!/bin/sh
+case " $* " in *CanonicalizePermittedCNAMEs=none*) echo '{refusal}' >&2; exit 255; esac
+exec {need("ssh")} "$@"
+""")
+    old.chmod(0o755)
+    environment = {"PATH": f"{old.parent}:{os.environ['PATH']}"}
+    lab.server("h1")
+    lab.server("h3")
+    for words in (("h1/h3",), ("--engine", "ssh", "h1/h3"), ("--explain", "h1/h3"), ("--ssh-config",)):
+        done = lab.pyrelay_in(environment, *words)
+        assert done.returncode == 0, (words, done.stderr)
+        assert refusal not in done.stdout + done.stderr
 
 
 def test_a_name_that_is_not_there(lab: Lab) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from relay.config.lookup import Defaults, no_ssh
+from relay.config.lookup import AS_IT_IS, Defaults, is_old, no_ssh, without_cnames
 from relay.config.settings import HopSettings, parse
 from relay.errors import RelayError, printable
 from relay.spec.route import DEFAULT_PORT
@@ -63,7 +63,7 @@ def ask(options: Options, children: Children) -> Typed:
     user, at, name = options.destination.rpartition("@")
     if options.destination.lower().startswith("ssh://"):  # that is no route
         user, at, name = "", "", options.destination
-    argv = ["ssh", "-G", "-T", "-o", "CanonicalizeHostname=no"]
+    argv = ["ssh", "-G", "-T", *(f"-o{setting}" for setting in AS_IT_IS)]
     if options.config is not None:
         argv += ["-F", options.config]
     if options.port != DEFAULT_PORT:
@@ -80,6 +80,8 @@ def output(argv: Sequence[str], children: Children) -> tuple[dict[str, list[str]
     except OSError as error:
         raise no_ssh(error, "route") from error
     out, err = child.communicate()
+    if is_old(child.returncode, err) and (shorter := without_cnames(argv)) != tuple(argv):
+        return output(shorter, children)
     if child.returncode != 0:
         return None, printable(err.decode(errors="replace").strip()) or "ssh -G failed"
     return parse(out), ""

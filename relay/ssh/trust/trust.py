@@ -355,8 +355,6 @@ class Trust:
         """The command by which ssh asks about the key, and writes it where it is looked for."""
         import shlex  # most keys are known
 
-        from relay.config.lookup import AS_IT_IS
-
         settings = self._settings
         given = list(zip(settings.words, settings.words[1:], strict=False))
         words = ["ssh", *(word for pair in given if pair[0] == "-F" for word in pair)]
@@ -364,7 +362,7 @@ class Trust:
         words += ["-p", str(settings.port)] if settings.port != known_hosts.SSH_PORT else []
         words += ["-o", "StrictHostKeyChecking=ask"] if _strictness(settings) == "yes" else []
         words += ["-o", "BatchMode=no"] if settings.yes("batchmode") else []
-        words += [word for pair in given if pair[0] == "-o" and pair[1] not in AS_IT_IS for word in pair]
+        words += [word for pair in given if pair[0] == "-o" for word in pair]
         return shlex.join([*words, settings.name])
 
     def _changed(self, name: str, key: PublicKey, entry: Entry) -> RelayError:
