@@ -34,6 +34,8 @@ def main() -> NoReturn:
     gc.disable()  # until the relay begins: imported modules stay, and a search for garbage in them takes time
     if _signal.getsignal(_signal.SIGINT) is _signal.default_int_handler:
         _signal.signal(_signal.SIGINT, _signal.SIG_DFL)  # until the guard handles Ctrl-C, it must not print a traceback
+    if _signal.getsignal(_signal.SIGCHLD) is _signal.SIG_IGN:  # inherited, and no child of ours could be waited for
+        _signal.signal(_signal.SIGCHLD, _signal.SIG_DFL)
     if sys.warnoptions:  # PYTHONWARNINGS: a user has no use for our libraries' deprecation warnings
         import warnings
 

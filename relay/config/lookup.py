@@ -8,6 +8,8 @@ and finds nothing to look up, and once more if it is set.
 
 from __future__ import annotations
 
+import os
+
 from relay.config.settings import HopSettings, parse
 from relay.errors import RelayError, printable, words
 from relay.spec.route import DEFAULT_PORT, RouteError, check_host, check_login, is_onion
@@ -218,7 +220,12 @@ def no_ssh(error: OSError, of: str) -> RelayError:
     """Return the error for an `ssh -G` that could not be run."""
     asked = f"the settings of a {of} are asked from it (ssh -G)"
     if isinstance(error, FileNotFoundError):
-        return RelayError(f"ssh is not in PATH; {asked}")
+        from shutil import which  # few have no ssh
+
+        if not (found := which("ssh")):
+            return RelayError(f"ssh is not in PATH; {asked}")
+        hint = f"there is {printable(found)}; what a script's first line names may be missing, or {os.devnull}"
+        return RelayError(f"ssh cannot be run, {words(error)}; {asked}", hint=hint)
     return RelayError(f"ssh cannot be run, {words(error)}; {asked}")
 
 

@@ -95,7 +95,12 @@ def fork(stdout: int) -> Helper:
     control, theirs = socketpair(AF_UNIX, SOCK_STREAM)
     mine, for_ssh = socketpair(AF_UNIX, SOCK_STREAM)
     parent = os.getpid()
-    child = os.fork()
+    try:
+        child = os.fork()
+    except BlockingIOError as error:
+        for end in (control, theirs, mine, for_ssh):
+            end.close()
+        raise RelayError("no process can be started for --fdpass", hint="ulimit -a shows the limits") from error
     if child:
         theirs.close()
         mine.close()

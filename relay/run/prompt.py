@@ -12,6 +12,7 @@ back as it was. `go_on` is for job control (Ctrl-Z).
 
 from __future__ import annotations
 
+import _signal  # type: ignore[import-not-found]  # as in relay/run/children.py
 import os
 import sys
 from _thread import RLock, allocate_lock
@@ -210,9 +211,8 @@ class Prompt:
     def go_on(self) -> None:
         """Ask again, with echo off again: the process goes on after Ctrl-Z. For the main thread, in a signal's handler.
 
-        There is no handler for the stop itself: the kernel stops the process together with its
-        read of the terminal. A handler would run later, and the read would take the shell's
-        next line for an answer. While we are stopped, the shell sets its own modes.
+        There is no handler for the stop itself. It would run while the read of the terminal goes on, and that would
+        take the shell's next line for an answer. So Ctrl-Z ends the read, and who reads stops us (`_ask_terminal`).
         """
         question = self._open
         if question is not None:
@@ -253,6 +253,15 @@ class Prompt:
         during = [*before]
         if not echo:
             during[3] &= ~(termios.ECHO | termios.ECHONL)
+        suspend = b""
+        if _signal.getsignal(_signal.SIGTSTP) is not _signal.SIG_IGN:
+            suspend = terminal.stop_by_read(during, tty)
+
+        def stop() -> None:
+            """As ssh does at Ctrl-Z: some shells take the terminal's modes as they find them (dash, ash)."""
+            terminal.set_modes(tty, before)
+            os.killpg(0, _signal.SIGTSTP)  # ssh and us; go_on asks again
+
         try:
             with self._modes:
                 if self._over:
@@ -260,7 +269,7 @@ class Prompt:
                 self._open = _Question(tty, before, during, text)
                 termios.tcsetattr(tty, termios.TCSAFLUSH, during)
             terminal.write(tty, f"\r{text}")
-            answer = terminal.read_line(tty)
+            answer = terminal.read_line(tty, suspend, stop)
         except (OSError, termios.error) as error:
             raise NobodyToAsk(f"the terminal is gone: {error}") from error
         finally:

@@ -9,6 +9,7 @@ from relay.errors import encoded
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any, TypeAlias
 
     Modes: TypeAlias = list[Any]  # of a terminal, as tcgetattr returns them
@@ -58,11 +59,28 @@ def set_modes(tty: int, modes: Modes) -> bool:
     return True
 
 
-def read_line(tty: int) -> bytes | None:
-    """Wait for a typed line; return it without its line end, or None at the end of file (Ctrl-D)."""
+def stop_by_read(modes: Modes, tty: int) -> bytes:
+    """Change modes so that Ctrl-Z ends a read instead of stopping us with it; return that character, b"" for none."""
+    characters = modes[6] = [*modes[6]]
+    suspend, never = characters[termios.VSUSP], bytes([os.fpathconf(tty, "PC_VDISABLE") & 0xFF])
+    if suspend == never:
+        return b""
+    characters[termios.VEOL], characters[termios.VSUSP] = suspend, never
+    return bytes(suspend)
+
+
+def read_line(tty: int, suspend: bytes = b"", stop: Callable[[], object] = lambda: None) -> bytes | None:
+    """Wait for a typed line; return it without its line end, or None at the end of file (Ctrl-D).
+
+    stop: is called when the character suspend was typed; what was typed before it is dropped.
+    """
     line = b""
     while line[-1:] not in {b"\n", b"\r"}:
         more = os.read(tty, _ENOUGH)
+        if suspend and more.endswith(suspend):
+            line = b""
+            stop()
+            continue
         if not more:
             if line:
                 break

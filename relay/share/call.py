@@ -41,6 +41,8 @@ def say(wire: Wire, argv: Sequence[str], environ: Mapping[str, str]) -> None:
     pairs = pack(f"{name}={value}" for name, value in environ.items())
     try:
         here = os.getcwd()
-    except FileNotFoundError:  # the working directory was removed
+    except OSError:  # it was removed
+        here = "/"
+    if not os.access(here, os.X_OK):  # as under `sudo -u` in a directory of one's own: the holder could not go there
         here = "/"
     wire.send("call", pack(argv), pairs, here)

@@ -173,6 +173,9 @@ def find_or_start(
         try:
             listener = _listen(path)
             holder = os.fork()
+        except BlockingIOError as error:
+            os.close(lock)
+            raise Unserved("no process can be started to hold the hops") from error
         except BaseException:
             os.close(lock)
             raise

@@ -275,7 +275,10 @@ def name_of(settings: HopSettings, jumps: str) -> tuple[str, ...]:
 def directory(environ: Mapping[str, str], chosen: str | None) -> str:
     """Where the memory is: what --memory says ("none" is nowhere), else the user's own place; "" when there is none."""
     if chosen is not None:
-        return "" if chosen == "none" else os.path.abspath(os.path.expanduser(chosen))
+        try:
+            return "" if chosen == "none" else os.path.abspath(os.path.expanduser(chosen))
+        except OSError:  # it is relative to a directory that was removed
+            return ""
     state = environ.get("XDG_STATE_HOME", "")
     if not os.path.isabs(state):  # as the XDG Base Directory Specification has it
         home = environ.get("HOME", "")

@@ -186,6 +186,11 @@ def test_no_ssh_in_path(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None
     (tmp_path / "ssh").touch(0o600)
     with pytest.raises(RelayError, match="ssh cannot be run, permission denied"):
         look_up("none", "h1")
+    (tmp_path / "ssh").write_text("#!/nonexistent/sh\n")
+    (tmp_path / "ssh").chmod(0o700)
+    with pytest.raises(RelayError, match="ssh cannot be run, no such file") as caught:
+        look_up("none", "h1")
+    assert caught.value.hint.startswith(f"there is {tmp_path}/ssh; ")
 
 
 @given(st.binary())

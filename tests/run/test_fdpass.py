@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
@@ -9,6 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+
+from relay.errors import RelayError
+from relay.run import fdpass
 
 if TYPE_CHECKING:
     from lab import Lab
@@ -45,6 +49,15 @@ def in_session(lab: Lab, name: str) -> subprocess.Popen[bytes]:
 def relays(lab: Lab) -> list[int]:
     """Every process of pyrelay's."""
     return [pid for pid, command in lab.processes().items() if "pyrelay" in command and "ssh -F" not in command]
+
+
+def test_no_room_for_the_helper(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fork() -> int:
+        raise BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
+
+    monkeypatch.setattr(os, "fork", fork)
+    with pytest.raises(RelayError, match="no process can be started for --fdpass"):
+        fdpass.fork(1)
 
 
 def test_ssh_has_a_tcp_connection_for_itself(plain: Lab) -> None:

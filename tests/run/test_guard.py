@@ -174,6 +174,15 @@ def test_a_signal_that_is_ignored_from_the_start_stays_so(lab: Lab) -> None:
         assert program.wait(10) == 0
 
 
+def test_sigchld_that_is_ignored_from_the_start(lab: Lab) -> None:
+    """As by a daemon that runs paramiko with our ProxyCommand: ssh -G has to be waited for all the same."""
+    lab.servers("h1", "h3")
+    lab.write_config()
+    for words in ((), ("--share", "1s"), ("--explain",)):
+        done = lab.run("env", "--ignore-signal=CHLD", lab.program, *words, "-F", lab.config, "h1/h3")
+        assert done.returncode == 0, done.stderr
+
+
 def test_a_signal_is_not_slept_through() -> None:
     """One that comes when poll() is about to be called must not wait until that returns."""
     script = (

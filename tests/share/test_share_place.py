@@ -17,6 +17,7 @@ from peers import missing, until
 from shared import AGAIN, STOPPED, control, holder, holders, logins, program
 
 from relay import __version__
+from relay.share import call
 from relay.share.wire import Wire, unpack
 
 
@@ -237,6 +238,24 @@ def test_a_directory_that_was_removed(shared: Lab, tmp_path: Path) -> None:
         here.mkdir(exist_ok=True)
         done = shared.start("sh", "-c", script, "sh", config, cwd=here)
         assert done.communicate(timeout=SOON)[0] == b"h3\n"
+
+
+def test_a_directory_that_the_holder_cannot_enter(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As under `sudo -u` in a directory of one's own. (root may enter any, so the system's answer is made up.)"""
+    near, far = socket.socketpair()
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    with near, far:
+        call.say(Wire(near), ["h1/h3"], {})
+        assert Wire(far).receive()[1][-1] == b"/"
+
+
+def test_no_room_for_the_holder(shared: Lab) -> None:
+    """ulimit -u. The relay does without."""
+    program(shared, "import os", "def fork():", "    raise BlockingIOError(11, 'x')", "os.fork = fork")
+    done = shared.ssh("-v", "h1/h3", "echo $SERVER")
+    assert done.stdout == "h3\n"
+    assert logins(shared)[0] == 1
+    assert holders(shared) == []
 
 
 @pytest.mark.parametrize("before", ["a stale socket", "a file", "nothing"])

@@ -192,6 +192,15 @@ def test_where_it_lies(environ: dict[str, str], chosen: str | None, where: str) 
     assert memory.directory(environ, chosen) == where
 
 
+def test_a_working_directory_that_was_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    here = tmp_path / "here"
+    here.mkdir()
+    monkeypatch.chdir(here)
+    here.rmdir()
+    assert memory.directory({"HOME": "/usr"}, "relative") == ""
+    assert memory.directory({"HOME": "/usr"}, "/elsewhere") == "/elsewhere"
+
+
 WORD = st.text(max_size=30)
 
 

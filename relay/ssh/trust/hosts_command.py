@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from relay.errors import RelayError, Unserved, printable
+from relay.errors import RelayError, Unserved, printable, words
 from relay.ssh.pubkey import BadKey, TooShort, Unsupported, read_key
 
 if TYPE_CHECKING:
@@ -102,10 +102,13 @@ def is_revoked(path: str, key: PublicKey, issuer: PublicKey | None, children: Ch
 def _krl_revokes(path: str, key: PublicKey, children: Children) -> bool:
     import tempfile  # few have such a list
 
-    with tempfile.NamedTemporaryFile() as file:
-        file.write(key.text.encode() + b"\n")
-        file.flush()
-        _, status, said = _run(["ssh-keygen", "-Q", "-f", path, file.name], children)
+    try:
+        with tempfile.NamedTemporaryFile() as file:
+            file.write(key.text.encode() + b"\n")
+            file.flush()
+            _, status, said = _run(["ssh-keygen", "-Q", "-f", path, file.name], children)
+    except OSError as error:  # a full disk, or one that may only be read; ssh needs no file
+        raise Unserved(f"RevokedHostKeys {path}: no file can be made for ssh-keygen: {words(error)}") from error
     if status not in (0, 1):
         raise RelayError(f"RevokedHostKeys {path}: ssh-keygen cannot read it{said}")
     return status == 1

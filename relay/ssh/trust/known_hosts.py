@@ -204,9 +204,12 @@ def lookup(data: bytes, host: str, path: str) -> tuple[list[Entry], list[str], s
 def other_names(data: bytes, host: str, key: PublicKey, path: str) -> list[str]:
     """Where the file has the same key under names that are not host's, in ssh's form: "FILE:LINE: names"."""
     found = []
-    for line in lines(data):
+    encoded = key.text.encode().partition(b" ")[2]  # looked for first, since to read each key would take long
+    for line in lines(data) if encoded in data else ():
         try:
-            if line.error or line.marker or matches(line.names, os.fsencode(host)) or not line.key().is_same(key):
+            if encoded not in line.rest or line.error or line.marker or matches(line.names, os.fsencode(host)):
+                continue
+            if not line.key().is_same(key):
                 continue
         except (BadLine, BadKey):
             continue

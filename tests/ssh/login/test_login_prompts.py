@@ -105,6 +105,28 @@ def test_ctrl_z_at_a_prompt(target: Lab) -> None:
         assert "secret" not in terminal.shown
 
 
+def test_ctrl_z_in_a_shell_that_sets_no_modes(target: Lab) -> None:
+    """dash leaves the terminal as it finds it, so what is typed next would not be seen."""
+    asking(target, "h1", passwords("secret"))
+    target.write_config()
+    with Terminal(target, need("dash"), "-i", env={"PS1": "$ "}) as terminal:
+        terminal.type(f"ssh -F {target.config} h1/h2 'echo $SERVER'\n")
+        terminal.expect("@h1's password: ")
+        terminal.type("half a pass\x1a")
+        terminal.expect("Stopped")
+        terminal.expect("$ ")
+        terminal.wait_for_stop()
+        assert terminal.echo
+        terminal.type("fg\n")
+        terminal.expect("pyrelay: ")
+        terminal.answer("@h1's password: ", "secret")
+        terminal.expect("h2\n")
+        terminal.expect("$ ")
+        terminal.type("exit\n")
+        terminal.wait()
+        assert not any(word in terminal.shown for word in ("half a pass", "secret"))
+
+
 def test_nobody_is_asked_from_the_background(target: Lab) -> None:
     server = asking(target, "h1", passwords("secret"))
     target.write_config()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import errno
 import re
 import subprocess
 from pathlib import Path
@@ -26,8 +27,10 @@ from trusting import (
     write,
 )
 
-from relay.errors import RelayError
-from relay.ssh.pubkey import string
+from relay.errors import RelayError, Unserved
+from relay.run.children import Children
+from relay.ssh.pubkey import PublicKey, string
+from relay.ssh.trust import hosts_command
 from relay.ssh.trust.trust import Trust
 
 if TYPE_CHECKING:
@@ -87,6 +90,20 @@ def test_a_plain_key(lab: Lab, known_hosts: str, settings: dict[str, str], expec
     lab.host("h1", **{name: value.format(**words) for name, value in settings.items()})
     write(lab, known_hosts)
     agree(lab, expected)
+
+
+def test_a_krl_where_no_file_can_be_made(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """ssh needs no file to read one, so it goes by ssh."""
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("tempfile.NamedTemporaryFile", full)
+    (tmp_path / "krl").write_bytes(b"SSHKRL\n\0")
+    with pytest.raises(Unserved, match="no file can be made for ssh-keygen: no space left"):
+        hosts_command._krl_revokes(
+            str(tmp_path / "krl"), PublicKey(string(b"ssh-ed25519") + string(bytes(32))), Children()
+        )
 
 
 @pytest.mark.parametrize(
