@@ -151,8 +151,9 @@ class HopSettings:
 
     def algorithms(self, key: str) -> tuple[str, ...] | None:
         """Return a list of algorithms that the user chose; None if it is OpenSSH's own default list."""
-        value = self.get(key)
-        return tuple(value.split(",")) if value and self.chosen(key) else None
+        if key not in self._values or not self.chosen(key):
+            return None
+        return tuple(filter(None, self.get(key).split(",")))  # none at all after "-*"
 
     def edits_default(self, key: str) -> bool:
         """Whether a list of algorithms is likely OpenSSH's own with names added at its end (+) or removed (-).
@@ -197,6 +198,10 @@ class HopSettings:
             names += [line] if key in _ONE_NAME else _listed(line)
         names = [name for name in names if name.lower() != "none"]
         return tuple(self._path(name if key in _EXPANDED else self.expand(name)) for name in names)
+
+    def exists(self, name: str) -> bool:
+        """Whether there is a file of that name, which may be relative to the user's directory."""
+        return os.path.exists(self._path(name))
 
     def _path(self, name: str) -> str:
         """Return a file's name with its ~ replaced, relative to the user's directory."""

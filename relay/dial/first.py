@@ -49,7 +49,8 @@ def first_leg(leg: Leg, run: Run) -> tuple[Stream, str]:
         service=hop.service(),
     )
     run.prompt.batch = hop.yes("batchmode")
-    stream = connect(leg.reached.kind, hop.hostname, hop.port, run, terms, typed=hop.hostname == hop.name)
+    typed = hop.hostname == hop.name and hop.name in options.destination  # in no -J, and in no ProxyJump
+    stream = connect(leg.reached.kind, hop.hostname, hop.port, run, terms, typed=typed)
     if stream.descriptor is None or not direct:
         return stream, ""
     try:

@@ -27,6 +27,7 @@ def objection(settings: HopSettings, recall: Callable[[], Shown | None] | None =
         or _by_version(settings)
         or _no_algorithm(settings, recall)
         or _token(settings)
+        or _by_spaces(settings)
         or only_ssh.reason(settings, recall)
     )
 
@@ -59,6 +60,21 @@ def _by_version(settings: HopSettings) -> str:
         value = " ".join(settings.all(key)).replace("%%", "")
         if "%j" in value or (jump and "%C" in value):  # newer versions count a ProxyJump into %C
             return f"its {key} has a token that not every ssh has"
+    return ""
+
+
+def _by_spaces(settings: HopSettings) -> str:
+    """Return which list of files can be read in more than one way, or "": `ssh -G` prints it without the quotes.
+
+    What can be read is a list of absolute names, of which each but the first begins at " /".
+    """
+    for key in ("UserKnownHostsFile", "GlobalKnownHostsFile"):
+        line = settings.get(key.lower())
+        words = line.split(" ")
+        relative = any(settings.exists(word) for word in words[1:] if word and not word.startswith("/"))
+        inside = any(os.path.isdir(f"{line[:at]} ") for at in range(len(line)) if line.startswith(" /", at))
+        if len(words) > 1 and (not line.startswith("/") or relative or inside):
+            return f"only ssh knows where one name of its {key} ends"
     return ""
 
 

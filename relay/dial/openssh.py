@@ -202,7 +202,7 @@ def _writing_nothing(settings: HopSettings) -> list[str]:
     known = [*settings.paths("userknownhostsfile"), *settings.paths("globalknownhostsfile")]
     files = " ".join(f'"{path}"' for path in known) or "none"
     options = {
-        "UserKnownHostsFile": os.devnull,
+        "UserKnownHostsFile": os.devnull if settings.paths("userknownhostsfile") else "none",
         "GlobalKnownHostsFile": files,
         "UpdateHostKeys": "no",
         "AddKeysToAgent": "no",

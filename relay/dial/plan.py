@@ -163,9 +163,13 @@ def names(
             return Names(elements, found, True)
         if not (jump := found[0].proxy_jump()):
             break
-        from relay.spec.route import parse_jump
+        from relay.spec.route import RouteError, parse_jump
 
-        before = parse_jump(jump)
+        try:
+            before = parse_jump(jump)
+        except RouteError as error:
+            cause = f"ssh_config: the ProxyJump of {found[0].name}, {printable(jump)}: {error.cause}"
+            raise RelayError(cause, hint=error.hint) from error
         if before[0].host in came_from:
             raise RelayError(f"ssh_config: the ProxyJump of {found[0].name} leads back to {before[0].host}")
         came_from.add(before[0].host)

@@ -181,11 +181,14 @@ def test_a_name_without_capitals_that_is_not_found_has_the_hint(lab: Lab) -> Non
     assert "pyrelay: hop 1 of 1 (bastion-eu): no such host: bastion-eu\n" in done.stderr
     assert "hint: ssh hands names over in lower case; " in done.stderr
     assert "hint:" not in lab.ssh("nowhere.example/h3", "true").stderr
+    lab.host("jumping", ProxyJump="nowhere")
     for words in (
         ("-x", "nowhere", "127.0.0.1"),
         ("-s", "nowhere", "127.0.0.1"),
         ("fe80::1%nowhere",),
         ("Nowhere/h3",),
+        ("-J", "nowhere", "h3"),
+        ("jumping/h3",),
     ):
         assert "capitals" not in lab.pyrelay(*words).stderr
 

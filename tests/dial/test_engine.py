@@ -12,6 +12,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+from contract import SOON
 from lab import LACKS, Lab, chain_with
 from strangers import Asyncssh, Dropbear
 from terminal import Terminal
@@ -237,6 +238,20 @@ def test_what_ssh_config_leaves_is_known_before_the_hop_is_connected_to(chain: L
     assert client(chain, "h1") == "ssh"
 
 
+def test_lists_of_files_whose_names_only_ssh_knows(chain: Lab) -> None:
+    """A file beside another one, a name with a space, and a directory whose name ends in one."""
+    spaced = chain.top / "spaced "
+    spaced.mkdir()
+    (chain.top / "known").write_bytes(chain.known_hosts.read_bytes())
+    for file in (chain.top / "two words", spaced / "known"):
+        file.write_bytes(chain.known_hosts.read_bytes())
+    for files in ("/nonexistent known", '"two words"', f'"{spaced}/known"'):
+        chain.host("h1", UserKnownHostsFile=files)
+        done = chain.start("ssh", "-F", chain.write_config(), "h1/h3", "echo $SERVER", cwd=chain.top)
+        assert done.communicate(timeout=SOON)[0] == b"h3\n", files
+    assert client(chain, "h1") == "ssh"
+
+
 def test_methods_that_only_ssh_has(chain: Lab) -> None:
     chain.host("h1", PreferredAuthentications="gssapi-with-mic,hostbased")
     chain.host("h1", GSSAPIAuthentication="yes", HostbasedAuthentication="yes")
@@ -291,6 +306,14 @@ def settings(**values: str) -> HopSettings:
         ({"pkcs11provider": "/usr/lib/token.so"}, "PKCS11Provider"),
         ({"pkcs11provider": "/usr/lib/token.so", "pubkeyauthentication": "false"}, ""),
         ({"ciphers": "aes128-ctr,none"}, ""),
+        *(
+            ({key: ""}, f"our client has none of the {key} that ssh_config asks for")
+            for key in ("kexalgorithms", "ciphers", "macs", "hostkeyalgorithms")  # -*
+        ),
+        ({"userknownhostsfile": "/a b/kh /c"}, ""),
+        ({"userknownhostsfile": "/a/kh ~/kh"}, ""),  # that is one name: there is no ~/kh
+        ({"userknownhostsfile": "/a/kh ."}, "only ssh knows where one name of its UserKnownHostsFile ends"),
+        ({"globalknownhostsfile": "a b"}, "only ssh knows where one name of its GlobalKnownHostsFile ends"),
         ({"hostkeyalgorithms": "ssh-dss"}, "our client has none of the hostkeyalgorithms that ssh_config asks for"),
     ],
 )

@@ -201,6 +201,7 @@ def test_who_wants_our_client_hears_why_it_does_not_do() -> None:
 
 REFUSED = [
     ("h1/t", {"h1": "proxyjump j", "j": "proxyjump h1"}, "the ProxyJump of j leads back to h1"),
+    ("h1/t", {"h1": "proxyjump j,$x@k"}, r"ssh_config: the ProxyJump of h1, j,\$x@k: a user cannot hold '\$'"),
     (f"h1/{ONION}", {}, "a hop cannot be asked for a .onion name"),
     ("h1/t", {"t": f"hostname {ONION}"}, "a hop cannot be asked for a .onion name"),
     ("h1/t", {"h1": "proxycommand nc %Z"}, "unknown token %Z"),

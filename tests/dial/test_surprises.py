@@ -184,6 +184,12 @@ def test_no_block_for_routes(plan: Lab) -> None:
     ]
 
 
+def test_a_name_whose_ssh_goes_to_the_background(plan: Lab) -> None:
+    """ssh takes it where a command follows."""
+    plan.host("h1/h3", ForkAfterAuthentication="yes")
+    assert len(explained(plan, "h1/h3")["legs"]) == 2
+
+
 def test_a_name_that_ssh_refuses(plan: Lab) -> None:
     found = explained(plan, "h1/$h3", status=1)
     assert found["notes"][0].startswith("ssh refuses the name: ")

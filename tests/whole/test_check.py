@@ -340,6 +340,13 @@ def test_a_way_that_fails_before_another_is_tried(chain: Lab) -> None:
 # Other ways
 
 
+def test_a_new_key_that_ssh_could_not_keep(chain: Lab) -> None:
+    """Without a file of the user's own ssh takes none, whatever StrictHostKeyChecking says."""
+    chain.host("h1", UserKnownHostsFile="none", GlobalKnownHostsFile="none", StrictHostKeyChecking="accept-new")
+    assert chain.pyrelay("--engine", "ssh", "h1/h3").returncode == 1
+    checked(chain, "--engine", "ssh", "h1/h3", ok=False)
+
+
 def test_a_hop_that_ssh_carries(chain: Lab) -> None:
     found = checked(chain, "--engine", "ssh", "h1/h3")
     hop, target = found["legs"]

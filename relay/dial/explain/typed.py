@@ -69,6 +69,8 @@ def ask(options: Options, children: Children) -> Typed:
     if options.port != DEFAULT_PORT:
         argv += ["-p", str(options.port)]
     values, said = output([*argv, "--", options.destination], children)
+    if values is None and "fork into background" in said:  # ForkAfterAuthentication, and no command as yet
+        values, said = output([*argv, "-N", "--", options.destination], children)
     settings = HopSettings(name, values, Defaults(children), environ=children.environ) if values is not None else None
     return Typed(user if at else "", name, settings, said)
 

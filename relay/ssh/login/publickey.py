@@ -203,7 +203,7 @@ class PublicKeys:
             taken += ",rsa-sha2-256,rsa-sha2-512"
         algorithms = signature_algorithms(
             public.type,
-            accepted.split(",") if accepted else None,
+            accepted.split(",") if self._settings.all("pubkeyacceptedalgorithms") else None,
             taken.split(",") if taken is not None else None,
         )
         if not algorithms and known:  # ssh_config has changed since

@@ -9,7 +9,7 @@ from relay.errors import RelayError, Unserved, printable, words
 from relay.ssh.pubkey import BadKey, TooShort, Unsupported, read_key
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from relay.config.settings import HopSettings
     from relay.run.children import Children
@@ -18,12 +18,21 @@ if TYPE_CHECKING:
 _KRL_MAGIC = b"SSHKRL\n\0"  # PROTOCOL.krl
 
 
-def known_hosts(settings: HopSettings, children: Children, what: str, host: str, key: PublicKey | None) -> bytes:
+def known_hosts(
+    settings: HopSettings,
+    children: Children,
+    what: str,
+    host: str,
+    key: PublicKey | None,
+    *,
+    warn: Callable[[str], object],
+) -> bytes:
     """What KnownHostsCommand prints, as the bytes of a known_hosts file; b"" when there is none.
 
     what: ORDER before the key exchange, HOSTNAME or ADDRESS when the server
     has shown its key (KnownHostsCommand in ssh_config(5)). It runs without a
-    shell. Raises RelayError when it cannot be run or fails, as ssh ends then.
+    shell. warn: is told of one that ssh, too, goes on without (subprocess,
+    misc.c). Raises RelayError when it cannot be run or fails, as ssh ends then.
     """
     command = settings.get("knownhostscommand")
     if command.lower() in {"", "none"}:
@@ -31,6 +40,14 @@ def known_hosts(settings: HopSettings, children: Children, what: str, host: str,
     words = split(command)
     if not words:
         raise RelayError("KnownHostsCommand: a quotation mark is missing")
+    if not os.path.isabs(words[0]):
+        warn(f"KnownHostsCommand {printable(words[0])} is not run: its path is not absolute")
+        return b""
+    try:
+        os.stat(words[0])
+    except OSError as error:
+        warn(f"KnownHostsCommand {printable(words[0])} is not run: {error.strerror}")
+        return b""
     tokens = {"H": host, "I": what, "t": "NONE", "f": "NONE", "K": "NONE"}
     if key is not None:
         type_, base64 = key.text.split(" ")

@@ -49,7 +49,7 @@ class Known:
 
     def by_command(self, what: str, name: str, key: PublicKey | None) -> list[Entry]:
         """What KnownHostsCommand holds for a name; what: as for hosts_command.known_hosts. Raises RelayError."""
-        data = hosts_command.known_hosts(self._settings, self._children, what, name, key)
+        data = hosts_command.known_hosts(self._settings, self._children, what, name, key, warn=self._warn)
         return self._read(name, data, f"KnownHostsCommand-{what}")[0]
 
     def foreign(self, name: str) -> str:

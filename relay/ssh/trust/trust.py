@@ -86,7 +86,7 @@ class Trust:
         (ssh_kex2, sshconnect2.c). Raises RelayError when none is left.
         """
         chosen = self._settings.algorithms("hostkeyalgorithms")
-        order: Sequence[str] = chosen or ALGORITHMS
+        order: Sequence[str] = ALGORITHMS if chosen is None else chosen
         if not any(name in offered for name in order):
             raise RelayError(
                 f"pyrelay has none of the HostKeyAlgorithms of ssh_config: {','.join(order)}",

@@ -66,6 +66,16 @@ def test_the_certificate_beside_a_key_is_tried_behind_it(lab: Lab) -> None:
     assert ssh_gets_in(lab)
 
 
+def test_certificatefile_none_keeps_back_the_one_beside_a_key(lab: Lab, authority: Path) -> None:
+    key = lab.keygen("key")
+    certify(lab, authority, key)
+    named(lab, key)
+    assert got_in(lab)
+    named(lab, key, CertificateFile="none")
+    assert not got_in(lab)
+    assert not ssh_gets_in(lab)
+
+
 def test_a_certificate_behind_another_key_is_remembered(lab: Lab, authority: Path) -> None:
     """It has its key's fingerprint, and the key is refused."""
     other, key = lab.keygen("other"), lab.keygen("key")

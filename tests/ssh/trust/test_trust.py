@@ -66,6 +66,8 @@ if TYPE_CHECKING:
         ("", {"KnownHostsCommand": "/bin/echo %H ssh-ed25519 %K"}, ""),
         ("", {"KnownHostsCommand": "/bin/echo x{key}"}, UNKNOWN),
         ("{host} {key}\n", {"KnownHostsCommand": "/bin/false"}, "KnownHostsCommand failed"),
+        ("{host} {key}\n", {"KnownHostsCommand": "/nonexistent %H"}, ""),
+        ("", {"KnownHostsCommand": "echo %H {key}"}, UNKNOWN),
         ("", {"GlobalKnownHostsFile": "{top}/global"}, ""),
         ("", {"UserKnownHostsFile": "/nonexistent {top}/global"}, ""),
         ("{host} {key}\n", {"RevokedHostKeys": "{top}/list"}, ""),
@@ -75,6 +77,7 @@ if TYPE_CHECKING:
         ("{host} {key}\n", {"RevokedHostKeys": "{top}/nonexistent"}, "No such file"),
         ("{host} {key}\n", {"RevokedHostKeys": "{top}/broken"}, "broken:1: "),
         ("{host} {key}\n", {"HostKeyAlgorithms": "rsa-sha2-512,ssh-ed25519"}, ""),
+        ("{host} {key}\n", {"HostKeyAlgorithms": "-*"}, "pyrelay has none of the HostKeyAlgorithms"),
     ],
 )
 def test_a_plain_key(lab: Lab, known_hosts: str, settings: dict[str, str], expected: str) -> None:
