@@ -124,7 +124,7 @@ def _through_hops(route: Route, run: Run, lookup: Lookup, share: Share | None) -
     def memory(first: Choice) -> Memory:
         from relay.dial.engine import memory_of
 
-        return memory_of(run, first)
+        return memory_of(run, first, names.found[0].hostname)
 
     names, control = _names(route, run, lookup)
     run.progress.stage("")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from relay.dial.plan import AFTER_SSH, AUTO, CLIENT, MASTER, PROXIED, TOR
+from relay.spec.route import is_onion
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -60,7 +61,7 @@ class Engines:
 
         if not only_ssh.learnt(settings, ""):
             return None
-        memory = memory_of(self._run, self._first.reached)
+        memory = memory_of(self._run, self._first.reached, self._first.settings.hostname)
         if not memory.keeps:
             return None
 
@@ -93,20 +94,21 @@ def client_of(run: Run, first: Leg) -> Client:
     from relay.dial import only_ssh
     from relay.ssh.login.client import Client
 
-    memory, writes = memory_of(run, first.reached), not run.options.checks
+    memory, writes = memory_of(run, first.reached, first.settings.hostname), not run.options.checks
     client = Client(run.progress, run.prompt, run.children, memory, writes=writes)
     client.leave = only_ssh.knock
     client.straight = first.reached.kind not in PROXIED
     return client
 
 
-def memory_of(run: Run, first: Choice) -> Memory:
-    """Return the memory of what the hops of a route have shown. first: what makes the route's first connection.
+def memory_of(run: Run, first: Choice, host: str) -> Memory:
+    """Return the memory of what the hops of a route have shown. first: what makes its first connection, to host.
 
-    It holds nothing of a route that begins at Tor, unless the user names a directory (--memory).
+    It holds nothing of a route that begins at Tor or an onion name, unless the user names a directory (--memory).
     """
     from relay.ssh import memory
 
     chosen = run.options.memory
-    where = "" if first.kind == TOR and chosen is None else memory.directory(run.children.environ, chosen)
+    by_tor = first.kind == TOR or is_onion(host)  # the proxy or the command may be Tor's, too
+    where = "" if by_tor and chosen is None else memory.directory(run.children.environ, chosen)
     return memory.Memory(where, str(first), writes=not run.options.checks)

@@ -156,7 +156,7 @@ class Job:
             self._options,
             master=self._master,
             is_held=lambda number: self._hops.has(self._keys[number]),
-            memory=lambda first: memory_of(run, first),
+            memory=lambda first: memory_of(run, first, self._found[0].hostname),
         )
         try:
             for hop in entered(self._plan, self._reach_first, self._enter, run, limit=self._limit):

@@ -31,6 +31,15 @@ def test_an_alias_is_followed(plan: Lab) -> None:
     found = explained(plan, "web")
     assert (found["route"], len(found["legs"])) == ("h1/h2/h3", 3)
     assert found["notes"] == ["web is an alias: ssh hands h1/h2/h3 over"]
+    plan.host("web", HostName="h1+h2+h3", ProxyCommand="env A=1 pyrelay -l gate -J j1 %h 2202")
+    found = explained(plan, "web")
+    assert [leg["port"] for leg in found["legs"]][-1] == 2202
+    other = "ssh runs pyrelay with other options; pyrelay --explain -l gate -J j1 h1+h2+h3 2202 explains that"
+    assert found["notes"] == ["web is an alias: ssh hands h1/h2/h3:2202 over", other]
+    plan.host("Bastion-EU")
+    plan.host("web", HostName="Bastion-EU+h3", ProxyCommand="pyrelay %h %p")
+    capitals = "ssh_config has Bastion-EU, which bastion-eu does not match: capitals count"
+    assert explained(plan, "web", status=1)["notes"] == ["web is an alias: ssh hands bastion-eu/h3 over", capitals]
     plan.host("web", HostName="h1+h2+h3", ProxyCommand="none")
     assert explained(plan, "web")["notes"] == [
         "ssh_config gives web no ProxyCommand: ssh looks h1+h2+h3 up as one name; see pyrelay --ssh-config"
@@ -65,6 +74,11 @@ def test_a_host_key_that_is_not_checked_on_this_machine(plan: Lab) -> None:
     assert first["host_key"]["then"].endswith(", unless it is this machine (NoHostAuthenticationForLocalhost)")
     plan.host("h1", HostName="192.0.2.1", **exempt)
     assert "it is refused" in explained(plan, "h1/h3", status=1)["error"]
+
+
+def test_a_user_that_ssh_has_cut_off_before_more_hops(plan: Lab) -> None:
+    (note,) = explained(plan, "u1@h1/u2@h2/h3")["notes"]
+    assert note.endswith("as the user u1@h1/u2; write ssh u1%h1/u2%h2/h3")
 
 
 def test_a_user_that_ssh_has_cut_off(plan: Lab) -> None:
@@ -121,19 +135,23 @@ def test_settings_without_effect(plan: Lab) -> None:
     assert notes[1] == "hop 1 of 1 (h1): its ProxyCommand has no effect: it is reached by Tor"
 
 
-EVERYWHERE = {"SendEnv", "GSSAPIAuthentication"}  # distributions set these for all hosts
+# Distributions set these for all hosts.
+EVERYWHERE = {"SendEnv", "GSSAPIAuthentication"}
+# And these are set by ourselves when ssh -G is asked.
+OURS = {"RequestTTY", "SessionType", "CanonicalizeHostname", "CanonicalizePermittedCNAMEs"}
 
 
 def test_the_settings_without_effect_are_those_of_the_table() -> None:
     said = next(line for line in TABLE.read_text().splitlines() if line.startswith("`pyrelay --explain` names"))
-    assert set(re.findall(r"`(\w+)`", said)) == EVERYWHERE
+    assert set(re.findall(r"`(\w+)`", said)) == EVERYWHERE | OURS
     rows = [line.strip("| \n").split(" | ") for line in TABLE.read_text().splitlines() if line.startswith("| ")]
     found = {
         words: {row[0] for row in rows if words in row[1:2]} for words in ("without effect", "by ssh's engine only")
     }
-    assert found["without effect"] - EVERYWHERE == set(ON_ANY_HOP)
+    assert found["without effect"] - EVERYWHERE - OURS == set(ON_ANY_HOP)
     assert found["by ssh's engine only"] - EVERYWHERE == set(BY_OUR_CLIENT)
-    assert set(BUT_BY_TCP) == {row[0] for row in rows if row[2:] and row[2].startswith("the first hop, by TCP")}
+    by_tcp = {row[0] for row in rows if row[2:] and row[2].startswith("the first hop, by TCP")}
+    assert set(BUT_BY_TCP) == by_tcp - OURS
 
 
 def test_a_control_path_that_cannot_be_a_file_name(plan: Lab) -> None:

@@ -380,13 +380,23 @@ def test_shared_hops_are_remembered_likewise(shared: Lab) -> None:
     assert len(memories(shared)) == 2
 
 
-@pytest.mark.parametrize(("argv", "kept"), [("--tor h1/t", False), ("--tor --memory /m h1/t", True), ("h1/t", True)])
+@pytest.mark.parametrize(
+    ("argv", "kept"),
+    [
+        ("--tor h1/t", False),
+        ("--tor --memory /m h1/t", True),
+        ("h1/t", True),
+        ("-x p:1 h1/t", True),
+        (f"-x p:1 {'a' * 56}.onion/t", False),
+    ],
+)
 def test_nothing_is_remembered_of_a_route_that_begins_at_tor(argv: str, kept: bool, tmp_path: Path) -> None:
     chosen = options.parse(argv.replace("/m", str(tmp_path)).split())
     progress = Progress()
     children = Children({"HOME": str(tmp_path)})
     run = Run(chosen, progress, Prompt(progress, children), children)
-    found = [HopSettings("h1", {}), HopSettings("t", {})]
+    host = argv.rpartition(" ")[2].removesuffix("/t")
+    found = [HopSettings("h1", {"hostname": [host]}), HopSettings("t", {})]
     client = client_of(run, plan(["hop", "target"], found, chosen).legs[0])
     client.memory.keep(["u", "h1", "22", ""], Shown(ident="SSH-2.0-x", method="none"))
     assert (client.memory.recall(["u", "h1", "22", ""]) is not None) == kept

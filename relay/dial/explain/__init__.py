@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from relay.dial.plan import Plan
     from relay.spec.options import Options
     from relay.spec.route import Element, Route
+    from relay.ssh.memory import Memory
 
 LISTENERS = "/proc/net/unix"  # Linux
 ACCEPTS = 1 << 16  # __SO_ACCEPTCON: its flag of a socket that listens
@@ -119,9 +120,11 @@ def _plan(way: Route, run: Run) -> Plan:
         return plan_of_target(way, run)
     found = look_up(way, run.options, run.children, canonical=False).read(run.progress)
     names = planning.names([*way.hops, way.target], found, run.options, look_up=more, lives=lives)
-    return planning.plan(
-        names.places(), names.found, run.options, master=alive, memory=lambda first: memory_of(run, first)
-    )
+
+    def memory(first: planning.Choice) -> Memory:
+        return memory_of(run, first, names.found[0].hostname)
+
+    return planning.plan(names.places(), names.found, run.options, master=alive, memory=memory)
 
 
 def plan_of_target(way: Route, run: Run) -> Plan:

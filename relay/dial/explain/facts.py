@@ -83,7 +83,7 @@ class Reader:
 
     def __init__(self, run: Run, first: planning.Leg) -> None:
         self._run = run
-        self._memory = memory_of(run, first.reached)
+        self._memory = memory_of(run, first.reached, first.settings.hostname)
         self._jumps = ""
         self._before = ""
         self._agents: dict[str, tuple[list[AgentKey], str]] = {}

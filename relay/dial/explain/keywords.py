@@ -1,6 +1,7 @@
 """The keywords of ssh_config that have no effect on a hop. docs/ssh_config.md says why; a test holds these lists to it.
 
-SendEnv and GSSAPIAuthentication are left out: distributions set them for all hosts.
+SendEnv and GSSAPIAuthentication are left out: distributions set them for all hosts. So are RequestTTY, SessionType,
+CanonicalizeHostname and CanonicalizePermittedCNAMEs: `ssh -G` is asked with values of ours, and prints those.
 """
 
 from __future__ import annotations
@@ -28,8 +29,6 @@ ON_ANY_HOP = (
     "PermitRemoteOpen",
     "RemoteCommand",
     "RemoteForward",
-    "RequestTTY",
-    "SessionType",
     "SetEnv",
     "StdinNull",
     "StreamLocalBindMask",
@@ -64,9 +63,7 @@ BUT_BY_TCP = (
     "BindInterface",
     "CanonicalDomains",
     "CanonicalizeFallbackLocal",
-    "CanonicalizeHostname",
     "CanonicalizeMaxDots",
-    "CanonicalizePermittedCNAMEs",
     "CheckHostIP",
     "ConnectionAttempts",
     "IPQoS",

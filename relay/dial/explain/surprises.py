@@ -44,13 +44,22 @@ def of_name(typed: Typed, options: Options) -> list[str]:
 
 def _cut(typed: Typed, options: Options) -> list[str]:
     """ssh cuts a name at its last "@"."""
-    at = max(typed.user.rfind(delimiter) for delimiter in options.delimiters.hop)
+    at = _cut_at(typed, options)
     if at < 0:
         return []  # one user: that of the target
-    hops, user = typed.user[: at + 1], typed.user[at + 1 :]
-    spelled = f"ssh -l {user} {hops.replace('@', options.delimiters.user[0])}{typed.name}"
+    mark = options.delimiters.user[0]
+    hops, user = typed.user[: at + 1].replace("@", mark), typed.user[at + 1 :]
+    if has_hops(typed.name, options):  # it is the user of the next hop
+        spelled = f"ssh {hops}{user}{mark}{typed.name}"
+    else:
+        spelled = f"ssh -l {user} {hops}{typed.name}"
     note = f"ssh cuts the name at its last '@': it goes straight to {typed.name}, as the user {typed.user}"
     return [f"{note}; write {printable(spelled, 200)}"]
+
+
+def _cut_at(typed: Typed, options: Options) -> int:
+    """Return where the last hop ends in what ssh takes for the user; -1 if none does."""
+    return max(typed.user.rfind(delimiter) for delimiter in options.delimiters.hop)
 
 
 def _control_path(settings: HopSettings) -> list[str]:
@@ -81,8 +90,9 @@ def of_way(typed: Typed, way: Route, options: Options, children: Children) -> li
             *_other_options(typed, options),
         ]
     is_alias = not has_hops(typed.name, options)
+    more = [*_capitals(typed, way, options, children), *_other_options(typed, options)]
     if is_alias and typed.template:
-        return [f"{typed.name} is an alias: ssh hands {way} over"]
+        return [f"{typed.name} is an alias: ssh hands {way} over", *more]
     notes = []
     if not typed.template:
         whole = f"{settings.hostname} up" if is_alias else "it up"
@@ -95,15 +105,14 @@ def of_way(typed: Typed, way: Route, options: Options, children: Children) -> li
             f"HostName takes the route away: a block of ssh_config that matches {typed.name} gives it the HostName "
             f"{settings.hostname}, and ssh hands that over; write %n for %h, as pyrelay --ssh-config does"
         )
-    if typed.user:
+    if typed.user and _cut_at(typed, options) < 0:
         first = f"{typed.user}{way.delimiters.user[0]}{way.hops[0].host}"
         notes.append(
             f"ssh takes {typed.user} for the user of {way.target.host}, the target; a hop's user is written {first}"
         )
     if options.port != port(typed, options) == way.target.port:
         notes.append(f"ssh_config gives {typed.name} the Port {settings.port}, which ssh hands over for the target")
-    notes += _capitals(typed, way, options, children)
-    return notes + _other_options(typed, options)
+    return notes + more
 
 
 def _another_way(typed: Typed, options: Options) -> list[str]:
@@ -216,7 +225,8 @@ def _words(typed: Typed) -> list[str]:
         words = shlex.split(typed.command)
     except ValueError:
         return []
-    words = words[1:] if words[:1] == ["exec"] else words
+    while words and (words[0] in {"exec", "env"} or "=" in words[0]):
+        words = words[1:]
     return words if words and os.path.basename(words[0]) == PROGRAM else []
 
 
@@ -239,6 +249,11 @@ def _other_options(typed: Typed, options: Options) -> list[str]:
 
 def port(typed: Typed, options: Options) -> int:
     """Return the port that ssh hands over."""
+    if not has_hops(typed.name, options) and (words := _words(typed)):
+        try:
+            return parse_options(words[1:]).port
+        except UsageError:
+            pass
     if typed.settings is None or (has_hops(typed.name, options) and not _takes(typed.template, "p")):
         return options.port
     return typed.settings.port
