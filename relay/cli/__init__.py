@@ -120,7 +120,7 @@ def relay(chosen: Options, parent: int, argv: Sequence[str], called: Wire | None
     if chosen.jump:
         way = route.behind(route.parse_jump(chosen.jump), way)
     progress = Progress(chosen.deadline, chosen.verbosity, strict=chosen.is_strict)
-    _greet(chosen, progress)
+    _greet(chosen, way, progress)
     helper = None
     if chosen.fdpass:
         from relay.run import fdpass
@@ -171,10 +171,13 @@ def relay(chosen: Options, parent: int, argv: Sequence[str], called: Wire | None
         end()
 
 
-def _greet(chosen: Options, progress: Progress) -> None:
+def _greet(chosen: Options, way: Route, progress: Progress) -> None:
     """Explain the program to a person who has started it by hand."""
     if os.isatty(STDIN) and os.isatty(STDOUT):
-        progress.note(0, BY_HAND.format(chosen.destination))
+        from relay.spec.route import DEFAULT_PORT
+
+        port = f"-p {chosen.port} " if chosen.port != DEFAULT_PORT else ""
+        progress.note(0, BY_HAND.format(way if chosen.jump else f"{port}{chosen.destination}"))
 
 
 def _call_holder(argv: Sequence[str], secret: Mapping[str, str]) -> Wire | None:

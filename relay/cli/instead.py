@@ -24,8 +24,9 @@ def run(chosen: Options, argv: Sequence[str], secret: Mapping[str, str], say: Ca
         from relay.config.lookup import version
         from relay.run.children import Children
 
-        put(encoded(block.text(block.program(), version(Children()), chosen, argv, block.keywords())))
-        for obstacle in block.obstacles(chosen.config):
+        written = block.text(block.program(), version(Children()), chosen, argv, block.keywords())
+        put(encoded(written))
+        for obstacle in block.obstacles(chosen.config, written):
             say(f"pyrelay: {obstacle}\n")
         return 0
     if chosen.action == "explain":

@@ -12,8 +12,9 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from fnmatch import fnmatch
 
-from relay.config.lookup import AS_IT_IS, is_old, without_cnames
+from relay.config.lookup import AS_IT_IS, IF_IT_WERE, is_old, without_cnames
 from relay.config.settings import parse
 from relay.errors import RelayError, printable
 from relay.spec.route import DEFAULT_DELIMITERS
@@ -101,10 +102,10 @@ def program() -> str:
     return os.path.abspath(found)
 
 
-def obstacles(config: str | None) -> Iterator[str]:
+def obstacles(config: str | None, written: str) -> Iterator[str]:
     """Yield a line for each thing in the user's ssh_config that keeps the block from working.
 
-    config: the file that ssh reads instead of ~/.ssh/config.
+    config: the file that ssh reads instead of ~/.ssh/config. written: the block.
     """
     if config is not None and config.lower() == "none":  # ssh then reads no file
         return
@@ -124,16 +125,36 @@ def obstacles(config: str | None) -> Iterator[str]:
         yield f"-F {shown}: ssh may start pyrelay in another directory; give {os.path.abspath(path)}"
     wins = f"its first value wins, so `Include {FILE}` must be the first line of {shown}"
     if included and before:
-        settings, said = _ask([*before, "Host *", f"ProxyCommand {_MARK}"])
-        if settings is None:
+        others, said = _others(before, written)
+        if said:
             yield f"ssh cannot read {shown}: {said}"
             return
-        if settings.get("proxycommand") != [_MARK]:  # (ssh -G does not print one that is "none")
-            name = "ProxyJump" if "proxyjump" in settings else "ProxyCommand"
+        for name in others:
             yield f"a block before the Include gives {SAMPLE} a {name} of its own; {wins}"
         if any(line.split()[:1] and line.split()[0].lower() in {"host", "match"} for line in before):
             yield f"the Include stands in a Host or Match block, and counts only for what that matches; {wins}"
     yield from _whole(path, shown)
+
+
+def _others(before: list[str], written: str) -> tuple[list[str], str]:
+    """Return the keywords of our block that lines before it set for a route; or ssh's error."""
+    ours = _settings(written)
+    settings, said = _ask([*before, *ours], IF_IT_WERE)
+    if settings is None:
+        return [], said
+    wanted = _ask(ours, IF_IT_WERE)[0] or {}
+    names = [line.partition(" ")[0] for line in ours[1:]]
+    others = [name for name in names if settings.get(name.lower()) != wanted.get(name.lower())]
+    if "ProxyCommand" in others and "proxyjump" in settings:  # (a ProxyCommand that is "none" is not printed, either)
+        others[others.index("ProxyCommand")] = "ProxyJump"
+    return others, ""
+
+
+def _settings(written: str) -> list[str]:
+    """Return a block for every host with the keywords of ours, the programs in it replaced by marks."""
+    marks = {"ProxyCommand": _MARK, "KnownHostsCommand": f"/{_MARK}"}
+    pairs = (line.strip().partition(" ")[::2] for line in written.splitlines() if line.startswith(" "))
+    return ["Host *", *(f"{name} {marks.get(name, value)}" for name, value in dict(pairs).items())]
 
 
 def _whole(path: str, shown: str) -> Iterator[str]:
@@ -155,24 +176,26 @@ def _before_include(lines: list[str]) -> tuple[list[str], bool]:
         words = line.strip().replace("=", " ", 1).split()
         if not words or words[0].startswith("#"):
             continue
-        if words[0].lower() == "include" and any(os.path.basename(word.strip('"')) == FILE for word in words[1:]):
+        if words[0].lower() == "include" and any(
+            fnmatch(FILE, os.path.basename(word.strip('"'))) for word in words[1:]
+        ):
             return before, True
         before.append(line)
     return before, False
 
 
-def _ask(lines: list[str]) -> tuple[Mapping[str, Sequence[str]] | None, str]:
-    """Return the settings that lines of ssh_config give a route; or None, and ssh's error."""
+def _ask(lines: list[str], treated: Sequence[str] = AS_IT_IS) -> tuple[Mapping[str, Sequence[str]] | None, str]:
+    """Return the settings that lines of ssh_config give a route; or None, and ssh's error. treated: see lookup.py."""
     with tempfile.NamedTemporaryFile("w", encoding="utf-8", errors="surrogateescape", suffix=".conf") as file:
         file.write("\n".join([*lines, ""]))
         file.flush()
-        settings, said = _ask_file(file.name)
+        settings, said = _ask_file(file.name, treated)
         return settings, said.replace(file.name, CONFIG)
 
 
-def _ask_file(path: str) -> tuple[Mapping[str, Sequence[str]] | None, str]:
+def _ask_file(path: str, treated: Sequence[str] = AS_IT_IS) -> tuple[Mapping[str, Sequence[str]] | None, str]:
     """Return the settings that a file gives a route; or None, and ssh's error."""
-    argv = ("ssh", "-G", "-T", *(f"-o{setting}" for setting in AS_IT_IS), "-F", path, "--", SAMPLE)
+    argv = ("ssh", "-G", "-T", *(f"-o{setting}" for setting in treated), "-F", path, "--", SAMPLE)
     done = subprocess.run(argv, capture_output=True, stdin=subprocess.DEVNULL, check=False)
     if is_old(done.returncode, done.stderr):
         argv = without_cnames(argv)

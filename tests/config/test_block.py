@@ -204,10 +204,14 @@ def test_an_alias_keeps_its_own_line(installed: Lab) -> None:
 # What is in the way
 
 
+def written() -> str:
+    return block.text("/bin/pyrelay", (9, 2), Options(), [], block.keywords())
+
+
 def said(tmp_path: Path, text: str) -> list[str]:
     config = tmp_path / "config"
     config.write_text(text)
-    return list(block.obstacles(str(config)))
+    return list(block.obstacles(str(config), written()))
 
 
 @pytest.mark.parametrize(
@@ -233,6 +237,10 @@ def test_nothing_is_in_the_way(tmp_path: Path, text: str) -> None:
         ("ProxyCommand nc %h %p\nInclude pyrelay.conf\n", "gives h1/h2 a ProxyCommand of its own"),
         ("Host *\n    ProxyCommand none\nInclude pyrelay.conf\n", "gives h1/h2 a ProxyCommand of its own"),
         ("Host gate\n    HostName x\nInclude pyrelay.conf\n", "stands in a Host or Match block"),
+        *(
+            (f"{line}\nInclude *.conf\n", f"gives h1/h2 a {line.partition(' ')[0]} of its own")
+            for line in ("VerifyHostKeyDNS yes", "KnownHostsCommand /bin/true", "CanonicalizeHostname always")
+        ),
         ("ControlPath ~/.ssh/%r@%h\n", "a ControlPath with its name in it"),
         ("ProxyUseFdpass yes\n", "ProxyUseFdpass yes for h1/h2"),
         ("NoSuchKeyword yes\n", "Bad configuration option"),
@@ -246,17 +254,17 @@ def test_what_is_in_the_way(tmp_path: Path, text: str, words: str) -> None:
 
 
 def test_no_config_and_one_that_cannot_be_read(tmp_path: Path) -> None:
-    assert list(block.obstacles("none")) == list(block.obstacles("NONE")) == []  # as to ssh
-    (line,) = block.obstacles(str(tmp_path / "none"))
+    assert list(block.obstacles("none", written())) == list(block.obstacles("NONE", written())) == []  # as to ssh
+    (line,) = block.obstacles(str(tmp_path / "none"), written())
     assert line == f"-F {tmp_path}/none: there is no such file, and ssh ends there"
-    (line,) = block.obstacles(str(tmp_path))
+    (line,) = block.obstacles(str(tmp_path), written())
     assert line.endswith("cannot be read: Is a directory")
 
 
 def test_a_file_by_a_relative_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "mine").write_text("Bogus x\n")
-    assert list(block.obstacles("mine")) == [
+    assert list(block.obstacles("mine", written())) == [
         f"-F mine: ssh may start pyrelay in another directory; give {tmp_path}/mine",
         f"ssh cannot read mine: mine: line 1: Bad configuration option: bogus {ENDING}",
     ]

@@ -196,6 +196,16 @@ def test_by_which_file_and_line(plan: Lab) -> None:
     assert known["fingerprint"] in plan.run("ssh-keygen", "-lf", plan.known_hosts).stdout
 
 
+def test_a_known_key_that_hostkeyalgorithms_leaves_out(plan: Lab) -> None:
+    """The host has to show another one then, and has changed."""
+    plan.host("h1", HostKeyAlgorithms="rsa-sha2-512")
+    found = explained(plan, "h1/h3", status=1)
+    left_out = "HostKeyAlgorithms leaves it out, and any other is refused"
+    assert found["error"] == f"hop 1 of 1 (h1): its host key: {left_out}"
+    plan.host("h1", HostKeyAlgorithms="rsa-sha2-512,ssh-ed25519")
+    assert explained(plan, "h1/h3")["legs"][0]["host_key"]["then"] == ""
+
+
 def test_a_revocation_list_is_read(plan: Lab) -> None:
     key, revoked = plan.top / "key.pub", plan.top / "krl"
     key.write_text(f"{HOST_KEY}\n")

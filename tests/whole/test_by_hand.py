@@ -22,6 +22,15 @@ def test_on_a_terminal_it_says_what_it_is_and_goes_on(lab: Lab) -> None:
         terminal.expect("SSH-2.0-")
 
 
+@pytest.mark.parametrize(
+    ("words", "typed"), [("h1/h2 2022", "-p 2022 h1/h2"), ("-J h1,h2 h3", "h1/h2/h3"), ("h3", "h3")]
+)
+def test_what_to_type_instead(lab: Lab, words: str, typed: str) -> None:
+    lab.write_config()
+    with Terminal(lab, lab.program, "-F", lab.config, *words.split()) as terminal:
+        terminal.expect(f"hint: to log in, type ssh {typed}, with what")
+
+
 def test_not_under_q_and_not_where_only_one_of_both_is_a_terminal(lab: Lab) -> None:
     port = lab.server("h1").port
     for words in (f"-q 127.0.0.1 {port}", f"127.0.0.1 {port} </dev/null", f"127.0.0.1 {port} | cat"):

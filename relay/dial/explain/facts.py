@@ -12,7 +12,7 @@ from relay.spec.proxy import SOCKS4
 from relay.spec.route import is_ipv6, is_onion
 from relay.ssh.login.agent import Agent, AgentFailed, AgentKey, socket_path
 from relay.ssh.login.identities import Identity, gather
-from relay.ssh.pubkey import MIN_RSA_BITS
+from relay.ssh.pubkey import MIN_RSA_BITS, key_type
 from relay.ssh.trust import hosts_command
 from relay.ssh.trust.known_hosts import CA, REVOKED, Entry
 from relay.ssh.trust.trust import Trust
@@ -190,7 +190,8 @@ class Reader:
         states = [key.state for key in keys]
         state = next((each for each in (KNOWN, CERTIFIED, IS_REVOKED) if each in states), NEW)
         if state in {KNOWN, CERTIFIED}:
-            return HostKeys(state, name, tuple(keys), "")
+            then = _left_out(settings, entries)
+            return HostKeys(state, name, tuple(keys), then, bool(then))
         if foreign:
             return HostKeys(NOT_CHECKED, name, tuple(keys), f"one of the type {foreign} is known, which only ssh has")
         stands = any(not entry.marker for entry in entries)  # the key that the host has shown is revoked
@@ -218,7 +219,9 @@ def _idle(identity: Identity, settings: HopSettings) -> str:
     if public.plain == "ssh-rsa" and public.bits < smallest:
         return f"it has {public.bits} bits, and RequiredRSASize is {smallest}"
     accepted = settings.get("pubkeyacceptedalgorithms")
-    if signature_algorithms(public.type, accepted.split(",") if accepted else None, None):
+    if signature_algorithms(
+        public.type, accepted.split(",") if settings.all("pubkeyacceptedalgorithms") else None, None
+    ):
         return ""
     return "PubkeyAcceptedAlgorithms leaves no signature for it"
 
@@ -245,6 +248,17 @@ def _listed(path: str) -> tuple[list[AgentKey], str]:
         return [], f"{path}: it does not answer within {AGENT_SECONDS:g} second" if late else f"{path}: {error}"
     finally:
         agent.close()
+
+
+def _left_out(settings: HopSettings, entries: Sequence[Entry]) -> str:
+    """Return that HostKeyAlgorithms leaves out every known key, so that the host shows another; "" if it does not."""
+    chosen = settings.algorithms("hostkeyalgorithms")
+    if chosen is None or any(entry.marker == CA for entry in entries):
+        return ""
+    types = {key_type(name) for name in chosen}
+    if any(not entry.marker and entry.key.type in types for entry in entries):
+        return ""
+    return "HostKeyAlgorithms leaves it out, and any other is refused"
 
 
 def _if_new(settings: HopSettings) -> tuple[str, bool]:
