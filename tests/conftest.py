@@ -16,6 +16,7 @@ import paramiko  # noqa: F401  (all of it, for the servers here, before relay br
 import pytest
 from explained import HOST_KEY
 from lab import Lab
+from scripted_proxy import Line, Peer
 from sshd import privilege_separation
 
 if TYPE_CHECKING:
@@ -132,3 +133,17 @@ def realm() -> Iterator[Realm]:
     from kerberos import Realm  # few tests want it
 
     yield from _in_a_place_of_its_own("pyrelay-krb-", Realm)
+
+
+@pytest.fixture
+def peer(tmp_path: Path) -> Iterator[Callable[..., Peer]]:
+    """Start scripted peers; they end with the test."""
+    started: list[Peer] = []
+
+    def start(script: Callable[[Line], None], path: Path | None = None) -> Peer:
+        started.append(Peer(script, path))
+        return started[-1]
+
+    yield start
+    for each in started:
+        each.stop()

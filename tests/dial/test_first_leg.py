@@ -100,6 +100,13 @@ def test_its_proxycommand_fails(hops: Lab, use_fdpass: str, cause: str, share: t
     assert done.stderr == f"pyrelay: hop 1 of 1 (h1): {cause}\n"
 
 
+def test_its_proxycommand_is_killed(hops: Lab) -> None:
+    hops.host("h1", ProxyCommand="sh -c 'kill -9 $$'")
+    done = hops.pyrelay("h1/h3")
+    assert done.returncode == 1
+    assert done.stderr == "pyrelay: hop 1 of 1 (h1): its ProxyCommand ended by signal 9\n"
+
+
 def test_its_proxycommand_ends_in_good_order_and_has_said_nothing(hops: Lab) -> None:
     hops.host("h1", ProxyCommand="true")
     done = hops.pyrelay("h1/h3")

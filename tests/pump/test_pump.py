@@ -265,6 +265,20 @@ def test_shared_files_stay_as_they_were(
         os.close(fd)
 
 
+def test_a_shared_pipe_stays_as_it_was_where_the_target_ends(start: Callable[..., Ends]) -> None:
+    """stdout has become /dev/null by the end of the relay."""
+    (pipe_read, pipe_write), other = os.pipe(), os.pipe()
+    ends = start(NO_SPLICE, stdin=other[0], stdout=pipe_write)
+    ends.far.sendall(b"line\n")
+    assert read_exactly(pipe_read, 5) == b"line\n"
+    assert not are_blocking(pipe_write)
+    ends.far.close()
+    assert ends.status() == 0
+    assert are_blocking(pipe_write)
+    for fd in (pipe_read, pipe_write, *other):
+        os.close(fd)
+
+
 def are_blocking(*files: int) -> bool:
     return not any(fcntl.fcntl(file, fcntl.F_GETFL) & os.O_NONBLOCK for file in files)
 

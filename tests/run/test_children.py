@@ -6,6 +6,9 @@ import socket
 import sys
 import time
 
+import pytest
+
+from relay.errors import RelayError
 from relay.run.children import PATIENCE, Children
 
 # It only notes the signals, as ssh does at a question when they come just before it waits for what is typed; and says
@@ -49,6 +52,31 @@ def ended(*programs: str) -> tuple[list[int], float]:
 
 def test_what_has_not_noticed_is_told_again() -> None:
     assert ended(DEAF)[0] == [7]
+
+
+def test_nothing_is_started_once_the_end_has_begun() -> None:
+    """It would outlive us."""
+    children = Children()
+    children.end()
+    near, far = socket.socketpair()
+    with near, far:
+        for start in (
+            lambda: children.connect(["true"], far),
+            lambda: children.ask(["true"]),
+            lambda: children.add(lambda: pytest.fail("started")),
+        ):
+            with pytest.raises(RelayError, match="the program is about to end"):
+                start()
+
+
+def test_what_a_program_says_is_safe_to_print() -> None:
+    told: list[str] = []
+    children = Children(tell=told.append)
+    near, far = socket.socketpair()
+    with near, far:
+        children.connect(["sh", "-c", r"printf 'a\033[31mb\377\n \n\233c' >&2"], far).wait()
+    children.hear_out(PATIENCE)
+    assert told == ["a [31mb\ufffd", "\ufffdc"]
 
 
 def test_what_does_not_end_is_killed() -> None:

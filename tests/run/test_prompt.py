@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import threading
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from relay.run import terminal
 from relay.run.children import Children
 from relay.run.progress import Progress
 from relay.run.prompt import NobodyToAsk, Prompt, askpass_rules, presentable
@@ -65,6 +69,23 @@ def test_nothing_to_restore() -> None:
     prompt = Prompt(Progress(), Children())
     prompt.restore()
     prompt.restore()
+
+
+def test_nobody_is_asked_once_the_terminal_has_been_given_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its echo would stay off."""
+    master, slave = os.openpty()
+    monkeypatch.setattr(terminal, "open_own", lambda: os.dup(slave))
+    monkeypatch.setattr(terminal, "in_foreground", lambda _: True)
+    prompt = Prompt(Progress(), Children())
+    prompt.restore()
+    answer = threading.Timer(1.0, os.write, (master, b"secret\n"))
+    answer.start()
+    with pytest.raises(NobodyToAsk, match="about to end"):
+        prompt.ask("password: ")
+    answer.cancel()
+    answer.join()
+    for fd in (master, slave):
+        os.close(fd)
 
 
 def test_a_persons_time_is_not_counted() -> None:

@@ -10,7 +10,7 @@ from contract import MIB
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relay.share.wire import BadMessage, Ended, Wire, pack, unpack
+from relay.share.wire import FDS_MOST, BadMessage, Ended, Wire, pack, unpack
 
 
 @pytest.mark.parametrize("fields", [[], [b""], [b"a", b"", b"\xff" * 70_000]])
@@ -39,6 +39,17 @@ def test_a_message_that_is_too_long() -> None:
         far.sendall(b"\x7f\xff\xff\xff")
         with pytest.raises(BadMessage):
             Wire(near).receive()
+
+
+def test_descriptors_that_nobody_expects() -> None:
+    near, far = socket.socketpair()
+    with near, far:
+        wire = Wire(near)
+        for _ in range(FDS_MOST):
+            socket.send_fds(far, [b"\0"], [far.fileno(), far.fileno()])
+        with pytest.raises(BadMessage, match="nobody expects"):
+            wire.receive()
+        wire.close()
 
 
 def test_the_end_of_the_socket() -> None:

@@ -22,6 +22,7 @@ from relay.spec.route import (
     Element,
     Route,
     RouteError,
+    behind,
     check_host,
     check_user,
     is_ipv6,
@@ -313,6 +314,14 @@ def test_jumps_as_ssh_reads_them(text: str, expected: str) -> None:
     assert [str(element) for element in parse_jump(text)] == expected.split()
     done = subprocess.run([need("ssh"), "-F", "none", "-G", "-J", text, "--", "h"], capture_output=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_the_target_is_resolved_only_where_the_name_was_no_chain() -> None:
+    """ssh has put its HostName into %h then, and not into the last name of a chain."""
+    jumps = parse_jump("j1,j2")
+    assert behind(jumps, parse("h3")).is_resolved
+    assert not behind(jumps, parse("h1/h3")).is_resolved
+    assert not behind((), parse("h3")).is_resolved
 
 
 def test_ipv6_in_a_uri() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import stat
 import threading
 from pathlib import Path
@@ -47,7 +48,11 @@ def test_it_is_kept_from_one_run_to_the_next(place: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "other", [("u2", *HOP[1:]), ("u1", "h2", "22", ""), ("u1", "h1", "2022", ""), ("u1", "h1", "22", "j")]
+    "other",
+    [
+        *[("u2", *HOP[1:]), ("u1", "h2", "22", ""), ("u1", "h1", "2022", ""), ("u1", "h1", "22", "j")],
+        *[("u1h", "1", "22", ""), ("u1", "h12", "2", ""), ("u1", "h1", "2", "2")],  # the same, one after another
+    ],
 )
 def test_another_user_host_port_or_way_is_another_hop(place: Path, other: tuple[str, ...]) -> None:
     Memory(str(place)).keep(HOP, SHOWN)
@@ -96,6 +101,15 @@ def test_a_broken_file_is_no_memory_and_is_replaced(place: Path, content: bytes)
     assert kept.recall(HOP) is not None
 
 
+def test_a_salt_that_is_cut_short_is_replaced(place: Path) -> None:
+    Memory(str(place)).keep(HOP, SHOWN)
+    (place / SALT).write_bytes(b"short")
+    assert Memory(str(place)).recall(HOP) is None
+    Memory(str(place)).keep(HOP, SHOWN)
+    assert len((place / SALT).read_bytes()) == memory.SALT_SIZE
+    assert Memory(str(place)).recall(HOP) is not None
+
+
 def test_what_is_no_file_of_ours_is_no_memory(place: Path) -> None:
     kept = Memory(str(place))
     kept.keep(HOP, SHOWN)
@@ -106,6 +120,32 @@ def test_what_is_no_file_of_ours_is_no_memory(place: Path) -> None:
     (place / name).unlink()
     os.mkfifo(place / name)
     assert kept.recall(HOP) is None
+
+
+def test_another_users_file_is_no_memory(place: Path) -> None:
+    if os.geteuid() != 0:
+        missing("only root can make another user's file")
+    kept = Memory(str(place))
+    kept.keep(HOP, SHOWN)
+    (name,) = names(place)
+    os.chown(place / name, 65534, 65534)
+    assert kept.recall(HOP) is None
+
+
+@pytest.mark.parametrize("mode", [0o720, 0o702])
+def test_a_place_that_others_may_write_to_is_left_alone(place: Path, mode: int) -> None:
+    place.mkdir(parents=True)
+    place.chmod(mode)
+    Memory(str(place)).keep(HOP, SHOWN)
+    assert list(place.iterdir()) == []
+
+
+def test_a_link_in_the_place_of_the_directory_is_not_followed(tmp_path: Path) -> None:
+    """Where others may write, one of them may have made it."""
+    (tmp_path / "mine").mkdir(0o700)
+    (tmp_path / "hops").symlink_to(tmp_path / "mine")
+    Memory(str(tmp_path / "hops")).keep(HOP, SHOWN)
+    assert list((tmp_path / "mine").iterdir()) == []
 
 
 def test_a_place_that_cannot_be_written_is_no_error(tmp_path: Path) -> None:
@@ -126,6 +166,19 @@ def test_a_full_disk_is_no_error_and_leaves_nothing(place: Path, monkeypatch: py
     monkeypatch.setattr(os, "rename", full)
     kept.keep(HOP, SHOWN.but(key="SHA256:other"))
     assert {path.name: path.read_bytes() for path in place.iterdir()} == before
+
+
+def test_a_disk_with_room_for_half_of_it_is_no_error_and_leaves_nothing(place: Path) -> None:
+    kept = Memory(str(place))
+    kept.keep(HOP, SHOWN)
+    files = {path.name: path.read_bytes() for path in place.iterdir()}
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10, before[1]))
+    try:
+        kept.keep(HOP, SHOWN.but(key="SHA256:other"))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert {path.name: path.read_bytes() for path in place.iterdir()} == files
 
 
 def test_nothing_is_made_or_used_in_another_users_home(tmp_path: Path) -> None:

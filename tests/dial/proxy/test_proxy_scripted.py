@@ -1,82 +1,30 @@
 """Proxies that no real program plays: every reply code, faults, and bytes that drip or come glued together.
 
-A scripted proxy on a real socket; real proxies are in test_proxy_peers.py, Tor in test_tor.py.
+A scripted proxy on a real socket; real proxies are in test_proxy_peers.py, Tor in test_tor.py
+and test_tor_scripted.py.
 """
 
 from __future__ import annotations
 
-import os
 import socket
 import struct
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import closing
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from asked_proxy import ONION, SECONDS, around, ask, fails, nobody, request, said_of
 from peers import LOOPBACK, closed_port, need_ipv6
 from scripted_proxy import BANNER, BOUND, Line, Peer, socks5
 
-from relay.dial.proxy import tor
 from relay.dial.proxy.handshake import SOCKS4_REPLIES, SOCKS5_REPLIES, TOR_REPLIES, VAGUE_REPLIES
 from relay.dial.proxy.leg import connect
 from relay.dial.tcp import Terms
 from relay.errors import RelayError, TimedOut
-from relay.run import Run
 from relay.run.children import Children
 from relay.run.progress import Progress
 from relay.run.prompt import Prompt
-from relay.run.secret import take
-from relay.spec.options import Options
 from relay.spec.proxy import CONNECT, SOCKS4, SOCKS5, TOR, Proxy, parse_address, parse_url
-
-ONION = "a" * 56 + ".onion"
-SECONDS = 30.0  # more than any machine needs for what succeeds
-
-
-@pytest.fixture
-def peer(tmp_path: Path) -> Iterator[Callable[..., Peer]]:
-    """Start scripted peers; they end with the test."""
-    started: list[Peer] = []
-
-    def start(script: Callable[[Line], None], path: Path | None = None) -> Peer:
-        started.append(Peer(script, path))
-        return started[-1]
-
-    yield start
-    for each in started:
-        each.stop()
-
-
-def around(prompt: Prompt, progress: Progress) -> Run:
-    return Run(Options(), progress, prompt, Children(secret=take()))
-
-
-def nobody(progress: Progress) -> Run:
-    return around(Prompt(progress, Children(), batch=True), progress)
-
-
-def ask(proxy: Proxy, host: str = "target.example", port: int = 22, seconds: float = SECONDS) -> bytes:
-    """Connect and return all that the far side then says."""
-    progress = Progress(seconds)
-    with closing(connect(proxy, host, port, nobody(progress))) as sock:
-        assert sock.descriptor is not None
-        assert sock.descriptor.gettimeout() is None
-        said = b""
-        while data := sock.recv(1000):
-            said += data
-        return said
-
-
-def fails(proxy: Proxy, host: str = "target.example", port: int = 22, seconds: float = SECONDS) -> RelayError:
-    with pytest.raises(RelayError) as caught:
-        ask(proxy, host, port, seconds)
-    return caught.value
-
-
-def request(host: bytes, port: int = 22) -> bytes:
-    return b"\x05\x01\x00\x03" + bytes((len(host),)) + host + port.to_bytes(2)
-
 
 # What is sent; no byte after the handshake is lost
 
@@ -152,6 +100,15 @@ def test_socks5_sends_users_passwords_and_names_of_any_length(peer: Callable[...
     proxy = peer(socks5)
     assert ask(Proxy(SOCKS5, LOOPBACK, proxy.port, user=user, password=password), host) == BANNER
     assert bytes(proxy.heard[0]) == b"\x05\x02\x00\x02" + credentials + request(host.encode())
+
+
+def test_a_user_in_which_a_long_password_stands(peer: Callable[..., Peer]) -> None:
+    """Its length, too, as it is wrong: what is mended is the password itself."""
+    password = "p" * 128
+    user = f"u\x80{password}"
+    proxy = peer(socks5)
+    assert ask(Proxy(SOCKS5, LOOPBACK, proxy.port, user=user, password=password)) == BANNER
+    assert bytes(proxy.heard[0]) == said_of(user.encode(), password.encode(), b"target.example")
 
 
 @pytest.mark.parametrize(
@@ -376,12 +333,6 @@ def test_the_deadline_is_for_the_whole_handshake(peer: Callable[..., Peer], name
 # Passwords
 
 
-def said_of(user: bytes, password: bytes, host: bytes, port: int = 22) -> bytes:
-    """All that a client with a user and a password says to a SOCKS5 proxy."""
-    fields = b"".join(bytes((len(text),)) + text for text in (user, password))
-    return b"\x05\x02\x00\x02\x01" + fields + request(host, port)
-
-
 class Person(Prompt):
     """Gives one answer to all questions."""
 
@@ -493,105 +444,3 @@ def test_no_error_and_no_verbosity_tells_the_password(
     with pytest.raises(RelayError) as caught:
         connect(url, "target.example", 22, nobody(progress))
     assert "hunter2" not in str(caught.value) + capsys.readouterr().err
-
-
-# Tor
-
-
-@pytest.fixture
-def tor_ports(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Callable[[int, int], None], int, int]]:
-    """Set the two ports where Tor is looked for; and two that refuse."""
-    monkeypatch.delenv(tor.HOST_VARIABLE, raising=False)
-    monkeypatch.delenv(tor.PORT_VARIABLE, raising=False)
-    monkeypatch.delenv(tor.PATH_VARIABLE, raising=False)
-    with closed_port() as first, closed_port() as second:
-        yield lambda *ports: monkeypatch.setattr(tor, "PORTS", ports), first, second
-
-
-def test_each_target_has_its_user_and_password_for_a_circuit_of_its_own(peer: Callable[..., Peer]) -> None:
-    scripted = peer(socks5)
-    proxy = Proxy(TOR, LOOPBACK, scripted.port)
-    uid = f"uid{os.getuid()}".encode()
-    longest = ".".join(["x" * 62] * 4)
-    for host, port in ((ONION, 22), (ONION, 23), (f"{ONION}".upper(), 22), ("other.example", 22), (longest, 65535)):
-        assert ask(proxy, host, port) == BANNER
-    assert [bytes(heard) for heard in scripted.heard] == [
-        said_of(uid, f"{ONION}:22".encode(), ONION.encode()),
-        said_of(uid, f"{ONION}:23".encode(), ONION.encode(), 23),
-        said_of(uid, f"{ONION}:22".encode(), ONION.upper().encode()),
-        said_of(uid, b"other.example:22", b"other.example"),
-        said_of(uid, f"{longest}:65535"[-255:].encode(), longest.encode(), 65535),
-    ]
-
-
-def test_tor_is_found_at_the_first_port_or_at_the_second(
-    peer: Callable[..., Peer], tor_ports: tuple[Callable[[int, int], None], int, int]
-) -> None:
-    set_ports, closed, _ = tor_ports
-    port = peer(socks5).port
-    for ports in ((port, closed), (closed, port)):
-        set_ports(*ports)
-        assert ask(Proxy(TOR), ONION) == BANNER
-
-
-@pytest.mark.parametrize("answer", [b"HTTP/1.1 400 Bad Request\r\n\r\n", BANNER, b""])
-def test_what_does_not_answer_as_socks_is_not_tor(
-    peer: Callable[..., Peer], tor_ports: tuple[Callable[[int, int], None], int, int], answer: bytes
-) -> None:
-    def script(line: Line) -> None:
-        line.hear(4)
-        line.say(answer)
-        line.last()
-
-    set_ports, closed, _ = tor_ports
-    stranger = peer(script).port
-    set_ports(stranger, peer(socks5).port)
-    assert ask(Proxy(TOR), ONION) == BANNER
-    set_ports(stranger, closed)
-    error = fails(Proxy(TOR), ONION)
-    assert error.cause.startswith(f"no Tor: Tor at 127.0.0.1:{stranger} ")
-    assert error.cause.endswith(f"; Tor at 127.0.0.1:{closed}: connection refused")
-    assert "TOR_SOCKS_HOST" in error.hint
-
-
-def test_nor_is_what_does_not_answer_at_all(
-    peer: Callable[..., Peer],
-    tor_ports: tuple[Callable[[int, int], None], int, int],
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr("relay.dial.proxy.leg.TOR_ANSWER", 0.2)
-    tor_ports[0](peer(lambda line: line.hear(1000)).port, peer(socks5).port)
-    assert ask(Proxy(TOR), ONION) == BANNER
-
-
-def test_a_tor_that_refuses_is_not_looked_for_elsewhere(
-    peer: Callable[..., Peer], tor_ports: tuple[Callable[[int, int], None], int, int]
-) -> None:
-    other = peer(socks5)
-    tor_ports[0](peer(lambda line: socks5(line, 0xF0)).port, other.port)
-    assert "onion service not found" in fails(Proxy(TOR), ONION).cause
-    assert other.heard == []
-
-
-def test_the_environment_says_where_tor_is(
-    peer: Callable[..., Peer],
-    tor_ports: tuple[Callable[[int, int], None], int, int],
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    set_ports, *closed = tor_ports
-    port = peer(socks5).port
-    set_ports(*closed)
-    monkeypatch.setenv(tor.PORT_VARIABLE, str(port))
-    assert ask(Proxy(TOR), ONION) == BANNER
-    monkeypatch.setenv(tor.HOST_VARIABLE, "::1")  # where nobody listens
-    assert f"no Tor: Tor at [::1]:{port}: " in fails(Proxy(TOR), ONION).cause
-    monkeypatch.delenv(tor.PORT_VARIABLE)
-    set_ports(port, closed[0])
-    monkeypatch.setenv(tor.HOST_VARIABLE, LOOPBACK)
-    assert ask(Proxy(TOR), ONION) == BANNER
-    monkeypatch.setenv(tor.PATH_VARIABLE, "/nonexistent/tor")  # which goes before the two
-    assert "no Tor: Tor at /nonexistent/tor: no such file" in fails(Proxy(TOR), ONION).cause
-    monkeypatch.delenv(tor.PATH_VARIABLE)
-    monkeypatch.setenv(tor.HOST_VARIABLE, "a b")
-    error = fails(Proxy(TOR), ONION)
-    assert (error.place, error.cause) == ("$TOR_SOCKS_HOST and $TOR_SOCKS_PORT", "a host cannot hold a space")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -77,8 +78,10 @@ def test_an_agent_that_drips(start: Start) -> None:
             yield bytes([byte])
             never.wait(0.1)
 
+    began = time.monotonic()
     with pytest.raises(AgentFailed, match="it does not answer"):
         start(lambda _: drip()).keys()
+    assert time.monotonic() - began < 30
 
 
 def test_signature(start: Start) -> None:

@@ -76,6 +76,16 @@ def test_certificatefile_none_keeps_back_the_one_beside_a_key(lab: Lab, authorit
     assert not ssh_gets_in(lab)
 
 
+def test_two_locked_keys_of_which_either_may_be_its_own(lab: Lab, authority: Path) -> None:
+    """Nobody types a passphrase for a guess."""
+    keys = [lab.keygen(name, "rsa", "-m", "PEM", "-N", "open sesame") for name in ("one", "other")]
+    certificate = signed(lab, authority, keys[1])
+    for key in keys:
+        Path(f"{key}.pub").unlink()
+    named(lab, *keys, CertificateFile=certificate)
+    assert f"{certificate}: there is no private key for this certificate" in lab.pyrelay("-v", "h1/h2").stderr
+
+
 def test_a_certificate_behind_another_key_is_remembered(lab: Lab, authority: Path) -> None:
     """It has its key's fingerprint, and the key is refused."""
     other, key = lab.keygen("other"), lab.keygen("key")

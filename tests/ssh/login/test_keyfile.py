@@ -224,6 +224,18 @@ def test_a_damaged_key_gives_a_key_or_our_error(offset: int, noise: bytes) -> No
             pass
 
 
+def test_a_private_half_of_another_key() -> None:
+    """What it signs would be refused, and cost a try: the key is none, or has the public half of what signs."""
+    public = parse_private(SAMPLE).public
+    assert public is not None
+    body = bytearray(a2b_base64(b"".join(SAMPLE.splitlines()[1:-1])))
+    body[body.rindex(public.fields[0]) - 32] ^= 1
+    lines = (SAMPLE.splitlines()[0], b64encode(body), SAMPLE.splitlines()[-1], b"")
+    key = parse_private(b"\n".join(lines)).unlock()
+    assert signs(key, "ssh-ed25519")
+    assert not key.public.is_same(public)
+
+
 # A key made for this test and used for nothing.
 SAMPLE = b"""-----BEGIN OPENSSH PRIVATE KEY-----
 b3BlbnNzaC1rZXktdjEAAAAABG5vbmUAAAAEbm9uZQAAAAAAAAABAAAAMwAAAAtzc2gtZW

@@ -212,6 +212,20 @@ def test_keys_for_one_destination(hops: Lab) -> None:
     assert "offered: nothing" in hops.pyrelay("other/h2").stderr  # the agent does not even list it for that host
 
 
+@pytest.mark.parametrize(("setting", "bound"), [("yes", True), ("host-bound", True), ("unbound", False)])
+def test_a_signature_names_the_host_key_unless_it_shall_not(hops: Lab, setting: str, bound: bool) -> None:
+    key = hops.keygen("key")
+    hops.server(
+        "h1",
+        authorized_keys=public(key),
+        extra="LogLevel DEBUG",
+        IdentityFile=key,
+        PubkeyAuthentication=setting,
+    )
+    assert succeeds(hops)
+    assert (" method publickey-hostbound-v00@openssh.com" in hops["h1"].whole_log()) == bound
+
+
 def test_a_key_that_must_be_confirmed(hops: Lab) -> None:
     """ssh-add -c: the person is asked once, and only for a key that the server takes."""
     unwanted, wanted = hops.keygen("unwanted"), hops.keygen("wanted")

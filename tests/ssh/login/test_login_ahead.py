@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -148,7 +149,9 @@ def test_a_server_that_reads_it_before_it_has_decided(hops: Lab, answer: Callabl
             return [failure("publickey")]
         if request.method == "channel":
             return [answer(request), SUCCESS]
-        return [] if len(server.requests) == SECOND else [SUCCESS]
+        if len(server.requests) > SECOND:  # there is time for what would come too early
+            threading.Timer(0.3, server.transports[-1].auth_handler._send, [[SUCCESS]]).start()
+        return [] if len(server.requests) >= SECOND else [SUCCESS]
 
     server = scripted(hops, "h1", script, ident=OPENSSH)
     for _ in range(3):

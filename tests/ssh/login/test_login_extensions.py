@@ -52,6 +52,27 @@ def test_a_server_that_takes_no_extensions_is_told_of_none(lab: Lab) -> None:
     assert said[0] == {}
 
 
+@pytest.mark.parametrize(
+    ("ident", "how"), [("SSH-2.0-OpenSSH_7.4", "rsa-sha2-512"), ("SSH-2.0-OpenSSH_7.5", "ssh-ed25519")]
+)
+def test_a_server_that_forgets_to_say_that_it_takes_sha_2(lab: Lab, ident: str, how: str) -> None:
+    """Another one is believed, and gets the next key."""
+    signed: list[str] = []
+
+    def script(request: Request) -> list[bytes]:
+        if request.method == "none":
+            return [failure("publickey")]
+        request.fields.number(1)
+        signed.append(request.fields.string().decode())
+        return [SUCCESS]
+
+    server = scripted(lab, "h1", script, ident=ident, IdentityFile=lab.keygen("key", "rsa"))
+    server.signatures = ("ssh-ed25519", "ssh-rsa")
+    lab.server("h2")
+    assert lab.ssh("h1/h2", "echo $SERVER").stdout == "h2\n"
+    assert signed == [how]
+
+
 def test_a_third_message_is_an_error(lab: Lab) -> None:
     hop(lab, 3)
     assert "a server sends 2 messages of extensions at most" in lab.pyrelay("h1/h2").stderr

@@ -73,6 +73,12 @@ def test_a_banner_of_a_megabyte_in_one_packet(target: Lab) -> None:
     assert done.stderr.startswith("pyrelay: hop 1 of 1 (h1): the connection was lost: a packet of 1")
 
 
+def test_a_banner_of_four_thousand_lines(target: Lab) -> None:
+    """What stands on the terminal is not to be scrolled away."""
+    asking(target, "h1", lambda _: [SUCCESS], *[banner(b"x\n" * 2000)] * 2)
+    assert target.ssh("h1/h2", "true").stderr.count("  x\n") == 60
+
+
 def test_banners_are_silenced(target: Lab) -> None:
     asking(target, "h1", passwords("secret"), banner(b"Welcome.\n"))
     target.options = ["-q"]

@@ -193,6 +193,35 @@ def test_a_security_key_as_the_issuer(
 
 
 @pytest.mark.parametrize(
+    ("names", "by_certificate", "good"), [(256, False, True), (257, False, False), (1, True, False)]
+)
+def test_how_many_names_it_may_have_and_who_may_sign_it(
+    tmp_path: Path, names: int, by_certificate: bool, good: bool
+) -> None:
+    """An issuer is a key, and no certificate of one."""
+    issuer = Ed25519PrivateKey.generate()
+    public = string(issuer.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw))
+
+    def certificate(names: int, signed_by: bytes) -> bytes:
+        body = string(b"ssh-ed25519-cert-v01@openssh.com") + string(b"nonce") + public
+        body += (7).to_bytes(8, "big") + (2).to_bytes(4, "big") + string(b"id") + string(string(b"h1") * names)
+        body += (0).to_bytes(8, "big") + b"\xff" * 8 + string(b"") * 3 + string(signed_by)
+        return body + string(string(b"ssh-ed25519") + string(issuer.sign(body)))
+
+    plain = string(b"ssh-ed25519") + public
+    blob = certificate(names, certificate(1, plain) if by_certificate else plain)
+    path = tmp_path / "cert.pub"
+    path.write_bytes(b"ssh-ed25519-cert-v01@openssh.com " + base64.b64encode(blob) + b"\n")
+    judged = subprocess.run([need("ssh-keygen"), "-L", "-f", path], capture_output=True, check=False)
+    assert (judged.returncode == 0) == good, judged.stderr
+    if good:
+        assert read(blob).objection("h1", time.time(), ANY, lambda: BEFORE) == ""
+    else:
+        with pytest.raises(BadKey, match="not a valid certificate"):
+            read(blob)
+
+
+@pytest.mark.parametrize(
     ("key_id", "principal", "good"),
     [
         (b"id", b"h1", True),

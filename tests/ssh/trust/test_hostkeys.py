@@ -111,6 +111,21 @@ def test_known_types_are_asked_for_first(entries: list[tuple[str, PublicKey]], f
     assert ordered[len(first) :] == [name for name in ALGORITHMS if name not in first]
 
 
+@pytest.mark.parametrize(
+    ("entries", "leads"),
+    [
+        ([], False),
+        ([("", ED2)], True),
+        ([("", RSA)], False),
+        ([(CA, ED)], False),
+        ([("", ED), (CA, RSA)], False),  # certificates come first
+        ([("", ED), (REVOKED, ED)], False),
+    ],
+)
+def test_which_algorithm_may_come_before_all_others(entries: list[tuple[str, PublicKey]], leads: bool) -> None:
+    assert known(*entries).may_lead("ssh-ed25519") == leads
+
+
 def test_algorithms_that_were_not_asked_for_stay_out() -> None:
     assert known(("", ED)).order(["rsa-sha2-512", "ssh-ed25519"]) == ["ssh-ed25519", "rsa-sha2-512"]
     assert known(("", ED)).order(["rsa-sha2-512"]) == ["rsa-sha2-512"]

@@ -7,6 +7,7 @@ import fcntl
 import hmac
 import os
 import re
+import resource
 import stat
 import subprocess
 import sys
@@ -242,6 +243,19 @@ def test_a_full_disk_is_an_error() -> None:
         known_hosts.append("/dev/full", "h1", OURS, hashed=False)
 
 
+def test_a_disk_with_room_for_half_a_line_is_an_error(tmp_path: Path) -> None:
+    path = tmp_path / "known_hosts"
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10, before[1]))
+    try:
+        with pytest.raises(OSError, match="the disk is full"):
+            known_hosts.append(str(path), "h1", OURS, hashed=False)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    known_hosts.append(str(path), "h1", OURS, hashed=False)
+    assert path.read_bytes().splitlines()[1:] == [b"h1 " + ED25519]
+
+
 def test_a_second_key_of_a_type_is_added(tmp_path: Path) -> None:
     path = tmp_path / "known_hosts"
     for key in (OURS, THEIRS, OURS, THEIRS):
@@ -271,7 +285,7 @@ def test_who_adds_a_line_waits_for_who_is_at_it(tmp_path: Path, monkeypatch: pyt
 
     monkeypatch.setattr(known_hosts, "sleep", wait)
     with path.open("ab") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+        fcntl.flock(file, fcntl.LOCK_SH)  # whoever adds one wants to be alone
         second = threading.Thread(target=known_hosts.append, args=(str(path), "h1", OURS), kwargs={"hashed": False})
         second.start()
         assert waits.wait(30)

@@ -134,6 +134,8 @@ def test_what_is_printed(lab: Lab) -> None:
     assert known_hosts(lab, "hashed") == f"hashed {key}\n"
     # A key that is known without a port counts where none is known with it, as for ssh.
     assert known_hosts(lab, "[h1/h3]:1") == f"@cert-authority [h1/h3]:1 {other}\n[h1/h3]:1 {other}\n"
+    found = ("@revoked [h1/h3]:2", "@cert-authority [h1/h3]:2", "[h1/h3]:2")  # none is known with it but a revoked one
+    assert known_hosts(lab, "[h1/h3]:2") == "".join(f"{name} {other}\n" for name in found)
     # -o goes before what ssh_config says.
     assert known_hosts(lab, "-o", "HostKeyAlias=known.as", "h1/nobody") == f"h1/nobody {key}\n"
     assert known_hosts(lab, "-o", "UserKnownHostsFile=/nonexistent", "h1/h3") == ""

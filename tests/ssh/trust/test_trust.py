@@ -74,6 +74,7 @@ if TYPE_CHECKING:
         ("{host} {key}\n", {"RevokedHostKeys": "{top}/list-with-key"}, REVOKED),
         ("{host} {key}\n", {"RevokedHostKeys": "{top}/krl"}, ""),
         ("{host} {key}\n", {"RevokedHostKeys": "{top}/krl-with-key"}, REVOKED),
+        ("{host} {key}\n", {"RevokedHostKeys": "{top}/broken-krl"}, "ssh-keygen cannot read it"),
         ("{host} {key}\n", {"RevokedHostKeys": "{top}/nonexistent"}, "No such file"),
         ("{host} {key}\n", {"RevokedHostKeys": "{top}/broken"}, "broken:1: "),
         ("{host} {key}\n", {"HostKeyAlgorithms": "rsa-sha2-512,ssh-ed25519"}, ""),
@@ -85,6 +86,7 @@ def test_a_plain_key(lab: Lab, known_hosts: str, settings: dict[str, str], expec
     write(lab, "{host} {key}\n")
     (lab.top / "global").write_bytes(lab.known_hosts.read_bytes())
     (lab.top / "broken").write_text("ssh-ed25519 AAAA\n")
+    (lab.top / "broken-krl").write_bytes(b"SSHKRL\n\0 and what is none")
     (lab.top / "list").write_text(f"# a comment\n\n{key(lab, 'other')}\n")
     (lab.top / "list-with-key").write_text(f"{key(lab, 'other')}\n {key(lab, 'h1/ed25519')}\n")
     for name, revoked in (("krl", "other"), ("krl-with-key", "h1/ed25519")):
@@ -136,6 +138,9 @@ def test_a_list_with_a_key_that_is_too_short(lab: Lab) -> None:
     write(lab, "{host} {key}\n")
     lab.host("h1", RevokedHostKeys=lab.top / "list")
     agree(lab, "")
+    with (lab.top / "list").open("a") as file:
+        file.write(key(lab, "h1/ed25519"))
+    agree(lab, REVOKED)
 
 
 def test_hashed_names(lab: Lab) -> None:
@@ -551,6 +556,8 @@ def test_check_host_ip(lab: Lab) -> None:
     assert f"the host key of [192.0.2.1]:{port} is not the known one\n" in meet(lab, address="192.0.2.1").error
     write(lab, "[localhost]:{port} {key}\n@revoked [192.0.2.1]:{port} {key}\n")
     assert REVOKED in meet(lab, address="192.0.2.1").error
+    write(lab, "[localhost]:{port} {key}\n[192.0.2.1]:{port} ssh-mldsa44-ed25519 AAAA\n")
+    assert "of the type ssh-mldsa44-ed25519, which our client lacks" in meet(lab, address="192.0.2.1").error
 
 
 def test_what_a_known_hosts_command_is_told(lab: Lab) -> None:

@@ -26,14 +26,14 @@ if TYPE_CHECKING:
 LEARNS, LEARNS_NOT = True, False
 
 
-def policy_of(lab: Lab, *answers: str) -> Policy | None:
+def policy_of(lab: Lab, *answers: str, address: str = "") -> Policy | None:
     """What pyrelay finds out about h1 before a login."""
     settings = settings_of_h1(lab)
     progress = Listener()
     with socket.create_connection(("127.0.0.1", settings.port)) as stream:
         transport = Transport(stream, None, progress)
         try:
-            judge = Trust(settings, progress, Person(progress, *answers))
+            judge = Trust(settings, progress, Person(progress, *answers), address=address)
             transport._preferred_keys = tuple(judge.algorithms())
             transport.start_client(timeout=30)
             judge.verify(transport.host_key_blob)
@@ -60,7 +60,7 @@ def would_learn(lab: Lab, *answers: str) -> bool:
     return any(each.plain == "ssh-rsa" for each in new)
 
 
-# Lines of known_hosts, and settings of h1 ({system} is a file that knows its key).
+# Lines of known_hosts, and settings of h1 ({own} is that file, {system} another one that knows its key).
 CASES: list[tuple[str, dict[str, str], bool]] = [
     ("{host} {key}\n", {}, LEARNS),
     ("{host} {key}\nelsewhere {other}\n", {}, LEARNS),
@@ -79,6 +79,7 @@ CASES: list[tuple[str, dict[str, str], bool]] = [
     ("{host} {key}\n", {"HostKeyAlgorithms": "ssh-ed25519"}, LEARNS_NOT),
     ("", {"StrictHostKeyChecking": "accept-new"}, LEARNS_NOT),
     ("", {"GlobalKnownHostsFile": "{system}"}, LEARNS_NOT),
+    ("{host} {key}\n", {"GlobalKnownHostsFile": "{own}"}, LEARNS_NOT),
     ("", {"KnownHostsCommand": "/bin/cat {system}"}, LEARNS_NOT),
 ]
 
@@ -97,7 +98,8 @@ def test_where_ssh_learns_a_key(lab: Lab) -> None:
     rsa = next(line for line in lab["h1"].host_keys if line.startswith("ssh-rsa")).split()[1]
     for lines, settings, learns in CASES:
         lab.host("h1", **usual)
-        lab.host("h1", **{name: value.format(system=system) for name, value in settings.items()})
+        files = {"own": lab.known_hosts, "system": system}
+        lab.host("h1", **{name: value.format(**files) for name, value in settings.items()})
         write(lab, lines)
         before = lab.known_hosts.read_text()
         assert would_learn(lab) == learns, (lines, settings)
@@ -119,6 +121,16 @@ def test_a_key_that_a_certificate_vouches_for(lab: Lab) -> None:
     lab.host("h1", UpdateHostKeys="yes")
     write(lab, "@cert-authority {host} {ca}\n")
     assert policy_of(lab) is None
+
+
+def test_keys_that_would_have_to_stand_under_the_address_too(lab: Lab) -> None:
+    server(lab)
+    lab.host("h1", UpdateHostKeys="yes", CheckHostIP="yes")
+    write(lab, "{host},[192.0.2.1]:{port} {key}\nalias {key}\n")
+    assert policy_of(lab, address="192.0.2.1") is None
+    assert policy_of(lab) is not None
+    lab.host("h1", HostKeyAlias="alias")
+    assert policy_of(lab, address="192.0.2.1") is not None
 
 
 # The whole
@@ -216,10 +228,10 @@ def test_nothing_waits_for_it(lab: Lab) -> None:
     update.log_in(b"session", "ssh-ed25519", send)
     update.asked(b"other@example.com", b"x")
     update.asked(ANNOUNCED, string(first) + string(coming))
+    update.asked(ANNOUNCED, string(first))  # only the first counts
     assert not asked.is_set()
     update.begin()
     update.begin()
-    update.asked(ANNOUNCED, string(coming))  # only the first counts
     assert asked.wait(30)
     free.set()
 

@@ -44,6 +44,50 @@ def test_a_rekey_by_either_side(pair: Pair) -> None:
         assert read_all(far, len(data)) == data
 
 
+def test_a_rekey_to_another_kind_of_cipher(pair: Pair) -> None:
+    """Its packets would not fit where they are sealed: how much larger than the data they are was computed before."""
+    near, _ = pair.open()
+    flow = pair.attach(near)
+    pair.client._preferred_ciphers = ("aes128-gcm@openssh.com", "aes128-ctr")
+    pair.server._preferred_ciphers = ("aes128-ctr",)
+    pair.server._send_kex_init()
+    pair.drive(lambda: flow.error)
+    assert str(flow.error) == "the server rekeyed to another kind of cipher"
+
+
+def test_another_host_key_with_new_keys(pair: Pair) -> None:
+    """Nobody has checked that one."""
+    near, _ = pair.open()
+    flow = pair.attach(near)
+    pair.server.add_server_key(paramiko.ECDSAKey.generate())
+    pair.server._send_kex_init()
+    pair.drive(lambda: flow.error)
+    assert str(flow.error) == "the server showed another host key when it rekeyed"
+
+
+def test_a_wrong_guess_with_new_keys(pair: Pair) -> None:
+    """It is passed over (RFC 4253 section 7), when one thread moves the data, too."""
+    near, far = pair.open()
+    flow = pair.attach(near)
+    real = pair.server._send_message
+
+    def send(message: paramiko.Message) -> None:
+        data = message.asbytes()
+        if data[0] == common.MSG_KEXINIT:
+            data = pair.server.local_kex_init = pair.server._latest_kex_init = data[:-5] + b"\1" + bytes(4)
+            real(paramiko.Message(data))
+            data = b"\x1fanything"
+        real(paramiko.Message(data))
+
+    pair.server._send_message = send
+    keys = {pair.client.packetizer.sealer, pair.client.packetizer.opener}
+    with Meanwhile(pair.server.renegotiate_keys):
+        pair.drive(lambda: flow.error or changed(pair, keys))
+    assert flow.error is None
+    far.sendall(b"data")
+    assert receive(pair, flow, 4) == b"data"
+
+
 def test_nothing_is_sent_while_keys_change(pair: Pair) -> None:
     """RFC 4253 section 7.1; what was to be sent about a channel goes out afterwards."""
     near, far = pair.open()
