@@ -175,6 +175,17 @@ def test_a_master_that_does_not() -> None:
     assert told(make("h1/t", {"h1": "controlpath /m"})) == [f"h1: by {TCP}, entered by {CLIENT}", f"t: by {HOP}"]
 
 
+@pytest.mark.parametrize(
+    ("argv", "on"),
+    [("h1/h2/t", True), ("-x p:1080 h1/h2/t", False), ("--tor h1/h2/t", False), (f"{ONION}/h2/t", False)],
+)
+def test_gss_api_is_off_where_a_name_is_kept_from_our_resolver(argv: str, on: bool) -> None:
+    """Its library asks that for the name that it logs in to."""
+    wanted = "gssapiauthentication yes\ngssapikeyexchange yes"
+    for leg in make(argv, dict.fromkeys(("h1", "h2", ONION), wanted)).legs[:-1]:
+        assert [leg.settings.yes(key) for key in ("gssapiauthentication", "gssapikeyexchange")] == [on, on]
+
+
 def test_a_hop_that_is_held_needs_no_engine() -> None:
     legs = make("h1/h2/t", {"h1": "pkcs11provider /p.so"}, held=[0])
     assert told(legs) == [f"h1: by {TCP}, entered by {HELD}", f"h2: by {HOP}, entered by {CLIENT}", f"t: by {HOP}"]

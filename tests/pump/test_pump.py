@@ -41,6 +41,18 @@ os.splice = splice
 """
 
 
+# The link is lost on the way out, and what comes back does not show it.
+LOSING_SPLICE = """
+import errno, os, stat
+real = os.splice
+def splice(source, sink, *args, **options):
+    if stat.S_ISSOCK(os.fstat(sink).st_mode):
+        raise OSError(errno.EHOSTUNREACH, "No route to host")
+    return real(source, sink, *args, **options)
+os.splice = splice
+"""
+
+
 def tcp(port: int, prelude: str = "") -> list[str]:
     """A relay to a port of loopback; prelude: Python that runs first."""
     program = f"{prelude}\nfrom relay.cli import main\nmain()"
@@ -234,6 +246,18 @@ def test_terminal_hangs_up(start: Callable[..., Ends], terminal: tuple[int, int]
     os.close(person)
     assert ends.far_receive() == b""
     assert ends.status() == 0
+
+
+@pytest.mark.skipif(not hasattr(os, "splice"), reason="it is Linux's")
+def test_bytes_that_could_not_be_sent_are_no_good_end(start: Callable[..., Ends]) -> None:
+    """Though the target ends in good order: what has come is delivered before the loss is told."""
+    ends = start(LOSING_SPLICE)
+    ends.send(b"question")
+    ends.far.sendall(b"answer")
+    assert ends.receive(6) == b"answer"
+    ends.far_end()
+    assert ends.status() == 1
+    assert ends.said() == "pyrelay: the link was lost: no route to host\n"
 
 
 @pytest.mark.parametrize("prelude", ["", NO_SPLICE, REFUSING_SPLICE], ids=["splice", "no splice", "refused"])
