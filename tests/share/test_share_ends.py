@@ -32,13 +32,14 @@ def echoes(ends: Ends) -> None:
 class Line:
     """A forwarder to a port of loopback: at `rate` bytes a second towards it, or only once there is a file `gate`.
 
-    The lab ends it.
+    came: is set when somebody has connected. The lab ends it.
     """
 
     def __init__(self, lab: Lab, to: int, *, rate: float = 0, gate: Path | None = None) -> None:
         self._to = to
         self._seconds = 1 / rate if rate else 0  # for a byte
         self._gate = gate
+        self.came = threading.Event()
         self._sockets: list[socket.socket] = []
         self._threads: list[threading.Thread] = []
         self._listener = Listener(self._serve)
@@ -48,6 +49,7 @@ class Line:
     def _serve(self, near: socket.socket) -> None:
         near.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 32768)
         self._sockets.append(near)
+        self.came.set()
         if self._gate is not None:
             until(self._gate.exists, "gate")
         far = socket.create_connection((LOOPBACK, self._to))
@@ -292,10 +294,10 @@ def test_the_deadline_of_another(lab: Lab) -> None:
     lab.know("h1", line.port, server.host_keys)
     lab.options += AGAIN
     config = lab.write_config()
-    first = lab.start(lab.program, "-F", config, *AGAIN, "-w", "2", "h1/h3")
-    until(lambda: "h1" in control(lab, "list"), "login", SOON)
+    first = lab.start(lab.program, "-F", config, *AGAIN, "-w", "5", "h1/h3")
+    assert line.came.wait(SOON)  # (to ask the holder might take as long as the first one has)
     second = lab.start("ssh", "-F", config, "h1/h3", "echo $SERVER")
-    assert b"no answer within 2 seconds" in first.communicate(timeout=SOON)[1]
+    assert b"no answer within 5 seconds" in first.communicate(timeout=SOON)[1]
     gate.touch()
     assert second.communicate(timeout=SOON)[0] == b"h3\n"
 
