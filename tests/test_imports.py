@@ -110,13 +110,13 @@ def test_plain_relay_to_a_name(port: int) -> None:
     assert imported("-4", "localhost", str(port)) - RAW == set()
 
 
-# Runs pyrelay, whose import of our SSH client waits for a byte on stdin.
+# Runs pyrelay, whose import of one module waits for a byte on stdin.
 SLOW = """
 import builtins, os
-def slowly(name, *rest, find=builtins.__import__):
-    if name == "relay.ssh.session":
+def slowly(name, *rest, find=builtins.__import__, **more):
+    if name == "{slow}":
         os.read(0, 1)
-    return find(name, *rest)
+    return find(name, *rest, **more)
 builtins.__import__ = slowly
 from relay.cli import main
 main()
@@ -128,10 +128,20 @@ def test_a_hop_is_connected_to_before_our_client_has_been_imported(tmp_path: Pat
     with socket.create_server((LOOPBACK, 0)) as listener:
         listener.settimeout(SOON)
         config.write_text(f"Host h1\nHostName {LOOPBACK}\nPort {listener.getsockname()[1]}\n")
-        argv = [sys.executable, "-c", SLOW, "-F", str(config), "h1/h2"]
+        argv = [sys.executable, "-c", SLOW.format(slow="relay.ssh.session"), "-F", str(config), "h1/h2"]
         with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as program:
             listener.accept()[0].close()
             assert program.communicate(b"\n" * 9, SOON)[1].startswith(b"pyrelay: hop 1 of 1 (h1): the connection was")
+
+
+def test_a_proxy_is_connected_to_before_pysocks_has_been_imported() -> None:
+    with socket.create_server((LOOPBACK, 0)) as listener:
+        listener.settimeout(SOON)
+        program = SLOW.format(slow="relay.dial.proxy.handshake")
+        argv = [sys.executable, "-c", program, "-x", f"{LOOPBACK}:{listener.getsockname()[1]}", "target.example"]
+        with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as started:
+            listener.accept()[0].close()
+            assert b" closed the connection" in started.communicate(b"\n" * 9, SOON)[1]
 
 
 CONFIG = {"relay.config", "relay.config.lookup", "relay.config.settings", "relay.run.asked"}

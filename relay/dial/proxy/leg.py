@@ -55,10 +55,11 @@ def connect(proxy: Proxy, host: str, port: int, run: Run, terms: tcp.Terms = tcp
 
     def through(place: Proxy, first: float | None = None) -> Stream:
         """Connect to host through the proxy at one place."""
-        from relay.dial.proxy.handshake import negotiate  # PySocks is not needed for HTTP
-
         try:
             with reach(place, first) as wire:
+                # Only now: the connection reaches a far proxy meanwhile. (HTTP has no need of PySocks.)
+                from relay.dial.proxy.handshake import negotiate
+
                 negotiate(wire, host, port, user, password)
                 return wire.leave()
         except NoMethod as error:
