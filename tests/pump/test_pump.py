@@ -248,7 +248,8 @@ def test_terminal_hangs_up(start: Callable[..., Ends], terminal: tuple[int, int]
     assert ends.status() == 0
 
 
-@pytest.mark.skipif(not hasattr(os, "splice"), reason="it is Linux's")
+# A socket's own send, which other systems use, cannot be replaced.
+@pytest.mark.skipif(not hasattr(os, "splice"), reason="the loss is made in splice, which only Linux has")
 def test_bytes_that_could_not_be_sent_are_no_good_end(start: Callable[..., Ends]) -> None:
     """Though the target ends in good order: what has come is delivered before the loss is told."""
     ends = start(LOSING_SPLICE)

@@ -78,6 +78,7 @@ def test_nobody_is_asked_once_the_terminal_has_been_given_back(monkeypatch: pyte
     monkeypatch.setattr(terminal, "in_foreground", lambda _: True)
     prompt = Prompt(Progress(), Children())
     prompt.restore()
+    # Only where it asks all the same, so that the test then fails and does not hang.
     answer = threading.Timer(1.0, os.write, (master, b"secret\n"))
     answer.start()
     with pytest.raises(NobodyToAsk, match="about to end"):

@@ -210,7 +210,7 @@ class Reader:
 
 def _idle(identity: Identity, settings: HopSettings) -> str:
     """Return why ssh_config keeps a key from being offered, "" if it does not."""
-    from relay.ssh.login.publickey import signature_algorithms
+    from relay.ssh.login.publickey import accepted_algorithms, signature_algorithms
 
     public = identity.public
     if public is None:
@@ -218,10 +218,7 @@ def _idle(identity: Identity, settings: HopSettings) -> str:
     smallest = settings.number("requiredrsasize", MIN_RSA_BITS)
     if public.plain == "ssh-rsa" and public.bits < smallest:
         return f"it has {public.bits} bits, and RequiredRSASize is {smallest}"
-    accepted = settings.get("pubkeyacceptedalgorithms")
-    if signature_algorithms(
-        public.type, accepted.split(",") if settings.all("pubkeyacceptedalgorithms") else None, None
-    ):
+    if signature_algorithms(public.type, accepted_algorithms(settings), None):
         return ""
     return "PubkeyAcceptedAlgorithms leaves no signature for it"
 

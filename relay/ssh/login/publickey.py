@@ -196,14 +196,13 @@ class PublicKeys:
         smallest = self._settings.number("requiredrsasize", 1024)
         if public.plain == "ssh-rsa" and public.bits < smallest:
             raise Unusable(f"it has {public.bits} bits (RequiredRSASize {smallest})")
-        accepted = self._settings.get("pubkeyacceptedalgorithms")
         taken = known.removesuffix(CERT_SUFFIX) or self._dialogue.extension("server-sig-algs")
         # OpenSSH 7.4 takes them and forgets to say so (compat.c, SSH_BUG_SIGTYPE74).
         if taken is not None and not known and "OpenSSH_7.4" in self._dialogue.server_version:
             taken += ",rsa-sha2-256,rsa-sha2-512"
         algorithms = signature_algorithms(
             public.type,
-            accepted.split(",") if self._settings.all("pubkeyacceptedalgorithms") else None,
+            accepted_algorithms(self._settings),
             taken.split(",") if taken is not None else None,
         )
         if not algorithms and known:  # ssh_config has changed since
@@ -298,6 +297,12 @@ class PublicKeys:
 def name_of(fingerprint: str, kind: str) -> str:
     """What a key is called among others: a certificate has its key's fingerprint. kind: its type, or how it signs."""
     return fingerprint + (CERT_SUFFIX if kind.endswith(CERT_SUFFIX) else "")
+
+
+def accepted_algorithms(settings: HopSettings) -> list[str] | None:
+    """PubkeyAcceptedAlgorithms, for `signature_algorithms`: "-*" leaves none. None if ssh does not say."""
+    said = settings.all("pubkeyacceptedalgorithms")
+    return said[0].split(",") if said else None
 
 
 def signature_algorithms(key_type: str, accepted: Sequence[str] | None, taken: Sequence[str] | None) -> list[str]:

@@ -91,7 +91,7 @@ def test_a_tor_that_has_answered_may_take_its_time_for_the_circuit(
         line.hear_field()
         line.say(b"\x05\x00")
         line.hear(len(request(ONION.encode())))
-        threading.Event().wait(0.5)
+        threading.Event().wait(0.5)  # the slowness itself: longer than TOR_ANSWER, and nothing is awaited
         line.say(b"\x05\0\0" + BOUND + BANNER)
         line.last()
 

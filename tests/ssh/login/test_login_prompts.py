@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import pytest
@@ -75,19 +77,38 @@ def test_the_terminal_is_closed_at_a_prompt(target: Lab) -> None:
         terminal.wait_for_all()
 
 
-def test_ctrl_z_at_a_prompt(target: Lab) -> None:
-    """The shell gets a terminal with echo on; `bg` asks nothing, `fg` puts the question again, with echo off."""
+@contextmanager
+def stopped_at_a_prompt(target: Lab, typed: str, *shell: str) -> Iterator[Terminal]:
+    """A shell whose ssh has been stopped by what was typed at a hop's prompt; it has its terminal back, with echo."""
     asking(target, "h1", passwords("secret"))
     target.write_config()
-    # With -b the shell says at once what it learns of its job, which alone tells that it knows.
-    with Terminal(target, need("bash"), "--norc", "--noediting", "-i", "-b", env={"PS1": "$ "}) as terminal:
+    with Terminal(target, *shell, env={"PS1": "$ "}) as terminal:
         terminal.type(f"ssh -F {target.config} h1/h2 'echo $SERVER'\n")
         terminal.expect("@h1's password: ")
-        terminal.type("\x1a")
+        terminal.type(typed)
         terminal.expect("Stopped")
         terminal.expect("$ ")
         terminal.wait_for_stop()  # a read that is about to be stopped may still take a line, were it typed that fast
         assert terminal.echo
+        yield terminal
+
+
+def goes_on(terminal: Terminal) -> None:
+    """`fg` puts the question again, with echo off, and the login goes on."""
+    terminal.type("fg\n")
+    terminal.expect("pyrelay: ")
+    terminal.answer("@h1's password: ", "secret")
+    terminal.expect("h2\n")
+    terminal.expect("$ ")
+    terminal.type("exit\n")
+    terminal.wait()
+    assert "secret" not in terminal.shown
+
+
+def test_ctrl_z_at_a_prompt(target: Lab) -> None:
+    """The shell gets a terminal with echo on; `bg` asks nothing, `fg` puts the question again, with echo off."""
+    # With -b the shell says at once what it learns of its job, which alone tells that it knows.
+    with stopped_at_a_prompt(target, "\x1a", need("bash"), "--norc", "--noediting", "-i", "-b") as terminal:
         terminal.type("bg\n")
         # The read goes on, from the background now, and SIGTTIN stops the job again.
         # A shell that does not know it yet gives a running job the terminal, and no SIGCONT.
@@ -95,36 +116,14 @@ def test_ctrl_z_at_a_prompt(target: Lab) -> None:
         terminal.wait_for_stop()
         assert terminal.shown.count("password: ") == 1
         assert terminal.echo
-        terminal.type("fg\n")
-        terminal.expect("pyrelay: ")
-        terminal.answer("@h1's password: ", "secret")
-        terminal.expect("h2\n")
-        terminal.expect("$ ")
-        terminal.type("exit\n")
-        terminal.wait()
-        assert "secret" not in terminal.shown
+        goes_on(terminal)
 
 
 def test_ctrl_z_in_a_shell_that_sets_no_modes(target: Lab) -> None:
     """dash leaves the terminal as it finds it, so what is typed next would not be seen."""
-    asking(target, "h1", passwords("secret"))
-    target.write_config()
-    with Terminal(target, need("dash"), "-i", env={"PS1": "$ "}) as terminal:
-        terminal.type(f"ssh -F {target.config} h1/h2 'echo $SERVER'\n")
-        terminal.expect("@h1's password: ")
-        terminal.type("half a pass\x1a")
-        terminal.expect("Stopped")
-        terminal.expect("$ ")
-        terminal.wait_for_stop()
-        assert terminal.echo
-        terminal.type("fg\n")
-        terminal.expect("pyrelay: ")
-        terminal.answer("@h1's password: ", "secret")
-        terminal.expect("h2\n")
-        terminal.expect("$ ")
-        terminal.type("exit\n")
-        terminal.wait()
-        assert not any(word in terminal.shown for word in ("half a pass", "secret"))
+    with stopped_at_a_prompt(target, "half a pass\x1a", need("dash"), "-i") as terminal:
+        goes_on(terminal)
+        assert "half a pass" not in terminal.shown
 
 
 def test_nobody_is_asked_from_the_background(target: Lab) -> None:

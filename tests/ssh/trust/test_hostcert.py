@@ -192,6 +192,31 @@ def test_a_security_key_as_the_issuer(
                 read(each)
 
 
+def made(
+    issuer: Ed25519PrivateKey, *, key_id: bytes = b"id", names: bytes = string(b"h1"), signed_by: bytes | None = None
+) -> bytes:
+    """A host certificate that ssh-keygen would not make. signed_by: what it calls its issuer, whose key it is, too."""
+    public = string(issuer.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw))
+    body = string(b"ssh-ed25519-cert-v01@openssh.com") + string(b"nonce") + public
+    body += (7).to_bytes(8, "big") + (2).to_bytes(4, "big") + string(key_id) + string(names)
+    body += (0).to_bytes(8, "big") + b"\xff" * 8 + string(b"") * 3
+    body += string(signed_by or string(b"ssh-ed25519") + public)
+    return body + string(string(b"ssh-ed25519") + string(issuer.sign(body)))
+
+
+def judged_alike(top: Path, blob: bytes, good: bool, why: str) -> None:
+    """ssh-keygen reads a certificate, or does not, and so do we. why: our words if not."""
+    path = top / "cert.pub"
+    path.write_bytes(b"ssh-ed25519-cert-v01@openssh.com " + base64.b64encode(blob) + b"\n")
+    judged = subprocess.run([need("ssh-keygen"), "-L", "-f", path], capture_output=True, check=False)
+    assert (judged.returncode == 0) == good, judged.stderr
+    if good:
+        assert read(blob).objection("h1", time.time(), ANY, lambda: BEFORE) == ""
+    else:
+        with pytest.raises(BadKey, match=why):
+            read(blob)
+
+
 @pytest.mark.parametrize(
     ("names", "by_certificate", "good"), [(256, False, True), (257, False, False), (1, True, False)]
 )
@@ -200,25 +225,10 @@ def test_how_many_names_it_may_have_and_who_may_sign_it(
 ) -> None:
     """An issuer is a key, and no certificate of one."""
     issuer = Ed25519PrivateKey.generate()
-    public = string(issuer.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw))
-
-    def certificate(names: int, signed_by: bytes) -> bytes:
-        body = string(b"ssh-ed25519-cert-v01@openssh.com") + string(b"nonce") + public
-        body += (7).to_bytes(8, "big") + (2).to_bytes(4, "big") + string(b"id") + string(string(b"h1") * names)
-        body += (0).to_bytes(8, "big") + b"\xff" * 8 + string(b"") * 3 + string(signed_by)
-        return body + string(string(b"ssh-ed25519") + string(issuer.sign(body)))
-
-    plain = string(b"ssh-ed25519") + public
-    blob = certificate(names, certificate(1, plain) if by_certificate else plain)
-    path = tmp_path / "cert.pub"
-    path.write_bytes(b"ssh-ed25519-cert-v01@openssh.com " + base64.b64encode(blob) + b"\n")
-    judged = subprocess.run([need("ssh-keygen"), "-L", "-f", path], capture_output=True, check=False)
-    assert (judged.returncode == 0) == good, judged.stderr
-    if good:
-        assert read(blob).objection("h1", time.time(), ANY, lambda: BEFORE) == ""
-    else:
-        with pytest.raises(BadKey, match="not a valid certificate"):
-            read(blob)
+    signed_by = made(issuer) if by_certificate else None
+    judged_alike(
+        tmp_path, made(issuer, names=string(b"h1") * names, signed_by=signed_by), good, "not a valid certificate"
+    )
 
 
 @pytest.mark.parametrize(
@@ -234,18 +244,5 @@ def test_how_many_names_it_may_have_and_who_may_sign_it(
 )
 def test_a_nul_may_only_end_a_name(tmp_path: Path, key_id: bytes, principal: bytes, good: bool) -> None:
     """What follows it would be another name to whoever signs than to whoever reads C's strings."""
-    issuer = Ed25519PrivateKey.generate()
-    public = string(b"ssh-ed25519") + string(issuer.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw))
-    body = string(b"ssh-ed25519-cert-v01@openssh.com") + string(b"nonce") + string(bytes([1] * 32))
-    body += (7).to_bytes(8, "big") + (2).to_bytes(4, "big") + string(key_id) + string(string(principal))
-    body += (0).to_bytes(8, "big") + b"\xff" * 8 + string(b"") * 3 + string(public)
-    blob = body + string(string(b"ssh-ed25519") + string(issuer.sign(body)))
-    path = tmp_path / "cert.pub"
-    path.write_bytes(b"ssh-ed25519-cert-v01@openssh.com " + base64.b64encode(blob) + b"\n")
-    judged = subprocess.run([need("ssh-keygen"), "-L", "-f", path], capture_output=True, check=False)
-    assert (judged.returncode == 0) == good, judged.stderr
-    if good:
-        assert read(blob).objection("h1", time.time(), ANY, lambda: BEFORE) == ""
-    else:
-        with pytest.raises(BadKey, match="a name with a NUL"):
-            read(blob)
+    blob = made(Ed25519PrivateKey.generate(), key_id=key_id, names=string(principal))
+    judged_alike(tmp_path, blob, good, "a name with a NUL")

@@ -44,25 +44,27 @@ def test_a_rekey_by_either_side(pair: Pair) -> None:
         assert read_all(far, len(data)) == data
 
 
+def error_of_a_rekey(pair: Pair, near: paramiko.Channel) -> str:
+    """How the link ends by the server's rekey."""
+    flow = pair.attach(near)
+    pair.server._send_kex_init()
+    pair.drive(lambda: flow.error)
+    return str(flow.error)
+
+
 def test_a_rekey_to_another_kind_of_cipher(pair: Pair) -> None:
     """Its packets would not fit where they are sealed: how much larger than the data they are was computed before."""
     near, _ = pair.open()
-    flow = pair.attach(near)
     pair.client._preferred_ciphers = ("aes128-gcm@openssh.com", "aes128-ctr")
     pair.server._preferred_ciphers = ("aes128-ctr",)
-    pair.server._send_kex_init()
-    pair.drive(lambda: flow.error)
-    assert str(flow.error) == "the server rekeyed to another kind of cipher"
+    assert error_of_a_rekey(pair, near) == "the server rekeyed to another kind of cipher"
 
 
 def test_another_host_key_with_new_keys(pair: Pair) -> None:
     """Nobody has checked that one."""
     near, _ = pair.open()
-    flow = pair.attach(near)
     pair.server.add_server_key(paramiko.ECDSAKey.generate())
-    pair.server._send_kex_init()
-    pair.drive(lambda: flow.error)
-    assert str(flow.error) == "the server showed another host key when it rekeyed"
+    assert error_of_a_rekey(pair, near) == "the server showed another host key when it rekeyed"
 
 
 def test_a_wrong_guess_with_new_keys(pair: Pair) -> None:
