@@ -90,11 +90,10 @@ def of_way(typed: Typed, way: Route, options: Options, children: Children) -> li
             *_other_options(typed, options),
         ]
     is_alias = not has_hops(typed.name, options)
-    more = [*_capitals(typed, way, options, children), *_other_options(typed, options)]
-    if is_alias and typed.template:
-        return [f"{typed.name} is an alias: ssh hands {way} over", *more]
     notes = []
-    if not typed.template:
+    if is_alias and typed.template:
+        notes.append(f"{typed.name} is an alias: ssh hands {way} over")
+    elif not typed.template:
         whole = f"{settings.hostname} up" if is_alias else "it up"
         other = f"goes through its ProxyJump {typed.jump}" if typed.jump else f"looks {whole} as one name"
         notes.append(f"ssh_config gives {typed.name} no ProxyCommand: ssh {other}; see pyrelay --ssh-config")
@@ -105,14 +104,14 @@ def of_way(typed: Typed, way: Route, options: Options, children: Children) -> li
             f"HostName takes the route away: a block of ssh_config that matches {typed.name} gives it the HostName "
             f"{settings.hostname}, and ssh hands that over; write %n for %h, as pyrelay --ssh-config does"
         )
-    if typed.user and _cut_at(typed, options) < 0:
+    if typed.user and not is_alias and _cut_at(typed, options) < 0:
         first = f"{typed.user}{way.delimiters.user[0]}{way.hops[0].host}"
         notes.append(
             f"ssh takes {typed.user} for the user of {way.target.host}, the target; a hop's user is written {first}"
         )
-    if options.port != port(typed, options) == way.target.port:
+    if not is_alias and options.port != port(typed, options) == way.target.port:
         notes.append(f"ssh_config gives {typed.name} the Port {settings.port}, which ssh hands over for the target")
-    return notes + more
+    return [*notes, *_capitals(typed, way, options, children), *_other_options(typed, options)]
 
 
 def _another_way(typed: Typed, options: Options) -> list[str]:

@@ -13,7 +13,6 @@ import socket
 import time
 from typing import TYPE_CHECKING
 
-from relay.run import unix
 from relay.ssh.pubkey import BadKey, PublicKey, Reader, string
 from relay.ssh.record import Record
 
@@ -50,6 +49,8 @@ class Agent:
     """
 
     def __init__(self, path: str, seconds: float) -> None:
+        from relay.run import unix  # not every login has an agent
+
         self._seconds = seconds
         self._socket = socket.socket(socket.AF_UNIX)
         until = time.monotonic() + seconds
