@@ -75,6 +75,7 @@ VAGUE_REPLIES = {
     0x01: ("general failure", EXTENDED),
     0x04: ("host unreachable", EXTENDED),
 }
+PART = 63  # bytes of a name between two dots, at most (RFC 1035 section 2.3.4); PySocks sends no more
 # The first byte of a proxy's first message.
 VERSIONS = {SOCKS4: (b"\0", b"\x04"), SOCKS5: (b"\x05",)}
 # How the answer of a server that does not speak SOCKS may begin, and what that server is.
@@ -96,8 +97,6 @@ def negotiate(
     handshake = _Handshake(wire, user, password, logged_in=logged_in)
     try:
         handshake.run(host, port)
-    except UnicodeError as error:
-        raise RelayError("the name cannot be sent: a part of it is empty or has more than 63 bytes") from error
     except socks.SOCKS4Error as error:
         raise _refused(wire, SOCKS4_REPLIES, handshake.reply[1]) from error
     except socks.SOCKS5Error as error:
@@ -145,7 +144,10 @@ class _Handshake(socks.socksocket):  # type: ignore[misc]  # PySocks has no type
         if self.proxy[0] == socks.SOCKS4:
             self._negotiate_SOCKS4(host, port)
         else:
-            self.fields += (host.encode("idna"),)  # as PySocks does, which refuses parts that the DNS would
+            parts = name.split(b".")
+            if not all(parts[:-1]) or any(len(part) > PART for part in parts):  # said before anything is sent
+                raise RelayError(f"the name cannot be sent: a part of it is empty or has more than {PART} bytes")
+            self.fields += (name,)
             self._negotiate_SOCKS5(host, port)
 
     def makefile(self, mode: str = "r", _buffering: int | None = None) -> _Reader | _Writer:
