@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
     from relay.config.settings import HopSettings
     from relay.contract import Netcat, Progress, Reach, Stream
+    from relay.dial.overheard import Overheard
     from relay.run import Run
 
 # ssh closes all descriptors that it inherits but 0, 1 and 2. So its ProxyCommand, this program, connects to a socket of
@@ -114,7 +115,7 @@ class OpensshHop:
             connects = self._settings.exempts(address)
             way = _connecting(address) if connects else _fetching(counter.address)
             argv = _argv(_asking_nobody(self._settings, address), host, port, way, mark)
-            heard = None
+            heard: Overheard | None = None
             if self._checks:
                 argv[1:1] = ["-v", *_writing_nothing(self._settings)]
             elif self.learn is not None and can_be_overheard(self._settings):
@@ -133,6 +134,7 @@ class OpensshHop:
                 heard.started()
             stream = SshStream(ours, child, counter.check, self.place)
             stream.is_quiet = self._settings.log_level == "quiet"
+            stream.heard = heard
             if not connects:
                 counter.serve(stream.descriptor)
         try:
@@ -214,16 +216,25 @@ class SshStream(ChildStream):
     """The stdin and stdout of an ssh.
 
     check_under: raises RelayError when the stream below, to the hop, has failed. place: what messages call the hop.
-    is_quiet: whether LogLevel keeps ssh from saying why it fails. hint: what to try when ssh fails.
+    is_quiet: whether LogLevel keeps ssh from saying why it fails. hint: what to try when ssh fails. heard: what passes
+    ssh's words on, if they do not go to our stderr by themselves.
     """
 
     is_quiet = False
     hint = ""
+    heard: Overheard | None = None
 
     def __init__(self, ours: socket.socket, child: Popen[bytes], check_under: Callable[[], None], place: str) -> None:
         super().__init__(ours, child)
         self._check_under = check_under
         self._place = place
+
+    def status(self) -> int | None:
+        """Return ssh's exit status; None while it still runs. What it printed has been shown by then."""
+        status = super().status()
+        if status is not None and self.heard is not None:
+            self.heard.ended()
+        return status
 
     def skip_to(self, mark: str) -> None:
         """Read up to the line that LocalCommand prints, and not a byte more. Raises RelayError if ssh has ended."""

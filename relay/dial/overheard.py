@@ -35,6 +35,7 @@ class Overheard:
         self._all_of_it = all_of_it
         self._methods: list[str] = []
         self._known = Event()
+        self._over = Event()
         Thread(target=self._listen, daemon=True).start()
 
     def started(self) -> None:
@@ -48,7 +49,7 @@ class Overheard:
 
     def ended(self) -> None:
         """ssh has ended: wait until all that it has said is passed on."""
-        self._known.wait(PATIENCE)
+        self._over.wait(PATIENCE)
 
     def _listen(self) -> None:
         said = b""
@@ -60,6 +61,7 @@ class Overheard:
             self._hear(said)
         os.close(self._reader)
         self._known.set()
+        self._over.set()
 
     def _hear(self, line: bytes) -> None:
         got_in = _GOT_IN.match(line)
