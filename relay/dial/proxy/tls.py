@@ -10,7 +10,7 @@ from __future__ import annotations
 import ssl
 
 from relay.dial.proxy.layer import SIZE, WAITING, LayerStream
-from relay.errors import RelayError, printable, words
+from relay.errors import RelayError, printable, sentence, words
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -113,8 +113,8 @@ def secure(wire: Wire, cacert: str | None) -> None:
         wire.wrap(LayerStream(wire.tcp, codec))
     except ssl.SSLCertVerificationError as error:
         wire.send(codec.said())  # an alert tells the proxy, too
-        reason = printable(error.verify_message).rstrip(".")
-        cause = f"{proxy}: its certificate is not trusted: {reason[:1].lower()}{reason[1:]}"
+        reason = sentence(printable(error.verify_message).rstrip("."))
+        cause = f"{proxy}: its certificate is not trusted: {reason}"
         raise RelayError(cause, hint=HINTS.get(error.verify_code, "")) from error
     except ssl.SSLError as error:
         hint = HINT_PLAIN if error.reason in _NO_TLS else ""

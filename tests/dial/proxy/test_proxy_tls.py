@@ -129,6 +129,11 @@ def test_a_certificate_that_does_not_do(
     assert said.startswith(hint)
 
 
+def test_an_abbreviation_stays_one(lab: Lab, secure: RealProxy, authority: Authority) -> None:
+    cause, _ = fails(lab, "--proxy", f"https://{LOOPBACK}:{secure.port}", "--proxy-cacert", str(authority.cacert))
+    assert cause.endswith(f"not trusted: IP address mismatch, certificate is not valid for '{LOOPBACK}'")
+
+
 def test_a_proxy_that_wants_a_certificate_of_ours(lab: Lab, authority: Authority) -> None:
     """Under TLS 1.3 it says so when the handshake is over for us. (socat would close at once, and a reset may win.)"""
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=str(authority.cacert))
