@@ -32,7 +32,7 @@ BACKLOG = 1024
 PATIENCE = 10.0  # seconds to wait for a holder that is just starting, or ending
 SILENCE = 60.0  # seconds; a holder that sends no "welcome" within them is stopped or stuck. It takes milliseconds
 LOOK_AGAIN = 0.005  # seconds
-SHORT = 64  # exit statuses of a holder that could not start begin here: what was used up, by its number in SHORTAGES
+USED_UP = 64  # exit statuses of a holder that could not start begin here: what was used up, by its number in SHORTAGES
 SHORTAGES = ("out of memory", "cannot allocate memory", "too many open files", "too many open files in system")
 LOOK_ROUND = 0.25  # seconds between two calls of wait_on
 
@@ -189,7 +189,7 @@ def find_or_start(
 def start_failed(error: Exception) -> NoReturn:
     """End the holder's process, which could not start, with a status that tells the relay what was used up."""
     words = shortage(error)
-    os._exit(SHORT + SHORTAGES.index(words) if words in SHORTAGES else EXIT_FAULT)
+    os._exit(USED_UP + SHORTAGES.index(words) if words in SHORTAGES else EXIT_FAULT)
 
 
 def _status(child: int) -> int:
@@ -203,8 +203,8 @@ def _status(child: int) -> int:
 def _did_not_start(status: int) -> RelayError:
     """The error for a holder that has ended before it was found, by its exit status."""
     code = os.waitstatus_to_exitcode(status)
-    if 0 <= code - SHORT < len(SHORTAGES):
-        return Unserved(f"the process that was to hold the shared hops: {SHORTAGES[code - SHORT]}")
+    if 0 <= code - USED_UP < len(SHORTAGES):
+        return Unserved(f"the process that was to hold the shared hops: {SHORTAGES[code - USED_UP]}")
     how = f"with status {code}" if code >= 0 else f"by signal {-code}"
     return RelayError(f"--share: the process that was to hold the shared hops ended {how}")
 

@@ -17,7 +17,7 @@ from peers import missing, until
 from shared import AGAIN, STOPPED, control, holder, holders, logins, program
 
 from relay import __version__
-from relay.share import call
+from relay.share import call, place
 from relay.share.wire import Wire, unpack
 
 
@@ -49,6 +49,14 @@ def test_a_long_name_of_the_directory(shared: Lab) -> None:
         assert done.stdout.startswith("h3\n")
     assert logins(shared)[0] == 1
     assert (runtime / "pyrelay" / f"{__version__}.sock").is_socket()
+
+
+def test_a_name_that_fits_needs_no_directory_to_come_back_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`sudo -u` leaves one that its user may not read."""
+    directory = tmp_path / ("x" * (85 - len(str(tmp_path)) - 1))
+    directory.mkdir()
+    monkeypatch.delattr(os, "chdir")
+    place._listen(str(directory)).close()
 
 
 def need_another_user() -> None:
