@@ -88,11 +88,11 @@ class Mover:
     def notice(self, ready: dict[int, int], parent: int) -> None:
         """Heed hang-ups, silence and a change of parent. ready: the events that poll returned; empty when time is up.
 
-        parent: the process that started this one; 0: do not look at the parent.
+        parent: the process that started this one.
         """
         if not ready:
             self.heed(rules.SILENCE)
-            if parent and os.getppid() != parent:
+            if os.getppid() != parent:
                 self.heed(rules.PARENT_CHANGED)
         elif self.rules.back:
             # If stdin is a pipe or a socket, its hang-up is only the end of its data: the program at its other end
@@ -221,7 +221,7 @@ class Watch:
 def drive(mover: Mover, *, parent: int, alarm: int = -1) -> None:
     """Move bytes between descriptors until the relay is over. Raises RelayError when the link is lost.
 
-    parent: the process that started this one; 0: do not look at the parent.
+    parent: the process that started this one.
     """
     watch = Watch(alarm)
     try:

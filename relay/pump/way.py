@@ -36,14 +36,12 @@ _FAULT = POLLERR | POLLHUP | POLLNVAL  # poll reports these unasked; the next mo
 class Way:
     """One direction: from a source to a sink.
 
-    open: whether more may come. waits_for, event: the file descriptor and the
-    event to poll for before the next move.
+    waits_for, event: the file descriptor and the event to poll for before the next move.
     """
 
     def __init__(self, source: End, sink: End) -> None:
         self.source = source
         self.sink = sink
-        self.open = True
         self.wait_for(source)
 
     def move(self) -> int | None:

@@ -76,14 +76,9 @@ class Children:
         """Start a program, to read its stdout and stderr; its stdin is empty. Raises OSError when it cannot be run."""
         if self.directory is not None:
             argv = ["sh", "-c", 'cd "$1" && shift && exec "$@"', "sh", self.directory, *argv]
-        with self._lock:
-            if self._ended:
-                raise RelayError("the program is about to end")
-            from relay.run.asked import Asked
+        from relay.run.asked import Asked
 
-            child = Asked(argv, self.environ)
-            self._running.append(child)
-        return child
+        return self.add(lambda: Asked(argv, self.environ))
 
     def connect(
         self,
@@ -101,19 +96,16 @@ class Children:
         from subprocess import PIPE, Popen  # to import it takes longer than most programs that are started here
 
         tell = tell or self._tell
-        with self._lock:
-            if self._ended:
-                raise RelayError("the program is about to end")
-            environ = {**self.environ, **(more or {})}
-            child: Popen[bytes] = Popen(
+        child: Popen[bytes] = self.add(
+            lambda: Popen(
                 argv,
                 stdin=stdio.fileno(),
                 stdout=stdio.fileno(),
                 stderr=PIPE if tell is not None else stderr,
-                env=environ,
+                env={**self.environ, **(more or {})},
                 cwd=self.directory,
             )
-            self._running.append(child)
+        )
         if tell is not None and child.stderr is not None:
             unread = allocate_lock()
             unread.acquire()

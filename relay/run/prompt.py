@@ -17,7 +17,7 @@ import os
 import sys
 from _thread import RLock, allocate_lock
 
-from relay.errors import RelayError, encoded
+from relay.errors import RelayError, encoded, plain
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -313,9 +313,7 @@ def askpass_rules(environ: Mapping[str, str]) -> tuple[bool, bool]:
 
 def presentable(text: str) -> str:
     """Text that is safe on a terminal: without control and format characters, except line ends, and cut at _LONGEST."""
-    return "\n".join(
-        "".join(c if c.isprintable() else " " for c in line) for line in text[:_LONGEST].replace("\r", "").split("\n")
-    )
+    return plain(text[:_LONGEST].replace("\r", ""))
 
 
 def _stderr_is_terminal() -> bool:

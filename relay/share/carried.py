@@ -9,7 +9,6 @@ Linux a pidfd. The program ends with the hop, and may outlive the relay.
 from __future__ import annotations
 
 import os
-import select
 import socket
 import threading
 from io import FileIO
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from relay.dial.command import CommandStream
 from relay.dial.stream import SocketStream
+from relay.share.wire import has_come
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from relay.run.children import Children
 
 
-class Carrier:
+class Program:
     """The holder's side: a program that a relay has started. pid: its process id. stderr: closed when it has ended.
 
     told: where the exit status comes from. pidfd: None if the system has none; the program then counts as running for
@@ -49,7 +49,7 @@ class Carrier:
             return self._status
         if self._pidfd is None:
             return 0 if self._said.closed else None
-        if not self._pidfd.closed and _can_be_read(self._pidfd.fileno(), 0):
+        if not self._pidfd.closed and has_come(self._pidfd.fileno(), 0):
             self._pidfd.close()
         return 0 if self._pidfd.closed else None
 
@@ -64,7 +64,7 @@ class Carrier:
 
     def _hear(self, timeout: float | None) -> None:
         with self._turn:
-            if not self._told.closed and _can_be_read(self._told.fileno(), timeout):
+            if not self._told.closed and has_come(self._told.fileno(), timeout):
                 said = self._told.read()
                 self._told.close()
                 self._status = int(said) if said else None
@@ -77,12 +77,6 @@ def take(pid: int, fds: Sequence[int], children: Children) -> Stream:
         return SocketStream(stream)
     stderr, told = os.fdopen(fds[1], "rb"), FileIO(fds[2])
     pidfd = FileIO(fds[3]) if len(fds) > 3 else None
-    program = children.add(lambda: Carrier(pid, stderr, told, pidfd))
+    program = children.add(lambda: Program(pid, stderr, told, pidfd))
     children.pass_on(stderr)
     return CommandStream(stream, program)
-
-
-def _can_be_read(fd: int, timeout: float | None) -> bool:
-    look = select.poll()
-    look.register(fd, select.POLLIN)
-    return bool(look.poll(None if timeout is None else timeout * 1000))

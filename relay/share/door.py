@@ -10,7 +10,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from relay.run.unix import peer_uid
-from relay.share.wire import Ended, Wire, has_come
+from relay.share.wire import Wire, has_come
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
@@ -97,8 +97,7 @@ class Door:
 
     def _turn_away(self, wire: Wire, why: str) -> None:
         """Have a relay go by itself."""
-        with suppress(Ended):
-            wire.send("full", why)
+        wire.tell("full", why)
         wire.close()
         self._loop.call_soon(self._turned)  # it may have been the first relay, and the only one
 

@@ -30,38 +30,38 @@ class RemoteProgress(Progress):
     def stage(self, doing: str, *, hint: str = "") -> None:
         """A stage begins. The relay is told too: its deadline may pass in this stage, and its error then names it."""
         super().stage(doing, hint=hint)
-        _say(self._wire, "stage", self.place, doing, hint, str(int(self.hushed)))
+        self._wire.tell("stage", self.place, doing, hint, str(int(self.hushed)))
 
     def pause(self) -> None:
         """A person is asked something: the relay's clock stands still, too."""
         super().pause()
-        _say(self._wire, "asking")
+        self._wire.tell("asking")
 
     def resume(self) -> None:
         """The person has answered."""
         super().resume()
-        _say(self._wire, "asked")
+        self._wire.tell("asked")
 
     def heard(self) -> None:
         """The server has spoken: the relay, too, may write on its terminal again."""
         super().heard()
-        _say(self._wire, "heard")
+        self._wire.tell("heard")
 
     def be_patient(self) -> bool:
         """A person may be busy elsewhere: the relay's clock stands still, too."""
         patient = super().be_patient()
         if patient:
-            _say(self._wire, "waiting")
+            self._wire.tell("waiting")
         return patient
 
     def end_patience(self) -> None:
         """Nobody needs to do anything elsewhere any more."""
         super().end_patience()
-        _say(self._wire, "waited")
+        self._wire.tell("waited")
 
     def tell(self, text: str, *, place: str = "") -> None:
         """Send a line for the relay's stderr."""
-        _say(self._wire, "say", place or self.place, text)
+        self._wire.tell("say", place or self.place, text)
 
 
 class RemotePrompt(Prompt):
@@ -127,12 +127,4 @@ class _RemoteNotice(Notice):
         self._wire = wire
 
     def end(self) -> None:
-        _say(self._wire, "noticed")
-
-
-def _say(wire: Wire, *message: str) -> None:
-    """Send a message; the relay may have gone."""
-    try:
-        wire.send(*message)
-    except Ended:
-        pass
+        self._wire.tell("noticed")

@@ -14,7 +14,7 @@ from relay.errors import RelayError
 from relay.pump import rules
 from relay.pump.channels import FlowMover
 from relay.pump.way import Stdio
-from relay.share.wire import Ended, has_come
+from relay.share.wire import has_come
 
 if TYPE_CHECKING:
     from asyncio import TimerHandle
@@ -63,7 +63,7 @@ class Served:
         self._lingering: TimerHandle | None = None
         stdin, stdout = stdio
         self._mover = FlowMover(
-            flow, Stdio(stdin), Stdout(stdout, wire, self._leave), self._check, lambda: _tell(wire, "up")
+            flow, Stdio(stdin), Stdout(stdout, wire, self._leave), self._check, lambda: wire.tell("up")
         )
         self._rules = self._mover.rules
 
@@ -149,7 +149,7 @@ class Served:
         elif self._has_gone or self._detached:
             self._loop.call_later(rules.CLOSING, self._end)
         else:
-            _tell(self._wire, "closing")
+            self._wire.tell("closing")
 
     @property
     def _has_gone(self) -> bool:
@@ -276,7 +276,7 @@ class Stdout(Stdio):
         """Show the end of file to the reader of stdout."""
         self._leave(self.fd)
         super().end()
-        _tell(self._wire, "eof")
+        self._wire.tell("eof")
 
 
 def has_hung_up(fd: int) -> bool:
@@ -290,14 +290,6 @@ def has_hung_up(fd: int) -> bool:
 def tell_end(wire: Wire, error: RelayError | None) -> None:
     """Tell the relay how its stream has ended; do not wait for a relay that does not read."""
     if error is None:
-        _tell(wire, "ended")
+        wire.tell("ended")
     else:
-        _tell(wire, "failed", "", error.cause, error.hint, error.place)
-
-
-def _tell(wire: Wire, *message: str) -> None:
-    """Send the relay a message; do not wait for one that has gone, or does not read."""
-    try:
-        wire.send(*message)
-    except Ended:
-        pass
+        wire.tell("failed", "", error.cause, error.hint, error.place)

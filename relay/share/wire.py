@@ -69,11 +69,11 @@ def text(field: bytes) -> str:
     return os.fsdecode(field)
 
 
-def has_come(fd: int, seconds: float) -> bool:
-    """Whether there is something to read within so many seconds; the end of file counts."""
+def has_come(fd: int, seconds: float | None) -> bool:
+    """Whether there is something to read within so many seconds, None: for ever; the end of file counts."""
     look = select.poll()
     look.register(fd, select.POLLIN)
-    return bool(look.poll(seconds * 1000))
+    return bool(look.poll(None if seconds is None else seconds * 1000))
 
 
 class Wire:
@@ -101,6 +101,13 @@ class Wire:
                 self._cut_off = False
         except OSError as error:
             raise Ended from error
+
+    def tell(self, kind: str, *fields: Field) -> None:
+        """Send a message that the other side need not take: it may have gone, or does not read."""
+        try:
+            self.send(kind, *fields)
+        except Ended:
+            pass
 
     def receive(self) -> tuple[str, list[bytes]]:
         """The next message: its kind and its other fields. Raises Ended and BadMessage."""

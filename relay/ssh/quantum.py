@@ -34,24 +34,15 @@ def report(transport: Transport, settings: HopSettings, progress: Progress) -> N
     progress.learn("host_key_algorithm", agreed.host_key)
     if agreed.post_quantum:
         return
-    progress.learn("remark", remark(transport))
+    name = missing(transport)
+    means = "no post-quantum key exchange: a quantum computer could read later what is recorded of this hop today"
+    remark = f"{means}; the server has {name}, which needs the package {PACKAGE} here" if name else means
+    progress.learn("remark", remark)
     warns = settings.yes("warnweakcrypto") and not settings.chosen("kexalgorithms")
     if warns:
         for line in WARNING:
             progress.note(0, line)
-    progress.learn("remark", remark(transport))
-    progress.note(0 if warns and missing(transport) else 1, remark(transport))
-
-
-def remark(transport: Transport) -> str:
-    """What it means that a key exchange was not post-quantum, and what to do about it; "" if it was."""
-    if transport.agreed is None or transport.agreed.post_quantum:
-        return ""
-    means = "no post-quantum key exchange: a quantum computer could read later what is recorded of this hop today"
-    name = missing(transport)
-    if name:
-        return f"{means}; the server has {name}, which needs the package {PACKAGE} here"
-    return means
+    progress.note(0 if warns and name else 1, remark)
 
 
 def missing(transport: Transport) -> str:

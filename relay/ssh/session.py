@@ -20,7 +20,6 @@ from relay.ssh.wire.transport import Disconnected, Transport
 if TYPE_CHECKING:
     from relay import contract
     from relay.contract import ManyFlows, Netcat, Stream
-    from relay.ssh.wire.negotiation import Agreed
     from relay.ssh.wire.opening import Opening
 
 OPEN_FAILED_ADMINISTRATIVELY_PROHIBITED, OPEN_FAILED_UNKNOWN_CHANNEL_TYPE = 1, 3  # RFC 4254 section 5.1
@@ -50,11 +49,6 @@ class Session:
     def alive(self) -> bool:
         """Whether streams can be opened on it, as far as is known."""
         return bool(self.transport.is_active())
-
-    @property
-    def agreed(self) -> Agreed | None:
-        """The algorithms of its transport; Agreed.post_quantum says whether the key exchange was."""
-        return self.transport.agreed
 
     def jumps(self) -> str:
         """The hops up to this one, as ssh's -J has them."""

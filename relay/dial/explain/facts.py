@@ -12,7 +12,8 @@ from relay.spec.proxy import SOCKS4
 from relay.spec.route import is_ipv6, is_onion
 from relay.ssh.login.agent import Agent, AgentFailed, AgentKey, socket_path
 from relay.ssh.login.identities import Identity, gather
-from relay.ssh.pubkey import MIN_RSA_BITS, key_type
+from relay.ssh.memory import name_of
+from relay.ssh.pubkey import key_type
 from relay.ssh.trust import hosts_command
 from relay.ssh.trust.known_hosts import CA, REVOKED, Entry
 from relay.ssh.trust.trust import Trust
@@ -98,8 +99,7 @@ class Reader:
             keys = HostKeys(NOT_CHECKED, "", (), "the master has checked it")
             return Leg(leg, settings.user, looked_up, (), keys, None, ())
         offered, notes = self._keys(settings)
-        hop = settings.user, settings.hostname, str(settings.port), jumps
-        memory = self._memory.recall(hop) if leg.entered.kind == CLIENT else None
+        memory = self._memory.recall(name_of(settings, jumps)) if leg.entered.kind == CLIENT else None
         return Leg(leg, settings.user, looked_up, offered, self._hops_keys(leg), memory, notes)
 
     def target(self, leg: planning.Leg, typed: HopSettings | None) -> Leg:
@@ -210,14 +210,13 @@ class Reader:
 
 def _idle(identity: Identity, settings: HopSettings) -> str:
     """Return why ssh_config keeps a key from being offered, "" if it does not."""
-    from relay.ssh.login.publickey import accepted_algorithms, signature_algorithms
+    from relay.ssh.login.publickey import accepted_algorithms, signature_algorithms, too_short
 
     public = identity.public
     if public is None:
         return ""
-    smallest = settings.number("requiredrsasize", MIN_RSA_BITS)
-    if public.plain == "ssh-rsa" and public.bits < smallest:
-        return f"it has {public.bits} bits, and RequiredRSASize is {smallest}"
+    if short := too_short(public, settings):
+        return short
     if signature_algorithms(public.type, accepted_algorithms(settings), None):
         return ""
     return "PubkeyAcceptedAlgorithms leaves no signature for it"

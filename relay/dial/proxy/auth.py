@@ -17,6 +17,7 @@ NTLM TlRMTVNTUAAC==, basic                   one with a token68, and one without
 
 from __future__ import annotations
 
+from relay.spec.proxy import TCHARS
 from relay.value import Value
 
 TYPE_CHECKING = False
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
 _LETTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
-_TOKEN = frozenset(_LETTERS + "!#$%&'*+-.^_`|~")  # RFC 9110 section 5.6.2
+_TOKEN = TCHARS.union(_LETTERS)
 _TOKEN68 = frozenset(_LETTERS + "-._~+/")
 _SPACE = " \t"
 
@@ -46,7 +47,7 @@ class Challenge(Value):
 
 def challenges(lines: Iterable[str]) -> list[Challenge]:
     """Parse the values of all Proxy-Authenticate lines into challenges. Whatever is not a challenge is skipped."""
-    return list(_Reader(", ".join(lines)).challenges())
+    return _Reader(", ".join(lines)).challenges()
 
 
 class _Reader:

@@ -10,7 +10,6 @@ from __future__ import annotations
 from _socket import MSG_DONTWAIT, MSG_PEEK, SHUT_RDWR, SHUT_WR
 from _thread import allocate_lock
 from errno import EPIPE
-from select import POLLIN, poll
 from time import monotonic
 
 from relay.errors import RelayError, words
@@ -317,12 +316,6 @@ class LayerStream:
                     self._line.socket.sendall(said)
             except OSError:
                 pass  # the far side has gone: the next read reports it
-
-    def wait_for_close(self, seconds: float) -> bool:
-        """Wait for the far side to end, for so many seconds at most. Return whether it has."""
-        ready = poll()
-        ready.register(self._line.fd, POLLIN)
-        return self._line.over or bool(ready.poll(seconds * 1000))
 
     def attach(self) -> Flow:
         """Return a flow, whose connection the caller drives from now on. The methods above must not be used then."""

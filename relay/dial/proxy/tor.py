@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 
 from relay.errors import UsageError
-from relay.spec.proxy import TOR, Proxy
+from relay.spec.proxy import FIELD, TOR, Proxy
 from relay.spec.route import check_host, parse_port
 
 TYPE_CHECKING = False
@@ -21,7 +21,6 @@ HOST = "127.0.0.1"
 PORTS = (9050, 9150)  # the port of tor itself, and that of Tor Browser's
 HOST_VARIABLE, PORT_VARIABLE = "TOR_SOCKS_HOST", "TOR_SOCKS_PORT"  # Tor Browser reads these
 PATH_VARIABLE = "TOR_SOCKS_IPC_PATH"  # Tor Browser's for a unix socket, which goes before host and port
-FIELD = 255  # bytes; see RFC 1929
 
 
 def places(environ: Mapping[str, str]) -> list[Proxy]:

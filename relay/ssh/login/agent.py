@@ -13,7 +13,7 @@ import socket
 import time
 from typing import TYPE_CHECKING
 
-from relay.ssh.pubkey import BadKey, PublicKey, Reader, string
+from relay.ssh.pubkey import CERT_SUFFIX, BadKey, PublicKey, Reader, string
 from relay.ssh.record import Record
 
 if TYPE_CHECKING:
@@ -132,7 +132,7 @@ class Agent:
         seconds, as it is when it asks a person; returns how many seconds more
         it may take, None for no end.
         """
-        flags = _SIGN_FLAGS.get(algorithm.removesuffix("-cert-v01@openssh.com"), 0)
+        flags = _SIGN_FLAGS.get(algorithm.removesuffix(CERT_SUFFIX), 0)
         request = SIGN_REQUEST + string(key.blob) + string(data) + flags.to_bytes(4, "big")
         kind, answer = self._ask(request, waiting)
         if kind != SIGN_RESPONSE:
@@ -143,7 +143,7 @@ class Agent:
         except BadKey as error:
             raise AgentFailed(f"its signature cannot be read: {error}") from error
         # An old agent does not know the flags and signs with SHA-1, which no server of today takes.
-        if flags and signed_by != algorithm.removesuffix("-cert-v01@openssh.com"):
+        if flags and signed_by != algorithm.removesuffix(CERT_SUFFIX):
             raise AgentFailed(f"it signs with {signed_by} instead of {algorithm}")
         return signature
 

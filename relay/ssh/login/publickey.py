@@ -16,7 +16,7 @@ from relay.ssh.login.agent import PATIENCE, Agent, AgentFailed, socket_path
 from relay.ssh.login.identities import gather
 from relay.ssh.login.keyfile import BadFile
 from relay.ssh.login.waiting import AgentWait
-from relay.ssh.pubkey import CERT_SUFFIX, BadKey, string
+from relay.ssh.pubkey import CERT_SUFFIX, MIN_RSA_BITS, BadKey, string
 from relay.ssh.trust.known_hosts import match_pattern
 from relay.ssh.wire.userauth import Failure, More, Success, who
 
@@ -193,9 +193,8 @@ class PublicKeys:
         known = self._shown.algorithm if remembered and self._shown is not None else ""
         if public.plain == "ssh-rsa" and not known:  # others sign in one way only, whatever the server says
             self._dialogue.await_extensions()
-        smallest = self._settings.number("requiredrsasize", 1024)
-        if public.plain == "ssh-rsa" and public.bits < smallest:
-            raise Unusable(f"it has {public.bits} bits (RequiredRSASize {smallest})")
+        if short := too_short(public, self._settings):
+            raise Unusable(short)
         taken = known.removesuffix(CERT_SUFFIX) or self._dialogue.extension("server-sig-algs")
         # OpenSSH 7.4 takes them and forgets to say so (compat.c, SSH_BUG_SIGTYPE74).
         if taken is not None and not known and "OpenSSH_7.4" in self._dialogue.server_version:
@@ -297,6 +296,14 @@ class PublicKeys:
 def name_of(fingerprint: str, kind: str) -> str:
     """What a key is called among others: a certificate has its key's fingerprint. kind: its type, or how it signs."""
     return fingerprint + (CERT_SUFFIX if kind.endswith(CERT_SUFFIX) else "")
+
+
+def too_short(public: PublicKey, settings: HopSettings) -> str:
+    """Why RequiredRSASize keeps a key from being offered, or ""."""
+    smallest = settings.number("requiredrsasize", MIN_RSA_BITS)
+    if public.plain != "ssh-rsa" or public.bits >= smallest:
+        return ""
+    return f"it has {public.bits} bits (RequiredRSASize {smallest})"
 
 
 def accepted_algorithms(settings: HopSettings) -> list[str] | None:

@@ -159,18 +159,16 @@ class Trust:
         (`ask` is without effect, as for `ssh -W`. With CheckHostIP each key would have to stand under the address.)
         """
         settings = self._settings
-        checks_address = settings.yes("checkhostip") and self._address and not settings.get("hostkeyalias")
         wanted = settings.yes("updatehostkeys") and self._is_own and self._user_files
-        if not self.writes or not wanted or checks_address:
+        if not self.writes or not wanted or self._checks_address():
             return None
         from relay.ssh.trust.update import Policy  # not for a target's keys
 
-        chosen = settings.algorithms("hostkeyalgorithms") or ALGORITHMS
         return Policy(
             self._name,
             self._user_files,
             frozenset(entry.key.blob for entry in self._keys.entries if entry.path in self._user_files),
-            frozenset(key_type(name) for name in chosen if not name.endswith(CERT_SUFFIX)),
+            self._permitted_types(),
             settings.yes("hashknownhosts"),
             settings.get("fingerprinthash", "sha256"),
         )
@@ -306,10 +304,13 @@ class Trust:
 
     # The address (CheckHostIP)
 
+    def _checks_address(self) -> bool:
+        settings = self._settings
+        return bool(settings.yes("checkhostip") and self._address and not settings.get("hostkeyalias"))
+
     def _check_address(self, key: PublicKey) -> None:
         """CheckHostIP: the key must not contradict what is known of the address (off by default since OpenSSH 8.5)."""
-        checked = self._settings.yes("checkhostip") and self._address and not self._settings.get("hostkeyalias")
-        if not checked or is_loopback(self._address) or self._host == self._address:
+        if not self._checks_address() or is_loopback(self._address) or self._host == self._address:
             return
         name = known_hosts.with_port(self._address, self._settings.port)
         entries = [*self._known.by_files(name), *self._known.by_command("ADDRESS", name, key)]
@@ -332,9 +333,13 @@ class Trust:
 
     def _check_allowed(self, key: PublicKey) -> None:
         """HostKeyAlgorithms bears on a certificate's own key, too (sshconnect.c, hostkey_accepted_by_hostkeyalgs)."""
-        chosen = self._settings.algorithms("hostkeyalgorithms") or ALGORITHMS
-        if not any(key_type(name) == key.type for name in chosen if not name.endswith(CERT_SUFFIX)):
+        if key.type not in self._permitted_types():
             raise RelayError(f"host key {key.type} is not permitted by HostKeyAlgorithms")
+
+    def _permitted_types(self) -> frozenset[str]:
+        """The types of plain keys that HostKeyAlgorithms permits."""
+        chosen = self._settings.algorithms("hostkeyalgorithms") or ALGORITHMS
+        return frozenset(key_type(name) for name in chosen if not name.endswith(CERT_SUFFIX))
 
     # Words
 

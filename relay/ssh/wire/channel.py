@@ -58,11 +58,6 @@ class ChannelStream:
         """Send EOF. The far side may still send."""
         self.channel.shutdown_write()
 
-    def wait_for_close(self, seconds: float) -> bool:
-        """Whether the hop closes the channel in that time. It does once the target has received everything."""
-        with self.channel.out_buffer_cv:
-            return bool(self.channel.out_buffer_cv.wait_for(lambda: self.channel.closed, seconds))
-
     def serve(self, _stdin: int, _stdout: int, *, parent: int, alarm: int) -> int | None:  # noqa: ARG002
         """None: this process itself moves the stream's bytes."""
         return None
