@@ -6,6 +6,7 @@ Every import counts: those in functions and those for types, too.
 from __future__ import annotations
 
 import ast
+import re
 import tomllib
 from functools import cache
 from pathlib import Path
@@ -167,6 +168,13 @@ def questions() -> set[str]:
 @pytest.mark.parametrize("rule", [upward, circles, long_modules, long_signatures, questions])
 def test_rule(rule) -> None:  # type: ignore[no-untyped-def]
     assert rule() == set()
+
+
+@pytest.mark.parametrize("room", [file for file in FILES if file.name == "__init__.py"], ids=name)
+def test_a_room_that_lists_its_files_lists_them_all(room: Path) -> None:
+    listed = set(re.findall(r"\b[a-z_]+\.py\b", ast.get_docstring(tree(room)) or ""))
+    missing = {file.name for file in room.parent.glob("*.py")} - {"__init__.py"} - listed
+    assert len(listed) < 4 or not missing
 
 
 def test_what_stands_at_the_top() -> None:

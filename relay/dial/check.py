@@ -4,9 +4,9 @@ It asks what a run would ask. It writes no line to known_hosts, remembers nothin
 target sees one connection, which ends after the target's ident; it is never repeated.
 
     hop 1 of 1 (h1): u1@192.0.2.1:22
-      look-up                  ok    1.2 ms  h1.example
-      connection               ok     21 ms  192.0.2.1 port 22
-      ident                    ok     22 ms  SSH-2.0-OpenSSH_9.9
+      look-up       ok        1.2 ms  h1.example
+      connection    ok         21 ms  192.0.2.1 port 22
+      ident         ok         22 ms  SSH-2.0-OpenSSH_9.9
       ...
 
 report.py prints it.

@@ -269,7 +269,7 @@ class MasterHop:
         """Return None: the master drives its own connection."""
 
     def close(self) -> None:
-        """Do nothing: the master belongs to the user and stays."""
+        """Close a connection to the master that no stream has used. The master belongs to the user and stays."""
         if self._greeted is not None:
             self._greeted.close()
 

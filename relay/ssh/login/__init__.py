@@ -1,5 +1,7 @@
 """Who are we? The login to a hop: which methods and keys are tried, in which order, and what a person is asked.
 
+    client.py      what the logins of one route share
+    methods.py     the methods by their names
     auth.py        the methods, in their order
     publickey.py   a login by key
     asked.py       passwords and keyboard-interactive questions

@@ -29,8 +29,8 @@ class Client:
     writes: whether known_hosts may get new lines, and the agent new keys; --check writes nothing.
     leave: says why a hop is left to ssh once it has said what it takes (relay/dial/only_ssh.py, knock).
     straight: whether ssh's own -J goes the same way: not where the route begins at a proxy or Tor.
-    stays: whether the hop in turn is not left to ssh. skips: the fingerprint of a key that the hop in turn has refused
-    on a connection before this one, or "".
+    stays: whether the hop in turn is not left to ssh. skips: the name (publickey.name_of) of a key that the hop in turn
+    has refused on a connection before this one, or "".
     """
 
     def __init__(

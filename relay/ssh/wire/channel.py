@@ -74,8 +74,8 @@ class ChannelStream:
     def attach(self) -> Flow | None:
         """Hand the channel over to the caller, which from now on drives the Flow's connection.
 
-        None if a hop's cipher or compression does not allow it; the methods above keep working then.
-        After a Flow has been returned, they must not be used any more.
+        None if the stream has ended: what had come before is still to be read. After a Flow has been returned, the
+        methods above must not be used any more. Raises Busy, as contract.Stream.
         """
         return attach(self.channel)
 

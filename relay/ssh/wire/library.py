@@ -14,8 +14,8 @@ module of relay/ssh/wire that imported paramiko itself might come before this
 one: Python does not wait for a parent package that another thread is importing.
 
 transport.py fails to import if it takes a name from one of these modules that
-is not listed here: paramiko's minor version is pinned, and tests/test_library.py
-compares the list with its source.
+is not listed here: paramiko's minor version is pinned, and
+tests/ssh/wire/test_library.py compares the list with its source.
 """
 
 from __future__ import annotations
