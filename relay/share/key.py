@@ -56,7 +56,8 @@ PASSING = frozenset(
     }
 )
 # Variables that decide which host a hop is, or who logs in there, even if no program is run.
-_MATTERS = ("HOME", "KRB5CCNAME", "SSH_AUTH_SOCK", "TOR_SOCKS_HOST", "TOR_SOCKS_IPC_PATH", "TOR_SOCKS_PORT")
+# SSH_AUTH_SOCK is not among them: what counts is the agent's socket, which IdentityAgent may name.
+_MATTERS = ("HOME", "KRB5CCNAME", "TOR_SOCKS_HOST", "TOR_SOCKS_IPC_PATH", "TOR_SOCKS_PORT")
 _FILES = ("certificatefile", "globalknownhostsfile", "identityfile", "revokedhostkeys", "userknownhostsfile")
 _SALT = os.urandom(32)  # new in each process: nobody can guess a password from its digest
 

@@ -65,6 +65,22 @@ def test_a_variable_in_a_name_is_what_the_relay_has(line: str) -> None:
     assert known(line, {"WHO": "me"}) != known(line, {"WHO": "you"})
 
 
+@pytest.mark.parametrize(
+    ("line", "same"),
+    [
+        ("hostname h1", False),
+        ("identityagent SSH_AUTH_SOCK", False),
+        ("identityagent $SSH_AUTH_SOCK", False),
+        ("identityagent none", True),
+        ("identityagent ~/.1password/agent.sock", True),
+        ("knownhostscommand /bin/keys", False),
+    ],
+)
+def test_where_an_agent_is_that_is_not_used_decides_nothing(line: str, same: bool) -> None:
+    """tmux, an editor and `ssh -A` each have an SSH_AUTH_SOCK of their own."""
+    assert (known(line, {"SSH_AUTH_SOCK": "/a"}) == known(line, {"SSH_AUTH_SOCK": "/b"})) is same
+
+
 @pytest.mark.parametrize("line", ["proxycommand aws ssm %h", "knownhostscommand /bin/keys %H"])
 def test_a_program_is_given_the_whole_environment(line: str) -> None:
     assert known(line, {"AWS_PROFILE": "a"}) != known(line, {"AWS_PROFILE": "b"})
