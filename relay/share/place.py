@@ -11,6 +11,7 @@ from __future__ import annotations
 import fcntl
 import os
 import stat
+import sys
 import time
 from _socket import AF_UNIX, socket
 from errno import EPERM
@@ -239,7 +240,7 @@ def _near(path: str, do: Callable[[str], None]) -> None:
     if len(os.fsencode(path)) <= SHORT:
         do(path)
         return
-    here = os.open(".", os.O_RDONLY | os.O_CLOEXEC)
+    here = os.open(".", (os.O_PATH if sys.platform == "linux" else os.O_RDONLY) | os.O_CLOEXEC)
     os.chdir(path)
     try:
         do(".")

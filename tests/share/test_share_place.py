@@ -51,14 +51,6 @@ def test_a_long_name_of_the_directory(shared: Lab) -> None:
     assert (runtime / "pyrelay" / f"{__version__}.sock").is_socket()
 
 
-def test_a_name_that_fits_needs_no_directory_to_come_back_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """`sudo -u` leaves one that its user may not read."""
-    directory = tmp_path / ("x" * (85 - len(str(tmp_path)) - 1))
-    directory.mkdir()
-    monkeypatch.delattr(os, "chdir")
-    place._listen(str(directory)).close()
-
-
 def need_another_user() -> None:
     if os.geteuid() != 0:
         missing("only root can be somebody else")
@@ -278,3 +270,22 @@ def test_what_is_left_over_is_replaced(shared: Lab, before: str) -> None:
         name.touch()
     assert shared.ssh("h1/h3", "echo $SERVER").stdout == "h3\n"
     assert len(holders(shared)) == 1
+
+
+def test_a_long_name_from_where_one_may_not_list(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever may enter a directory, but not read it, as with another's home. A name that fits is used as it is."""
+    need_another_user()
+    (lab.top / "closed").mkdir(mode=0o711)
+    monkeypatch.chdir(lab.top / "closed")
+    lab.top.chmod(0o755)
+    fits, long = (str(lab.top / "r").ljust(length, "r") for length in (place.SHORT, place.SHORT + 1))
+    os.mkdir(long)
+    seen: list[str] = []
+    os.seteuid(2)
+    try:
+        place._near(fits, seen.append)
+        place._near(long, lambda base: seen.append(base + os.getcwd()))
+    finally:
+        os.seteuid(0)
+    assert seen == [fits, f".{long}"]
+    assert os.path.samefile(".", lab.top / "closed")
