@@ -82,12 +82,10 @@ def entered(
     reach: Reach,
     enter: Callable[[Leg, Reach, Entered | None, Leg], Entered],
     run: Run,
-    *,
-    limit: Callable[[], float | None] = lambda: None,
 ) -> Iterator[Entered]:
     """Enter the hops of a plan one by one, each through the one before it, and yield each as it is entered.
 
-    reach: makes the stream to the first hop. enter: enters one hop, see Engines.enter. limit: see Hop.forward.
+    reach: makes the stream to the first hop. enter: enters one hop, see Engines.enter.
     When a hop turns out not to be for our client, the rest of the plan is replaced, and that hop is entered by the
     new plan. Raises RelayError.
     """
@@ -103,13 +101,13 @@ def entered(
             legs = legs.without_client(number, refusal)
             hop = enter(legs.legs[number], reach, hop, following)
         yield hop
-        reach = _forwarding(hop, leg, following, run, limit)
+        reach = _forwarding(hop, leg, following, run)
 
 
-def _forwarding(hop: Forwards, leg: Leg, following: Leg, run: Run, limit: Callable[[], float | None]) -> Reach:
+def _forwarding(hop: Forwards, leg: Leg, following: Leg, run: Run) -> Reach:
     """Return what makes a stream from a hop to the next name. The address is "": only the hop looks that name up."""
     to = following.settings
-    return lambda: (hop.forward(to.hostname, to.port, run.progress, leg.netcat, limit()), "")
+    return lambda: (hop.forward(to.hostname, to.port, run.progress, leg.netcat), "")
 
 
 def _through_hops(route: Route, run: Run, lookup: Lookup, share: Share | None) -> Stream:
@@ -154,7 +152,7 @@ def _dial(legs: Plan, reach: Reach, run: Run, control: Control | None = None) ->
         last = hop
     target = legs.legs[-1]
     run.progress.at(target.place, hushed=not target.settings.shows_banners)
-    return _forwarding(last, legs.legs[-2], legs.legs[-1], run, lambda: None)()[0]
+    return _forwarding(last, legs.legs[-2], legs.legs[-1], run)()[0]
 
 
 def _shared(share: Share, names: Names, places: Sequence[str], run: Run) -> Shared | None:

@@ -26,12 +26,13 @@ WORDS_MOST = 100  # lines that are kept
 
 
 class Ahead:
-    """A channel from hop to host and port. Call `take` or `drop` once. netcat: as for Session.forward."""
+    """A channel from hop to host and port. Call `take` or `drop` once. netcat, limit: as for Session.forward."""
 
-    def __init__(self, hop: SharedHop, host: str, port: int, netcat: Netcat | None) -> None:
+    def __init__(self, hop: SharedHop, host: str, port: int, netcat: Netcat | None, limit: float | None = None) -> None:
         self.hop = hop
         self.to = (host, port)
         self._netcat = netcat
+        self._limit = limit
         self._words = _Words()
         self._stream: Stream | None = None
         self._error: RelayError | None = None
@@ -45,7 +46,7 @@ class Ahead:
         self._words.go_to(progress)
         progress.stage("waiting for the hop to connect")
         try:
-            if not self._done.wait(progress.left(ANSWER)) and not self.hop.responds(ANSWER):
+            if self._is_dead(progress):
                 self.drop()
                 return None
             if not self._done.wait(progress.left()):
@@ -59,6 +60,12 @@ class Ahead:
             raise self._error
         return self._stream
 
+    def _is_dead(self, progress: Progress) -> bool:
+        """Wait for the channel, but not for a hop that shows no sign of life: one that was quiet is asked at once."""
+        if self._done.is_set():
+            return False
+        return not self.hop.responds() or not (self._done.wait(progress.left(ANSWER)) or self.hop.responds(ANSWER))
+
     def drop(self) -> None:
         """No longer wanted: close the channel if it is open, or as soon as it opens."""
         with self._lock:
@@ -68,7 +75,7 @@ class Ahead:
 
     def _open(self) -> None:
         try:
-            stream = self.hop.forward(*self.to, self._words, self._netcat)
+            stream = self.hop.forward(*self.to, self._words, self._netcat, self._limit)
             with self._lock:
                 self._stream = stream
                 if self._dropped:

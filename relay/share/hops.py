@@ -35,6 +35,10 @@ class Stuck(Exception):
     """The relay that was logging in has gone, and its login may hang for ever: make a new hop."""
 
 
+class Dead(RelayError):
+    """A hop on the way does not answer any more: enter the route again, from its first hop."""
+
+
 class SharedHop:
     """One hop, from the first request for it to its end.
 
@@ -42,7 +46,6 @@ class SharedHop:
     carry it, which end with it. session: None until a relay has logged in.
     relays: how many relays and requests hold it now. moved: bytes of the relays
     that have ended. retired: it goes on serving its relays, and takes no others.
-    has_led: it has opened a channel.
     """
 
     def __init__(self, key: str, name: str, outer: SharedHop | None, children: Children) -> None:
@@ -55,10 +58,11 @@ class SharedHop:
         self.relays = 0
         self.moved = 0
         self.retired = False
-        self.has_led = False
         self.expires = 0.0  # monotonic: when to close the hop, unless it is used
         self._turn = threading.Condition()
         self._entering = False
+        self._has_led = False  # whether it has opened a channel
+        self._opening = 0  # channels that are being opened
         self._stuck = False
         self._failure: tuple[float, RelayError] | None = None
 
@@ -124,9 +128,21 @@ class SharedHop:
         """Open a channel from this hop; as Hop.forward (relay/contract.py). Raises RelayError."""
         if self.session is None:
             raise Abandoned("the hop before was left")
-        stream = self.session.forward(host, port, progress, netcat, limit)
-        self.has_led = True
-        return stream
+        with self._turn:
+            self._opening += 1
+        try:
+            stream = self.session.forward(host, port, progress, netcat, limit)
+            self._has_led = True
+            return stream
+        finally:
+            with self._turn:
+                self._opening -= 1
+                self._turn.notify_all()
+
+    def leads(self) -> bool:
+        """Whether it has opened a channel; waits for those that are being opened now, ANSWER seconds at most."""
+        with self._turn:
+            return self._turn.wait_for(lambda: self._has_led or not self._opening, ANSWER) and self._has_led
 
     def give_up(self) -> None:
         """The relay that is logging in has gone: let the other relays stop waiting for it. Call it from any thread."""
@@ -161,11 +177,7 @@ class Hops:
         with self._lock:
             hop = self._hops.get(key)
             if hop is None:
-                hop = make()
-                if self._stopped:
-                    self._retire(hop)
-                else:
-                    self._hops[key] = hop
+                hop = self._hops[key] = make()
             hop.relays += 1
             return hop
 
@@ -212,7 +224,7 @@ class Hops:
                 if hop.session is None:
                     hop.expires = time.monotonic()
                 elif linger is not None:
-                    hop.expires = time.monotonic() + linger
+                    hop.expires = time.monotonic() + (0 if self._stopped else linger)
 
     def retire(self, hop: SharedHop) -> None:
         """Let no other relay use this hop, nor the hops behind it; the next relay makes new ones."""
@@ -230,12 +242,11 @@ class Hops:
         self.retire(next((each for each in hop.path if each is not hop and not each.responds(0)), hop))
 
     def stop(self) -> None:
-        """Retire all hops, and every hop made from now on. Requests under way are still served; no others are."""
+        """Keep no hop any longer than it is used. Requests under way are still served, and share hops; none follow."""
         with self._lock:
             self._stopped = True
             for hop in self._hops.values():
-                self._retire(hop)
-            self._hops.clear()
+                hop.expires = time.monotonic()
 
     def _retire(self, hop: SharedHop) -> None:
         hop.retired = True

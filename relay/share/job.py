@@ -24,7 +24,7 @@ from relay.run import Run
 from relay.run.children import Children
 from relay.run.limits import check_memory
 from relay.share.ahead import Ahead
-from relay.share.hops import Abandoned, SharedHop, Stuck
+from relay.share.hops import Abandoned, Dead, SharedHop, Stuck
 from relay.share.key import digest, key, lasting
 from relay.share.remote import RemoteProgress, RemotePrompt
 from relay.share.wire import BadMessage, text, unpack
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from relay.spec.options import Options
     from relay.ssh.login.client import Client
 
-GRACE = 5.0  # seconds to wait for a channel after the relay's deadline, at which the relay has ended
+GRACE = 5.0  # seconds that a hop has to open a channel to another one after the relay's deadline
 
 
 class Job:
@@ -115,7 +115,7 @@ class Job:
             return self._open()
         except NoRoom as error:
             full = [hop for hop in self.held if hop.session is not None and hop.session.place == error.place]
-            if any(hop.has_led for hop in full):
+            if any(hop.leads() for hop in full):
                 raise Unserved(error.cause) from error  # other relays use all the sessions that the hop allows
             raise
         except RelayError as error:
@@ -132,7 +132,10 @@ class Job:
         if (stream := self._take_ahead()) is not None:
             return stream
         for _ in range(2):  # a hop that was there may turn out to be dead; the second time it is a new one
-            hop = self._enter_all()
+            try:
+                hop = self._enter_all()
+            except Dead:
+                continue
             to = self._found[self.leads_to]
             ahead = Ahead(hop, to.hostname, to.port, self._options.netcat_for(hop.name))
             if (stream := self._take(ahead)) is not None:
@@ -159,7 +162,7 @@ class Job:
             memory=lambda first: memory_of(run, first, self._found[0].hostname),
         )
         try:
-            for hop in entered(self._plan, self._reach_first, self._enter, run, limit=self._limit):
+            for hop in entered(self._plan, self._reach_first, self._enter, run):
                 last = hop
                 self.leads_to += 1
         except Unserved as error:
@@ -286,7 +289,7 @@ class Job:
 
     def _make_session(self, hop: SharedHop, leg: Leg, reach: Reach) -> Hop:
         def reach_it() -> tuple[Stream, str]:
-            stream, address = reach()
+            stream, address = reach() if hop.outer is None else (self._reach_from(hop.outer, leg), "")
             self._stream = stream
             return stream, address
 
@@ -305,6 +308,15 @@ class Job:
         session.forget_relay()
         return session
 
+    def _reach_from(self, outer: SharedHop, leg: Leg) -> Stream:
+        """Make a stream from a shared hop to the one behind it. Raises RelayError, Dead if the shared hop is dead."""
+        to = leg.settings
+        limit = self._progress.left() + GRACE
+        stream = self._take(Ahead(outer, to.hostname, to.port, self._options.netcat_for(outer.name), limit))
+        if stream is None:
+            raise Dead("the hop before does not answer any more")
+        return stream
+
     def _reach_first(self) -> tuple[Stream, str]:
         """Make a stream to the first hop. A program that carries the stream ends when the hop ends."""
         assert self._entering is not None  # noqa: S101  (for the type checker)
@@ -314,10 +326,6 @@ class Job:
             self._progress.by_program(seen=self._prompt.sees())
             return self._prompt.carry(children), ""
         return first_leg(leg, Run(self._options, self._progress, self._prompt, children))
-
-    def _limit(self) -> float:
-        """Seconds for a hop to open a channel to the next hop."""
-        return self._progress.left() + GRACE
 
     def _hop_keys(self) -> list[str]:
         """The keys of the route's hops (key.py)."""

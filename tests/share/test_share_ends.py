@@ -248,18 +248,20 @@ def test_a_hop_that_dies_of_each_channel_is_not_logged_in_to_for_ever(shared: La
 
 
 def test_a_stop_while_somebody_logs_in(shared: Lab) -> None:
-    """That relay gets there; the hops that it makes serve it alone, and end with it."""
+    """All who came before it get there, by one login; the hops end with them."""
     gate = shared.top / "gate"
     line = Line(shared, shared["h1"].port, gate=gate)
     shared.know("h1", line.port, shared["h1"].host_keys)
     shared.host("h1", Port=line.port)
     other = under_way(relay(shared, "h2"))
     (pid,) = holders(shared)
-    late = shared.start("ssh", "-F", shared.write_config(), "h1/h3/h2", "echo $SERVER")
-    until(lambda: "h1" in control(shared, "list"), "login", SOON)
+    config = shared.write_config()
+    late = [shared.start("ssh", "-F", config, "h1/h3/h2", "echo $SERVER; sleep 1") for _ in range(3)]
+    until(lambda: "h1: logging in, 3 relays" in control(shared, "list"), "login", SOON)
     control(shared, "stop")
     gate.touch()
-    assert late.communicate(timeout=SOON)[0] == b"h2\n"
+    assert [each.communicate(timeout=SOON)[0] for each in late] == [b"h2\n"] * 3
+    assert logins(shared, "h1", "h3") == [1, 1]
     other.close()
     until(lambda: pid not in shared.processes(), "end of the holder", SOON)
 

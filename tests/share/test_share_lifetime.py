@@ -6,6 +6,7 @@ import os
 import random
 import re
 import signal
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -79,6 +80,36 @@ def test_a_hop_that_is_dead_without_a_word_is_made_anew(shared: Lab, dead: str, 
     finally:
         os.killpg(connection.process.pid, signal.SIGCONT)
         ends.close()
+
+
+def test_a_quiet_hop_is_asked_at_once_where_the_channel_is_opened_ahead(shared: Lab) -> None:
+    """So it is for a command line that has been used before."""
+    program(shared, "from relay.share import ahead, hops", "hops.QUIET, hops.ANSWER, ahead.ANSWER = 0.0, 0.5, 600.0")
+    assert shared.ssh("h1/h3", "echo $SERVER").stdout == "h3\n"
+    (connection,) = shared["h1"].connections
+    os.killpg(connection.process.pid, signal.SIGSTOP)
+    try:
+        assert shared.ssh("h1/h3", "echo $SERVER").stdout == "h3\n"
+        assert logins(shared)[0] == 2
+    finally:
+        os.killpg(connection.process.pid, signal.SIGCONT)
+
+
+@pytest.mark.parametrize("number", [signal.SIGSTOP, signal.SIGKILL])
+def test_a_hop_that_is_dead_before_the_one_behind_it_is_logged_in_to(shared: Lab, number: signal.Signals) -> None:
+    """It has been heard a moment ago, so nobody asks it for a sign of life before it is used."""
+    program(shared, "from relay.share import hops", "hops.ANSWER = 0.5")
+    assert shared.ssh("h1/h2", "echo $SERVER").stdout == "h2\n"
+    (connection,) = shared["h1"].connections
+    os.killpg(connection.process.pid, number)
+    try:
+        config = shared.write_config()
+        relays = [shared.start("ssh", "-F", config, "h1/h2/h3", "echo $SERVER") for _ in range(5)]
+        assert [each.communicate(timeout=SOON) for each in relays] == [(b"h3\n", b"")] * 5
+        assert logins(shared) == [2, 2, 5]
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(connection.process.pid, signal.SIGCONT)
 
 
 def test_a_hop_without_gcm_that_is_dead_without_a_word_is_made_anew(lab: Lab) -> None:

@@ -306,6 +306,16 @@ def test_a_shared_hop_that_runs_no_more_commands_is_no_hop_for_all(lab: Lab) -> 
         first.communicate()
 
 
+def test_relays_that_come_at_once_and_find_no_room_make_hops_of_their_own(lab: Lab) -> None:
+    """All ask the new hop in the same moment; it has room for one, and has opened no channel before."""
+    lab.server("h1", extra="AllowTcpForwarding no\nMaxSessions 1")
+    lab.server("h2")
+    lab.options += ["--share", "10m", "--netcat"]
+    config = lab.write_config()
+    for each in [lab.start("ssh", "-F", config, "h1/h2", "echo $SERVER; sleep 1") for _ in range(6)]:
+        assert each.communicate(timeout=60) == (b"h2\n", b"")
+
+
 def test_a_shared_hop_that_runs_none_is_not_logged_in_to_again(lab: Lab) -> None:
     lab.server("h1", extra="AllowTcpForwarding no\nMaxSessions 0")
     lab.server("h2")
