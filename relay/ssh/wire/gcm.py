@@ -58,7 +58,7 @@ class GcmOpener(Opener):
         if body > source.end:
             return 0
         (size,) = UINT32.unpack_from(source.data, start)
-        if not 16 <= size <= MAX_LENGTH or size % 16:
+        if not 16 <= size <= MAX_LENGTH or size % 16:  # Shape.check, without a call for each packet
             raise BadPacket(f"a packet of {size} bytes")
         after = body + size + TAG
         if after > source.end:
