@@ -72,6 +72,12 @@ CASES = [
     ),
     (f"{ONION}/t", {}, [f"{ONION}: by {TOR}: a .onion name, entered by {CLIENT}", f"t: by {HOP}"]),
     ("h1/t", {"h1": f"hostname {ONION}"}, [f"h1: by {TOR}: a .onion name, entered by {CLIENT}", f"t: by {HOP}"]),
+    # The name itself says how it is reached.
+    (
+        f"{ONION}/t",
+        {ONION: "proxycommand nc a b\nproxyjump j"},
+        [f"{ONION}: by {TOR}: a .onion name, entered by {CLIENT}", f"t: by {HOP}"],
+    ),
     ("h1/t", {"h1": "proxycommand nc a b"}, [f"h1: by {COMMAND}, entered by {CLIENT}", f"t: by {HOP}"]),
     ("h1/t", {"h1": "proxycommand none"}, [f"h1: by {TCP}, entered by {CLIENT}", f"t: by {HOP}"]),
     # A ProxyCommand counts for the first name only: the others are reached through the hop before them.
@@ -208,10 +214,14 @@ def test_who_wants_our_client_hears_why_it_does_not_do() -> None:
         make("--engine paramiko h1/t").without_client(0, refusal)
     assert caught.value is refusal
     assert refusal.hint == "--engine auto leaves such a hop to ssh"
+    with pytest.raises(Unserved) as caught:
+        make("--engine paramiko h1/t").without_client(0, Unserved("no host key", hint="its own"))
+    assert caught.value.hint == "its own"
 
 
 REFUSED = [
     ("h1/t", {"h1": "proxyjump j", "j": "proxyjump h1"}, "the ProxyJump of j leads back to h1"),
+    ("h1/t", {"h1": "proxyjump j", "j": "proxyjump k", "k": "proxyjump j"}, "the ProxyJump of k leads back to j"),
     ("h1/t", {"h1": "proxyjump j,$x@k"}, r"ssh_config: the ProxyJump of h1, j,\$x@k: a user cannot hold '\$'"),
     (f"h1/{ONION}", {}, "a hop cannot be asked for a .onion name"),
     ("h1/t", {"t": f"hostname {ONION}"}, "a hop cannot be asked for a .onion name"),

@@ -6,6 +6,7 @@ import _socket
 import os
 import socket
 from collections.abc import Callable, Iterator
+from errno import EAFNOSUPPORT, ECONNREFUSED, EINPROGRESS
 from pathlib import Path
 from typing import Any
 
@@ -129,8 +130,8 @@ def test_families_in_turn(resolved: str, tried: str) -> None:
     assert tcp._in_turn(addresses(resolved)) == addresses(tried)
 
 
-def test_a_silent_address_costs_a_moment(name: Name, silent: Address, good: Address, progress: Progress) -> None:
-    sock = tcp.connect(name(silent, good), 0, progress)
+def test_a_silent_address_costs_a_moment(name: Name, silent: Address, good: Address) -> None:
+    sock = tcp.connect(name(silent, good), 0, Progress(2.0))
     assert sock.getpeername() == good
     sock.close()
 
@@ -153,6 +154,35 @@ def test_after_a_refusal_the_next_address_is_tried_at_once(
     sock.close()
 
 
+class Distant(_socket.socket):
+    """A socket that hears later that it is refused, as over a network; on this machine it would be told at once."""
+
+    refused = 0
+
+    def connect_ex(self, where: Address) -> int:  # type: ignore[override]
+        code = super().connect_ex(where)
+        self.refused = code if code == ECONNREFUSED else 0
+        return EINPROGRESS if self.refused else code
+
+    def getsockopt(self, level: int, option: int) -> int:  # type: ignore[override]
+        return self.refused or super().getsockopt(level, option)
+
+
+def test_a_refusal_that_comes_later(
+    monkeypatch: pytest.MonkeyPatch, name: Name, silent: Address, closed: Address, good: Address, progress: Progress
+) -> None:
+    monkeypatch.setattr("_socket.socket", Distant)
+    with pytest.raises(RelayError, match=r"^pyrelay: connection refused$"):
+        tcp.connect(*closed, progress)
+    sock = tcp.connect(name(closed, good), 0, progress)
+    assert sock.getpeername() == good
+    sock.close()
+    monkeypatch.setattr(tcp, "ATTEMPT_DELAY", 0.01)
+    with pytest.raises(TimedOut) as caught:
+        tcp.connect(name(silent, closed), 0, progress, tcp.Terms(timeout=0.2))
+    assert caught.value.cause == "no answer within 0.2 seconds (127.0.0.1: connection refused; 127.0.0.1: no answer)"
+
+
 def test_a_family_that_this_machine_cannot_reach(name: Name, good: Address, progress: Progress) -> None:
     # An address of the documentation (RFC 3849): no route, or no answer.
     sock = tcp.connect(name(("2001:db8::1", good[1], 0, 0), good), 0, progress)
@@ -160,9 +190,46 @@ def test_a_family_that_this_machine_cannot_reach(name: Name, good: Address, prog
     sock.close()
 
 
+def test_a_family_that_this_kernel_has_not(
+    monkeypatch: pytest.MonkeyPatch, name: Name, good: Address, progress: Progress
+) -> None:
+    real = _socket.socket
+
+    def make(family: int, *rest: int) -> _socket.socket:
+        if family == socket.AF_INET6:
+            raise OSError(EAFNOSUPPORT, os.strerror(EAFNOSUPPORT))
+        return real(family, *rest)
+
+    monkeypatch.setattr("_socket.socket", make)
+    tcp.connect(name(("::1", good[1], 0, 0), good), 0, progress).close()
+    with pytest.raises(RelayError, match="address family not supported"):
+        tcp.connect(name(("::1", good[1], 0, 0)), 0, progress)
+
+
 def test_the_same_address_twice_is_one(name: Name, closed: Address, progress: Progress) -> None:
     with pytest.raises(RelayError, match=r"^pyrelay: connection refused$"):
         tcp.connect(name(closed, closed), 0, progress)
+
+
+def test_another_attempt(monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a second, or what the deadline leaves of one: whoever refuses now may listen then."""
+    slept: list[float] = []
+    with socket.socket() as late:
+        late.bind((LOOPBACK, 0))
+        host, port = late.getsockname()
+
+        def listen(seconds: float) -> None:
+            slept.append(seconds)
+            if len(slept) == 3:
+                late.listen()
+
+        monkeypatch.setattr(tcp, "sleep", listen)
+        with pytest.raises(RelayError, match=r"^pyrelay: connection refused$"):
+            tcp.connect(host, port, Progress(20), tcp.Terms(attempts=2))
+        tcp.connect(host, port, Progress(0.9), tcp.Terms(attempts=9)).close()
+    assert slept[0] == 1.0
+    assert len(slept) == 3
+    assert max(slept[1:]) <= 0.9
 
 
 # Messages
@@ -180,11 +247,12 @@ def test_several_addresses_failed(name: Name, closed: Address, progress: Progres
     assert caught.value.cause == "127.0.0.1: connection refused; 255.255.255.255: network is unreachable"
 
 
-def test_many_addresses_failed(name: Name, closed: Address, progress: Progress) -> None:
+@pytest.mark.parametrize(("count", "rest"), [(4, []), (7, ["and 3 more"])])
+def test_many_addresses_failed(name: Name, closed: Address, progress: Progress, count: int, rest: list[str]) -> None:
     with pytest.raises(RelayError) as caught:
-        tcp.connect(name(*[(f"127.0.0.{last}", closed[1]) for last in range(1, 8)]), 0, progress)
+        tcp.connect(name(*[(f"127.0.0.{last}", closed[1]) for last in range(1, count + 1)]), 0, progress)
     told = [f"127.0.0.{last}: connection refused" for last in range(1, 5)]
-    assert caught.value.cause == "; ".join([*told, "and 3 more"])
+    assert caught.value.cause == "; ".join(told + rest)
 
 
 def test_connect_timeout(name: Name, silent: Address, closed: Address, progress: Progress) -> None:
@@ -258,6 +326,12 @@ def test_source_chooses_the_family(name: Name, good: Address, progress: Progress
     sock.close()
 
 
+def test_the_first_address_of_a_source_counts(name: Name, good: Address, progress: Progress) -> None:
+    sock = tcp.connect(*good, progress, tcp.Terms(local=tcp.Local(name(("127.0.0.5", 0), ("127.0.0.6", 0)))))
+    assert sock.getsockname()[0] == "127.0.0.5"
+    sock.close()
+
+
 def test_source_of_another_family(good: Address, progress: Progress) -> None:
     with pytest.raises(RelayError) as caught:
         tcp.connect(*good, progress, tcp.Terms(local=tcp.Local("::1")))
@@ -274,7 +348,7 @@ def test_source_of_another_machine(good: Address, progress: Progress) -> None:
 
 def test_another_family_may_do(monkeypatch: pytest.MonkeyPatch, name: Name, good: Address, progress: Progress) -> None:
     """As with ssh, where no source of one family can be used: BindAddress is a name, or an interface has one family."""
-    host = name(("::1", good[1], 0, 0), ("::1", good[1], 0, 0), good)
+    host = name(("::1", good[1], 0, 0), ("::2", good[1], 0, 0), good)
     theirs = {socket.AF_INET6: ("2001:db8::77", 0, 0, 0), socket.AF_INET: (LOOPBACK, 0)}
     monkeypatch.setattr(tcp, "_sources", lambda *_: theirs)
     tcp.connect(host, 0, progress, tcp.Terms(local=tcp.Local("me"))).close()
@@ -314,7 +388,7 @@ def test_unix_socket(tmp_path: Path, progress: Progress) -> None:
             tcp.connect_unix(path, progress)
         listener.listen()
         sock = tcp.connect_unix(path, progress)
-        assert sock.getblocking()
+        assert sock.gettimeout() is None
         sock.close()
     with pytest.raises(RelayError, match="too long"):
         tcp.connect_unix("x" * 200, progress)

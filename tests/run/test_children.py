@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import socket
 import sys
 import time
+from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
+from contract import SOON
 
 from relay.errors import RelayError
+from relay.run import family
 from relay.run.children import PATIENCE, Children
 
 # It only notes the signals, as ssh does at a question when they come just before it waits for what is typed; and says
@@ -75,7 +81,9 @@ def test_what_a_program_says_is_safe_to_print() -> None:
     near, far = socket.socketpair()
     with near, far:
         children.connect(["sh", "-c", r"printf 'a\033[31mb\377\n \n\233c' >&2"], far).wait()
-    children.hear_out(PATIENCE)
+    began = time.monotonic()
+    children.hear_out(SOON)
+    assert time.monotonic() - began < SOON  # not longer than it takes
     assert told == ["a [31mb\ufffd", "\ufffdc"]
 
 
@@ -83,6 +91,68 @@ def test_what_does_not_end_is_killed() -> None:
     statuses, took = ended(STUBBORN)
     assert statuses == [-9]
     assert took >= PATIENCE
+
+
+def test_one_that_has_no_terminal_to_restore_is_killed_at_once() -> None:
+    children = Children()
+    near, far = socket.socketpair()
+    with near, far:
+        child = children.connect([sys.executable, "-c", DEAF], far)
+        assert near.recv(5) == b"ready"
+        children.hush(child)
+        children.end()
+    assert child.wait() == -9
+
+
+def test_one_that_is_stopped_heeds_it_nevertheless() -> None:
+    children = Children()
+    near, far = socket.socketpair()
+    with near, far:
+        child = children.connect(["sh", "-c", "kill -STOP $$"], far)
+        os.waitid(os.P_PID, child.pid, os.WSTOPPED | os.WNOWAIT)
+        children.end()
+    assert child.wait() == -signal.SIGHUP
+
+
+@pytest.mark.parametrize("lists_children", [True, False])
+def test_what_a_program_has_started_ends_with_it(monkeypatch: pytest.MonkeyPatch, lists_children: bool) -> None:
+    """However far down: the last of them has its stdout open until then."""
+    real = os.path.isdir
+    monkeypatch.setattr(os.path, "isdir", lambda path: real(path) and (lists_children or path != "/proc/self/task"))
+    children = Children()
+    near, far = socket.socketpair()
+    with near:
+        with far:
+            children.connect(["sh", "-c", """sh -c 'sh -c "echo ready; read never"; :'; :"""], far)
+        near.settimeout(SOON)
+        assert near.recv(100) == b"ready\n"
+        children.end()
+        assert near.recv(1) == b""
+
+
+def test_the_last_one_is_told_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its stream may go through the others."""
+    real, told = family.signal_family, []
+
+    def signal_family(pid: int, signals: Sequence[int], *, hushed: bool) -> None:
+        told.append(pid)
+        real(pid, signals, hushed=hushed)
+
+    monkeypatch.setattr(family, "signal_family", signal_family)
+    children = Children()
+    near, far = socket.socketpair()
+    with near, far:
+        started = [children.connect(["cat"], far).pid for _ in range(3)]
+        children.end()
+    assert told[:3] == started[::-1]
+
+
+def test_a_program_runs_in_the_directory_that_it_is_for(tmp_path: Path) -> None:
+    """A relay's, in the process that holds the shared hops."""
+    near, far = socket.socketpair()
+    with near, far:
+        Children(directory=str(tmp_path)).connect(["pwd", "-P"], far).wait()
+        assert near.recv(4096) == os.fsencode(tmp_path.resolve()) + b"\n"
 
 
 def test_one_that_does_not_end_keeps_no_other_from_being_told_again() -> None:

@@ -6,6 +6,7 @@ import os
 import resource
 import stat
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -81,6 +82,21 @@ def test_a_day_is_written_once(place: Path) -> None:
     assert (place / name).stat() == before
     kept.keep(HOP, SHOWN.but(key="SHA256:other"))
     assert (place / name).stat().st_ino != before.st_ino
+
+
+def test_the_next_day_is_written(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else what is used every day were taken for the longest unused."""
+    kept = Memory(str(place))
+    kept.keep(HOP, SHOWN)
+    (name,) = names(place)
+    os.utime(place / name, (0, 0))
+    tomorrow = time.gmtime(time.time() + 24 * 60 * 60)
+    monkeypatch.setattr(time, "gmtime", lambda: tomorrow)
+    kept.keep(HOP, SHOWN)
+    assert (place / name).stat().st_mtime > 0
+    found = kept.recall(HOP)
+    assert found is not None
+    assert found.used == time.strftime("%Y-%m-%d", tomorrow)
 
 
 def test_none_keeps_nothing(place: Path) -> None:

@@ -19,7 +19,7 @@ from peers import until
 
 from relay.ssh.wire import transport
 from relay.ssh.wire.connection import TALK
-from relay.ssh.wire.packet import SLOTS
+from relay.ssh.wire.packet import PLAIN, SLOTS
 from relay.ssh.wire.takeover import attach
 
 # Data
@@ -236,6 +236,58 @@ def test_inner_packets_fit_in_the_window_outside(pair: Pair) -> None:
         assert flow.room() == 0
 
 
+def test_inner_packets_fit_in_those_outside(pair: Pair) -> None:
+    """OpenSSH drops the data of a packet that is larger than it has allowed (channels.c, channel_input_data)."""
+    near, far = pair.open()
+    with Pair(stream=near, far=far) as second:
+        near, far = second.open()
+        flow = second.attach(near)
+        outside = flow.link.carrier
+        assert outside is not None
+        shape = flow.link.packetizer.sealer.shape
+        message = PLAIN.size - 1  # bytes of a message besides its data
+        assert shape.wire(message + flow.max_data) <= outside.max_data < shape.wire(message + flow.max_data + 1)
+
+
+def test_the_narrowest_window_counts(pair: Pair) -> None:
+    near, far = pair.open()
+    with Pair(stream=near, far=far) as second:
+        near, far = second.open()
+        flow = second.attach(near)
+        outside = flow.link.carrier
+        assert outside is not None
+        for inner, outer, packets in ((2, 6, 2), (6, 2, 2), (1, 1, 1)):
+            flow.window, outside.window = inner * flow.max_data, outer * outside.max_data
+            assert flow.room() == packets * flow.max_data
+
+
+def test_what_has_waited_for_the_link_outside(pair: Pair) -> None:
+    """For its window, of which no more is used than there is, or for the end of its key exchange."""
+    near, far = pair.open()
+    with Pair(stream=near, far=far) as second:
+        (near, far), (other_near, other_far) = second.open(), second.open()
+        flow, other = second.attach(near), second.attach(other_near)
+        outside = flow.link.carrier
+        assert outside is not None
+        window, outside.window = outside.window, 0
+        flow.end()
+        for size in (10, window):
+            assert outside._backlog
+            assert outside.window == 0
+            rest = len(outside._backlog) - size
+            pair.say(struct.pack(">BII", common.MSG_CHANNEL_WINDOW_ADJUST, outside.number, size))
+            second.drive(lambda rest=rest: len(outside._backlog) == max(rest, 0))  # type: ignore[misc]
+        far.settimeout(SOON)
+        assert far.recv(1) == b""
+        pair.client._send_kex_init()
+        other.end()
+        assert outside._backlog
+        second.drive(lambda: outside.link.clear)
+        assert not outside._backlog
+        other_far.settimeout(SOON)
+        assert other_far.recv(1) == b""
+
+
 def test_what_is_sent_acknowledges_what_has_come(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
     """Only where nothing is sent is the system told to acknowledge at once: it is a call and a packet for each."""
     near, far = pair.open()
@@ -294,6 +346,8 @@ def test_half_close_by_us(pair: Pair) -> None:
     pair.drive(lambda: flow.closed)
     assert flow.error is None
     assert not flow.link.flows
+    # Without our answer the server would keep the channel (RFC 4254 section 5.3).
+    until(lambda: pair.server._channels.get(far.chanid) is None, "end of the channel at the server", SOON)
 
 
 def test_half_close_by_the_server(pair: Pair) -> None:

@@ -126,6 +126,26 @@ def test_a_key_is_replaced_when_it_has_done_enough(pair: Pair) -> None:
     assert all(sealer.bytes < 4.5 * MIB for sealer in sealers)
 
 
+@pytest.mark.parametrize(
+    "limits",
+    [
+        {"REKEY_BYTES": 8 * MIB, "REKEY_BYTES_OVERFLOW_MAX": 4 * MIB},
+        {"REKEY_PACKETS": 400, "REKEY_PACKETS_OVERFLOW_MAX": 200},
+    ],
+    ids=["bytes", "packets"],
+)
+def test_a_key_is_replaced_when_enough_has_come(pair: Pair, limits: dict[str, int]) -> None:
+    """What still comes before the server has heard of it, at most a window, is counted from when it was asked."""
+    near, far = pair.open()
+    flow = pair.attach(near)
+    vars(pair.client.packetizer).update(limits)
+    opener = pair.client.packetizer.opener
+    data = noise(20 * MIB)
+    with Meanwhile(lambda: far.sendall(data)):
+        assert digest(receive(pair, flow, len(data))) == digest(data)
+    assert pair.client.packetizer.opener is not opener
+
+
 def test_small_packets_count_though_nothing_comes_back(pair: Pair) -> None:
     near, _ = pair.open()
     flow = pair.attach(near)
@@ -142,12 +162,13 @@ def test_small_packets_count_though_nothing_comes_back(pair: Pair) -> None:
     assert packetizer.sealer.packets <= packetizer.REKEY_PACKETS + LOOK
 
 
-def test_a_server_that_does_not_heed_a_request_for_new_keys(pair: Pair) -> None:
+@pytest.mark.parametrize("what", ["PACKETS", "BYTES"])
+def test_a_server_that_does_not_heed_a_request_for_new_keys(pair: Pair, what: str) -> None:
     near, _ = pair.open()
     flow = pair.attach(near)
     pair.server._handler_table[common.MSG_KEXINIT] = lambda message: None
-    packetizer = pair.client.packetizer
-    packetizer.REKEY_PACKETS = packetizer.REKEY_PACKETS_OVERFLOW_MAX = 20
+    most = 20 if what == "PACKETS" else 1000
+    vars(pair.client.packetizer).update({f"REKEY_{what}": most, f"REKEY_{what}_OVERFLOW_MAX": most})
 
     def send() -> None:
         with contextlib.suppress(OSError, EOFError):  # the link ends meanwhile

@@ -95,6 +95,14 @@ def test_bad_messages(pair: Pair, payload, complaint: str) -> None:  # type: ign
     assert not len(flow.received)
 
 
+def test_the_widest_window(pair: Pair) -> None:
+    near, _ = pair.open()
+    flow = pair.attach(near)
+    pair.say(struct.pack(">BII", 93, flow.number, 2**32 - 1 - flow.window))
+    pair.drive(lambda: flow.error or flow.window == 2**32 - 1)
+    assert flow.error is None
+
+
 def test_more_than_the_window(pair: Pair) -> None:
     near, _ = pair.open()
     flow = pair.attach(near)
