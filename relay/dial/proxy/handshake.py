@@ -140,13 +140,12 @@ class _Handshake(socks.socksocket):  # type: ignore[misc]  # PySocks has no type
         name = encoded_name(host)
         if len(name) > FIELD:
             raise RelayError(f"the name has {len(name)} bytes, and {_protocol(self.wire)} takes {FIELD} at most")
-        host = name.decode()
+        host, parts = name.decode(), name.split(b".")
+        if not all(parts[:-1]) or any(len(part) > PART for part in parts):  # said before anything is sent
+            raise RelayError(f"the name cannot be sent: a part of it is empty or has more than {PART} bytes")
         if self.proxy[0] == socks.SOCKS4:
             self._negotiate_SOCKS4(host, port)
         else:
-            parts = name.split(b".")
-            if not all(parts[:-1]) or any(len(part) > PART for part in parts):  # said before anything is sent
-                raise RelayError(f"the name cannot be sent: a part of it is empty or has more than {PART} bytes")
             self.fields += (name,)
             self._negotiate_SOCKS5(host, port)
 
