@@ -58,7 +58,7 @@ class UsageError(RelayError):
 
 
 class Unserved(RelayError):
-    """A hop that our own client (paramiko) cannot enter, or hops that cannot be shared; no login has been tried."""
+    """A hop that our own client (paramiko) cannot enter, before a login is tried; or hops that cannot be shared."""
 
 
 class NoRoom(RelayError):

@@ -234,6 +234,7 @@ class SshStream(ChildStream):
         status = super().status()
         if status is not None and self.heard is not None:
             self.heard.ended()
+            self.heard = None  # waited for once: what ssh has started may have its stderr for longer
         return status
 
     def skip_to(self, mark: str) -> None:

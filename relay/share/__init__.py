@@ -14,7 +14,7 @@ user's ssh has started hands its stdin and stdout to the holder, and waits.
     holder.py    the holder's process: its loop, and when it ends
     door.py      who comes in to it: relays, and those without room; commands
     job.py       one request, in its own thread: logs in to hops, asks the person; remote.py: that person, over the wire
-    ahead.py     a channel that is opened before the relay has said that it wants it
+    ahead.py     a channel from a shared hop, which may be opened before the relay has said that it wants it
     carry.py     a first hop's ProxyCommand, run by the relay; carried.py: what the holder has of it
     hops.py      the hops that exist, and which relays use them; key.py: which relays may use the same
     carrier.py   the connection to a hop, driven by the loop

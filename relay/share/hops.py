@@ -234,12 +234,14 @@ class Hops:
                     del self._hops[key]
                     self._retire(other)
 
-    def retire_dead(self, hop: SharedHop) -> None:
+    def retire_dead(self, hop: SharedHop) -> SharedHop:
         """A hop does not answer any more: retire the first one on the way to it that does not, either, else the hop.
 
-        It waits for the answers.
+        It waits for the answers, and returns the one that it has retired.
         """
-        self.retire(next((each for each in hop.path if each is not hop and not each.responds(0)), hop))
+        dead = next((each for each in hop.path if each is not hop and not each.responds(0)), hop)
+        self.retire(dead)
+        return dead
 
     def stop(self) -> None:
         """Keep no hop any longer than it is used. Requests under way are still served, and share hops; none follow."""

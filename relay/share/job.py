@@ -40,8 +40,6 @@ if TYPE_CHECKING:
     from relay.spec.options import Options
     from relay.ssh.login.client import Client
 
-GRACE = 5.0  # seconds that a hop has to open a channel to another one after the relay's deadline
-
 
 class Job:
     """What a relay asks for: a channel through some hops.
@@ -131,18 +129,20 @@ class Job:
         self._keys = self._hop_keys()
         if (stream := self._take_ahead()) is not None:
             return stream
-        for _ in range(2):  # a hop that was there may turn out to be dead; the second time it is a new one
-            try:
-                hop = self._enter_all()
-            except Dead:
-                continue
-            to = self._found[self.leads_to]
-            ahead = Ahead(hop, to.hostname, to.port, self._options.netcat_for(hop.name))
-            if (stream := self._take(ahead)) is not None:
-                if not self.unserved:
-                    self._hops.remember(self._call, hop.key, ahead.to)
-                return stream
-        raise RelayError("the hop does not answer any more")
+        try:
+            return self._open_anew()
+        except Dead:  # a hop that was there may turn out to be dead; the second time it is a new one
+            return self._open_anew()
+
+    def _open_anew(self) -> Stream:
+        """Enter the hops and open the channel. Raises RelayError, Dead if a hop on the way is dead."""
+        hop = self._enter_all()
+        to = self._found[self.leads_to]
+        self._at_next()
+        stream = self._reach_from(hop, to)
+        if not self.unserved:
+            self._hops.remember(self._call, hop.key, (to.hostname, to.port))
+        return stream
 
     def _enter_all(self) -> SharedHop:
         """Enter the hops; return the last one, or the last one before a hop that only the system's ssh can enter.
@@ -175,13 +175,17 @@ class Job:
             self._hops.let_go(before, self.linger)
         return last
 
-    def _take(self, ahead: Ahead) -> Stream | None:
-        """Wait for the channel and return it. None when its hop is dead; it is then retired."""
+    def _at_next(self) -> None:
+        """What follows is about the name that the channel leads to."""
         self._progress.at(self._places[self.leads_to], hushed=not self._found[self.leads_to].shows_banners)
+
+    def _take(self, ahead: Ahead) -> Stream:
+        """Wait for the channel and return it. Raises RelayError, Dead when a hop is dead; that one is then retired."""
         stream = ahead.take(self._progress)
         if stream is None:
-            self._progress.note(1, "the shared hop is dead: a new one is made")
-            self._hops.retire_dead(ahead.hop)
+            dead = self._hops.retire_dead(ahead.hop)
+            self._progress.note(1, "the shared hop is dead: a new one is made", place=dead.place)
+            raise Dead("the hop does not answer any more", place=dead.place)
         return stream
 
     def _take_ahead(self) -> Stream | None:
@@ -193,7 +197,10 @@ class Job:
         if ahead.hop.key != self._keys[-1] or ahead.to != (target.hostname, target.port):
             ahead.drop()
             return None
-        return self._take(ahead)
+        self._at_next()
+        with suppress(Dead):
+            return self._take(ahead)
+        return None
 
     def give_up(self) -> None:
         """The relay has gone: let the other relays stop waiting for its login. From any thread; returns at once.
@@ -289,7 +296,7 @@ class Job:
 
     def _make_session(self, hop: SharedHop, leg: Leg, reach: Reach) -> Hop:
         def reach_it() -> tuple[Stream, str]:
-            stream, address = reach() if hop.outer is None else (self._reach_from(hop.outer, leg), "")
+            stream, address = reach() if hop.outer is None else (self._reach_from(hop.outer, leg.settings), "")
             self._stream = stream
             return stream, address
 
@@ -308,14 +315,10 @@ class Job:
         session.forget_relay()
         return session
 
-    def _reach_from(self, outer: SharedHop, leg: Leg) -> Stream:
-        """Make a stream from a shared hop to the one behind it. Raises RelayError, Dead if the shared hop is dead."""
-        to = leg.settings
-        limit = self._progress.left() + GRACE
-        stream = self._take(Ahead(outer, to.hostname, to.port, self._options.netcat_for(outer.name), limit))
-        if stream is None:
-            raise Dead("the hop before does not answer any more")
-        return stream
+    def _reach_from(self, hop: SharedHop, to: HopSettings) -> Stream:
+        """Make a stream from a shared hop to the next name. Raises RelayError, Dead if the shared hop is dead."""
+        netcat = self._options.netcat_for(hop.name)
+        return self._take(Ahead(hop, to.hostname, to.port, netcat, self._progress))
 
     def _reach_first(self) -> tuple[Stream, str]:
         """Make a stream to the first hop. A program that carries the stream ends when the hop ends."""

@@ -232,8 +232,9 @@ def test_a_directory_that_was_removed(shared: Lab) -> None:
     assert logins(shared)[0] == 2
 
 
-def test_a_hop_that_dies_of_each_channel_is_not_logged_in_to_for_ever(shared: Lab) -> None:
-    """A login is tried again only on a hop that was there before, and may have been dead."""
+@pytest.mark.parametrize("route", ["h1/h3", "h1/h2/h3"])
+def test_a_hop_that_dies_of_each_channel_is_not_logged_in_to_for_ever(shared: Lab, route: str) -> None:
+    """A login is tried again only on a hop that was there before, and may have been dead. It is named in the end."""
     program(
         shared,
         "from relay.ssh.session import Session",
@@ -242,9 +243,9 @@ def test_a_hop_that_dies_of_each_channel_is_not_logged_in_to_for_ever(shared: La
         "    raise session.lost()",
         "Session.forward = forward",
     )
-    done = shared.pyrelay("h1/h3")
+    done = shared.pyrelay(route)
     assert (done.returncode, logins(shared)) == (1, [2, 0, 0])
-    assert "the hop does not answer any more" in done.stderr
+    assert done.stderr == "pyrelay: shared hop (h1): the hop does not answer any more\n"
 
 
 def test_a_stop_while_somebody_logs_in(shared: Lab) -> None:
@@ -314,6 +315,17 @@ def test_the_words_of_a_netcat_reach_the_relay_that_it_is_for(lab: Lab) -> None:
     assert lab.pyrelay("--netcat-command", line, "h1/h2x", stdin=None).stdout == "x"
     works.unlink()
     assert "pyrelay: shared hop (h1): why\n" in lab.pyrelay("--netcat-command", line, "h1/h2x", stdin=None).stderr
+
+
+@pytest.mark.parametrize("route", ["h1/h2", "h1/h2/h3"])
+def test_a_netcat_says_as_much_as_the_relay_wants_to_hear(lab: Lab, route: str) -> None:
+    lab.server("h1", extra="AllowTcpForwarding no")
+    lab.servers("h2", "h3")
+    lab.options += AGAIN
+    line = "echo why >&2; exit 3"
+    assert ": why\n" not in lab.pyrelay("-q", "--netcat-command", line, route).stderr
+    said = "pyrelay: shared hop (h1): it denies forwarding: crossing it by a netcat there\n"
+    assert said in lab.pyrelay("-v", "--netcat", route).stderr
 
 
 def test_the_words_of_a_proxycommand_reach_the_relay_that_logs_in(shared: Lab) -> None:

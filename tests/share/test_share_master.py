@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 from pathlib import Path
 
@@ -69,3 +71,27 @@ def test_exit_leaves_the_master_alone(shared: Lab, path: Path) -> None:
     until(lambda: not holders(shared), "end of the holder")
     assert master.poll() is None
     assert shared.run("ssh", "-F", shared.config, "-O", "check", "h1").returncode == 0
+
+
+def test_one_whose_own_connection_is_dead_is_named(shared: Lab, path: Path) -> None:
+    start_master(shared, "h1", path)
+    (connection,) = shared["h1"].connections
+    os.killpg(connection.process.pid, signal.SIGSTOP)
+    try:
+        said = shared.pyrelay("-w", "1", "h1/h2/h3").stderr
+    finally:
+        os.killpg(connection.process.pid, signal.SIGCONT)
+    assert said == (
+        "pyrelay: hop 2 of 2 (h2): no answer within 1 seconds (waiting for the master of h1 to connect)\n"
+        "hint: the connection of a master may be dead: ssh -O exit h1 ends it\n"
+    )
+
+
+def test_the_time_of_who_is_asked_by_it_does_not_count(shared: Lab, path: Path) -> None:
+    """ControlMaster ask."""
+    shared.host("h1", ControlMaster="ask")
+    askpass = shared.top / "askpass"
+    askpass.write_text("#!/bin/sh\nsleep 5\n")
+    askpass.chmod(0o755)
+    start_master(shared, "h1", path, "-M", SSH_ASKPASS=str(askpass), SSH_ASKPASS_REQUIRE="force")
+    assert shared.pyrelay("-w", "4", "h1/h2/h3").stdout.startswith("SSH-2.0-")
