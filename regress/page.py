@@ -96,7 +96,8 @@ def _in_place(outcomes: Outcomes, unexplained: list[str]) -> list[str]:
         if differ and not why:
             unexplained += [f"{test}: ssh has {verdict} {line}" for verdict, line in differ]
         counts = f"{same['accepted']} | {same['refused']} | {len(differ)}"
-        rows.append(f"| {test} | {verdicts} | {counts} | {why if differ else ''} |")
+        unlike = differ or len({ran[way.name]["verdict"] for way in IN_PLACE}) > 1
+        rows.append(f"| {test} | {verdicts} | {counts} | {why if unlike else ''} |")
     if not rows:
         return []
     return [

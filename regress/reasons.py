@@ -52,4 +52,8 @@ LOGINS: dict[str, str] = {
         "DSA keys are not supported, as in OpenSSH 10: one login more is refused (9.2). "
         "Two with a ForwardAgent that names no variable are accepted, since pyrelay forwards no agent."
     ),
+    "integrity": (
+        "Looks for ssh's word of a bad MAC in the last two lines of the log; behind it stand ours, that the "
+        "hop's ssh has ended, and a hint. Each login is refused as by ssh."
+    ),
 }
