@@ -108,6 +108,18 @@ class Server:
         with self._starting:
             return self._connections
 
+    @contextmanager
+    def silenced(self, number: int = signal.SIGSTOP) -> Iterator[None]:
+        """Within it, the only connection that there has been does nothing any more, and does not say so."""
+        (connection,) = self.connections
+        group = connection.process.pid
+        os.killpg(group, number)
+        try:
+            yield
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(group, signal.SIGCONT)
+
     def authorize(self, authorized_keys: str) -> None:
         """Replace the authorized_keys file; it serves every account."""
         (self._top / "authorized_keys").write_text(authorized_keys)

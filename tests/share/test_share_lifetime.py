@@ -6,7 +6,6 @@ import os
 import random
 import re
 import signal
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -68,31 +67,23 @@ def test_a_hop_that_is_dead_without_a_word_is_made_anew(shared: Lab, dead: str, 
     program(shared, "from relay.share import hops", f"hops.QUIET = {quiet}")
     shared.host(dead, ServerAliveInterval="1", ServerAliveCountMax="8")
     ends = under_way(relay(shared, "h1/h2"))
-    (connection,) = shared[dead].connections
-    os.killpg(connection.process.pid, signal.SIGSTOP)
-    try:
+    with shared[dead].silenced():
         assert shared.ssh("h1/h2/h3", "echo $SERVER").stdout == "h3\n"
         assert logins(shared) == ([2, 2, 1] if dead == "h1" else [1, 2, 1])
         assert ends.status() == 1
         assert ends.said() == (
             f"pyrelay: shared hop ({dead}): the connection was lost: no answer to 8 keepalives in 8 seconds\n"
         )
-    finally:
-        os.killpg(connection.process.pid, signal.SIGCONT)
-        ends.close()
+    ends.close()
 
 
 def test_a_quiet_hop_is_asked_at_once_where_the_channel_is_opened_ahead(shared: Lab) -> None:
     """So it is for a command line that has been used before."""
     program(shared, "from relay.share import ahead, hops", "hops.QUIET, hops.ANSWER, ahead.ANSWER = 0.0, 0.5, 600.0")
     assert shared.ssh("h1/h3", "echo $SERVER").stdout == "h3\n"
-    (connection,) = shared["h1"].connections
-    os.killpg(connection.process.pid, signal.SIGSTOP)
-    try:
+    with shared["h1"].silenced():
         assert shared.ssh("h1/h3", "echo $SERVER").stdout == "h3\n"
         assert logins(shared)[0] == 2
-    finally:
-        os.killpg(connection.process.pid, signal.SIGCONT)
 
 
 @pytest.mark.parametrize("number", [signal.SIGSTOP, signal.SIGKILL])
@@ -100,16 +91,11 @@ def test_a_hop_that_is_dead_before_the_one_behind_it_is_logged_in_to(shared: Lab
     """It has been heard a moment ago, so nobody asks it for a sign of life before it is used."""
     program(shared, "from relay.share import hops", "hops.ANSWER = 0.5")
     assert shared.ssh("h1/h2", "echo $SERVER").stdout == "h2\n"
-    (connection,) = shared["h1"].connections
-    os.killpg(connection.process.pid, number)
-    try:
+    with shared["h1"].silenced(number):
         config = shared.write_config()
         relays = [shared.start("ssh", "-F", config, "h1/h2/h3", "echo $SERVER") for _ in range(5)]
         assert [each.communicate(timeout=SOON) for each in relays] == [(b"h3\n", b"")] * 5
         assert logins(shared) == [2, 2, 5]
-    finally:
-        with suppress(ProcessLookupError):
-            os.killpg(connection.process.pid, signal.SIGCONT)
 
 
 def test_a_hop_without_gcm_that_is_dead_without_a_word_is_made_anew(lab: Lab) -> None:
@@ -118,13 +104,9 @@ def test_a_hop_without_gcm_that_is_dead_without_a_word_is_made_anew(lab: Lab) ->
     lab.options += AGAIN
     program(lab, "from relay.share import hops", "hops.ANSWER = 0.5")
     assert lab.ssh("h1/h3", "echo $SERVER").stdout == "h3\n"
-    (connection,) = lab["h1"].connections
-    os.killpg(connection.process.pid, signal.SIGSTOP)
-    try:
+    with lab["h1"].silenced():
         assert lab.ssh("h1/h3", "echo $SERVER").stdout == "h3\n"
         assert logins(lab, "h1") == [2]
-    finally:
-        os.killpg(connection.process.pid, signal.SIGCONT)
 
 
 def test_the_holder_ends_with_its_last_hop(shared: Lab) -> None:

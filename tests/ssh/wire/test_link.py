@@ -8,6 +8,7 @@ import socket
 import struct
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import paramiko
 import pytest
@@ -19,6 +20,7 @@ from peers import until
 
 from relay.ssh.wire import transport
 from relay.ssh.wire.connection import TALK
+from relay.ssh.wire.flow import Flow
 from relay.ssh.wire.packet import PLAIN, SLOTS
 from relay.ssh.wire.takeover import attach
 
@@ -222,13 +224,20 @@ def test_the_rest_of_a_window(pair: Pair, waits_for_empty: bool) -> None:
     assert flow.room() == 82
 
 
-def test_inner_packets_fit_in_the_window_outside(pair: Pair) -> None:
+@contextmanager
+def inside(pair: Pair) -> Iterator[tuple[Pair, Flow, paramiko.Channel, Flow]]:
+    """A hop behind pair's: its Pair, a flow through both with the server's end, and the flow that carries it."""
     near, far = pair.open()
     with Pair(stream=near, far=far) as second:
         near, far = second.open()
         flow = second.attach(near)
         outside = flow.link.carrier
         assert outside is not None
+        yield second, flow, far, outside
+
+
+def test_inner_packets_fit_in_the_window_outside(pair: Pair) -> None:
+    with inside(pair) as (_, flow, _, outside):
         outside.window = 1000
         assert 0 < flow.room() < 1000
         flow.read_from(lambda views: sum(map(len, views)))
@@ -238,24 +247,14 @@ def test_inner_packets_fit_in_the_window_outside(pair: Pair) -> None:
 
 def test_inner_packets_fit_in_those_outside(pair: Pair) -> None:
     """OpenSSH drops the data of a packet that is larger than it has allowed (channels.c, channel_input_data)."""
-    near, far = pair.open()
-    with Pair(stream=near, far=far) as second:
-        near, far = second.open()
-        flow = second.attach(near)
-        outside = flow.link.carrier
-        assert outside is not None
+    with inside(pair) as (_, flow, _, outside):
         shape = flow.link.packetizer.sealer.shape
         message = PLAIN.size - 1  # bytes of a message besides its data
         assert shape.wire(message + flow.max_data) <= outside.max_data < shape.wire(message + flow.max_data + 1)
 
 
 def test_the_narrowest_window_counts(pair: Pair) -> None:
-    near, far = pair.open()
-    with Pair(stream=near, far=far) as second:
-        near, far = second.open()
-        flow = second.attach(near)
-        outside = flow.link.carrier
-        assert outside is not None
+    with inside(pair) as (_, flow, _, outside):
         for inner, outer, packets in ((2, 6, 2), (6, 2, 2), (1, 1, 1)):
             flow.window, outside.window = inner * flow.max_data, outer * outside.max_data
             assert flow.room() == packets * flow.max_data
@@ -263,12 +262,9 @@ def test_the_narrowest_window_counts(pair: Pair) -> None:
 
 def test_what_has_waited_for_the_link_outside(pair: Pair) -> None:
     """For its window, of which no more is used than there is, or for the end of its key exchange."""
-    near, far = pair.open()
-    with Pair(stream=near, far=far) as second:
-        (near, far), (other_near, other_far) = second.open(), second.open()
-        flow, other = second.attach(near), second.attach(other_near)
-        outside = flow.link.carrier
-        assert outside is not None
+    with inside(pair) as (second, flow, far, outside):
+        other_near, other_far = second.open()
+        other = second.attach(other_near)
         window, outside.window = outside.window, 0
         flow.end()
         for size in (10, window):
