@@ -28,6 +28,13 @@ PARTS ?= first-hour debian pythons
 ELSEWHERE = tests/whole tests/dial tests/run tests/share --ignore tests/whole/test_bench.py
 VENV = .venv/bin
 
+# The tests in two halves, the second one with nothing beside it, and both whatever comes of the first. What failed in
+# either is said once more in the end. relay is compiled first: some machines forbid Python to do it at each start.
+halves = @$(VENV)/python -m compileall -q relay; PYRELAY_FAILED=`mktemp`; export PYRELAY_FAILED; \
+	$(VENV)/python -m pytest -n 2 --dist loadfile -m "not alone" $(1); first=$$?; \
+	$(VENV)/python -m pytest -m alone $(1); second=$$?; \
+	cat "$$PYRELAY_FAILED"; rm "$$PYRELAY_FAILED"; test $$first = 0 && test $$second = 0
+
 # The programs that tests talk to, as Debian calls their packages.
 PEERS = bash-completion busybox dante-server dropbear-bin fish git iproute2 krb5-admin-server krb5-kdc krb5-user locales mandoc \
 	microsocks ncat netcat-openbsd netcat-traditional openssh-client openssh-server openssl procps rsync socat squid \
@@ -57,8 +64,7 @@ test: .venv/ready peers build/dante/sockd build/pq/pqcrypto ## run the tests; wh
 ifdef ARGS
 	$(VENV)/python -m pytest $(ARGS)
 else
-	@# Both halves are run, whatever comes of the first one.
-	$(VENV)/python -m pytest -n 2 --dist loadfile -m "not alone"; first=$$?; $(VENV)/python -m pytest -m alone && exit $$first
+	$(halves)
 endif
 
 check: .venv/ready peers ## check format, lint, types and man page
@@ -71,10 +77,9 @@ bench: .venv/ready peers ## measure it beside ssh and nc, and print the table (A
 	@tests/install-packages valgrind
 	@$(VENV)/python -m bench $(if $(OPENSSH),--openssh "$(OPENSSH)") $(ARGS)
 
+elsewhere: export PYRELAY_ELSEWHERE = 1
 elsewhere: .venv/ready peers build/dante/sockd build/pq/pqcrypto ## run the tests of the whole program with what only Linux has hidden from it
-	@# In two halves, as the others.
-	PYRELAY_ELSEWHERE=1 $(VENV)/python -m pytest -n 2 --dist loadfile -m "not alone" $(ELSEWHERE) $(ARGS); first=$$?; \
-		PYRELAY_ELSEWHERE=1 $(VENV)/python -m pytest -m alone $(ELSEWHERE) $(ARGS) && exit $$first
+	$(call halves,$(ELSEWHERE) $(ARGS))
 
 regress: .venv/ready peers ## run OpenSSH's own tests with it in the path, an hour or two; write docs/regress.md (ARGS="--way NAME TEST...")
 	@tests/install-packages $(SOURCES)

@@ -33,6 +33,7 @@ hypothesis.settings.register_profile("pyrelay", deadline=None, suppress_health_c
 hypothesis.settings.load_profile("pyrelay")
 
 SLOWEST = 10  # files whose time is printed at the end
+LAST = 1000  # characters of what is said of a failure
 spent: defaultdict[str, float] = defaultdict(float)  # seconds of each test file, with its fixtures
 
 
@@ -41,7 +42,13 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """The slowest files, where more than one has run: `make test` shows where its time goes."""
+    """The slowest files, where more than one has run: `make test` shows where its time goes. And what failed, into
+    the file of that name, for whoever runs the tests in more than one go."""
+    path = os.environ.get("PYRELAY_FAILED")
+    if path and "PYTEST_XDIST_WORKER" not in os.environ:  # the workers' failures are told by whom they work for
+        failed = terminalreporter.getreports("failed") + terminalreporter.getreports("error")
+        with Path(path).open("a") as said:
+            said.writelines(f"{each.longreprtext[-LAST:]}\nFAILED {each.nodeid}\n" for each in failed)
     if len(spent) > 1:
         terminalreporter.section(f"the slowest of {len(spent)} files")
         for file, seconds in sorted(spent.items(), key=lambda item: -item[1])[:SLOWEST]:

@@ -286,9 +286,11 @@ class _Login(AuthHandler):  # type: ignore[misc]  # paramiko has no types
 
     def _send(self, messages: Sequence[bytes]) -> None:
         for message in messages:
-            self.transport._send_message(Message(message))
+            # Before it is sent: a script may send from a thread of its own, and the client's next message is at once.
             if message == SUCCESS:
                 self.authenticated = True
+            self.transport._send_message(Message(message))
+            if message == SUCCESS:
                 self.transport._auth_trigger()
 
 
