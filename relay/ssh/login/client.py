@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import logging
+import sys
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from relay.errors import plain
 from relay.ssh.login.keyring import Keyring
 from relay.ssh.memory import Memory
+from relay.ssh.wire.library import log
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -52,27 +54,11 @@ class Client:
         self.stays = False
         self.skips = ""
         self.keyring = Keyring(prompt)
-        _quiet(progress.verbosity)
+        if progress.verbosity >= 3:
+            log.hears = _show
 
 
-class _Plain(logging.Formatter):
-    """paramiko logs what a server says as it says it."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        """The line, as a terminal may have it."""
-        return plain(super().format(record))
-
-
-def _quiet(verbosity: int) -> None:
-    """paramiko logs what we say ourselves, and without a handler logging prints it on stderr; -vvv shows it."""
-    logger = logging.getLogger("paramiko")
-    if logger.handlers:
-        return
-    logger.propagate = False
-    if verbosity >= 3:
-        handler = logging.StreamHandler()
-        handler.setFormatter(_Plain())
-        logger.addHandler(handler)
-        logger.setLevel(logging.DEBUG)
-    else:
-        logger.addHandler(logging.NullHandler())
+def _show(line: str) -> None:
+    """Print a line that paramiko logs, which may be what a server says as it says it."""
+    with suppress(OSError, ValueError):  # a closed stderr is not an error
+        sys.stderr.write(f"{plain(line)}\n")

@@ -27,17 +27,14 @@ def known_hosts(
     *,
     warn: Callable[[str], object],
 ) -> bytes:
-    """What KnownHostsCommand prints, as the bytes of a known_hosts file; b"" when there is none.
+    """What KnownHostsCommand prints, as the bytes of a known_hosts file.
 
     what: ORDER before the key exchange, HOSTNAME or ADDRESS when the server
     has shown its key (KnownHostsCommand in ssh_config(5)). It runs without a
     shell. warn: is told of one that ssh, too, goes on without (subprocess,
     misc.c). Raises RelayError when it cannot be run or fails, as ssh ends then.
     """
-    command = settings.get("knownhostscommand")
-    if command.lower() in {"", "none"}:
-        return b""
-    words = split(command)
+    words = split(settings.get("knownhostscommand"))
     if not words:
         raise RelayError("KnownHostsCommand: a quotation mark is missing")
     if not os.path.isabs(words[0]):

@@ -17,7 +17,7 @@ from relay.errors import RelayError, Unserved
 from relay.run.children import Children
 from relay.run.prompt import Cancelled, NobodyToAsk
 from relay.ssh.pubkey import CERT_SUFFIX, BadKey, PublicKey, Unsupported, key_type
-from relay.ssh.trust import hosts_command, known_hosts
+from relay.ssh.trust import known_hosts
 from relay.ssh.trust.hostcert import Certificate
 from relay.ssh.trust.hostkeys import ALGORITHMS, CHANGED, IS_REVOKED, KNOWN, UNKNOWN, HostKeys
 from relay.ssh.trust.known import Known, once
@@ -139,6 +139,8 @@ class Trust:
         self._progress.note(1, f"host key: {key.short} {self._fingerprint(key)}")
         self._check_size(key)
         for path in self._settings.paths("revokedhostkeys"):
+            from relay.ssh.trust import hosts_command  # few have such a list
+
             if hosts_command.is_revoked(path, key, issuer, self._children):
                 raise _revoked(self._name, key, self._fingerprint(key), path)
         if self._settings.exempts(self._address):

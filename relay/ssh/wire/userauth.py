@@ -10,8 +10,8 @@ and does everything else. This module decides nothing and prompts nobody.
 from __future__ import annotations
 
 import os
+from _queue import Empty, SimpleQueue  # the module queue imports heapq and more
 from contextlib import suppress
-from queue import Empty, SimpleQueue
 from threading import Event
 from typing import TYPE_CHECKING, Any, TypeAlias
 

@@ -12,7 +12,7 @@ import pytest
 
 import relay
 from relay.ssh.wire import numbers
-from relay.ssh.wire.library import LEFT_OUT
+from relay.ssh.wire.library import LEFT_OUT, SPARED
 
 THEIRS = Path(paramiko.__file__).parent
 OURS = Path(relay.__file__).parent
@@ -43,10 +43,8 @@ def left_out_of(module: str) -> set[tuple[str, str]]:
 
 def test_what_is_left_out_is_what_is_asked_for() -> None:
     """No name is missing, which would fail at a user's, and none is there that nobody asks for."""
-    brought = run("import relay.ssh.session; print(*(name for name in sys.modules if name.startswith('paramiko.')))")
-    rooms = {name.removeprefix("paramiko.") for name in brought.split()} - set(LEFT_OUT)
-    assert "transport" in rooms
-    asked = set().union(*(left_out_of(room) for room in rooms))
+    assert "transport" in rooms()
+    asked = set().union(*(left_out_of(room) for room in rooms()))
     assert asked == {(room, name) for room, names in LEFT_OUT.items() for name in names}
 
 
@@ -81,6 +79,65 @@ import importlib.metadata
 print(importlib.metadata.version("paramiko"))
 """
     assert run(script).startswith("5.1.")
+
+
+def rooms() -> set[str]:
+    """The modules of paramiko that our client imports as they are."""
+    brought = run("import relay.ssh.session; print(*(name for name in sys.modules if name.startswith('paramiko.')))")
+    return {name.removeprefix("paramiko.") for name in brought.split()} - set(LEFT_OUT)
+
+
+def test_neither_logging_nor_traceback_is_imported_until_it_is_used() -> None:
+    script = """
+import relay.ssh.session, paramiko.util
+assert not {"logging", "traceback", "tokenize"} & set(sys.modules)
+try:
+    1 / 0
+except ZeroDivisionError:
+    print(paramiko.util.tb_strings()[-2])
+import logging
+assert paramiko.util.logging is not logging and logging.getLogger("x").addFilter
+"""
+    assert run(script) == "ZeroDivisionError: division by zero\n"
+
+
+def test_what_stands_for_logging_and_traceback_is_what_is_used() -> None:
+    """In the modules that import them, and in no others of those that are there."""
+    importing, used = set(), set()
+    for room in rooms():
+        tree = ast.parse((THEIRS / f"{room}.py").read_text())
+        names = [alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names]
+        importing |= {room} if {"logging", "traceback"} & set(names) else set()
+        used |= {
+            node.attr
+            for node in ast.walk(tree)
+            if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "traceback"
+        }
+    assert importing == set(SPARED)
+    assert used == {"format_exception"}
+
+
+@pytest.mark.parametrize("line", ["fresh: %d", "fresh: 100%"])
+def test_what_paramiko_logs(line: str) -> None:
+    """With values, or without and with a percent sign of its own; with -vvv only."""
+    values = (7,) if "%d" in line else ()
+    script = f"""
+from relay.ssh.login.client import Client
+from relay.run.progress import Progress
+import paramiko.util
+log = paramiko.util.get_logger("paramiko.transport")
+for verbosity in (2, 3):
+    Client(Progress(1, verbosity), None, None)
+    log.log(10, {line!r}, *{values!r})
+    print("said", file=sys.stderr)
+"""
+    done = subprocess.run(
+        [sys.executable, "-IS", "-c", f"import sys; sys.path = {sys.path!r}\n{script}"],
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    assert done.stderr.split("\n") == ["said", (line % values if values else line), "said", ""]
 
 
 def test_one_door() -> None:
