@@ -47,8 +47,8 @@ FRONTS = haproxy sslh
 # What OpenSSH is built with, from its source.
 SOURCES = autoconf automake dpkg-dev gcc libc6-dev libssl-dev make zlib1g-dev
 
-# The packet ciphers, one of each sealer and opener, for fuzz/packets.py; + stands for the space in a name.
-OPENERS = clear aes128-gcm@openssh.com chacha20-poly1305@openssh.com aes128-ctr+hmac-sha2-256-etm@openssh.com \
+# What has no seeds to begin with (tests/beds/fuzzed_wire.py); + stands for the space in a name.
+SEEDLESS = messages clear aes128-gcm@openssh.com chacha20-poly1305@openssh.com aes128-ctr+hmac-sha2-256-etm@openssh.com \
 	aes128-ctr+hmac-sha2-512-etm@openssh.com aes128-ctr+hmac-sha2-256 aes256-ctr+hmac-sha2-512
 
 .PHONY: help demo test check bench elsewhere regress soak fuzz nightly matrix install uninstall dist deb lock peers strangers
@@ -92,14 +92,10 @@ fuzz: .venv/ready ## give whatever reads any bytes any bytes, ten minutes each (
 	@# Not among what development needs: there are no builds of it for some systems.
 	$(VENV)/pip install --quiet --disable-pip-version-check atheris
 	@# Ten seconds for one input, and a gigabyte for all, are what a hang and unbounded memory come to.
-	@for target in fuzz/messages.py $(OPENERS) $(wildcard fuzz/seeds/*); do \
+	@for target in $(SEEDLESS) $(wildcard fuzz/seeds/*); do \
 		echo "$$target"; found=`mktemp -d`; \
-		case $$target in \
-			fuzz/seeds/*) set -- fuzz/parsers.py $$target $$found $$target ;; \
-			fuzz/*) set -- $$target $$found ;; \
-			*) set -- fuzz/packets.py "`echo $$target | tr + ' '`" $$found ;; \
-		esac; \
-		$(VENV)/python "$$@" -max_total_time=$$(($(MINUTES) * 60)) -timeout=10 -rss_limit_mb=1024 \
+		$(VENV)/python fuzz/target.py "`echo $$target | tr + ' '`" $$found `ls -d $$target 2>/dev/null` \
+			-max_total_time=$$(($(MINUTES) * 60)) -timeout=10 -rss_limit_mb=1024 \
 			-artifact_prefix=fuzz/ $(ARGS) || status=$$?; \
 		rm -r $$found; test -z "$$status" || exit $$status; \
 	done

@@ -132,7 +132,7 @@ def sentences(said: str) -> Figures:
 def runs(said: str) -> Figures:
     """Of the fuzzer: how often each target was run, and what was found."""
     found, target = {}, ""
-    names = re.compile(r"fuzz/\S+$|clear$|aes\S+$|chacha\S+$")  # `make fuzz` says each before it runs
+    names = re.compile(r"(fuzz/seeds/\S+|messages|clear|aes\S+|chacha\S+)$")  # `make fuzz` says each before it runs
     for line in said.splitlines():
         if names.match(line):
             target = line

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
+import sealing
 from fuzzed import TARGETS
+from fuzzed_wire import CLEAR, KINDS, WIRE
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from lab import ROOT
@@ -35,6 +39,28 @@ def test_any_bytes_are_a_value_or_an_error_of_our_own(name: str) -> None:
     check()
 
 
+@pytest.mark.parametrize("name", WIRE)
+def test_any_bytes_on_the_wire(name: str) -> None:
+    @settings(max_examples=100)
+    @given(st.binary(max_size=1000))
+    def check(data: bytes) -> None:
+        WIRE[name](data)
+
+    check()
+
+
 def test_each_has_seeds() -> None:
     """By whose directories `make fuzz` finds it."""
     assert {path.name for path in SEEDS.iterdir()} == set(TARGETS)
+
+
+def test_make_fuzz_names_those_that_have_none() -> None:
+    named = re.findall(r"^SEEDLESS = ((?:.*\\\n)*.*)$", (ROOT / "Makefile").read_text(), re.MULTILINE)[0]
+    assert {name.replace("+", " ") for name in named.replace("\\\n", " ").split()} == set(WIRE)
+
+
+def test_the_packets_are_of_each_sealer_and_opener() -> None:
+    def made(kind: str) -> tuple[type, type, int]:
+        return type(sealing.sealer(kind)), type(sealing.opener(kind)), sealing.shape(kind).tag
+
+    assert {made(kind) for kind in KINDS if kind != CLEAR} == {made(kind) for kind in sealing.KINDS}

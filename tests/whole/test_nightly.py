@@ -48,7 +48,7 @@ soak: 60 seconds, seed 1
 soak: clean
 """
 FUZZ = """\
-fuzz/messages.py
+messages
 INFO: Running with entropic power schedule (0xFF, 100).
 #2\tINITED exec/s: 0
 Done 123456 runs in 61 second(s)
@@ -114,7 +114,7 @@ def test_sentences() -> None:
 
 def test_runs() -> None:
     assert nightly.runs(FUZZ) == {
-        "fuzz/messages.py": "123,456 runs in 61 s",
+        "messages": "123,456 runs in 61 s",
         "aes128-ctr+hmac-sha2-256-etm@openssh.com": "7 runs in 61 s",
         "fuzz/seeds/route: found": "libFuzzer: timeout",
     }

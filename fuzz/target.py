@@ -1,4 +1,7 @@
-"""Fuzz one of the parsers of tests/beds/fuzzed.py: python fuzz/parsers.py fuzz/seeds/NAME [libFuzzer's options]."""
+"""Fuzz what tests/beds/fuzzed.py or fuzzed_wire.py has: python fuzz/target.py NAME [libFuzzer's options].
+
+NAME: of a target, such as chacha20-poly1305@openssh.com, or of a directory in fuzz/seeds.
+"""
 
 from __future__ import annotations
 
@@ -12,8 +15,9 @@ sys.path[:0] = [ROOT, os.path.join(ROOT, "tests", "beds")]
 
 with atheris.instrument_imports(include=["relay"]):
     from fuzzed import TARGETS
+    from fuzzed_wire import WIRE
 
 if __name__ == "__main__":
-    target = TARGETS[os.path.basename(sys.argv.pop(1))]
+    target = (TARGETS | WIRE)[sys.argv.pop(1).removeprefix("fuzz/seeds/")]
     atheris.Setup(sys.argv, target)
     atheris.Fuzz()
