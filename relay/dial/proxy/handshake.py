@@ -19,6 +19,7 @@ from __future__ import annotations
 import os
 from socket import SOCK_STREAM
 
+from relay.run import sparing  # isort: skip  # noqa: F401  (before PySocks)
 import socks
 
 from relay.dial.proxy.wire import NoMethod, encoded_name

@@ -7,9 +7,9 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from relay.errors import plain
+from relay.run.sparing import log
 from relay.ssh.login.keyring import Keyring
 from relay.ssh.memory import Memory
-from relay.ssh.wire.library import log
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -13,9 +13,7 @@ whoever wants paramiko imports this module, whose lock all threads wait on. A
 module of relay/ssh/wire that imported paramiko itself might come before this
 one: Python does not wait for a parent package that another thread is importing.
 
-Where paramiko's modules import logging and traceback they get `log`, and what
-imports traceback when it is needed: both together would take a tenth of the
-import. Nobody else's import of these names is touched.
+What imports logging and traceback does without (relay/run/sparing.py).
 
 transport.py fails to import if it takes a name from one of these modules that
 is not listed here: paramiko's minor version is pinned, and
@@ -24,15 +22,15 @@ tests/ssh/wire/test_library.py compares the list with its source.
 
 from __future__ import annotations
 
-import builtins
 import sys
 from collections import defaultdict
 from importlib.machinery import ModuleSpec, PathFinder
 from typing import TYPE_CHECKING, Any
 
+from relay.run import sparing  # noqa: F401  (before paramiko)
+
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-    from importlib.machinery import SourceFileLoader
+    from collections.abc import Sequence
     from types import ModuleType
 
 _NAME = "paramiko"
@@ -57,7 +55,6 @@ LEFT_OUT = {
     "server": ("ServerInterface",),
     "sftp_client": ("SFTPClient",),
 }
-SPARED = ("common", "util")  # the modules that import logging or traceback
 
 
 class Absent:
@@ -70,69 +67,6 @@ class Absent:
     def is_available() -> bool:
         """What transport.py asks of some key exchanges."""
         return False
-
-
-class Log:
-    """What paramiko's modules take for the module logging, and for a logger of it.
-
-    hears: is given each line that paramiko logs; None: nobody is, as what it logs we say ourselves.
-    """
-
-    DEBUG, INFO, WARNING, ERROR, CRITICAL = 10, 20, 30, 40, 50
-
-    def __init__(self) -> None:
-        self.hears: Callable[[str], None] | None = None
-
-    def getLogger(self, _: str) -> Log:  # noqa: N802  (the name is logging's)
-        """All of them are this one."""
-        return self
-
-    def addFilter(self, _: object) -> None:  # noqa: N802
-        """It would add a number to the record of each line."""
-
-    def log(self, _: int, text: str, *values: object) -> None:
-        """Say a line."""
-        if self.hears is not None:
-            self.hears(text % values if values else text)
-
-
-log = Log()
-
-
-class _Traceback:
-    """What paramiko's modules take for the module traceback."""
-
-    @staticmethod
-    def format_exception(*error: Any) -> list[str]:
-        """The only thing of it that one of them uses, once something has gone wrong."""
-        import traceback
-
-        return traceback.format_exception(*error)
-
-
-_INSTEAD = {"logging": log, "traceback": _Traceback()}
-
-
-def _import(name: str, *more: Any) -> Any:
-    """What an import in some of paramiko's modules calls."""
-    return _INSTEAD.get(name) or builtins.__import__(name, *more)
-
-
-class _Sparing:
-    """Loads a module of paramiko's that imports logging or traceback."""
-
-    def __init__(self, loader: SourceFileLoader) -> None:
-        self._loader = loader
-
-    def create_module(self, _: ModuleSpec) -> None:
-        """Python's own kind of module will do."""
-
-    def exec_module(self, module: ModuleType) -> None:
-        """Run it as it is, with an `import` of its own (the reference's "Builtins and restricted execution")."""
-        code = self._loader.get_code(module.__name__)
-        assert code is not None  # noqa: S101  (for the type checker: there is source)
-        vars(module)["__builtins__"] = {**vars(builtins), "__import__": _import}
-        exec(code, vars(module))  # noqa: S102  (as importlib does)
 
 
 class _Package:
@@ -159,7 +93,7 @@ class _LeftOut:
 
 
 class _Finder:
-    """Finds paramiko's package, and the modules of it that are not to be imported as they are; no others."""
+    """Finds paramiko's package, and the modules of it that are left out; all others are found as ever."""
 
     def find_spec(
         self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
@@ -173,13 +107,8 @@ class _Finder:
             spec.submodule_search_locations = real.submodule_search_locations
             return spec
         package, _, room = name.partition(".")
-        if package != _NAME:
-            return None
-        if room in LEFT_OUT:
+        if package == _NAME and room in LEFT_OUT:
             return ModuleSpec(name, _LeftOut())  # type: ignore[arg-type]
-        if room in SPARED and (real := PathFinder.find_spec(name, path, target)) is not None:
-            real.loader = _Sparing(real.loader)  # type: ignore[arg-type, assignment]
-            return real
         return None
 
 
