@@ -32,7 +32,8 @@ def known_hosts(
     what: ORDER before the key exchange, HOSTNAME or ADDRESS when the server
     has shown its key (KnownHostsCommand in ssh_config(5)). It runs without a
     shell. warn: is told of one that ssh, too, goes on without (subprocess,
-    misc.c). Raises RelayError when it cannot be run or fails, as ssh ends then.
+    misc.c), and each line of its stderr, which ssh leaves to the terminal.
+    Raises RelayError when it cannot be run or fails, as ssh ends then.
     """
     words = split(settings.get("knownhostscommand"))
     if not words:
@@ -51,7 +52,9 @@ def known_hosts(
         tokens |= {"t": type_, "f": key.fingerprint(settings.get("fingerprinthash", "sha256")), "K": base64}
     output, status, said = _run([words[0], *(settings.expand(word, tokens) for word in words[1:])], children)
     if status:
-        raise RelayError(f"KnownHostsCommand failed{said}")
+        raise RelayError(f"KnownHostsCommand failed{_last(said, status)}")
+    for line in said:
+        warn(f"KnownHostsCommand: {line}")
     return output
 
 
@@ -124,16 +127,20 @@ def _krl_revokes(path: str, key: PublicKey, children: Children) -> bool:
     except OSError as error:  # a full disk, or one that may only be read; ssh needs no file
         raise Unserved(f"RevokedHostKeys {path}: no file can be made for ssh-keygen: {words(error)}") from error
     if status not in (0, 1):
-        raise RelayError(f"RevokedHostKeys {path}: ssh-keygen cannot read it{said}")
+        raise RelayError(f"RevokedHostKeys {path}: ssh-keygen cannot read it{_last(said, status)}")
     return status == 1
 
 
-def _run(argv: Sequence[str], children: Children) -> tuple[bytes, int, str]:
-    """A program's output, its exit status, and what it last said on stderr as ": text". Raises RelayError."""
+def _run(argv: Sequence[str], children: Children) -> tuple[bytes, int, list[str]]:
+    """A program's output, its exit status, and the lines that it has said on stderr. Raises RelayError."""
     try:
         child = children.ask(argv)
     except OSError as error:
         raise RelayError(f"cannot run {printable(argv[0])}: {os.strerror(error.errno or 0)}") from error
     output, said = child.communicate()
-    last = said.decode(errors="replace").strip().rpartition("\n")[2]
-    return output, child.returncode or 0, f": {printable(last)}" if last else f" (exit status {child.returncode})"
+    lines = said.decode(errors="replace").strip().split("\n")
+    return output, child.returncode or 0, [printable(line) for line in lines if line]
+
+
+def _last(said: list[str], status: int) -> str:
+    return f": {said[-1]}" if said else f" (exit status {status})"

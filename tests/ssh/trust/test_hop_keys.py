@@ -131,6 +131,17 @@ def test_a_key_that_only_a_known_hosts_command_knows(chain: Lab) -> None:
     assert chain.known_hosts.read_bytes() == before
 
 
+def test_what_a_known_hosts_command_says_is_shown(chain: Lab) -> None:
+    """ssh gives it its own stderr. It runs more than once for each hop."""
+    command = chain.top / "command"
+    command.write_text(f'#!/bin/sh\nprintf "looked\\033 up\\n" >&2\necho $1 {chain["h1"].host_keys[0]}\n')
+    command.chmod(0o755)
+    chain.host("h1", KnownHostsCommand=f"{command} %H")
+    done = chain.ssh("h1/h3", "echo $SERVER")
+    words = "pyrelay: hop 1 of 1 (h1): KnownHostsCommand: looked up\n"
+    assert (done.stdout, done.stderr) == ("h3\n", words)
+
+
 def test_a_hop_asks_pyrelay_for_its_keys_and_nothing_goes_round_in_circles(chain: Lab) -> None:
     """KnownHostsCommand under `Host *` bears on the hops, too."""
     chain.head = f"Host *\n    KnownHostsCommand {chain.top}/bin/pyrelay -F {chain.config} --known-hosts %H"
