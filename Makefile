@@ -97,8 +97,8 @@ fuzz: .venv/ready ## give whatever reads any bytes any bytes, ten minutes each (
 		$(VENV)/python fuzz/target.py "`echo $$target | tr + ' '`" $$found `ls -d $$target 2>/dev/null` \
 			-max_total_time=$$(($(MINUTES) * 60)) -timeout=10 -rss_limit_mb=1024 \
 			-artifact_prefix=fuzz/ $(ARGS) || status=$$?; \
-		rm -r $$found; test -z "$$status" || exit $$status; \
-	done
+		rm -r $$found; \
+	done; exit $$status
 
 nightly: .venv/ready peers strangers ## run all that takes too long for CI, write docs/nightly.md (ARGS="--only NAME --soak SECONDS")
 	@$(VENV)/python tests/beds/nightly.py $(ARGS)
