@@ -48,7 +48,7 @@ def jump(lab: Lab) -> LoginServer:
 
 def carrier(lab: Lab) -> list[int]:
     """The processes that carry the way to h1."""
-    return [pid for pid in lab.processes() if b"-W" in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")]
+    return [pid for pid, command in lab.processes().items() if " -W " in command]
 
 
 def asks(lab: Lab, terminal: Terminal) -> None:
