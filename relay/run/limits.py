@@ -5,6 +5,7 @@ from __future__ import annotations
 from relay.errors import RelayError
 
 LOGIN = 128  # MiB of address space: our client, its threads' stacks, the windows and buffers of some hops
+OWN = 32  # MiB that this process has taken by then, where the system does not say
 MIB = 1 << 20
 
 
@@ -22,7 +23,7 @@ def check_memory() -> None:
         with open("/proc/self/statm", encoding="ascii") as file:
             used = int(file.read().split()[0]) * resource.getpagesize()
     except (OSError, ValueError, IndexError):  # only Linux has this file
-        used = 0
+        used = OWN * MIB
     if most - used < LOGIN * MIB:
         raise RelayError(
             f"out of memory: the limit leaves {max(most - used, 0) // MIB} MiB, and a login takes up to {LOGIN}",
