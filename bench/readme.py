@@ -1,6 +1,7 @@
 """The documents' tables and picture, from the figures that the bench has kept (--json FILE).
 
-python -m bench.readme FILE writes the table of docs/speed.md, the rows of it that the README has, and the picture.
+python -m bench.readme FILE [NEWER] writes the table of docs/speed.md, the rows of it that the README has, and the
+picture. NEWER: the figures beside a newer OpenSSH, for the table of those rows in which ssh itself starts.
 """
 
 from __future__ import annotations
@@ -8,10 +9,13 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bench import picture
 from bench.measure import CPU, MEMORY, THROUGHPUT, TIME
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 FIRST = "time to the first byte of the target's banner"
 TRUE = "whole ssh TARGET true"
@@ -59,15 +63,18 @@ FEW = (
     "1 hop, from the network: `ssh -W`",
     "600 MB from the target by `ssh`, 2 hops: `ssh -J`",
 )
+# The rows of these in which ssh starts: a newer OpenSSH is faster there, and no slower elsewhere.
+STARTS = tuple(row for row in SHOWN if row[1].startswith((FIRST, TRUE)) and row[0].endswith(("`ssh -W`", "`ssh -J`")))
 ROOT = Path(__file__).resolve().parent.parent
 README, SPEED, PICTURE = ROOT / "README.md", ROOT / "docs/speed.md", ROOT / "docs/speed.svg"
+NEWER = "## Beside the newest OpenSSH"  # what that table of docs/speed.md stands below
 HEADING = ["| what: beside what | pyrelay | the other | ratio (range) |", "|---|---|---|---|"]
 
 
-def table(rows: list[dict[str, Any]]) -> str:
+def table(rows: list[dict[str, Any]], wanted: Sequence[tuple[str, str, str, str]] = SHOWN) -> str:
     """Return the table in Markdown. Raises LookupError if a row is missing."""
     lines = [*HEADING]
-    for label, group, title, name in SHOWN:
+    for label, group, title, name in wanted:
         found = [row for row in rows if row["group"] == group and row["title"].startswith(title)]
         if not found:
             raise LookupError(f"{group}: {title}")
@@ -83,19 +90,32 @@ def few(lines: list[str]) -> list[str]:
     return [*HEADING, *(next(line for line in lines if line.startswith(f"| {label} |")) for label in FEW)]
 
 
-def shown(text: str) -> list[str]:
-    """Return the lines of the table in a document. Raises ValueError if there is none."""
+def shown(text: str, below: str = "") -> list[str]:
+    """Return the lines of a document's first table below a line. Raises ValueError if there is none."""
+    text = text[text.index(below) :]
     return text[text.index(HEADING[0]) :].partition("\n\n")[0].splitlines()
 
 
 def write(lines: list[str]) -> None:
     """Put the table into the documents, and draw the picture."""
-    for path, new in ((SPEED, lines), (README, few(lines))):
-        text = path.read_text(encoding="utf-8")
-        path.write_text(text.replace("\n".join(shown(text)), "\n".join(new)), encoding="utf-8")
+    _put(SPEED, lines)
+    _put(README, few(lines))
     PICTURE.write_text(picture.draw(lines), encoding="utf-8")
 
 
+def write_newer(lines: list[str]) -> None:
+    """Put the table of a newer OpenSSH into docs/speed.md."""
+    _put(SPEED, lines, NEWER)
+
+
+def _put(path: Path, lines: list[str], below: str = "") -> None:
+    text = path.read_text(encoding="utf-8")
+    at = text.index(below)
+    old, new = ("\n".join(table) for table in (shown(text, below), lines))
+    path.write_text(text[:at] + text[at:].replace(old, new, 1), encoding="utf-8")
+
+
 if __name__ == "__main__":
-    with open(sys.argv[1], encoding="utf-8") as file:
-        write(table(json.load(file)["rows"]).splitlines())
+    for argument, wanted, into in zip(sys.argv[1:], (SHOWN, STARTS), (write, write_newer), strict=False):
+        with open(argument, encoding="utf-8") as file:
+            into(table(json.load(file)["rows"], wanted).splitlines())

@@ -169,9 +169,10 @@ def test_every_row_of_the_documents_is_one_of_the_bench() -> None:
     found = [
         {"group": row.group, "title": row.title, "figures": figures} for row in rows(Scale(), PEER, is_root=IS_ROOT)
     ]
-    made = readme.table(found).splitlines()
-    shown = readme.shown(readme.SPEED.read_text())
-    assert [line.split(" | ")[0] for line in made] == [line.split(" | ")[0] for line in shown]
+    for wanted, below in ((readme.SHOWN, ""), (readme.STARTS, readme.NEWER)):
+        made = readme.table(found, wanted).splitlines()
+        shown = readme.shown(readme.SPEED.read_text(), below)
+        assert [line.split(" | ")[0] for line in made] == [line.split(" | ")[0] for line in shown]
 
 
 def test_the_readme_and_the_picture_have_the_figures_of_the_table() -> None:
@@ -190,6 +191,10 @@ def test_new_figures_go_into_all_of_them(tmp_path: Path, monkeypatch: pytest.Mon
     assert readme.shown(readme.SPEED.read_text()) == lines
     assert readme.shown(readme.README.read_text()) == readme.few(lines)
     assert readme.PICTURE.read_text() == picture.draw(lines)
+    newer = [line.replace(" 0.", " 8.") for line in readme.shown(readme.SPEED.read_text(), readme.NEWER)]
+    readme.write_newer(newer)
+    assert readme.shown(readme.SPEED.read_text(), readme.NEWER) == newer != lines
+    assert readme.shown(readme.SPEED.read_text()) == lines
 
 
 # The delay line
