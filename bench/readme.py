@@ -63,7 +63,7 @@ FEW = (
     "1 hop, from the network: `ssh -W`",
     "600 MB from the target by `ssh`, 2 hops: `ssh -J`",
 )
-# The rows of these in which ssh starts: a newer OpenSSH is faster there, and no slower elsewhere.
+# The rows of these in which ssh itself starts, which a newer OpenSSH does faster.
 STARTS = tuple(row for row in SHOWN if row[1].startswith((FIRST, TRUE)) and row[0].endswith(("`ssh -W`", "`ssh -J`")))
 ROOT = Path(__file__).resolve().parent.parent
 README, SPEED, PICTURE = ROOT / "README.md", ROOT / "docs/speed.md", ROOT / "docs/speed.svg"
