@@ -9,6 +9,7 @@ was there, and docs/regress.md is written from all of them.
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
@@ -59,7 +60,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="make regress ARGS=...")
     parser.add_argument("--suite", action="append", choices=SUITES, help="Debian's release; all when not given")
     parser.add_argument("--way", action="append", choices=WAYS, help="all when not given")
-    parser.add_argument("--jobs", type=int, default=2, help="tests at once")
+    # A test waits more than it works.
+    jobs = 3 * (os.cpu_count() or 1)
+    parser.add_argument("--jobs", type=int, default=jobs, help="tests at once (three for each processor)")
     parser.add_argument("--missing", action="store_true", help="only what has no outcome yet")
     parser.add_argument("--page", action="store_true", help="run nothing, write the table only")
     parser.add_argument("tests", nargs="*", help="all when not given")
