@@ -61,7 +61,7 @@ PARAMETERS = 6  # of a function, beside self or cls
 PROBES = {
     # what this system has
     "getattr(_socket, 'TCP_QUICKACK', None)",
-    "getattr(socket, 'TCP_QUICKACK', 0)",
+    "getattr(_socket, 'TCP_QUICKACK', 0)",
     "getattr(_socket, name, None)",
     "hasattr(os, 'splice')",
     # the fields of a value, by their names

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import socket
 from time import monotonic, sleep
-from typing import TYPE_CHECKING
 
 from relay.dial.stream import SocketStream
 from relay.errors import RelayError, words
@@ -12,6 +11,7 @@ from relay.run import unix
 from relay.run.children import LOOK_AGAIN
 from relay.run.ended import Ended
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import IO, Protocol

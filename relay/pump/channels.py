@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from select import POLLIN, POLLOUT, poll
 from time import monotonic, sleep
-from typing import TYPE_CHECKING
 
 from relay.errors import RelayError
 from relay.pump import rules
@@ -18,6 +17,7 @@ from relay.pump.mover import Mover, Watch
 from relay.pump.way import End, ReadError, Stdio, Way, WriteError
 from relay.run.guard import Waiting
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 

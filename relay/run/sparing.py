@@ -1,16 +1,18 @@
-"""Libraries' modules without what they import and next to never use: that would be a quarter of a SOCKS relay's start.
+"""Libraries' modules without what they import and next to never use: that is a quarter of the start of a login.
 
-Such a module gets `log` where it imports logging; and for traceback and base64 what imports these when it is called.
-It is run as it is, with an `import` of its own (the Python reference, "Builtins and restricted execution"), so nobody
-else's import of these names is touched, and nothing is put into sys.modules.
+Such a module gets something that stands for the other one: a few names at hand, and any further one from the module
+itself, which is imported then. The library's module is run as it is, with an `import` of its own (the Python
+reference, "Builtins and restricted execution"), so nobody else's import of these names is touched, and nothing is put
+into sys.modules.
 
-Import this module before one of SPARED.
+Import this module before one of these libraries.
 """
 
 from __future__ import annotations
 
 import builtins
 import sys
+from functools import partial
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -18,9 +20,6 @@ if TYPE_CHECKING:
     from importlib.machinery import ModuleSpec, SourceFileLoader
     from types import ModuleType
     from typing import Any
-
-# paramiko's (relay/ssh/wire/library.py) and PySocks (relay/dial/proxy/handshake.py).
-SPARED = frozenset({"paramiko.common", "paramiko.util", "socks"})
 
 
 class Log:
@@ -51,28 +50,85 @@ class Log:
         self.log(self.DEBUG, text, *values)
 
 
-class _Later:
-    """What stands for a module until its one function that is used is called."""
+class _Hint:
+    """What stands for a name of typing that says nothing at run time: it can be called, indexed and inherited from."""
 
-    def __init__(self, module: str, function: str) -> None:
-        def call(*arguments: Any) -> Any:
-            return vars(builtins.__import__(module))[function](*arguments)
+    def __call__(self, *_: Any, **__: Any) -> _Hint:
+        return self
 
-        vars(self)[function] = call
+    def __getitem__(self, _: Any) -> _Hint:
+        return self
+
+    def __mro_entries__(self, _: Any) -> tuple[type, ...]:
+        return (_Indexed,)
+
+
+class _Indexed:
+    """What stands for a class that may be indexed, such as typing.Generic."""
+
+    def __class_getitem__(cls, _: Any) -> type[_Indexed]:
+        return cls
+
+
+class _StandIn:
+    """What stands for a module. at_hand: names of it; all else is taken from the module itself."""
+
+    def __init__(self, module: str, at_hand: dict[str, Any]) -> None:
+        self._module = module
+        self.at_hand = at_hand
+
+    def __getattr__(self, name: str) -> Any:
+        return self.at_hand[name] if name in self.at_hand else _take(self._module, name)
+
+
+def _take(module: str, name: str) -> Any:
+    return vars(builtins.__import__(module))[name]
+
+
+def _call(module: str, name: str, *arguments: Any, **more: Any) -> Any:
+    return _take(module, name)(*arguments, **more)
+
+
+def _later(module: str, *functions: str) -> _StandIn:
+    """What stands for a module of which these functions are taken at once, and not called."""
+    return _StandIn(module, {name: partial(_call, module, name) for name in functions})
 
 
 log = Log()
-# traceback: once something has gone wrong. base64: for HTTP, which PySocks is not used for.
-_INSTEAD = {
-    "logging": log,
-    "traceback": _Later("traceback", "format_exception"),
-    "base64": _Later("base64", "b64encode"),
+# By the library, what its modules get in place of others.
+INSTEAD: dict[str, dict[str, Any]] = {
+    "cryptography": {
+        "random": _StandIn("random", {}),  # for factors of an RSA key that has none
+        "typing": _StandIn(
+            "typing",
+            {
+                "TYPE_CHECKING": False,
+                **dict.fromkeys(("Any", "Generic", "Optional", "TypeVar", "Union", "overload"), _Hint()),
+            },
+        ),
+    },
+    "paramiko": {
+        "hashlib": _later("hashlib", "md5", "sha1", "sha256", "sha512"),  # ours: relay/ssh/digest.py
+        "hmac": _later("hmac", "HMAC"),
+        "logging": log,
+        "socket": _StandIn("socket", {"error": OSError, "timeout": TimeoutError}),
+        "traceback": _StandIn("traceback", {}),  # once something has gone wrong
+    },
+    "socks": {"base64": _later("base64", "b64encode"), "logging": log},  # base64: for HTTP, which it is not used for
 }
 
 
-def _import(name: str, *more: Any) -> Any:
-    """What an import in one of these modules calls."""
-    return _INSTEAD.get(name) or builtins.__import__(name, *more)
+def _importing(instead: dict[str, Any]) -> Callable[..., Any]:
+    """What an import in a module of a library calls."""
+
+    def bring(name: str, *more: Any) -> Any:
+        return instead[name] if name in instead else builtins.__import__(name, *more)
+
+    return bring
+
+
+# By the library, the builtins of its modules.
+_BUILTINS = {library: {**vars(builtins), "__import__": _importing(instead)} for library, instead in INSTEAD.items()}
 
 
 class _Loader:
@@ -86,21 +142,22 @@ class _Loader:
         """Run it."""
         code = self._loader.get_code(module.__name__)
         assert code is not None  # noqa: S101  (for the type checker: there is source)
-        vars(module)["__builtins__"] = {**vars(builtins), "__import__": _import}
+        vars(module)["__builtins__"] = _BUILTINS[module.__name__.partition(".")[0]]
         exec(code, vars(module))  # noqa: S102  (as importlib does)
 
 
 class _Finder:
-    """Finds these modules, and no others."""
+    """Finds the modules of these libraries, and no others."""
 
     def find_spec(
         self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
         """As importlib.abc.MetaPathFinder has it."""
-        others = (finder for finder in sys.meta_path if finder is not self) if name in SPARED else ()
+        others = (finder for finder in sys.meta_path if finder is not self) if name.partition(".")[0] in INSTEAD else ()
         for finder in others:
             if (found := finder.find_spec(name, path, target)) is not None:
-                found.loader = _Loader(found.loader)  # type: ignore[arg-type, assignment]
+                if (found.origin or "").endswith(".py"):
+                    found.loader = _Loader(found.loader)  # type: ignore[arg-type, assignment]
                 return found
         return None
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from typing import TYPE_CHECKING
 
 from relay.ssh.wire.library import paramiko
 from relay.ssh.wire.numbers import cMSG_GLOBAL_REQUEST
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from relay.run.progress import Progress
     from relay.ssh.trust.trust import Trust

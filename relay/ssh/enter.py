@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import time
 from functools import partial
-from typing import TYPE_CHECKING
 
 from relay.errors import RelayError, TimedOut, Unserved, printable
 from relay.run.ended import Ended
@@ -25,6 +24,7 @@ from relay.ssh.wire.negotiation import OnlySsh, Weaker, is_post_quantum
 from relay.ssh.wire.transport import Disconnected, Transport
 from relay.ssh.wire.userauth import LinkLost
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from _socket import socket
     from collections.abc import Callable, Mapping, Sequence

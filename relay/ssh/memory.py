@@ -25,11 +25,11 @@ from __future__ import annotations
 import os
 import stat
 import time
-from typing import TYPE_CHECKING
 
 from relay.run import private
 from relay.value import Value
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
@@ -194,10 +194,10 @@ class Memory:
             pass
 
     def _name(self, hop: Sequence[str], salt: bytes) -> str:
-        import hmac
+        from relay.ssh.digest import hmac_sha256  # a relay that logs in to nobody has no memory
 
         parts = [part.encode(errors="surrogateescape") for part in (self._way, *hop)]
-        return hmac.digest(salt, b"".join(len(part).to_bytes(4, "big") + part for part in parts), "sha256").hex()
+        return hmac_sha256(salt, b"".join(len(part).to_bytes(4, "big") + part for part in parts)).hex()
 
     def _read(self, name: str) -> bytes:
         """A file of ours. Raises OSError: when it is another's, too."""

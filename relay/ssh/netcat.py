@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 import re
 from threading import Thread, Timer
-from typing import TYPE_CHECKING
 
 from relay.errors import NoRoom, RelayError, printable
 from relay.ssh.record import Record
@@ -18,6 +17,7 @@ from relay.ssh.wire.channel import ChannelStream
 from relay.ssh.wire.library import paramiko
 from relay.ssh.wire.opening import Refused
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from relay import contract
     from relay.contract import Progress

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from relay.ssh.wire.exchanges import EXCHANGES, SNTRUP
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from relay.config.settings import HopSettings
     from relay.run.progress import Progress

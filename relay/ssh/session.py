@@ -6,7 +6,6 @@ It turns paramiko's exceptions into words; it must not know argv, stdio, or how 
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
 
 from relay.errors import RelayError, sentence
 from relay.ssh.memory import Shown
@@ -17,6 +16,7 @@ from relay.ssh.wire.opening import Refused
 from relay.ssh.wire.takeover import take_over
 from relay.ssh.wire.transport import Disconnected, Transport
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from relay import contract
     from relay.contract import ManyFlows, Netcat, Stream

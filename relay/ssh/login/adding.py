@@ -5,12 +5,11 @@ After maybe_add_key_to_agent in OpenSSH's sshconnect.c, which adds a key as soon
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from relay.errors import RelayError
 from relay.ssh.login.agent import Agent, AgentFailed, socket_path
 from relay.ssh.login.keyfile import comment_of
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from relay.config.settings import HopSettings
     from relay.run.progress import Progress

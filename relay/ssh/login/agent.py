@@ -8,14 +8,14 @@ messages; which key is wanted, and for what, is decided elsewhere.
 
 from __future__ import annotations
 
+import _socket
 import os
-import socket
 import time
-from typing import TYPE_CHECKING
 
 from relay.ssh.pubkey import CERT_SUFFIX, BadKey, PublicKey, Reader, string
 from relay.ssh.record import Record
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
@@ -52,7 +52,7 @@ class Agent:
         from relay.run import unix  # not every login has an agent
 
         self._seconds = seconds
-        self._socket = socket.socket(socket.AF_UNIX)
+        self._socket = _socket.socket(_socket.AF_UNIX)
         until = time.monotonic() + seconds
 
         def left() -> float:
@@ -156,7 +156,7 @@ class Agent:
             if waiting is not None:
                 self._socket.settimeout(PATIENCE)
                 try:
-                    self._socket.recv(1, socket.MSG_PEEK)
+                    self._socket.recv(1, _socket.MSG_PEEK)
                 except TimeoutError:
                     limit = waiting()
             until = None if limit is None else time.monotonic() + limit

@@ -8,13 +8,13 @@ a question for another hop, or like words of our own.
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
 
 from relay.errors import RelayError
 from relay.run.prompt import presentable
 from relay.ssh.pubkey import BadKey, string
 from relay.ssh.wire.userauth import More, who
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from relay.config.settings import HopSettings
     from relay.run.prompt import Prompt

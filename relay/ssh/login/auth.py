@@ -6,8 +6,6 @@ the methods' names and their order; what each does stands in a file of its own.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from relay.errors import RelayError, Unserved, printable
 from relay.run.prompt import NobodyToAsk
 from relay.ssh.login.asked import Interactive, Password
@@ -18,6 +16,7 @@ from relay.ssh.pubkey import BadKey
 from relay.ssh.record import Record
 from relay.ssh.wire.userauth import Dialogue, Failure, LinkLost, More, Success
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import sys
 from contextlib import suppress
-from typing import TYPE_CHECKING
 
 from relay.errors import plain
 from relay.run.sparing import log
 from relay.ssh.login.keyring import Keyring
 from relay.ssh.memory import Memory
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from typing import TypeAlias

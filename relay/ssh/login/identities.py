@@ -8,12 +8,11 @@ nothing and asks nobody.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from relay.ssh.login.keyfile import BadFile, PrivateFile, WrongPassphrase, read_private, read_public
 from relay.ssh.pubkey import BadKey, PublicKey, Reader
 from relay.ssh.record import Record
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 

@@ -13,7 +13,6 @@ import os
 from binascii import Error as NotBase64
 from binascii import a2b_base64
 from errno import EACCES, EISDIR, ELOOP, ENAMETOOLONG, ENODEV, ENOENT, ENOTDIR, ENXIO, EPERM
-from typing import Any
 
 from cryptography.exceptions import InvalidTag, UnsupportedAlgorithm
 
@@ -21,6 +20,10 @@ from relay.errors import RelayError, printable, words
 from relay.ssh.login import pem
 from relay.ssh.pubkey import CERT_SUFFIX, BadKey, PublicKey, Reader, mpint, read_key, string
 from relay.ssh.record import Record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 _MAGIC = b"openssh-key-v1\0"  # OpenSSH's PROTOCOL.key
 _LARGEST = 1 << 20  # bytes of a key file; sshbuf-io.c and authfile.c have such a limit, too

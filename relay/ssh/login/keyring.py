@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
 
 from relay.run.prompt import NobodyToAsk
 from relay.ssh.login.keyfile import BadFile, WrongPassphrase
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from relay.run.prompt import Prompt
     from relay.ssh.login.identities import Identity

@@ -9,7 +9,6 @@ cost. Any other key signs at once, which saves a round trip.
 from __future__ import annotations
 
 from collections import deque
-from typing import TYPE_CHECKING
 
 from relay.errors import RelayError
 from relay.ssh.login.agent import PATIENCE, Agent, AgentFailed, socket_path
@@ -20,6 +19,7 @@ from relay.ssh.pubkey import CERT_SUFFIX, MIN_RSA_BITS, BadKey, string
 from relay.ssh.trust.known_hosts import match_pattern
 from relay.ssh.wire.userauth import Failure, More, Success, who
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 

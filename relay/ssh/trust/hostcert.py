@@ -8,12 +8,12 @@ here.
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
 
 from relay.ssh.pubkey import BadKey, PublicKey, Reader
 from relay.ssh.trust.known_hosts import match_pattern
 from relay.ssh.trust.signature import BadSignature, verify
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
 

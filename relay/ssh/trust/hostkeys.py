@@ -6,12 +6,11 @@ Pure, after OpenSSH's hostfile.c (check_key_in_hostkeys) and sshconnect2.c
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from relay.errors import printable
 from relay.ssh.pubkey import CERT_SUFFIX, BadKey, Reader, key_type
 from relay.ssh.trust.known_hosts import CA, REVOKED, Entry
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 

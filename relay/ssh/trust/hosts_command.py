@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
 
 from relay.errors import RelayError, Unserved, printable, words
 from relay.ssh.pubkey import BadKey, TooShort, Unsupported, read_key
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 

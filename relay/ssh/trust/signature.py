@@ -31,9 +31,9 @@ def verify(key: PublicKey, signature: bytes, data: bytes) -> str:
         raise BadKey("signed by another type of key")
     fields = key.fields
     if algorithm.startswith("sk-"):  # PROTOCOL.u2f, SSH U2F signatures: what a security key signs
-        from hashlib import sha256  # only where it matters
+        from relay.ssh.digest import Sha256  # only where it matters
 
-        data = sha256(fields[-1]).digest() + reader.take(1) + reader.take(4) + sha256(data).digest()
+        data = Sha256(fields[-1]).digest() + reader.take(1) + reader.take(4) + Sha256(data).digest()
     if reader.rest():
         raise BadKey("bytes after the signature")
     try:

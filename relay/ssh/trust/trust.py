@@ -10,7 +10,6 @@ has proved that the server holds the key.
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
 
 from relay.config.settings import is_loopback
 from relay.errors import RelayError, Unserved
@@ -22,6 +21,7 @@ from relay.ssh.trust.hostcert import Certificate
 from relay.ssh.trust.hostkeys import ALGORITHMS, CHANGED, IS_REVOKED, KNOWN, UNKNOWN, HostKeys
 from relay.ssh.trust.known import Known, once
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 

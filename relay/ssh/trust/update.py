@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import os
 import threading
-from typing import TYPE_CHECKING
 
 from relay.errors import RelayError, words
 from relay.ssh.pubkey import CERT_SUFFIX, BadKey, PublicKey, Reader, key_type, string
@@ -20,6 +19,7 @@ from relay.ssh.record import Record
 from relay.ssh.trust import known_hosts
 from relay.ssh.trust.signature import verify
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import socket
 import threading
-from typing import TYPE_CHECKING
 
 from relay.errors import RelayError
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from relay.contract import Stream
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from re import findall
-
 from relay.errors import RelayError, printable, sentence, shortage
 from relay.ssh.pubkey import BadKey
 from relay.ssh.wire.library import SSHException
@@ -33,6 +31,8 @@ def in_words(error: BaseException | None) -> str:
 def _of_order(text: str) -> str:
     """A text; in other words where it is paramiko's about a message at the wrong time."""
     if text.startswith("Expecting packet from "):
+        from re import findall  # re is a part of the start
+
         *due, came = findall(r"\d+", text)
         return f"the server sent message {came} where {' or '.join(due)} was due"
     if text.startswith(_STRICT):  # OpenSSH's PROTOCOL, section 1.10

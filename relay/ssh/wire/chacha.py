@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from hmac import compare_digest
 from struct import Struct
-from typing import TYPE_CHECKING
 
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms
 from cryptography.hazmat.primitives.poly1305 import Poly1305
 
 from relay.ssh.wire.packet import CHANGED, LENGTH, UINT32, BadPacket, Opener, Sealer
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.ciphers import CipherContext
 

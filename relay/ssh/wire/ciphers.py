@@ -5,11 +5,11 @@ To add a cipher, add a row to CIPHERS and a module with its sealer and its opene
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
+from relay.ssh.digest import Sha256, Sha512
 from relay.ssh.record import Record
 from relay.ssh.wire.packet import MAX_BLOCK, Shape
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import TypeAlias
@@ -72,7 +72,12 @@ CIPHERS = {
     "aes192-ctr": Cipher(24, 16, 16, 0, _ctr),
     "aes256-ctr": Cipher(32, 16, 16, 0, _ctr),
 }
-MACS = ("hmac-sha2-256-etm@openssh.com", "hmac-sha2-512-etm@openssh.com", "hmac-sha2-256", "hmac-sha2-512")
+MACS = {
+    "hmac-sha2-256-etm@openssh.com": Sha256,
+    "hmac-sha2-512-etm@openssh.com": Sha512,
+    "hmac-sha2-256": Sha256,
+    "hmac-sha2-512": Sha512,
+}
 
 
 def shape(keys: Keys) -> Shape:

@@ -11,14 +11,14 @@ with many channels over one transport a loop that serves them all.
 from __future__ import annotations
 
 import threading
-from socket import SHUT_WR
-from typing import TYPE_CHECKING
+from _socket import SHUT_WR
 from weakref import WeakValueDictionary
 
 from relay.ssh.wire.buffer import Buffer
 from relay.ssh.wire.packet import Slots
 from relay.ssh.wire.reader import Waker
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Protocol
 

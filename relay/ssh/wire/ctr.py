@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from hmac import compare_digest
 from struct import Struct
-from typing import TYPE_CHECKING
 
 from cryptography.hazmat.primitives import hashes, hmac
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
@@ -18,6 +17,7 @@ from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from relay.ssh.record import Record
 from relay.ssh.wire.packet import CHANGED, HEAD, LENGTH, UINT32, BadPacket, Opener, Sealer
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 

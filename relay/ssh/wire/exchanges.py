@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from cryptography.exceptions import UnsupportedAlgorithm
 
 from relay.ssh.wire.kex import Curve25519, MlKem768X25519, Sntrup761X25519
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 

@@ -8,7 +8,6 @@ window's worth waiting here.
 from __future__ import annotations
 
 from struct import Struct
-from typing import TYPE_CHECKING
 
 from relay.ssh.wire.buffer import Buffer
 from relay.ssh.wire.numbers import (
@@ -22,6 +21,7 @@ from relay.ssh.wire.numbers import (
 )
 from relay.ssh.wire.packet import DATA, HEAD, PLAIN, SLOTS, UINT32, BadPacket, Slots
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import NoReturn, Protocol

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from struct import Struct
-from typing import TYPE_CHECKING
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from relay.ssh.wire.packet import CHANGED, LENGTH, MAX_LENGTH, UINT32, BadPacket, Opener, Sealer
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from relay.ssh.wire.buffer import Buffer
     from relay.ssh.wire.keys import Keys

@@ -7,17 +7,15 @@ few servers need stands in kex_others.py. The client's side only.
 
 from __future__ import annotations
 
-from hashlib import sha256, sha512
-from typing import TYPE_CHECKING, Any, ClassVar
-
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 
+from relay.ssh.digest import Sha256, Sha512
 from relay.ssh.pubkey import BadKey, Reader, mpint, string
 from relay.ssh.wire.library import Message, SSHException
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from typing import Protocol
+    from typing import ClassVar, Protocol
 
     class Exchanging(Protocol):
         """What an exchange needs of the transport: the idents, both KEXINITs, and methods of paramiko's."""
@@ -43,7 +41,7 @@ class Exchange:
     hash_algo: of the exchange, and of the keys that come of it (paramiko's name for it).
     """
 
-    hash_algo: ClassVar[Callable[..., Any]] = sha256
+    hash_algo: ClassVar[type[Sha256]] = Sha256
     init, reply = INIT, REPLY
 
     def __init__(self, transport: Exchanging) -> None:
@@ -173,7 +171,7 @@ class MlKem768X25519(Hybrid):
 class Sntrup761X25519(Hybrid):
     """sntrup761x25519-sha512, also under the name that it had before OpenSSH 9.9; with the package pqcrypto."""
 
-    hash_algo = sha512
+    hash_algo = Sha512
     ciphertext = 1039
 
     def generate(self) -> bytes:

@@ -7,17 +7,17 @@ RFC 5656 section 4; RFC 4253 section 8 with the groups 14 and 16 of RFC 3526
 from __future__ import annotations
 
 import secrets
-from hashlib import sha384, sha512
 from threading import Lock
-from typing import TYPE_CHECKING
 
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
+from relay.ssh.digest import Sha384, Sha512
 from relay.ssh.pubkey import BadKey, mpint, string
 from relay.ssh.wire.kex import Exchange
 from relay.ssh.wire.library import SSHException
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from relay.ssh.pubkey import Reader
 
@@ -94,14 +94,14 @@ class NistP256(Exchange):
 class NistP384(NistP256):
     """ecdh-sha2-nistp384."""
 
-    hash_algo = sha384
+    hash_algo = Sha384
     curve = ec.SECP384R1()
 
 
 class NistP521(NistP256):
     """ecdh-sha2-nistp521."""
 
-    hash_algo = sha512
+    hash_algo = Sha512
     curve = ec.SECP521R1()
 
 
@@ -130,7 +130,7 @@ class Group14(Exchange):
 class Group16(Group14):
     """diffie-hellman-group16-sha512."""
 
-    hash_algo = sha512
+    hash_algo = Sha512
     prime = _GROUP_16
 
 

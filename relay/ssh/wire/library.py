@@ -25,13 +25,14 @@ from __future__ import annotations
 import sys
 from collections import defaultdict
 from importlib.machinery import ModuleSpec, PathFinder
-from typing import TYPE_CHECKING, Any
 
 from relay.run import sparing  # noqa: F401  (before paramiko)
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from types import ModuleType
+    from typing import Any
 
 _NAME = "paramiko"
 # By the module, the names that paramiko's transport.py, channel.py and util.py import from it.

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import struct
 import time
-from typing import TYPE_CHECKING
 
 from relay.ssh.pubkey import string
 from relay.ssh.wire.flow import MESSAGE, MESSAGE_AND_SIZE, Flow
@@ -37,6 +36,7 @@ from relay.ssh.wire.numbers import (
 )
 from relay.ssh.wire.packet import UINT32, BadPacket
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from relay.ssh.wire.connection import Connection
     from relay.ssh.wire.packets import Packetizer

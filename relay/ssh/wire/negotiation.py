@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import os
 import time
-from typing import TYPE_CHECKING, Any, ClassVar
 
 from relay.ssh.pubkey import BadKey, PublicKey, Reader, string
 from relay.ssh.record import Record
@@ -24,8 +23,10 @@ from relay.ssh.wire.keys import Keys
 from relay.ssh.wire.library import IncompatiblePeer, Message, SSHException, paramiko
 from relay.ssh.wire.numbers import MSG_KEXINIT
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from typing import Any, ClassVar
 
     from relay.ssh.wire.kex import Exchange
 
@@ -108,8 +109,10 @@ class Negotiation(paramiko.Transport):
         for name, row in CIPHERS.items()
     }
     _preferred_ciphers = tuple(CIPHERS)
-    _mac_info: ClassVar[dict[str, dict[str, Any]]] = {name: paramiko.Transport._mac_info[name] for name in MACS}
-    _preferred_macs = MACS
+    _mac_info: ClassVar[dict[str, dict[str, Any]]] = {
+        name: {"class": kind, "size": kind.digest_size} for name, kind in MACS.items()
+    }
+    _preferred_macs = tuple(MACS)
     _kex_info = EXCHANGES
     _preferred_kex = tuple(EXCHANGES)
     _preferred_keys = ALGORITHMS

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from contextlib import suppress
 from threading import Event, Lock
-from typing import TYPE_CHECKING
 
 from relay.ssh.wire.library import SSHException
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from relay.ssh.wire.library import paramiko
 

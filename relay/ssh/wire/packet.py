@@ -17,8 +17,8 @@ from __future__ import annotations
 
 import os
 from struct import Struct
-from typing import TYPE_CHECKING
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from relay.ssh.wire.buffer import Buffer
 

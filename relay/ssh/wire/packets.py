@@ -12,7 +12,6 @@ import threading
 import time
 from collections import deque
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
 
 from relay.ssh.wire import ciphers
 from relay.ssh.wire.buffer import Buffer
@@ -22,9 +21,10 @@ from relay.ssh.wire.library import NeedRekeyException, paramiko
 from relay.ssh.wire.packet import BadPacket, Opener, Sealer
 from relay.ssh.wire.reader import Reader
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import Protocol
+    from typing import Any, Protocol
 
     class Link(Protocol):
         """What reads and writes instead of a Packetizer (link.py).

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
+import _socket
 import os
 import select
-import socket
 import threading
-from typing import TYPE_CHECKING
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from relay.ssh.wire.buffer import Buffer
 
-QUICKACK: int = getattr(socket, "TCP_QUICKACK", 0)  # Linux; 0 elsewhere
+QUICKACK: int = getattr(_socket, "TCP_QUICKACK", 0)  # Linux; 0 elsewhere
 
 
 class Reader:
     """Reads a socket for a thread that waits for it."""
 
-    def __init__(self, sock: socket.SocketType) -> None:
+    def __init__(self, sock: _socket.socket) -> None:
         self.socket = sock
         self._waker = Waker()
         self._eager = QUICKACK != 0
@@ -57,7 +57,7 @@ class Reader:
         """
         if self._eager:
             try:
-                self.socket.setsockopt(socket.IPPROTO_TCP, QUICKACK, 1)
+                self.socket.setsockopt(_socket.IPPROTO_TCP, QUICKACK, 1)
             except OSError:
                 self._eager = False  # no TCP: a socket pair to a ProxyCommand
 

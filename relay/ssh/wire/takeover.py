@@ -6,12 +6,11 @@ Link does so, and the caller that polls the connection drives all of it.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, cast
-
 from relay.ssh.wire.busy import Busy
 from relay.ssh.wire.connection import Connection
 from relay.ssh.wire.link import Link
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -78,7 +77,7 @@ def _settle(packetizer: Packetizer) -> None:
 
 def _link_of(packetizer: Packetizer) -> Link | None:
     """What reads and writes for it: only `take_over` makes these."""
-    return cast("Link | None", packetizer.link)
+    return packetizer.link  # type: ignore[return-value]
 
 
 def _end_what_is_carried(packetizers: Sequence[Packetizer]) -> None:

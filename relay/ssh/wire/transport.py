@@ -13,7 +13,6 @@ import time
 from contextlib import suppress
 from functools import partial
 from struct import Struct
-from typing import TYPE_CHECKING, Any, ClassVar
 
 from relay.errors import printable
 from relay.ssh.wire import extensions
@@ -35,8 +34,10 @@ from relay.ssh.wire.numbers import (
 from relay.ssh.wire.opening import Opening, Refused
 from relay.ssh.wire.packets import Packetizer
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from _socket import socket
+    from typing import Any, ClassVar
 
     from relay.run.progress import Progress
     from relay.ssh.trust.update import Update

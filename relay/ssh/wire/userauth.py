@@ -13,7 +13,6 @@ import os
 from _queue import Empty, SimpleQueue  # the module queue imports heapq and more
 from contextlib import suppress
 from threading import Event
-from typing import TYPE_CHECKING, Any, TypeAlias
 
 from relay.errors import RelayError, printable
 from relay.ssh.pubkey import BadKey, Reader, string
@@ -33,8 +32,10 @@ from relay.ssh.wire.numbers import (
 )
 from relay.ssh.wire.transport import Disconnected
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+    from typing import Any, TypeAlias
 
     from relay.config.settings import HopSettings
     from relay.run.progress import Progress

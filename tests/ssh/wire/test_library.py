@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import ast
-import re
 import subprocess
 import sys
 from pathlib import Path
 
 import paramiko
 import pytest
-import socks
 
 import relay
-from relay.run.sparing import SPARED
+from relay.run.sparing import INSTEAD, log
 from relay.ssh.wire import numbers
 from relay.ssh.wire.library import LEFT_OUT
 
@@ -91,38 +89,53 @@ print(importlib.metadata.version("paramiko"))
     assert run(script).startswith("5.1.")
 
 
-def test_neither_logging_nor_traceback_is_imported_until_it_is_used() -> None:
-    script = """
+SPARED = {"hashlib", "hmac", "logging", "random", "socket", "traceback", "typing"}
+
+
+def test_what_is_spared_is_not_imported_until_it_is_used() -> None:
+    script = f"""
 import relay.ssh.session, paramiko.util
-assert not {"logging", "traceback", "tokenize"} & set(sys.modules)
+assert not {SPARED | {"re", "tokenize"}} & set(sys.modules), sys.modules
 try:
     1 / 0
 except ZeroDivisionError:
     print(paramiko.util.tb_strings()[-2])
-import logging
+import hashlib, hmac, logging, random, socket, typing
 assert paramiko.util.logging is not logging and logging.getLogger("x").addFilter
+assert paramiko.transport.sha256(b"hop").digest() == hashlib.sha256(b"hop").digest()
+assert paramiko.packet.compute_hmac(b"key", b"hop", hashlib.sha512) == hmac.digest(b"key", b"hop", "sha512")
+assert paramiko.transport.socket.getaddrinfo is socket.getaddrinfo
+assert sys.modules["cryptography.hazmat.primitives.asymmetric.rsa"].random.choice is random.choice
+assert sys.modules["cryptography.utils"].typing.get_origin is typing.get_origin
 """
     assert run(script) == "ZeroDivisionError: division by zero\n"
 
 
-def taken_later(path: Path) -> set[str]:
-    """What a module takes of those for which something stands until they are used."""
-    text = path.read_text()
-    taken = set(re.findall(r"^import (logging|traceback)$", text, re.MULTILINE))
-    taken |= set(re.findall(r"\btraceback\.\w+", text))
-    return taken | set(re.findall(r"^from base64 import .*$", text, re.MULTILINE))
+def taken(path: Path) -> set[tuple[str, str]]:
+    """What a module takes of those for which something stands: their names, and what of each."""
+    tree = ast.parse(path.read_text())
+    found = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom):
+            found |= {(node.module or "", alias.name) for alias in node.names}
+        elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+            found.add((node.value.id, node.attr))
+    return found
 
 
-def test_what_is_left_to_later_is_what_is_used() -> None:
-    """In the modules that import these, and in no others of those that are there."""
-    paths = {f"paramiko.{room}": THEIRS / f"{room}.py" for room in rooms()}
-    paths["socks"] = Path(socks.__file__)
-    assert {name: taken for name, path in paths.items() if (taken := taken_later(path))} == {
-        "paramiko.common": {"logging"},
-        "paramiko.util": {"logging", "traceback", "traceback.format_exception"},
-        "socks": {"logging", "from base64 import b64encode"},
-    }
-    assert set(paths) > SPARED == {"paramiko.common", "paramiko.util", "socks"}
+@pytest.mark.parametrize("library", INSTEAD)
+def test_what_is_at_hand_is_what_is_used(library: str) -> None:
+    """By one of the library's modules that a login or a proxy needs."""
+    script = """
+import relay.ssh.session, socks
+modules = [module for name, module in sys.modules.items() if name.partition(".")[0] == "LIBRARY"]
+print(*(vars(module).get("__file__", "") for module in modules))
+"""
+    files = [file for file in run(script.replace("LIBRARY", library)).split() if file.endswith(".py")]
+    used = set().union(*(taken(Path(file)) for file in files))
+    stand_ins = {module: names for module, names in INSTEAD[library].items() if names is not log}
+    assert {(module, name) for module, names in stand_ins.items() for name in names.at_hand} <= used
+    assert set(INSTEAD[library]) <= {module for module, _ in used}
 
 
 @pytest.mark.parametrize("line", ["fresh: %d", "fresh: 100%"])
