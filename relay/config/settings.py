@@ -92,6 +92,11 @@ class HopSettings:
         """Return the lines that `ssh -G` has printed. `parse` can read them again."""
         return "".join(f"{key} {value}\n" for key, values in self._values.items() for value in values)
 
+    def named(self, key: str) -> str:
+        """Return a keyword's command or file; "" if it has none, by the word "none" or because it is not set."""
+        value = self.get(key)
+        return "" if value.lower() == "none" else value
+
     def yes(self, key: str) -> bool:
         """Whether a keyword is on; `ssh -G` prints some as yes and some as true."""
         return self.get(key) in {"yes", "true"}
@@ -231,8 +236,8 @@ class HopSettings:
         return self._way("proxyjump")
 
     def _way(self, key: str) -> str:
-        value = self.get(key)
-        if value.lower() in {"", "none"}:
+        value = self.named(key)
+        if not value:
             return ""
         tokens = self.tokens()
         return _expand(value, {letter: tokens[letter] for letter in "%hknpr"})

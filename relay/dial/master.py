@@ -212,8 +212,8 @@ def meet(path: str, seconds: float) -> Control:
 
 def find(settings: HopSettings, progress: Progress) -> Control | None:
     """Return a connection to the master at a hop's ControlPath, or None if none is alive there; -v says why."""
-    path = settings.get("controlpath")
-    if path.lower() in {"", "none"}:
+    path = settings.named("controlpath")
+    if not path:
         return None
     progress.stage(f"looking for a master at {printable(path)}")
     if path.startswith("~") or "%" in path or "${" in path:  # an ssh too old to expand these in -G looks elsewhere

@@ -55,7 +55,7 @@ def _by_version(settings: HopSettings) -> str:
     """Return what the versions of ssh read in different ways, so that the installed one must read it, or ""."""
     if any("%" in name or "${" in name for name in settings.all("revokedhostkeys")):
         return "its RevokedHostKeys has a token"  # older versions replace none there
-    jump = settings.get("proxyjump") not in {"", "none"}
+    jump = bool(settings.named("proxyjump"))
     for key in ("identityfile", "certificatefile", "knownhostscommand"):
         value = " ".join(settings.all(key)).replace("%%", "")
         if "%j" in value or (jump and "%C" in value):  # newer versions count a ProxyJump into %C
@@ -103,7 +103,7 @@ def _token(settings: HopSettings) -> str:
     """Return why the key is out of reach: only ssh can use PKCS#11 tokens, and security keys whose handle is a file."""
     if settings.get("pubkeyauthentication") in {"no", "false"}:
         return ""
-    if settings.get("pkcs11provider") not in {"", "none"}:
+    if settings.named("pkcs11provider"):
         return "PKCS11Provider"
     files = [path for path in settings.paths("identityfile") if os.path.exists(path)]
     handles = [path for path in files if _is_security_key(path)]

@@ -73,9 +73,9 @@ def key(settings: HopSettings, outer: str, first: Sequence[str], directory: str)
     for keyword in _FILES:
         parts += [keyword, *settings.paths(keyword)]
     parts += ["agent", socket_path(settings.get("identityagent"), environ) or ""]
-    commands = [settings.get("knownhostscommand"), settings.get("proxycommand") if not outer else ""]
+    commands = [settings.named("knownhostscommand"), settings.named("proxycommand") if not outer else ""]
     for command in commands:
-        if command.lower() not in {"", "none"}:
+        if command:
             parts += lasting(environ)
             parts.append(directory if _is_relative(command) else "")
     return digest(parts)

@@ -259,8 +259,7 @@ def _left_out(settings: HopSettings, entries: Sequence[Entry]) -> str:
 
 def _if_new(settings: HopSettings) -> tuple[str, bool]:
     """Return what happens to a key that is not known, and whether it is refused."""
-    command = settings.get("knownhostscommand")
-    if command.lower() not in {"", "none"}:
+    if settings.named("knownhostscommand"):
         return f"unless KnownHostsCommand knows it, {_strict(settings)[0]}", False
     return _strict(settings)
 

@@ -64,8 +64,8 @@ def _cut_at(typed: Typed, options: Options) -> int:
 
 def _control_path(settings: HopSettings) -> list[str]:
     """ssh shares this connection under a ControlPath that may not be the name of a socket."""
-    path = settings.get("controlpath")
-    if path.lower() in {"", "none"}:
+    path = settings.named("controlpath")
+    if not path:
         return []
     shown = printable(path)
     directory = os.path.dirname(path)

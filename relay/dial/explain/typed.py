@@ -31,8 +31,7 @@ class Typed(NamedTuple):
     @property
     def template(self) -> str:
         """The ProxyCommand as ssh_config has it, or ""."""
-        command = self.settings.get("proxycommand") if self.settings is not None else ""
-        return "" if command.lower() == "none" else command
+        return self.settings.named("proxycommand") if self.settings is not None else ""
 
     @property
     def command(self) -> str:

@@ -48,7 +48,7 @@ class Known:
 
     def by_command(self, what: str, name: str, key: PublicKey | None) -> list[Entry]:
         """What KnownHostsCommand holds for a name; what: as for hosts_command.known_hosts. Raises RelayError."""
-        if self._settings.get("knownhostscommand").lower() in {"", "none"}:
+        if not self._settings.named("knownhostscommand"):
             return []
         from relay.ssh.trust import hosts_command  # few hops have one
 
