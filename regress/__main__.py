@@ -61,8 +61,8 @@ def main() -> int:
     parser.add_argument("--suite", action="append", choices=SUITES, help="Debian's release; all when not given")
     parser.add_argument("--way", action="append", choices=WAYS, help="all when not given")
     # A test waits more than it works.
-    jobs = 3 * (os.cpu_count() or 1)
-    parser.add_argument("--jobs", type=int, default=jobs, help="tests at once (three for each processor)")
+    jobs = 2 * (os.cpu_count() or 1)
+    parser.add_argument("--jobs", type=int, default=jobs, help="tests at once (two for each processor)")
     parser.add_argument("--missing", action="store_true", help="only what has no outcome yet")
     parser.add_argument("--page", action="store_true", help="run nothing, write the table only")
     parser.add_argument("tests", nargs="*", help="all when not given")
