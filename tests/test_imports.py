@@ -225,6 +225,7 @@ HOP = set(_HOP.split())
 def test_hops(lab: Lab, port: int) -> None:
     lab.server("h1")
     lab.write_config()
+    subprocess.run(["ssh-keygen", "-q", "-H", "-f", lab.known_hosts], capture_output=True, check=True)
     found = imported("-F", str(lab.config), f"h1/{LOOPBACK}:{port}")
     left_out = {f"paramiko.{name}" for name in LEFT_OUT}
     ours = {name for name in found if name.startswith("relay")}
@@ -235,6 +236,13 @@ def test_hops(lab: Lab, port: int) -> None:
     assert found >= left_out | {"paramiko.transport"}
     rare = {"relay.ssh.netcat", "relay.ssh.wire.kex_others", "relay.dial.openssh", "relay.ssh.trust.hosts_command"}
     assert ours & rare == set()
+
+
+@pytest.mark.parametrize("ciphers", ["chacha20-poly1305@openssh.com", "aes128-ctr"])
+def test_no_cipher_brings_another_openssl(lab: Lab, port: int, ciphers: str) -> None:
+    lab.server("h1", extra=f"Ciphers {ciphers}")
+    lab.write_config()
+    assert imported("-F", str(lab.config), f"h1/{LOOPBACK}:{port}").isdisjoint({"_hashlib", "hashlib", "hmac"})
 
 
 def test_what_two_threads_must_not_import_is_there_before_the_second_begins() -> None:

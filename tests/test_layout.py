@@ -64,6 +64,8 @@ PROBES = {
     "getattr(_socket, 'TCP_QUICKACK', 0)",
     "getattr(_socket, name, None)",
     "hasattr(os, 'splice')",
+    # what a module has for which something else stands
+    "getattr(builtins.__import__(module), name)",
     # the fields of a value, by their names
     "getattr(self, name)",
     "getattr(Options, flag.field, None)",

@@ -93,7 +93,7 @@ class HopSettings:
         return "".join(f"{key} {value}\n" for key, values in self._values.items() for value in values)
 
     def named(self, key: str) -> str:
-        """Return a keyword's command or file; "" if it has none, by the word "none" or because it is not set."""
+        """Return what a keyword names; "" if that is nothing, by the word "none" or because it is not set."""
         value = self.get(key)
         return "" if value.lower() == "none" else value
 

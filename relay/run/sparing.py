@@ -5,14 +5,13 @@ itself, which is imported then. The library's module is run as it is, with an `i
 reference, "Builtins and restricted execution"), so nobody else's import of these names is touched, and nothing is put
 into sys.modules.
 
-Import this module before one of these libraries.
+The libraries are those of INSTEAD. Import this module before one of them.
 """
 
 from __future__ import annotations
 
 import builtins
 import sys
-from functools import partial
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -59,6 +58,8 @@ class _Hint:
     def __getitem__(self, _: Any) -> _Hint:
         return self
 
+    __or__ = __ror__ = __getitem__
+
     def __mro_entries__(self, _: Any) -> tuple[type, ...]:
         return (_Indexed,)
 
@@ -82,16 +83,22 @@ class _StandIn:
 
 
 def _take(module: str, name: str) -> Any:
-    return vars(builtins.__import__(module))[name]
+    return getattr(builtins.__import__(module), name)
 
 
-def _call(module: str, name: str, *arguments: Any, **more: Any) -> Any:
-    return _take(module, name)(*arguments, **more)
+class _Later:
+    """What stands for a function of a module, which is imported when the function is called."""
+
+    def __init__(self, module: str, name: str) -> None:
+        self._module, self._name = module, name
+
+    def __call__(self, *arguments: Any, **more: Any) -> Any:
+        return _take(self._module, self._name)(*arguments, **more)
 
 
 def _later(module: str, *functions: str) -> _StandIn:
-    """What stands for a module of which these functions are taken at once, and not called."""
-    return _StandIn(module, {name: partial(_call, module, name) for name in functions})
+    """What stands for a module of which these functions are taken at the import, and next to never called."""
+    return _StandIn(module, {name: _Later(module, name) for name in functions})
 
 
 log = Log()
@@ -108,7 +115,7 @@ INSTEAD: dict[str, dict[str, Any]] = {
         ),
     },
     "paramiko": {
-        "hashlib": _later("hashlib", "md5", "sha1", "sha256", "sha512"),  # ours: relay/ssh/digest.py
+        "hashlib": _later("hashlib", "md5", "sha1", "sha256", "sha512"),  # ours are those of relay/ssh/digest.py
         "hmac": _later("hmac", "HMAC"),
         "logging": log,
         "socket": _StandIn("socket", {"error": OSError, "timeout": TimeoutError}),
@@ -139,11 +146,18 @@ class _Loader:
         """Python's own kind of module will do."""
 
     def exec_module(self, module: ModuleType) -> None:
-        """Run it."""
+        """Run it; without what stands for others, if it is of a version that asks more of these than they have."""
         code = self._loader.get_code(module.__name__)
         assert code is not None  # noqa: S101  (for the type checker: there is source)
-        vars(module)["__builtins__"] = _BUILTINS[module.__name__.partition(".")[0]]
-        exec(code, vars(module))  # noqa: S102  (as importlib does)
+        names = vars(module)
+        before = names.copy()
+        names["__builtins__"] = _BUILTINS[module.__name__.partition(".")[0]]
+        try:
+            exec(code, names)  # noqa: S102  (as importlib does)
+        except Exception:
+            names.clear()
+            names.update(before)
+            exec(code, names)  # noqa: S102
 
 
 class _Finder:
@@ -162,5 +176,5 @@ class _Finder:
         return None
 
 
-if "paramiko" not in sys.modules:  # else all of it has been imported, as tests do that have servers of it
+if "paramiko" not in sys.modules:  # else it has been imported as it is, as by tests that have servers of it
     sys.meta_path.insert(0, _Finder())

@@ -8,7 +8,7 @@
     trust/       who is the hop? known_hosts and host certificates
     memory.py    what hops have taken, from one run to the next
     pubkey.py    a public key as SSH writes it
-    digest.py    hashes, by cryptography
+    digest.py    hashes, by cryptography; mac.py: of a name that is hidden in a file
     ident.py     the error for a server that closes before its ident
     record.py    small named tuples
 

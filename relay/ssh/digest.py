@@ -1,11 +1,11 @@
 """Hashes by cryptography, whose OpenSSL a login needs anyway: hashlib and hmac load the system's beside it.
 
-That is a twelfth of the import of our client. Where no login is at hand, hashlib and hmac are as good.
+That is a twelfth of the import of our client. What runs without a login has hashlib and hmac.
 """
 
 from __future__ import annotations
 
-from cryptography.hazmat.primitives.hashes import SHA256, SHA384, SHA512, Hash
+from cryptography.hazmat.primitives.hashes import SHA1, SHA256, SHA384, SHA512, Hash
 from cryptography.hazmat.primitives.hmac import HMAC
 
 TYPE_CHECKING = False
@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from typing import ClassVar
 
     from cryptography.hazmat.primitives.hashes import HashAlgorithm
+
+
+_HASHES: dict[str, HashAlgorithm] = {"sha1": SHA1(), "sha256": SHA256()}  # noqa: S303  (OpenSSH hashes names so)
 
 
 class Sha256:
@@ -45,8 +48,8 @@ class Sha512(Sha256):
     digest_size = 64
 
 
-def hmac_sha256(key: bytes, data: bytes) -> bytes:
-    """The HMAC of some data under a key, with SHA-256 (RFC 2104)."""
-    authenticated = HMAC(key, SHA256())
+def hmac(key: bytes, data: bytes, sha: str) -> bytes:
+    """The HMAC of some data under a key, by "sha1" or "sha256" (RFC 2104)."""
+    authenticated = HMAC(key, _HASHES[sha])
     authenticated.update(data)
     return authenticated.finalize()

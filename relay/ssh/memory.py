@@ -27,6 +27,7 @@ import stat
 import time
 
 from relay.run import private
+from relay.ssh.mac import mac
 from relay.value import Value
 
 TYPE_CHECKING = False
@@ -194,10 +195,8 @@ class Memory:
             pass
 
     def _name(self, hop: Sequence[str], salt: bytes) -> str:
-        from relay.ssh.digest import hmac_sha256  # a relay that logs in to nobody has no memory
-
         parts = [part.encode(errors="surrogateescape") for part in (self._way, *hop)]
-        return hmac_sha256(salt, b"".join(len(part).to_bytes(4, "big") + part for part in parts)).hex()
+        return mac(salt, b"".join(len(part).to_bytes(4, "big") + part for part in parts), "sha256").hex()
 
     def _read(self, name: str) -> bytes:
         """A file of ours. Raises OSError: when it is another's, too."""

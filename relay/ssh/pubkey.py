@@ -1,6 +1,6 @@
 """A public key as SSH writes it: the blob of RFC 4253 section 6.6, its names and its fingerprint.
 
-Pure: no file, no socket, no library of keys. What is checked here is the
+Pure: no file, no socket, no library of keys, but for a fingerprint one that hashes. What is checked here is the
 shape of a key, which is what tells a good line of a known_hosts file from a
 broken one; whether a server holds the key is checked by the code that exchanges
 keys with it.

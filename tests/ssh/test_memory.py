@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import hmac
+import importlib
 import os
 import resource
 import stat
+import sys
 import threading
 import time
 from pathlib import Path
@@ -15,6 +18,7 @@ from hypothesis import strategies as st
 from peers import missing
 
 from relay.ssh import memory
+from relay.ssh.mac import mac
 from relay.ssh.memory import AHEAD, CHANNEL, HEAD, SALT, Memory, Shown, read, write
 
 HOP = ("u1", "h1", "22", "")
@@ -59,6 +63,14 @@ def test_another_user_host_port_or_way_is_another_hop(place: Path, other: tuple[
     Memory(str(place)).keep(HOP, SHOWN)
     assert Memory(str(place)).recall(other) is None
     assert Memory(str(place), "by Tor").recall(HOP) is None
+
+
+@pytest.mark.parametrize("sha", ["sha1", "sha256"])
+def test_a_name_is_hidden_alike_with_and_without_a_login(sha: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    importlib.import_module("relay.ssh.digest")
+    by_login = mac(b"salt", b"bastion.example", sha)
+    monkeypatch.delitem(sys.modules, "relay.ssh.digest")
+    assert mac(b"salt", b"bastion.example", sha) == by_login == hmac.digest(b"salt", b"bastion.example", sha)
 
 
 def test_no_name_stands_there_in_clear_and_nobody_else_may_look(place: Path) -> None:

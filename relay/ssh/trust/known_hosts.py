@@ -19,6 +19,7 @@ from time import sleep
 
 from relay.config.settings import with_home
 from relay.errors import RelayError, printable, words
+from relay.ssh.mac import mac
 from relay.ssh.pubkey import BadKey, PublicKey, TooShort, Unsupported, read_key
 
 TYPE_CHECKING = False
@@ -170,9 +171,7 @@ def _salt(names: bytes) -> bytes:
 
 def _hash(host: bytes, salt: bytes) -> bytes:
     """A hashed name: |1|salt|HMAC-SHA1(salt, host)."""
-    import hmac  # start-up time: only for files with hashed names
-
-    digest = hmac.digest(salt, host, "sha1")
+    digest = mac(salt, host, "sha1")
     return b"|1|%s|%s" % (b2a_base64(salt, newline=False), b2a_base64(digest, newline=False))
 
 

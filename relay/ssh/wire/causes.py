@@ -31,7 +31,7 @@ def in_words(error: BaseException | None) -> str:
 def _of_order(text: str) -> str:
     """A text; in other words where it is paramiko's about a message at the wrong time."""
     if text.startswith("Expecting packet from "):
-        from re import findall  # re is a part of the start
+        from re import findall  # re would make each start longer
 
         *due, came = findall(r"\d+", text)
         return f"the server sent message {came} where {' or '.join(due)} was due"

@@ -6,7 +6,7 @@ and the encrypted packet. It is compared in constant time before the packet itse
 
 from __future__ import annotations
 
-from hmac import compare_digest
+from _operator import _compare_digest as compare_digest  # hmac would load the system's OpenSSL
 from struct import Struct
 
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms

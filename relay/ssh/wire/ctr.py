@@ -8,7 +8,7 @@ compared in constant time.
 
 from __future__ import annotations
 
-from hmac import compare_digest
+from _operator import _compare_digest as compare_digest  # hmac would load the system's OpenSSL
 from struct import Struct
 
 from cryptography.hazmat.primitives import hashes, hmac

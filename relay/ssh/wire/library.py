@@ -13,7 +13,7 @@ whoever wants paramiko imports this module, whose lock all threads wait on. A
 module of relay/ssh/wire that imported paramiko itself might come before this
 one: Python does not wait for a parent package that another thread is importing.
 
-What imports logging and traceback does without (relay/run/sparing.py).
+What they import and hardly use they do without (relay/run/sparing.py).
 
 transport.py fails to import if it takes a name from one of these modules that
 is not listed here: paramiko's minor version is pinned, and

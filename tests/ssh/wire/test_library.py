@@ -111,6 +111,27 @@ assert sys.modules["cryptography.utils"].typing.get_origin is typing.get_origin
     assert run(script) == "ZeroDivisionError: division by zero\n"
 
 
+def test_a_version_that_asks_for_more_is_run_as_it_is(tmp_path: Path) -> None:
+    (tmp_path / "socks.py").write_text("import logging\nlogging.NullHandler()\nwhole = logging.__file__\n")
+    script = f"""
+sys.path.insert(0, {str(tmp_path)!r})
+from relay.run import sparing
+import socks
+print(socks.whole is sys.modules["logging"].__file__, socks.__spec__.name)
+"""
+    assert run(script) == "True socks\n"
+
+
+def test_what_stands_for_typing_takes_what_classes_and_aliases_do_with_it() -> None:
+    any_, generic = (getattr(INSTEAD["cryptography"]["typing"], name) for name in ("Any", "Generic"))
+    assert any_ | None and None | any_ and any_[int][str] is any_
+
+    class Of(generic[any_]):  # type: ignore[misc, valid-type]
+        pass
+
+    assert Of[int]() is not None  # type: ignore[misc]
+
+
 def taken(path: Path) -> set[tuple[str, str]]:
     """What a module takes of those for which something stands: their names, and what of each."""
     tree = ast.parse(path.read_text())
