@@ -252,7 +252,7 @@ def _may_use_master(hop: HopSettings, options: Options) -> bool:
     Not with --engine: the user wants that engine. Not with --netcat: it must know why a hop refuses to forward, and a
     master does not say why.
     """
-    return options.engine == AUTO and options.netcat_for(hop.name) is None and bool(hop.get("controlpath"))
+    return options.engine == AUTO and options.netcat_for(hop.name) is None and bool(hop.named("controlpath"))
 
 
 def _recall(

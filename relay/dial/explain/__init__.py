@@ -110,7 +110,7 @@ def _plan(way: Route, run: Run) -> Plan:
 
     def lives(hop: HopSettings) -> bool:
         nonlocal alive
-        alive = _listens(hop.get("controlpath"))
+        alive = _listens(hop.named("controlpath"))
         return alive
 
     def more(hops: Sequence[Element]) -> list[HopSettings]:
