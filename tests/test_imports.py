@@ -230,7 +230,7 @@ def test_hops(lab: Lab, port: int) -> None:
     left_out = {f"paramiko.{name}" for name in LEFT_OUT}
     ours = {name for name in found if name.startswith("relay")}
     # What paramiko asks for by name: in Python 3.14 that is much.
-    script = "import sys, enum, threading, warnings; print(*sys.modules)"
+    script = "import sys, enum, io, threading, warnings; print(*sys.modules)"
     known = subprocess.run([sys.executable, "-ISc", script], capture_output=True, text=True, check=True)
     assert found - RAW - HOP - left_out - ours - set(known.stdout.split()) == set()
     assert found >= left_out | {"paramiko.transport"}
