@@ -31,7 +31,7 @@ VENV = .venv/bin
 # The tests in two halves, the second one with nothing beside it, and both whatever comes of the first. What failed in
 # either is said once more in the end. relay is compiled first: some machines forbid Python to do it at each start.
 halves = @$(VENV)/python -m compileall -q relay; PYRELAY_FAILED=`mktemp`; export PYRELAY_FAILED; \
-	$(VENV)/python -m pytest -n 2 --dist loadfile -m "not alone" $(1); first=$$?; \
+	$(VENV)/python -m pytest -n 3 --dist loadfile -m "not alone" $(1); first=$$?; \
 	$(VENV)/python -m pytest -m alone $(1); second=$$?; \
 	cat "$$PYRELAY_FAILED"; rm "$$PYRELAY_FAILED"; test $$first = 0 && test $$second = 0
 
