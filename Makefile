@@ -29,7 +29,8 @@ ELSEWHERE = tests/whole tests/dial tests/run tests/share --ignore tests/whole/te
 VENV = .venv/bin
 
 # The tests in two halves, the second one with nothing beside it, and both whatever comes of the first. What failed in
-# either is said once more in the end. relay is compiled first: some machines forbid Python to do it at each start.
+# either is said once more in the end. Three run at once, since a test waits for nearly half of its time. relay is
+# compiled first: some machines forbid Python to do it at each start.
 halves = @$(VENV)/python -m compileall -q relay; PYRELAY_FAILED=`mktemp`; export PYRELAY_FAILED; \
 	$(VENV)/python -m pytest -n 3 --dist loadfile -m "not alone" $(1); first=$$?; \
 	$(VENV)/python -m pytest -m alone $(1); second=$$?; \

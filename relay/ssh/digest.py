@@ -22,12 +22,16 @@ class Sha256:
     """The SHA-256 of some data, with as much of hashlib's interface as paramiko asks for."""
 
     algorithm: ClassVar[type[HashAlgorithm]] = SHA256
-    digest_size = 32  # bytes
 
     def __init__(self, data: bytes = b"") -> None:
         hashed = Hash(self.algorithm())
         hashed.update(data)
         self._digest = hashed.finalize()
+
+    @property
+    def digest_size(self) -> int:
+        """How many bytes it has."""
+        return len(self._digest)
 
     def digest(self) -> bytes:
         """Its bytes."""
@@ -38,14 +42,12 @@ class Sha384(Sha256):
     """SHA-384."""
 
     algorithm = SHA384
-    digest_size = 48
 
 
 class Sha512(Sha256):
     """SHA-512."""
 
     algorithm = SHA512
-    digest_size = 64
 
 
 def hmac(key: bytes, data: bytes, sha: str) -> bytes:

@@ -110,7 +110,7 @@ class Negotiation(paramiko.Transport):
     }
     _preferred_ciphers = tuple(CIPHERS)
     _mac_info: ClassVar[dict[str, dict[str, Any]]] = {
-        name: {"class": kind, "size": kind.digest_size} for name, kind in MACS.items()
+        name: {"class": kind, "size": kind.algorithm().digest_size} for name, kind in MACS.items()
     }
     _preferred_macs = tuple(MACS)
     _kex_info = EXCHANGES
