@@ -6,6 +6,7 @@ It turns paramiko's exceptions into words; it must not know argv, stdio, or how 
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 
 from relay.errors import RelayError, sentence
 from relay.ssh.memory import Shown
@@ -53,6 +54,12 @@ class Session:
     def jumps(self) -> str:
         """The hops up to this one, as ssh's -J has them."""
         return self._jumps
+
+    def ask(self, to: tuple[str, int] | None) -> None:
+        """Ask for what `forward` is to open next, if anything, and unless that has been done; it says what fails."""
+        if to is not None and self.opening is None:
+            with suppress(paramiko.SSHException, OSError, EOFError):
+                self.opening = self.transport.ask("direct-tcpip", *to)
 
     def forward(
         self,

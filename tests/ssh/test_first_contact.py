@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 from lab import Lab
 from login_server import MORE, SUCCESS, Request, disconnect, failure, questions, scripted
-from peers import LOOPBACK, Listener, missing
+from peers import LOOPBACK, Listener, missing, need
 from sshd import PASSWORD
 from strangers import Asyncssh, Dropbear
 from terminal import ssh
@@ -272,6 +272,18 @@ def test_what_is_remembered_of_a_hop(hops: Lab) -> None:
         memory,
     )
     assert h1.logins() == [hops.user]
+
+
+def test_what_follows_is_asked_for_before_a_hop_is_remembered(hops: Lab, tmp_path: Path) -> None:
+    """The server opens the channel while the file is written: the thread that writes it sends nothing after that."""
+    hops.server("h1")
+    trace = tmp_path / "trace"
+    strace = [need("strace"), "-f", "-qq", "-o", str(trace), "-e", "trace=sendto,/^rename"]
+    done = hops.run(*strace, hops.program, "-F", hops.config, "h1/h2", "22", stdin="no SSH\n")
+    assert done.stdout.startswith("SSH-2.0-")
+    calls = re.findall(r"^(\d+) +(sendto|rename)", trace.read_text(), re.MULTILINE)
+    writer = next(thread for thread, call in calls if call == "rename")
+    assert [call for thread, call in calls if thread == writer][-2:] == ["sendto", "rename"]
 
 
 @pytest.mark.parametrize("given", ["none", "elsewhere"])

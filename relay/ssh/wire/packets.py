@@ -156,6 +156,9 @@ class Packetizer(paramiko.packet.Packetizer):
             raise paramiko.SSHException(str(error)) from error
         return self._next_handed()
 
+    def start_handshake(self, timeout: float) -> None:
+        """Do nothing: one deadline holds for the whole set-up, and paramiko's time-out would be a thread."""
+
     def skip_next(self) -> None:
         """The next message is passed over: the server has guessed the key exchange, and wrongly (RFC 4253, 7.1)."""
         self._skips = True
@@ -201,8 +204,6 @@ class Packetizer(paramiko.packet.Packetizer):
 
     def _fill(self, check_rekey: bool) -> None:
         """Wait for bytes, at most a TICK, and read them."""
-        if self.handshake_timed_out():
-            raise EOFError
         try:
             if self.reader is not None:
                 self.reader.receive(self.input, READ_SIZE, TICK)

@@ -325,7 +325,6 @@ class Transport(Negotiation):
             self._fail_openings()
             if self.packetizer.reader is not None:
                 self.packetizer.reader.close()
-            self.packetizer.complete_handshake()  # the time-out of the key exchange is a thread, too
 
     def stop_thread(self) -> None:
         """End the transport and its helpers. (paramiko's method needs what only Python's sockets have.)"""
