@@ -1,6 +1,7 @@
 """`make nightly`: everything that takes too long for CI, one after the other, and a page with its figures.
 
-    python tests/beds/nightly.py [--only NAME]... [--soak SECONDS] [--fuzz MINUTES] [--rounds N] [--read]
+    python tests/beds/nightly.py [--only NAME]... [--soak SECONDS] [--fuzz MINUTES] [--rounds N] [--regress=ARGS]
+                                 [--read]
 
 The parts are those of the Makefile: matrix, elsewhere, regress, bench, soak, fuzz. docs/nightly.md has
 each figure beside the one that stood there before; a part that is left out keeps its own.
@@ -55,14 +56,17 @@ class Part:
     writes: Path | None = None
 
 
-def parts(soak: int, fuzz: int, rounds: int) -> list[Part]:
-    """All parts, in their order. soak: seconds. fuzz: minutes for each target. rounds: of the bench."""
+def parts(soak: int = 0, fuzz: int = 0, rounds: int = 0, regress: str = "") -> list[Part]:
+    """All parts, in their order. soak: seconds. fuzz: minutes for each target. rounds: of the bench.
+
+    regress: the arguments of OpenSSH's suite; it takes the longest of all, and a night may be short.
+    """
     bench = LOGS / "bench.json"
     chosen = os.environ.get("PARTS")
     return [
         Part("matrix", ("matrix", *([f"PARTS={chosen}"] if chosen else [])), systems),
         Part("elsewhere", ("elsewhere", "ARGS=-q"), counts),
-        Part("regress", ("regress",), outcomes, ROOT / "docs" / "regress.md"),
+        Part("regress", ("regress", *([f"ARGS={regress}"] if regress else [])), outcomes, ROOT / "docs" / "regress.md"),
         Part("bench", ("bench", f"ARGS=--rounds {rounds} --json {bench.relative_to(ROOT)}"), ratios, bench),
         Part("soak", ("soak", f"ARGS=--seconds {soak}"), sentences),
         Part("fuzz", ("fuzz", f"MINUTES={fuzz}"), runs),
@@ -194,7 +198,7 @@ def write_page(now: dict[str, Figures], before: Rows) -> None:
         for what, figure in measured.items():
             key = (part, what.replace("|", "/"))
             rows[key] = (figure.replace("|", "/"), before.get(key, ("", ""))[0])
-    order = [part.name for part in parts(0, 0, 0)]
+    order = [part.name for part in parts()]
     lines = [f"| {' | '.join((*key, *rows[key]))} |" for key in sorted(rows, key=lambda key: order.index(key[0]))]
     PAGE.write_text(HEAD + "\n".join(lines) + "\n")
 
@@ -202,16 +206,17 @@ def write_page(now: dict[str, Figures], before: Rows) -> None:
 def main() -> int:
     """Run the parts; return 1 when one has failed."""
     parser = argparse.ArgumentParser(prog="make nightly ARGS=...")
-    names = [part.name for part in parts(0, 0, 0)]
+    names = [part.name for part in parts()]
     parser.add_argument("--only", action="append", choices=names, help="all when not given")
     parser.add_argument("--soak", type=int, default=7200, metavar="SECONDS")
     parser.add_argument("--fuzz", type=int, default=10, metavar="MINUTES", help="for each target")
     parser.add_argument("--rounds", type=int, default=5, help="of the bench")
+    parser.add_argument("--regress", default="", metavar="ARGS", help='of make regress: --regress="--suite trixie"')
     parser.add_argument("--read", action="store_true", help="run nothing, read what the last run has said")
     asked = parser.parse_args()
     LOGS.mkdir(parents=True, exist_ok=True)
     before, now, status = read_page(), dict[str, Figures](), 0
-    for part in parts(asked.soak, asked.fuzz, asked.rounds):
+    for part in parts(asked.soak, asked.fuzz, asked.rounds, asked.regress):
         if asked.only and part.name not in asked.only:
             continue
         log = LOGS / f"{part.name}.log"

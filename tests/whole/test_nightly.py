@@ -161,6 +161,8 @@ def test_a_part_has_arguments_of_its_own(night: Path, monkeypatch: pytest.Monkey
     assert page.pop("fuzz: outcome").startswith("failed (status 2) in 0 s, ")
     assert page == {"soak: n connections in a row": "7 connections in a row: --seconds 60", "status": "1"}
     assert ran(monkeypatch, "--only", "regress")["regress: OpenSSH 9: logins"] == ""
+    chosen = ran(monkeypatch, "--only", "regress", "--regress=--suite trixie")
+    assert chosen["regress: OpenSSH 9: logins"] == "--suite trixie"
     # What was not run this time is as it was; what is read again is, too.
     assert set(ran(monkeypatch, "--only", "soak", "--read")) == {
         *("soak: outcome", "soak: n connections in a row", "fuzz: outcome"),
