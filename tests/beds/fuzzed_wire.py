@@ -148,7 +148,13 @@ def messages(data: bytes) -> None:
     clear = threading.Event()
     clear.set()
     transport: Any = SimpleNamespace(
-        killed=set(), packetizer=_Packetizer(), clear_to_send=clear, saved_exception=None, close=lambda: None, sock=None
+        killed=set(),
+        packetizer=_Packetizer(),
+        clear_to_send=clear,
+        saved_exception=None,
+        close=lambda: None,
+        sock=None,
+        update=None,
     )
     ours, theirs = socket.socketpair()
     with ours, theirs:
