@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import inspect
+import socket
+import threading
 from typing import Any
 
 import pytest
@@ -114,3 +116,13 @@ def test_as_it_was_read(name: str) -> None:
 
 def test_every_sum_is_of_something() -> None:
     assert set(SUMS) == set(counted_on())
+
+
+def test_no_thread_counts_the_time_of_a_key_exchange() -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        packetizer = packets.Packetizer(ours)
+        packetizer.start_handshake(15)
+        assert not [thread for thread in threading.enumerate() if isinstance(thread, threading.Timer)]
+        packetizer.complete_handshake()  # as paramiko calls it
+        packetizer.close()
