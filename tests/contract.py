@@ -111,6 +111,14 @@ class Ends:
         self.far.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.far.close()
 
+    def converse(self, messages: int) -> None:
+        """So many small messages there and back, each after the one before."""
+        for message in map(bytes, zip(noise(messages), strict=True)):
+            self.send(message)
+            assert self.far_receive(1) == message
+            self.far.sendall(message)
+            assert self.receive(1) == message
+
     def overfill(self) -> tuple[bytes, bytes]:
         """The target ends its side while most of what stdin was given is still on the way.
 
@@ -240,14 +248,8 @@ class StreamContract:
         with Meanwhile(lambda: ends.far.sendall(data)):
             assert ends.receive(size) == data
 
-    def test_every_byte_is_passed_on_at_once(self, ends: Ends) -> None:
-        for byte in noise(200):
-            ends.send(bytes([byte]))
-            assert ends.far_receive(1) == bytes([byte])
-            ends.far.sendall(bytes([byte]))
-            assert ends.receive(1) == bytes([byte])
-
-    def test_both_ways_at_once(self, ends: Ends) -> None:
+    def test_a_conversation_and_much_both_ways_at_once(self, ends: Ends) -> None:
+        ends.converse(200)
         up, down = noise(16 * MIB, 1), noise(16 * MIB, 2)
         received: list[bytes] = []
         with (
@@ -257,6 +259,7 @@ class StreamContract:
         ):
             assert ends.receive(len(down)) == down
         assert received == [up]
+        ends.converse(3)
 
     def test_near_ends_first(self, ends: Ends) -> None:
         ends.send(b"question")
@@ -339,22 +342,22 @@ class StreamContract:
         ends.end()
         assert digest(ends.far_receive()) == digest(repeated(data, sent))
 
-    def test_reset(self, ends: Ends) -> None:
+    @pytest.mark.parametrize("messages", [0, 20])
+    def test_reset(self, ends: Ends, messages: int) -> None:
         data = noise(100_000)
         ends.far.sendall(data)
         assert ends.receive(len(data)) == data
+        ends.converse(messages)
         ends.far_reset()
         assert ends.receive() == b""
-        assert (ends.status(), ends.said()) == (
-            (1, "pyrelay: the link was lost: connection reset by peer\n") if self.tells_reset else (0, "")
-        )
+        lost = (1, "pyrelay: the link was lost: connection reset by peer\n")
+        assert (ends.status(), ends.said()) == (lost if self.tells_reset else (0, ""))
 
     def test_reader_leaves(self, ends: Ends) -> None:
-        ends.far.sendall(b"some")
-        assert ends.receive(4) == b"some"
+        ends.converse(20)
         ends.leave()
         assert ends.far_receive() == b""
-        assert ends.status() == 0
+        assert (ends.status(), ends.said()) == (0, "")
 
     def test_reader_leaves_amid_data(self, ends: Ends) -> None:
         fill(ends.far.fileno(), noise(MIB))

@@ -4,9 +4,9 @@ It takes more bytes only when it has given all that it holds. So a slow reader
 slows its sender down, and memory stays bounded.
 
 On Linux, splice moves the bytes between a pipe and the stream; they never come
-into this process. The splice must not wait: the kernel would hold the pipe's
-lock meanwhile, and ssh's own read of that pipe would hang. All other bytes are
-read and written.
+into this process: small messages from end to end, more by way of a pipe between.
+The splice must not wait: the kernel would hold the pipe's lock meanwhile, and
+ssh's own read of that pipe would hang. All other bytes are read and written.
 
 Other processes share the open files stdin and stdout (the shell has the same
 terminal): if O_NONBLOCK were set here, it would be set for them, too. So each
@@ -23,10 +23,11 @@ import fcntl
 import os
 import stat
 from _socket import MSG_DONTWAIT, SHUT_WR
-from errno import EINVAL, ENOSYS, EOPNOTSUPP, EPERM
+from errno import EINVAL, ENOSYS, EOPNOTSUPP, EPERM, EPIPE
 from select import POLLERR, POLLHUP, POLLIN, POLLNVAL, POLLOUT
 
 CHUNK = 64 * 1024  # bytes read at once where splice cannot be used
+LITTLE = 4096  # bytes; what moves no more at once is a conversation, and no transfer
 PIPE_SIZE = 256 * 1024  # bytes; all pipes of a user may hold 64 MiB together (pipe-user-pages-soft)
 DEVICE_CHUNK = 4096  # bytes; a write to a terminal may wait after all, so it is kept short
 _NO_SPLICE = {EINVAL, ENOSYS, EOPNOTSUPP, EPERM}  # errors of a kernel, or a sandbox, that cannot splice these files
@@ -74,9 +75,12 @@ class CarriedWay(Way):
         super().__init__(source, sink)
         self.held = 0
         self.carrier: _Pipe | _Buffer = _carrier(source, sink)
+        self._past_carrier = False  # the next bytes are most likely few: try to move them without the carrier
 
     def move(self) -> int | None:
         """Move some bytes; as Way.move."""
+        if self._past_carrier and (moved := self._move_past_carrier()) is not None:
+            return moved
         try:
             if not self.held:
                 self.held = self.carrier.take(self.source)
@@ -96,7 +100,22 @@ class CarriedWay(Way):
             self.held -= given
         if self.held or self.event == POLLOUT:
             self.wait_for(self.sink if self.held else self.source)
+        elif given and given < LITTLE:
+            self._past_carrier = isinstance(self.carrier, _Pipe)
         return given
+
+    def _move_past_carrier(self) -> int | None:
+        """Move a few bytes by one splice between the pipe and the stream; None: the carrier is to do it."""
+        try:
+            moved = os.splice(self.source.fd, self.sink.fd, LITTLE, flags=os.SPLICE_F_NONBLOCK)
+        except OSError as error:
+            self._past_carrier = False
+            if isinstance(error, BlockingIOError) or error.errno in _NO_SPLICE:
+                return None  # one of the two is not ready: the carrier finds out which
+            # A pipe knows no error but that its reader has gone. The stream says its own only once.
+            raise (ReadError if self.sink.is_pipe and error.errno != EPIPE else WriteError)(error) from error
+        self._past_carrier = moved < LITTLE
+        return moved
 
     def close(self) -> None:
         """Close the carrier's pipe, if it has one."""

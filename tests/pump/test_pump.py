@@ -45,10 +45,25 @@ os.splice = splice
 LOSING_SPLICE = """
 import errno, os, stat
 real = os.splice
+sent = 0
 def splice(source, sink, *args, **options):
-    if stat.S_ISSOCK(os.fstat(sink).st_mode):
+    global sent
+    sent += stat.S_ISSOCK(os.fstat(sink).st_mode)
+    if sent > {} and stat.S_ISSOCK(os.fstat(sink).st_mode):
         raise OSError(errno.EHOSTUNREACH, "No route to host")
     return real(source, sink, *args, **options)
+os.splice = splice
+"""
+
+
+# Writes down how many bytes each splice was asked to move.
+COUNTING_SPLICE = """
+import os
+real = os.splice
+counts = open("{}", "w", buffering=1)
+def splice(source, sink, most, **options):
+    print(most, file=counts)
+    return real(source, sink, most, **options)
 os.splice = splice
 """
 
@@ -250,15 +265,34 @@ def test_terminal_hangs_up(start: Callable[..., Ends], terminal: tuple[int, int]
 
 # A socket's own send, which other systems use, cannot be replaced.
 @pytest.mark.skipif(not hasattr(os, "splice"), reason="the loss is made in splice, which only Linux has")
-def test_bytes_that_could_not_be_sent_are_no_good_end(start: Callable[..., Ends]) -> None:
+@pytest.mark.parametrize("messages", [0, 3])
+def test_bytes_that_could_not_be_sent_are_no_good_end(start: Callable[..., Ends], messages: int) -> None:
     """Though the target ends in good order: what has come is delivered before the loss is told."""
-    ends = start(LOSING_SPLICE)
+    ends = start(LOSING_SPLICE.format(messages))
+    ends.converse(messages)
     ends.send(b"question")
     ends.far.sendall(b"answer")
     assert ends.receive(6) == b"answer"
     ends.far_end()
     assert ends.status() == 1
     assert ends.said() == "pyrelay: the link was lost: no route to host\n"
+
+
+@pytest.mark.skipif(not hasattr(os, "splice"), reason="only Linux has splice")
+def test_a_small_message_is_moved_by_one_splice(start: Callable[..., Ends], tmp_path: Path) -> None:
+    """And more is not: the splice would hold the pipe's lock for as long as TCP takes."""
+    counts = tmp_path / "counts"
+    ends = start(COUNTING_SPLICE.format(counts))
+    ends.converse(4)
+    asked = [int(line) for line in counts.read_text().split()]
+    assert asked == [way.PIPE_SIZE, 1, way.PIPE_SIZE, 1, *[way.LITTLE] * 6]  # the first of each way goes by our pipe
+    body = noise(16 * MIB)
+    with Meanwhile(lambda: ends.send(body)):
+        assert ends.far_receive(len(body)) == body
+    with Meanwhile(lambda: ends.far.sendall(body)):
+        assert ends.receive(len(body)) == body
+    asked = [int(line) for line in counts.read_text().split()][len(asked) :]
+    assert asked.count(way.LITTLE) < len(asked) / 4
 
 
 @pytest.mark.parametrize("prelude", ["", NO_SPLICE, REFUSING_SPLICE], ids=["splice", "no splice", "refused"])
