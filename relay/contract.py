@@ -256,13 +256,27 @@ class Netcat(Protocol):
 class Forwards(Protocol):
     """Opens streams to the next hop or the target: a hop, or a shared hop."""
 
+    def ask(self, to: tuple[str, int]) -> Any:
+        """Ask for a stream to a host and port, without waiting for the answer: a `forward` is to be given the result.
+
+        None: the hop cannot be asked ahead, or that failed; `forward` then does all of it.
+        """
+
     def forward(
-        self, host: str, port: int, progress: Progress, netcat: Netcat | None = None, limit: float | None = None
+        self,
+        host: str,
+        port: int,
+        progress: Progress,
+        netcat: Netcat | None = None,
+        limit: float | None = None,
+        *,
+        asked: Any = None,
     ) -> Stream:
         """Open a new stream from the hop to host and port; the hop looks the host up.
 
         netcat: the command that may be run on the hop when it denies forwarding; None: no command. limit: seconds for
-        the answer, if nothing else ends the wait. Raises RelayError.
+        the answer, if nothing else ends the wait. asked: what `ask` returned for this host and port. Raises
+        RelayError.
         """
 
 

@@ -273,6 +273,9 @@ class MasterHop:
         if self._greeted is not None:
             self._greeted.close()
 
+    def ask(self, to: tuple[str, int]) -> None:
+        """None: a master is asked by `forward`, which may have to wait for a person."""
+
     def forward(
         self,
         host: str,
@@ -280,6 +283,8 @@ class MasterHop:
         progress: Progress,
         netcat: Netcat | None = None,  # noqa: ARG002  (a master does not say why a hop refuses to forward)
         limit: float | None = None,  # noqa: ARG002  (the deadline ends the wait for the master)
+        *,
+        asked: None = None,  # noqa: ARG002
     ) -> MasterStream:
         """Open a new stream from the hop to host and port. Raises RelayError."""
         progress.stage(

@@ -92,6 +92,9 @@ class OpensshHop:
     def close(self) -> None:
         """Do nothing: this hop's streams are programs, which end with the run."""
 
+    def ask(self, to: tuple[str, int]) -> None:
+        """None: ssh logs in first."""
+
     def forward(
         self,
         host: str,
@@ -99,6 +102,8 @@ class OpensshHop:
         progress: Progress,
         netcat: Netcat | None = None,
         limit: float | None = None,  # noqa: ARG002  (the run's deadline ends ssh)
+        *,
+        asked: None = None,  # noqa: ARG002
     ) -> SshStream:
         """Return a stream from the hop to host and port, once ssh has logged in. ssh asks the hop for it next.
 

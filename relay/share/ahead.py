@@ -39,6 +39,8 @@ class Ahead:
         self.to = (host, port)
         self._netcat = netcat
         self._limit = progress.left() + GRACE if progress is not None else None
+        # In this thread, which runs: the one that waits for the answer may have to wait for a processor first.
+        self._asked = None if netcat is not None and netcat.named else hop.ask(self.to)
         self._words = _Words(progress)
         self._stream: Stream | None = None
         self._error: RelayError | None = None
@@ -81,7 +83,7 @@ class Ahead:
 
     def _open(self) -> None:
         try:
-            stream = self.hop.forward(*self.to, self._words, self._netcat, self._limit)
+            stream = self.hop.forward(*self.to, self._words, self._netcat, self._limit, asked=self._asked)
             with self._lock:
                 self._stream = stream
                 if self._dropped:

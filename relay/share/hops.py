@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import threading
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from relay.errors import RelayError
 
@@ -122,8 +122,19 @@ class SharedHop:
                 self._entering = False
                 self._turn.notify_all()
 
+    def ask(self, to: tuple[str, int]) -> Any:
+        """Ask for a channel from this hop; as Hop.ask (relay/contract.py)."""
+        return self.session.ask(to) if self.session is not None else None
+
     def forward(
-        self, host: str, port: int, progress: Clock, netcat: Netcat | None = None, limit: float | None = None
+        self,
+        host: str,
+        port: int,
+        progress: Clock,
+        netcat: Netcat | None = None,
+        limit: float | None = None,
+        *,
+        asked: Any = None,
     ) -> Stream:
         """Open a channel from this hop; as Hop.forward (relay/contract.py). Raises RelayError."""
         if self.session is None:
@@ -131,7 +142,7 @@ class SharedHop:
         with self._turn:
             self._opening += 1
         try:
-            stream = self.session.forward(host, port, progress, netcat, limit)
+            stream = self.session.forward(host, port, progress, netcat, limit, asked=asked)
             self._has_led = True
             return stream
         finally:

@@ -113,7 +113,7 @@ def log_in(
     if is_post_quantum(known.own_kex) and not is_post_quantum(session.shown.own_kex):
         in_vain |= {GUESS}  # two servers take turns there: no guess is to keep one of them from its better key exchange
     in_vain |= session.shown.in_vain
-    session.ask(following)  # before the file is written: the server works meanwhile
+    session.opening = session.opening or session.ask(following)  # the server works while the file is written
     client.memory.keep(hop, session.shown.but(in_vain=in_vain, doubt=doubt, by_ssh=known.by_ssh))
     return session
 

@@ -32,7 +32,7 @@ OPEN_FAILURES = {2: "connection failed", 3: "direct-tcpip is unknown to the serv
 class Session:
     """One hop, logged in to (contract.Hop).
 
-    transport: its own. place: what messages call the hop. opening: what was asked for ahead of the first `forward`.
+    transport: its own. place: what messages call the hop. opening: what was asked for along with the login.
     shown: what the hop has shown to take. warns: whether its LogLevel shows warnings.
     """
 
@@ -55,11 +55,16 @@ class Session:
         """The hops up to this one, as ssh's -J has them."""
         return self._jumps
 
-    def ask(self, to: tuple[str, int] | None) -> None:
-        """Ask for what `forward` is to open next, if anything, and unless that has been done; it says what fails."""
+    def ask(self, to: tuple[str, int] | None) -> Opening | None:
+        """Ask for the stream that a `forward` is to open, and return what it is to be given.
+
+        None where that cannot be, or the login has asked already: `forward` then does what is left, and says what
+        fails.
+        """
         if to is not None and self.opening is None:
             with suppress(paramiko.SSHException, OSError, EOFError):
-                self.opening = self.transport.ask("direct-tcpip", *to)
+                return self.transport.ask("direct-tcpip", *to)
+        return None
 
     def forward(
         self,
@@ -68,14 +73,17 @@ class Session:
         progress: contract.Progress,
         netcat: Netcat | None = None,
         limit: float | None = None,
+        *,
+        asked: Opening | None = None,
     ) -> ChannelStream:
         """Open a stream from the hop to host and port. The hop resolves host (RFC 4254 section 7.2, direct-tcpip).
 
         progress: the caller's, which may not be the one that logged in.
         netcat: the command that may be run on a hop that denies forwarding,
         None for none. limit: seconds for the answer, where nothing else ends
-        the wait for it. Raises RelayError: when the hop may not forward, it
-        is the hop that failed, else it is the place that could not be reached.
+        the wait for it. asked: what `ask` returned. Raises RelayError: when the
+        hop may not forward, it is the hop that failed, else it is the place that
+        could not be reached.
         """
         runs_none: RelayError | None = None
         if netcat is not None and netcat.named:  # a request to forward would be refused, and logged
@@ -87,11 +95,7 @@ class Session:
                 runs_none = error
         progress.stage("waiting for the hop to connect")
         try:
-            opening, self.opening = self.opening, None
-            if opening is not None and opening.to != (host, port):
-                opening.drop()
-                opening = None
-            opening = opening or self.transport.ask("direct-tcpip", host, port)
+            opening = asked or self._asked_by_login((host, port)) or self.transport.ask("direct-tcpip", host, port)
             channel = opening.wait(limit)
         except Refused as error:
             if _is_denied(error):
@@ -108,6 +112,14 @@ class Session:
             # What ended the transport says more than what fails once it has ended.
             raise self.lost(self.transport.saved_exception or error) from error
         return ChannelStream(channel, self.lost)
+
+    def _asked_by_login(self, to: tuple[str, int]) -> Opening | None:
+        """What the login has asked for, if it leads there; the first `forward` that looks for it takes it."""
+        opening, self.opening = self.opening, None
+        if opening is not None and opening.to != to:
+            opening.drop()
+            return None
+        return opening
 
     @property
     def _name(self) -> str:

@@ -6,6 +6,7 @@ import os
 import signal
 import socket
 import subprocess
+import threading
 
 import pytest
 from contract import SOON
@@ -14,6 +15,9 @@ from login_server import asking, passwords
 from peers import LOOPBACK, Listener, until
 from shared import AGAIN, control, holder, holders, logins
 from terminal import Terminal
+
+from relay.run.progress import Progress
+from relay.share.ahead import Ahead
 
 # One login
 
@@ -211,6 +215,36 @@ def test_the_same_words_may_mean_another_place(shared: Lab) -> None:
     assert [port for _, port in shared["h1"].forwards()] == [shared[name].port for name in ("h2", "h2", "h3")]
     assert logins(shared)[0] == 1
     until(lambda: " 0 relays" in control(shared, "list"), "end of the relays")
+
+
+def test_it_is_asked_for_before_a_thread_waits_for_it() -> None:
+    """A new thread may have to wait for a processor, and the server's answer with it."""
+    running: list[int] = []
+
+    class Hop:
+        def ask(self, _to: tuple[str, int]) -> str:
+            running.append(threading.active_count())
+            return "what was asked for"
+
+        def forward(self, *_: object, asked: str) -> str:
+            return asked
+
+        def responds(self, *_: object) -> bool:
+            return True
+
+    before = threading.active_count()
+    ahead = Ahead(Hop(), "h3", 22, None)  # type: ignore[arg-type]
+    assert running == [before]
+    assert ahead.take(Progress()) == "what was asked for"  # type: ignore[comparison-overlap]
+
+
+def test_a_hop_that_is_crossed_by_a_netcat_is_not_asked_ahead(shared: Lab) -> None:
+    """It would refuse, and log that."""
+    for _ in range(2):
+        assert shared.pyrelay("--netcat=h1", f"h1/{LOOPBACK}:{shared['h3'].port}", stdin="").stdout.startswith(
+            "SSH-2.0"
+        )
+    assert shared["h1"].forwards() == []
 
 
 def test_a_refusal_ahead_is_told_as_any(shared: Lab) -> None:

@@ -238,7 +238,7 @@ def test_a_hop_that_dies_of_each_channel_is_not_logged_in_to_for_ever(shared: La
     program(
         shared,
         "from relay.ssh.session import Session",
-        "def forward(session, *_):",
+        "def forward(session, *_, **__):",
         "    session.transport.close()",
         "    raise session.lost()",
         "Session.forward = forward",
