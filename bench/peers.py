@@ -32,7 +32,8 @@ WAYS = {
 SERVER = "the hop's server takes more CPU for each byte than the relay: it is busy, and the relay waits"
 WINDOW = "dropbear's window is one packet: each waits for the answer to the one before"
 INTERPRETER = (
-    "the relay makes six system calls for each message, ssh nine; what is left is the interpreter between them"
+    "for a message there and back the relay makes four system calls, six where it encrypts, nc eight, and each ssh on "
+    "the way nine; what is left is the interpreter between them"
 )
 
 # The pattern of a row's hops, whose number is \1: the row's name, and its goals for each direction.

@@ -47,7 +47,7 @@ class TestTwoHops(StreamContract):
 
 
 class TestWithoutGcm(StreamContract):
-    """paramiko's own way, by threads."""
+    """Encrypt-then-MAC: the length is not encrypted, and a MAC stands where GCM has a tag."""
 
     tells_reset = False
 
@@ -58,7 +58,7 @@ class TestWithoutGcm(StreamContract):
 
 
 class TestWithoutGcmInside(StreamContract):
-    """One hop without AES-GCM, and threads move the bytes of all hops."""
+    """Packets of one kind of cipher within those of another: no two of their sizes agree."""
 
     tells_reset = False
 

@@ -27,7 +27,7 @@ class TestShared(StreamContract):
 
 
 class TestSharedWithoutGcm(StreamContract):
-    """paramiko's own way, by threads."""
+    """The holder's loop moves the bytes of every cipher."""
 
     tells_reset = False
     memory = 32 * MIB
