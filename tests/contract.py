@@ -517,8 +517,9 @@ class HopContract:
     def test_every_stream_is_another_one(self, hop: Hop) -> None:
         with socket.create_server((LOOPBACK, 0)) as listener:
             listener.settimeout(SOON)
-            for number in (b"1", b"2"):
-                stream = hop.forward(LOOPBACK, listener.getsockname()[1], Progress(SOON))
+            to: tuple[str, int] = listener.getsockname()
+            for number, ahead in ((b"1", False), (b"2", True)):
+                stream = hop.forward(*to, Progress(SOON), asked=hop.ask(to) if ahead else None)
                 far, _ = listener.accept()
                 with far:
                     far.sendall(number)

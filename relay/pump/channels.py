@@ -52,7 +52,7 @@ class FlowMover(Mover):
         return self.out.moved + self.back.moved
 
     def look(self) -> tuple[dict[int, int], float | None]:
-        """See what each way waits for now; return what to wait for, and for how long, as `awaited`."""
+        """See whether stdin may be read again; return what to wait for, and for how long, as `awaited`."""
         if self.out.waits_for != self.stdin.fd:
             self.out.look()
         return self.awaited()
