@@ -29,7 +29,8 @@ WORDS_MOST = 100  # lines that are kept
 class Ahead:
     """A channel from hop to host and port. Call `take` or `drop` once. netcat: as for Session.forward.
 
-    progress: the relay's, where it is known already that the relay wants this channel.
+    progress: the relay's, where it is known already that the relay wants this channel. Raises RuntimeError when no
+    more threads may be started; a channel that has been asked for is then closed like one that nobody holds any more.
     """
 
     def __init__(

@@ -82,7 +82,8 @@ class Job:
         self._call = digest([*map(text, unpack(argv)), "", *same, self._directory])
         if (before := hops.remembered(self._call)) is not None:
             self.held += before[0].path
-            self._ahead = Ahead(*before, self._options.netcat_for(before[0].name))
+            with suppress(RuntimeError):  # without a thread for it, the channel is opened when it is asked for
+                self._ahead = Ahead(*before, self._options.netcat_for(before[0].name))
 
     def read(self, fields: Sequence[bytes]) -> None:
         """The relay has sent its route: fields. Raises ValueError when they are malformed."""

@@ -13,7 +13,7 @@ from contract import SOON
 from lab import LACKS, Lab, chain_with
 from login_server import asking, passwords
 from peers import LOOPBACK, Listener, until
-from shared import AGAIN, control, holder, holders, logins
+from shared import AGAIN, control, holder, holders, logins, program
 from terminal import Terminal
 
 from relay.run.progress import Progress
@@ -236,6 +236,30 @@ def test_it_is_asked_for_before_a_thread_waits_for_it() -> None:
     ahead = Ahead(Hop(), "h3", 22, None)  # type: ignore[arg-type]
     assert running == [before]
     assert ahead.take(Progress()) == "what was asked for"  # type: ignore[comparison-overlap]
+
+
+def test_no_thread_can_be_started_for_what_is_opened_ahead(shared: Lab) -> None:
+    """What was asked for is closed again, the hop is let go of, and the channel opened as if nothing had been ahead."""
+    program(
+        shared,
+        "import threading",
+        "from relay.share import ahead",
+        "class Thread(threading.Thread):",
+        "    starts = 0",
+        "    def start(self):",
+        "        Thread.starts += 1",
+        "        if Thread.starts == 2:",
+        '            raise RuntimeError("can\'t start new thread")',
+        "        super().start()",
+        "class Scarce:",
+        "    Event, Lock, RLock, Thread = threading.Event, threading.Lock, threading.RLock, Thread",
+        "ahead.threading = Scarce",
+    )
+    for _ in range(2):
+        assert shared.ssh("h1/h3", "echo $SERVER").stdout == "h3\n"
+    assert (len(shared["h1"].forwards()), logins(shared)[0]) == (3, 1)
+    until(lambda: " 0 relays" in control(shared, "list"), "end of the relays")
+    until(lambda: shared["h1"].log().count(": free: direct-tcpip") == 3, "end of the channels")
 
 
 def test_a_hop_that_is_crossed_by_a_netcat_is_not_asked_ahead(shared: Lab) -> None:
