@@ -52,9 +52,12 @@ class FlowMover(Mover):
         return self.out.moved + self.back.moved
 
     def look(self) -> tuple[dict[int, int], float | None]:
-        """See whether stdin may be read again; return what to wait for, and for how long, as `awaited`."""
-        if self.out.waits_for != self.stdin.fd:
-            self.out.look()
+        """See what each way waits for now; return what to wait for, and for how long, as `awaited`."""
+        out, back = self.out, self.back
+        if out.waits_for != self.stdin.fd:
+            out.look()
+        if back.event != POLLIN or len(self.flow.received):
+            back.look()
         return self.awaited()
 
     def send_at_once(self) -> None:
@@ -72,7 +75,6 @@ class FlowMover(Mover):
         """Move what can be moved, then heed whether the flow has ended. Raises RelayError."""
         super().move(ready)
         self.heed_flow()
-        self.back.look()
 
     def heed_flow(self) -> None:
         """Heed whether the flow has ended. Raises RelayError."""
@@ -315,10 +317,9 @@ class Back(Way):
         self.flow = flow
         self.moved = 0
         self.chunk = sink.chunk if sink.is_device else WRITE_SIZE
-        self.look()
 
     def look(self) -> None:
-        """Wait for stdout when bytes wait for it, else only for the network. `move` does so itself."""
+        """Wait for stdout when bytes wait for it, else only for the network."""
         held_up = len(self.flow.received) > 0
         if held_up != (self.event == POLLOUT):
             self.wait_for(self.sink if held_up else self.source)
@@ -336,13 +337,10 @@ class Back(Way):
         try:
             size = self.sink.write(data[: self.chunk] if left > self.chunk else data)
         except BlockingIOError:
-            self.look()
             return None
         except OSError as error:
             raise WriteError(error) from error
         received.drop(size)
         self.moved += size
         self.flow.delivered(size)
-        if size < left or self.event == POLLOUT:
-            self.look()
         return size

@@ -46,6 +46,7 @@ if TYPE_CHECKING:
             """The first byte of a stream has come by way of the link."""
 
         behind: bool
+        waits: bool
 
         def go_on(self) -> None:
             """See to what `take` has left, if it may be seen to now."""
@@ -61,12 +62,7 @@ class Connection:
     """A connection's socket and all that is carried over it.
 
     fd: what to poll, for reading always, for writing while `sending`; -1 once it
-    is closed. sending: whether bytes wait for the socket to take more.
-    reading: whether there is room: windows hold the far side up, and keys must
-    come through. False only while the outermost link waits for its transport's
-    thread, and others are not to wait with it.
-    patient: whether to wait a moment with `rest`: in a conversation, the next
-    question carries the acknowledgement.
+    is closed.
     links: the outermost, which the socket carries, comes first. changed: where
     whoever serves many flows puts a set, the flows of which something has become
     known. turn: how many packets a call sees to, 0 for all; whoever serves many
@@ -81,8 +77,6 @@ class Connection:
         self.waker = Waker()
         self.lock = threading.RLock()
         self.output = Buffer(0)
-        self.reading = True
-        self.sending = self.patient = False
         self.links: list[Link] = []
         self.changed: set[Flow] | None = None
         self.turn = 0
@@ -99,17 +93,29 @@ class Connection:
         return self.waker.fd
 
     @property
+    def reading(self) -> bool:
+        """Whether there is room: windows hold the far side up, and keys must come through.
+
+        False only while the outermost link waits for its transport's thread, and others are not to wait with it.
+        """
+        return not (self.turn and self.links and self.links[0].waits)
+
+    @property
     def behind(self) -> bool:
         """Whether packets have come that the last call has not seen to, as its turn was over."""
-        return not self.left and any(link.behind for link in self.links)
+        return any(link.behind for link in self.links)
+
+    @property
+    def sending(self) -> bool:
+        """Whether bytes wait for the socket to take more."""
+        return self.output.end > 0
 
     def receive(self) -> None:
         """Read what has come, once, and pass it on to the flows."""
         if not self.links:
             return
-        behind = not self.left and self.behind
         self.left = self.turn or -1
-        if behind:
+        if self.turn and self.behind:
             self._go_on()
             return
         link = self.links[0]
@@ -125,10 +131,9 @@ class Connection:
             link.fail(EOFError())
             return
         source.wrote(size)
+        self._unacknowledged = size < SMALL_READ
         self._answers = self._answers + 1 if self._asked else 0
         self._asked = False
-        self._unacknowledged = size < SMALL_READ
-        self.patient = self._unacknowledged and self._answers >= TALK
         link.take()
 
     def flush(self) -> None:
@@ -138,18 +143,22 @@ class Connection:
             while output.end:
                 try:
                     output.drop(self.socket.send(output.view[output.start : output.end]))
-                    self._unacknowledged = self.patient = False  # what is sent carries the acknowledgement
+                    self._unacknowledged = False  # what is sent carries the acknowledgement
                     self._asked = True
                 except BlockingIOError:
-                    break
+                    return
                 except OSError:
                     output.drop(len(output))  # why, `receive` will find out, after all that has still come
-            self.sending = output.end > 0
+
+    @property
+    def patient(self) -> bool:
+        """Whether to wait a moment with `rest`: in a conversation, the next question carries the acknowledgement."""
+        return self._unacknowledged and self._answers >= TALK
 
     def rest(self) -> None:
         """Acknowledge what has come, unless something was sent since. (Reader.acknowledge says why.)"""
         if self._unacknowledged:
-            self._unacknowledged = self.patient = False
+            self._unacknowledged = False
             self._reader.acknowledge()
 
     def look_round(self) -> None:

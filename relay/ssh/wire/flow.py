@@ -45,7 +45,8 @@ if TYPE_CHECKING:
         def carrier(self) -> Flow | None:
             """The flow that carries the link."""
 
-        def is_clear(self) -> bool:
+        @property
+        def clear(self) -> bool:
             """Whether data may be sent."""
 
         def send(self, payload: bytes) -> None:
@@ -296,7 +297,7 @@ class Flow:
             return 0
         packets, most = SLOTS, MAX_WINDOW
         for flow, size, growth in self._gates:
-            if flow._backlog or flow.closed or not flow.link.is_clear():
+            if flow._backlog or flow.closed or not flow.link.clear:
                 return 0
             window = flow.window
             if window < SLOTS * size:
@@ -337,7 +338,7 @@ class Flow:
 
     def push(self) -> None:
         """Send what waits, as far as keys and windows let it go."""
-        while self._backlog and self.window and self.link.is_clear() and not self.closed:
+        while self._backlog and self.window and self.link.clear and not self.closed:
             data = self._backlog[: min(self.window, self.max_data)]
             del self._backlog[: len(data)]
             self.window -= len(data)

@@ -53,7 +53,6 @@ HANDED = {
     *range(MSG_CHANNEL_OPEN, MSG_CHANNEL_FAILURE + 1),
 }
 HELD_MOST = 10_000  # messages that wait for the end of a key exchange; one channel needs a handful
-LOOK = 8192  # bytes that come between two looks at whether new keys are due
 OUTPUT_MOST = 4 * 1024 * 1024  # bytes of our answers that may wait for a server that asks and does not read
 
 
@@ -80,7 +79,6 @@ class Link:
         self.heard = time.time()  # not monotonic: the sleep of a laptop is to count
         self.error: BaseException | None = None
         self.behind = self.waits = False
-        self._looked = 0  # how many LOOKs had come at the last look at the keys
         self._held: list[bytes] = []  # messages that wait for the end of a key exchange
         self._touched: list[Flow] = []  # flows that carry a link and have bytes for it
         if carrier is not None:
@@ -111,9 +109,7 @@ class Link:
             return
         try:
             self._open_all()
-            if (looked := self.packetizer.opener.bytes // LOOK) != self._looked:
-                self._looked = looked
-                self.packetizer.check_limits()
+            self.packetizer.check_limits()
         except (BadPacket, paramiko.SSHException) as error:
             self.fail(error)
         except (struct.error, IndexError):
@@ -169,19 +165,13 @@ class Link:
         if not self.connection.turn:
             self.packetizer.settle()
         elif not self.packetizer.is_settled():
-            self._wait(True)
+            self.waits = True
             return
         self._has_settled()
 
-    def _wait(self, waits: bool) -> None:
-        """See to no more for now, or go on."""
-        self.waits = waits
-        if self.carrier is None:
-            self.connection.reading = not waits
-
     def _has_settled(self) -> None:
         """The transport's thread is done."""
-        self._wait(False)
+        self.waits = False
         self.look_round()
         if self.error is None:
             self._resume()
@@ -203,7 +193,8 @@ class Link:
 
     # Outwards
 
-    def is_clear(self) -> bool:
+    @property
+    def clear(self) -> bool:
         """Whether data may be sent: no key exchange is under way, or due."""
         return self._keys_are_set() and not self.packetizer.awaits_keys
 
@@ -218,7 +209,7 @@ class Link:
     def post(self, payload: bytes) -> None:
         """Send a message about a channel, when no key exchange is under way (RFC 4253 section 7.1) or else after it."""
         with self.connection.lock:
-            if self.is_clear() and not self._held:
+            if self.clear and not self._held:
                 self.send(payload)
             else:
                 self._held.append(payload)
@@ -241,7 +232,7 @@ class Link:
     def _resume(self) -> None:
         """Send what a key exchange has held up, if it is over."""
         with self.connection.lock:
-            if self.is_clear():
+            if self.clear:
                 held, self._held = self._held, []
                 for payload in held:
                     self._carry(payload)

@@ -278,7 +278,7 @@ def test_what_has_waited_for_the_link_outside(pair: Pair) -> None:
         pair.client._send_kex_init()
         other.end()
         assert outside._backlog
-        second.drive(outside.link.is_clear)
+        second.drive(lambda: outside.link.clear)
         assert not outside._backlog
         other_far.settimeout(SOON)
         assert other_far.recv(1) == b""
