@@ -14,7 +14,7 @@ from relay.errors import RelayError
 from relay.pump import rules
 from relay.pump.goodbye import Goodbye
 from relay.pump.mover import Mover, Watch
-from relay.pump.way import End, ReadError, Stdio, Way, WriteError
+from relay.pump.way import LITTLE, End, ReadError, Stdio, Way, WriteError
 from relay.run.guard import Waiting
 
 TYPE_CHECKING = False
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 WRITE_SIZE = 256 * 1024  # bytes written at once, unless stdout is a device, such as a terminal
 FAST = 100e6  # bytes a second; from this speed on it pays to let bytes gather
 ENOUGH = 128 * 1024  # bytes; if so many came since the last look, to wait for more is not worth it
-LITTLE = 4096  # bytes; what brings no more at once is not fast, and its speed not measured
 GATHER = 0.0005  # seconds that bytes are left to gather
 GLANCE = 0.02  # seconds between two measurements of the speed
 
@@ -116,7 +115,7 @@ class ChannelRelay:
         try:
             while not mover.rules.over:
                 self._look()
-                # In a fast transfer, wait until enough bytes are likely to have come.
+                # In a fast transfer, wait until enough bytes are likely to have come; little is not fast.
                 before, delivered = delivered, mover.back.moved
                 gathers = (pace.fast or delivered - before > LITTLE) and pace.gathers(delivered, monotonic())
                 if gathers and not len(flow.received):
