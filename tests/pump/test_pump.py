@@ -278,7 +278,8 @@ def test_bytes_that_could_not_be_sent_are_no_good_end(start: Callable[..., Ends]
     assert ends.said() == "pyrelay: the link was lost: no route to host\n"
 
 
-@pytest.mark.skipif(not hasattr(os, "splice"), reason="only Linux has splice")
+# Elsewhere a message is read and written, as TestTcp then tries, and there is no splice to count.
+@pytest.mark.skipif(not hasattr(os, "splice"), reason="the splices are counted, which only Linux has")
 def test_a_small_message_is_moved_by_one_splice(start: Callable[..., Ends], tmp_path: Path) -> None:
     """And more is not: the splice would hold the pipe's lock for as long as TCP takes."""
     counts = tmp_path / "counts"
@@ -292,6 +293,7 @@ def test_a_small_message_is_moved_by_one_splice(start: Callable[..., Ends], tmp_
     with Meanwhile(lambda: ends.far.sendall(body)):
         assert ends.receive(len(body)) == body
     asked = [int(line) for line in counts.read_text().split()][len(asked) :]
+    # Only a move of little is followed by one of these: if each were, they would be a third.
     assert asked.count(way.LITTLE) < len(asked) / 4
 
 

@@ -217,13 +217,13 @@ def test_the_same_words_may_mean_another_place(shared: Lab) -> None:
     until(lambda: " 0 relays" in control(shared, "list"), "end of the relays")
 
 
-def test_it_is_asked_for_before_a_thread_waits_for_it() -> None:
+def test_it_is_asked_for_by_the_thread_that_runs() -> None:
     """A new thread may have to wait for a processor, and the server's answer with it."""
-    running: list[int] = []
+    asking: list[threading.Thread] = []
 
     class Hop:
         def ask(self, _to: tuple[str, int]) -> str:
-            running.append(threading.active_count())
+            asking.append(threading.current_thread())
             return "what was asked for"
 
         def forward(self, *_: object, asked: str) -> str:
@@ -232,9 +232,8 @@ def test_it_is_asked_for_before_a_thread_waits_for_it() -> None:
         def responds(self, *_: object) -> bool:
             return True
 
-    before = threading.active_count()
     ahead = Ahead(Hop(), "h3", 22, None)  # type: ignore[arg-type]
-    assert running == [before]
+    assert asking == [threading.current_thread()]
     assert ahead.take(Progress()) == "what was asked for"  # type: ignore[comparison-overlap]
 
 
