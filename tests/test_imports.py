@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import select
 import socket
 import subprocess
 import sys
@@ -14,7 +15,10 @@ from contract import SOON
 from lab import ROOT, Lab
 from peers import LOOPBACK, until
 
+from relay.ssh.pubkey import string
+from relay.ssh.wire.ciphers import CLEAR
 from relay.ssh.wire.library import LEFT_OUT
+from relay.ssh.wire.packet import Sealer
 
 # Runs pyrelay, and says at its end which modules are there.
 PROGRAM = """
@@ -134,6 +138,44 @@ def test_a_hop_is_connected_to_before_our_client_has_been_imported(tmp_path: Pat
             assert program.communicate(b"\n" * 9, SOON)[1].startswith(b"pyrelay: hop 1 of 1 (h1): the connection was")
 
 
+# Runs pyrelay, which says when a module is looked for.
+TELLING = """
+import os, sys
+class Finder:
+    def find_spec(name, path=None, target=None):
+        if name == "{name}":
+            os.write(2, b"wanted")
+sys.meta_path.insert(0, Finder)
+from relay.cli import main
+main()
+"""
+
+
+@pytest.mark.parametrize(
+    ("cipher", "module"),
+    [("aes128-gcm@openssh.com", "gcm"), ("chacha20-poly1305@openssh.com", "chacha"), ("aes256-ctr", "ctr")],
+)
+def test_a_ciphers_module_is_imported_while_the_server_works_on_its_answer(
+    tmp_path: Path, cipher: str, module: str
+) -> None:
+    """This server never answers what it is sent for the key exchange."""
+    config = tmp_path / "config"
+    lists = [b"curve25519-sha256", b"ssh-ed25519", *[cipher.encode()] * 2, *[b"hmac-sha2-256"] * 2, *[b"none"] * 2]
+    payload = bytes([20]) + bytes(16) + b"".join(map(string, [*lists, b"", b""])) + bytes(5)
+    with socket.create_server((LOOPBACK, 0)) as listener:
+        listener.settimeout(SOON)
+        config.write_text(f"Host h1\nHostName {LOOPBACK}\nPort {listener.getsockname()[1]}\n")
+        program = TELLING.format(name=f"relay.ssh.wire.{module}")
+        argv = [sys.executable, "-c", program, "--memory", "none", "-F", str(config), "h1/h2"]
+        with subprocess.Popen(argv, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, bufsize=0) as started:
+            with listener.accept()[0] as server:
+                server.sendall(b"SSH-2.0-test\r\n" + Sealer(CLEAR).packet(payload))
+                assert started.stderr is not None
+                assert select.select([started.stderr], [], [], SOON)[0]
+                assert started.stderr.read(6) == b"wanted"
+            started.stderr.read()
+
+
 def test_a_proxy_is_connected_to_before_pysocks_has_been_imported() -> None:
     with socket.create_server((LOOPBACK, 0)) as listener:
         listener.settimeout(SOON)
@@ -193,28 +235,20 @@ def test_usage_error(arguments: list[str]) -> None:
 # relay/ssh/wire/library.py leaves out are in sys.modules, too, but empty.
 _HOP = """
     _cffi_backend _collections _functools _operator _queue _struct _weakrefset array atexit binascii collections
-    collections.abc contextlib enum functools importlib importlib._abc importlib._bootstrap
-    importlib._bootstrap_external importlib.machinery itertools keyword math operator reprlib resource select struct
-    threading types warnings weakref
+    collections.abc enum functools itertools keyword operator reprlib resource select struct threading types weakref
 
     cryptography cryptography.__about__ cryptography.exceptions cryptography.utils _openssl _openssl.lib
-    cryptography.hazmat cryptography.hazmat._oid
+    cryptography.hazmat
     cryptography.hazmat.backends cryptography.hazmat.backends.openssl cryptography.hazmat.backends.openssl.backend
     cryptography.hazmat.bindings cryptography.hazmat.bindings._rust cryptography.hazmat.bindings.openssl
     cryptography.hazmat.bindings.openssl._conditional cryptography.hazmat.bindings.openssl.binding
-    cryptography.hazmat.decrepit cryptography.hazmat.decrepit.ciphers
-    cryptography.hazmat.decrepit.ciphers.algorithms cryptography.hazmat.decrepit.ciphers.modes
     cryptography.hazmat.primitives cryptography.hazmat.primitives._asymmetric
-    cryptography.hazmat.primitives._cipheralgorithm cryptography.hazmat.primitives._modes
-    cryptography.hazmat.primitives._serialization cryptography.hazmat.primitives.hashes
+    cryptography.hazmat.primitives._cipheralgorithm cryptography.hazmat.primitives.hashes
     cryptography.hazmat.primitives.hmac
     cryptography.hazmat.primitives.ciphers cryptography.hazmat.primitives.ciphers.aead
-    cryptography.hazmat.primitives.ciphers.algorithms cryptography.hazmat.primitives.ciphers.base
-    cryptography.hazmat.primitives.ciphers.modes
-    cryptography.hazmat.primitives.asymmetric cryptography.hazmat.primitives.asymmetric.ec
-    cryptography.hazmat.primitives.asymmetric.ed25519 cryptography.hazmat.primitives.asymmetric.mlkem
-    cryptography.hazmat.primitives.asymmetric.padding cryptography.hazmat.primitives.asymmetric.rsa
-    cryptography.hazmat.primitives.asymmetric.utils cryptography.hazmat.primitives.asymmetric.x25519
+    cryptography.hazmat.primitives.ciphers.base
+    cryptography.hazmat.primitives.asymmetric cryptography.hazmat.primitives.asymmetric.ed25519
+    cryptography.hazmat.primitives.asymmetric.mlkem cryptography.hazmat.primitives.asymmetric.x25519
 
     paramiko paramiko.buffered_pipe paramiko.channel paramiko.common paramiko.compress paramiko.file paramiko.message
     paramiko.packet paramiko.pipe paramiko.ssh_exception paramiko.transport paramiko.util

@@ -1,4 +1,4 @@
-"""Libraries' modules without what they import and next to never use: that is a quarter of the start of a login.
+"""Libraries' modules without what they import and next to never use: that is a third of the start of a login.
 
 Such a module gets something that stands for the other one: a few names at hand, and any further one from the module
 itself, which is imported then. The library's module is run as it is, with an `import` of its own (the Python
@@ -71,23 +71,12 @@ class _Indexed:
         return cls
 
 
-class _StandIn:
-    """What stands for a module. at_hand: names of it; all else is taken from the module itself."""
-
-    def __init__(self, module: str, at_hand: dict[str, Any]) -> None:
-        self._module = module
-        self.at_hand = at_hand
-
-    def __getattr__(self, name: str) -> Any:
-        return self.at_hand[name] if name in self.at_hand else _take(self._module, name)
-
-
 def _take(module: str, name: str) -> Any:
-    return getattr(builtins.__import__(module), name)
+    return getattr(builtins.__import__(module, None, None, [name]), name)
 
 
 class _Later:
-    """What stands for a function of a module, which is imported when the function is called."""
+    """What stands for a function or a class of a module, which is imported when the one is called or the other used."""
 
     def __init__(self, module: str, name: str) -> None:
         self._module, self._name = module, name
@@ -95,33 +84,82 @@ class _Later:
     def __call__(self, *arguments: Any, **more: Any) -> Any:
         return _take(self._module, self._name)(*arguments, **more)
 
+    def __getattr__(self, name: str) -> Any:
+        return getattr(_take(self._module, self._name), name)
 
-def _later(module: str, *functions: str) -> _StandIn:
-    """What stands for a module of which these functions are taken at the import, and next to never called."""
-    return _StandIn(module, {name: _Later(module, name) for name in functions})
+    def __instancecheck__(self, value: object) -> bool:
+        return isinstance(value, _take(self._module, self._name))
+
+
+class _StandIn:
+    """What stands for a module.
+
+    stands_for: its name. at_hand: names of it, among them those of functions and classes that are taken at the import,
+    and next to never used (later). All else is taken from the module itself.
+    """
+
+    def __init__(self, module: str, *later: str, **at_hand: Any) -> None:
+        self.stands_for = module
+        self.at_hand = {name: _Later(module, name) for name in later} | at_hand
+
+    def __getattr__(self, name: str) -> Any:
+        return self.at_hand[name] if name in self.at_hand else _take(self.stands_for, name)
+
+
+def _by_name(*stand_ins: _StandIn) -> dict[str, Any]:
+    return {one.stands_for: one for one in stand_ins}
 
 
 log = Log()
+_PRIMITIVES = "cryptography.hazmat.primitives"
+_ASYMMETRIC = f"{_PRIMITIVES}.asymmetric"
+_CIPHERS = f"{_PRIMITIVES}.ciphers"
 # By the library, what its modules get in place of others.
 INSTEAD: dict[str, dict[str, Any]] = {
-    "cryptography": {
-        "random": _StandIn("random", {}),  # for factors of an RSA key that has none
-        "typing": _StandIn(
+    "cryptography": _by_name(
+        # AES-GCM and X25519 need no modes, no other algorithms and no keys in files; and the backend is rarely asked
+        # whether it supports those.
+        _StandIn(_PRIMITIVES, _serialization=_StandIn(f"{_PRIMITIVES}._serialization")),
+        _StandIn(
+            _ASYMMETRIC,
+            ec=_StandIn(f"{_ASYMMETRIC}.ec", "SECP224R1", "SECP256R1", "SECP384R1", "SECP521R1"),
+            utils=_StandIn(f"{_ASYMMETRIC}.utils"),
+        ),
+        _StandIn(f"{_ASYMMETRIC}.padding", "MGF1", "OAEP", "PKCS1v15", "PSS"),
+        _StandIn(
+            _CIPHERS,
+            modes=_StandIn(
+                f"{_CIPHERS}.modes", "ECB", "Mode", "ModeWithInitializationVector", "ModeWithNonce", "ModeWithTweak"
+            ),
+        ),
+        _StandIn(f"{_CIPHERS}.algorithms", "AES"),
+        _StandIn(f"{_CIPHERS}.modes", "CBC", "Mode"),
+        _StandIn("random"),  # for factors of an RSA key that has none
+        _StandIn(
             "typing",
-            {
-                "TYPE_CHECKING": False,
-                **dict.fromkeys(("Any", "Generic", "Optional", "TypeVar", "Union", "overload"), _Hint()),
-            },
+            TYPE_CHECKING=False,
+            **dict.fromkeys(("Any", "Generic", "Optional", "TypeVar", "Union", "overload"), _Hint()),
+        ),
+        _StandIn("warnings"),  # of what is deprecated
+    ),
+    "paramiko": {
+        "logging": log,
+        **_by_name(
+            # Ours are those of relay/ssh/wire/ciphers.py and relay/ssh/digest.py.
+            _StandIn(
+                _CIPHERS,
+                "Cipher",
+                algorithms=_StandIn(f"{_CIPHERS}.algorithms", "AES"),
+                modes=_StandIn(f"{_CIPHERS}.modes", "CBC", "CTR"),
+            ),
+            _StandIn("cryptography.hazmat.decrepit.ciphers.algorithms", "TripleDES"),
+            _StandIn("hashlib", "md5", "sha1", "sha256", "sha512"),
+            _StandIn("hmac", "HMAC"),
+            _StandIn("socket", error=OSError, timeout=TimeoutError),
+            _StandIn("traceback"),  # once something has gone wrong
         ),
     },
-    "paramiko": {
-        "hashlib": _later("hashlib", "md5", "sha1", "sha256", "sha512"),  # ours are those of relay/ssh/digest.py
-        "hmac": _later("hmac", "HMAC"),
-        "logging": log,
-        "socket": _StandIn("socket", {"error": OSError, "timeout": TimeoutError}),
-        "traceback": _StandIn("traceback", {}),  # once something has gone wrong
-    },
-    "socks": {"base64": _later("base64", "b64encode"), "logging": log},  # base64: for HTTP, which it is not used for
+    "socks": {"logging": log, **_by_name(_StandIn("base64", "b64encode"))},  # for HTTP, which is not by PySocks
 }
 
 
@@ -167,8 +205,9 @@ class _Finder:
         self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
         """As importlib.abc.MetaPathFinder has it."""
-        others = (finder for finder in sys.meta_path if finder is not self) if name.partition(".")[0] in INSTEAD else ()
-        for finder in others:
+        if name.partition(".")[0] not in INSTEAD:
+            return None
+        for finder in sys.meta_path[sys.meta_path.index(self) + 1 :]:
             if (found := finder.find_spec(name, path, target)) is not None:
                 if (found.origin or "").endswith(".py"):
                     found.loader = _Loader(found.loader)  # type: ignore[arg-type, assignment]

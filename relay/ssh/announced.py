@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
-
 from relay.ssh.wire.library import paramiko
 from relay.ssh.wire.numbers import cMSG_GLOBAL_REQUEST
 
@@ -22,8 +20,10 @@ def expect(transport: Transport, trust: Trust, progress: Progress) -> None:
     from relay.ssh.trust.update import Update  # only where keys are updated
 
     def send(body: bytes) -> None:
-        with suppress(OSError, EOFError, paramiko.SSHException):  # the link has ended: nothing is updated
+        try:
             transport._send_user_message(paramiko.Message(cMSG_GLOBAL_REQUEST + body))
+        except (OSError, EOFError, paramiko.SSHException):
+            pass  # the link has ended: nothing is updated
 
     place = progress.place
     transport.update = Update(policy, lambda text: progress.note(1, text, place=place))

@@ -6,7 +6,6 @@ It turns paramiko's exceptions into words; it must not know argv, stdio, or how 
 from __future__ import annotations
 
 import time
-from contextlib import suppress
 
 from relay.errors import RelayError, sentence
 from relay.ssh.memory import Shown
@@ -62,8 +61,10 @@ class Session:
         fails.
         """
         if to is not None and self.opening is None:
-            with suppress(paramiko.SSHException, OSError, EOFError):
+            try:
                 return self.transport.ask("direct-tcpip", *to)
+            except (paramiko.SSHException, OSError, EOFError):
+                pass
         return None
 
     def forward(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from contextlib import suppress
 
 from relay.errors import plain
 from relay.run.sparing import log
@@ -60,5 +59,7 @@ class Client:
 
 def _show(line: str) -> None:
     """Print a line that paramiko logs, which may be what a server says as it says it."""
-    with suppress(OSError, ValueError):  # a closed stderr is not an error
+    try:
         sys.stderr.write(f"{plain(line)}\n")
+    except (OSError, ValueError):
+        pass  # a closed stderr is not an error

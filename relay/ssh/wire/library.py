@@ -24,17 +24,18 @@ from __future__ import annotations
 
 import sys
 from collections import defaultdict
-from importlib.machinery import ModuleSpec, PathFinder
 
 from relay.run import sparing  # noqa: F401  (before paramiko)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from importlib.machinery import ModuleSpec
     from types import ModuleType
     from typing import Any
 
 _NAME = "paramiko"
+_Spec = type(__spec__)  # importlib.machinery's, of which the import would bring `warnings`
 # By the module, the names that paramiko's transport.py, channel.py and util.py import from it.
 LEFT_OUT = {
     "auth_handler": ("AuthHandler", "AuthOnlyHandler"),  # relay/ssh/wire/userauth.py
@@ -101,15 +102,14 @@ class _Finder:
     ) -> ModuleSpec | None:
         """As importlib.abc.MetaPathFinder has it."""
         if name == _NAME:
-            real = PathFinder.find_spec(name, path, target)
-            if real is None:
-                return None
-            spec = ModuleSpec(name, _Package(), origin=real.origin, is_package=True)  # type: ignore[arg-type]
-            spec.submodule_search_locations = real.submodule_search_locations
-            return spec
+            later = sys.meta_path[sys.meta_path.index(self) + 1 :]
+            real = next(filter(None, (finder.find_spec(name, path, target) for finder in later)), None)
+            if real is not None:
+                real.loader = _Package()  # type: ignore[assignment]
+            return real
         package, _, room = name.partition(".")
         if package == _NAME and room in LEFT_OUT:
-            return ModuleSpec(name, _LeftOut())  # type: ignore[arg-type]
+            return _Spec(name, _LeftOut())  # type: ignore[arg-type]
         return None
 
 

@@ -177,13 +177,16 @@ class Negotiation(paramiko.Transport):
         if self._server_guesses and not right:
             self.packetizer.skip_next()
         guess, self._guess = self._guess, None
-        if guess is None or not right:
+        if guess is not None and right:
+            now = time.monotonic()
+            self.packetizer.answer_due = now + _PATIENCE + _ROUNDS * (now - self._begun)
+            self.kex_engine = guess
+            guess.go_on()
+        else:
             self.kex_engine.start_kex()
-            return
-        now = time.monotonic()
-        self.packetizer.answer_due = now + _PATIENCE + _ROUNDS * (now - self._begun)
-        self.kex_engine = guess
-        guess.go_on()
+        assert self.agreed is not None  # noqa: S101  (for the type checker: _parse_kex_init sets it)
+        for name in self.agreed.ciphers:
+            CIPHERS[name].rooms(Keys(name, b"", b""))  # what it imports is there when the server's answer comes
 
     def _is_right(self) -> bool:
         """Whether the first algorithms of both sides are equal: then a guess of either side counts (RFC 4253, 7)."""

@@ -7,7 +7,6 @@ and the transport's thread answers it.
 
 from __future__ import annotations
 
-from contextlib import suppress
 from threading import Event, Lock
 
 from relay.ssh.wire.library import SSHException
@@ -54,8 +53,10 @@ class Opening:
             self._dropped = True
             is_open = self._answered.is_set() and self._failure is None
         if is_open:
-            with suppress(OSError, EOFError, SSHException):
+            try:
                 self.channel.close()
+            except (OSError, EOFError, SSHException):
+                pass
 
     # What the transport calls; the first answer counts
 

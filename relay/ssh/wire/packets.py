@@ -11,7 +11,6 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from contextlib import suppress
 
 from relay.ssh.wire import ciphers
 from relay.ssh.wire.buffer import Buffer
@@ -373,8 +372,10 @@ class Packetizer(paramiko.packet.Packetizer):
         """End the stream. Once parked, its Link closes it: a descriptor that another thread polls must live."""
         self._ended = True
         if self.link is None:
-            with suppress(EOFError):  # a channel whose transport has ended cannot say that it is closed
+            try:
                 super().close()
+            except EOFError:
+                pass  # a channel whose transport has ended cannot say that it is closed
         with self._turn:
             self._turn.notify_all()
         if self.link is not None:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 import threading
 import time
-from contextlib import suppress
 from functools import partial
 from struct import Struct
 
@@ -209,8 +208,10 @@ class Transport(Negotiation):
             message = paramiko.Message()
             message.add_byte(cMSG_IGNORE)
             message.add_string(b"")
-            with suppress(OSError, EOFError, paramiko.SSHException):  # what came before the end is still to be read
+            try:
                 self._send_message(message)
+            except (OSError, EOFError, paramiko.SSHException):
+                pass  # what came before the end is still to be read
 
     def _parse_global_request(self, m: Message) -> None:
         """Whatever it is, it is not granted; paramiko would say so amid a key exchange, too.
@@ -335,8 +336,10 @@ class Transport(Negotiation):
     def leave(self) -> None:
         """Tell the server that we leave."""
         if self.active:
-            with suppress(OSError, EOFError, paramiko.SSHException):  # it has left before
+            try:
                 self._send_message(Message(LAST_WORD))
+            except (OSError, EOFError, paramiko.SSHException):
+                pass  # it has left before
 
     def close(self) -> None:
         """Close the transport, also one that was never started. paramiko does not close those."""

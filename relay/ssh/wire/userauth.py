@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import os
 from _queue import Empty, SimpleQueue  # the module queue imports heapq and more
-from contextlib import suppress
 from threading import Event
 
 from relay.errors import RelayError, printable
@@ -272,8 +271,10 @@ class Dialogue:
         self._owed += 1
         self._send(message)
         if ask is not None:
-            with suppress(SSHException, OSError, EOFError):  # the answer came before the link ended, or _lost says why
+            try:
                 self.opening = ask()
+            except (SSHException, OSError, EOFError):
+                pass  # the answer came before the link ended, or _lost says why
         patient = False
         try:
             while True:
