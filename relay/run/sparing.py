@@ -10,6 +10,8 @@ The libraries are those of INSTEAD. Import this module before one of them.
 
 from __future__ import annotations
 
+import _collections_abc
+import _socket
 import builtins
 import sys
 
@@ -159,7 +161,15 @@ INSTEAD: dict[str, dict[str, Any]] = {
             _StandIn("traceback"),  # once something has gone wrong
         ),
     },
-    "socks": {"logging": log, **_by_name(_StandIn("base64", "b64encode"))},  # for HTTP, which is not by PySocks
+    "socks": {
+        "collections.abc": _collections_abc,
+        "logging": log,
+        "socket": _socket,  # the files that PySocks reads and writes are ours (relay/dial/proxy/handshake.py)
+        **_by_name(
+            _StandIn("base64", "b64encode"),  # for HTTP, which is not by PySocks
+            _StandIn("functools", wraps=lambda _: lambda wrapper: wrapper),
+        ),
+    },
 }
 
 

@@ -17,7 +17,7 @@ by NEC. Tor's own codes: its socks-extensions.txt and proposal 304.
 from __future__ import annotations
 
 import os
-from socket import SOCK_STREAM
+from _socket import SOCK_STREAM
 
 from relay.run import sparing  # isort: skip  # noqa: F401  (before PySocks)
 import socks

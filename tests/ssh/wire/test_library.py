@@ -11,7 +11,7 @@ import paramiko
 import pytest
 
 import relay
-from relay.run.sparing import INSTEAD, log
+from relay.run.sparing import INSTEAD
 from relay.ssh.wire import numbers
 from relay.ssh.wire.library import LEFT_OUT
 
@@ -190,7 +190,7 @@ print(*(vars(module).get("__file__", "") for module in modules))
 """
     files = [file for file in run(script.replace("LIBRARY", library)).split() if file.endswith(".py")]
     used = set().union(*(taken(Path(file)) for file in files))
-    stand_ins = {module: names.at_hand for module, names in INSTEAD[library].items() if names is not log}
+    stand_ins = {module: names.at_hand for module, names in INSTEAD[library].items() if _stands_in(names)}
     inner = {name: more.at_hand for names in stand_ins.values() for name, more in names.items() if _stands_in(more)}
     for module, names in [*stand_ins.items(), *inner.items()]:
         assert {(module, name) for name in names} <= used, module
