@@ -186,7 +186,7 @@ def test_a_proxy_is_connected_to_before_pysocks_has_been_imported() -> None:
             assert b" closed the connection" in started.communicate(b"\n" * 9, SOON)[1]
 
 
-CONFIG = {"relay.config", "relay.config.lookup", "relay.config.settings", "relay.run.asked"}
+CONFIG = {"relay.config", "relay.config.lookup", "relay.config.settings", "relay.run.asked", "relay.run.program"}
 PLAN = {"relay.dial.first", "relay.dial.plan"}
 ASKS = {"relay.run.children", "relay.run.prompt"}
 ENDS = {"relay.run.family"}  # may be imported at the end: ssh -G, whose output is read, may not have ended yet
@@ -271,6 +271,26 @@ def test_hops(lab: Lab, port: int) -> None:
     assert found >= left_out | {"paramiko.transport"}
     rare = {"relay.ssh.netcat", "relay.ssh.wire.kex_others", "relay.dial.openssh", "relay.ssh.trust.hosts_command"}
     assert ours & rare == set()
+
+
+SLOW_TO_IMPORT = {"asyncio", "hashlib", "re", "selectors", "shlex", "signal", "socket", "subprocess", "typing"}
+
+
+def test_a_hop_by_its_proxycommand(lab: Lab, port: int) -> None:
+    server = lab.server("h1")
+    lab.host("h1", Port=server.port, ProxyCommand="nc %h %p")
+    lab.write_config()
+    found = imported("-F", str(lab.config), f"h1/{LOOPBACK}:{port}")
+    assert "relay.dial.command" in found
+    assert found.isdisjoint(SLOW_TO_IMPORT)
+
+
+def test_a_hop_by_ssh(lab: Lab, port: int) -> None:
+    lab.server("h1")
+    lab.write_config()
+    found = imported("-F", str(lab.config), "--engine", "ssh", f"h1/{LOOPBACK}:{port}")
+    assert "relay.dial.openssh" in found
+    assert found.isdisjoint(SLOW_TO_IMPORT | {"collections", "cryptography", "enum", "functools", "threading"})
 
 
 @pytest.mark.parametrize("ciphers", ["chacha20-poly1305@openssh.com", "aes128-ctr"])

@@ -64,8 +64,9 @@ PROBES = {
     "getattr(_socket, 'TCP_QUICKACK', 0)",
     "getattr(_socket, name, None)",
     "hasattr(os, 'splice')",
-    # what a module has for which something else stands
-    "getattr(builtins.__import__(module), name)",
+    # what a module, or a class of it, has for which something else stands
+    "getattr(builtins.__import__(module, None, None, [name]), name)",
+    "getattr(_take(self._module, self._name), name)",
     # the fields of a value, by their names
     "getattr(self, name)",
     "getattr(Options, flag.field, None)",

@@ -14,7 +14,6 @@ from relay.spec.route import DEFAULT_PORT, NOT_IN_USER, Element
 # import typing, re or hashlib, which take long.
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    import re
     from collections.abc import Callable, Mapping, Sequence
     from typing import TypeAlias
 
@@ -239,8 +238,7 @@ class HopSettings:
         value = self.named(key)
         if not value:
             return ""
-        tokens = self.tokens()
-        return _expand(value, {letter: tokens[letter] for letter in "%hknpr"})
+        return _expand(value, lambda letter: self._token(letter) if letter in "%hknpr" else None)
 
     def expand(self, text: str, more: Mapping[str, str] | None = None) -> str:
         """Return text with its %-tokens and ${NAME}s replaced, see TOKENS and ENVIRONMENT VARIABLES in ssh_config(5).
@@ -248,35 +246,40 @@ class HopSettings:
         more: further tokens by their letter, such as {"H": host}. Raises
         RelayError for a token or a variable that does not exist.
         """
-        if "%" not in text and "${" not in text:
-            return text  # most texts: `tokens` would import modules, which takes long
-        return _expand(text, {**self.tokens(), **(more or {})}, self.environ)
+        given = more or {}
+        return _expand(text, lambda letter: given[letter] if letter in given else self._token(letter), self.environ)
 
-    def tokens(self) -> dict[str, str]:
-        """Return the tokens that file names may hold, by their letter (TOKENS, ssh_config(5))."""
-        import hashlib
-        import pwd
-        import socket
+    def _token(self, letter: str) -> str | None:
+        """Return a token that file names may hold (TOKENS, ssh_config(5)); None if there is none of that letter.
 
-        me = pwd.getpwuid(os.getuid())
-        here = socket.gethostname()
-        jump = self.get("proxyjump")
-        parts = (here, self.hostname, str(self.port), self.user, jump)
-        return {
+        The modules of those that are rare are imported for them alone: this runs before the first connection.
+        """
+        known = {
             "%": "%",
-            "C": hashlib.sha1(os.fsencode("".join(parts)), usedforsecurity=False).hexdigest(),
-            "d": me.pw_dir,
             "h": self.hostname,
             "i": str(os.getuid()),
-            "j": jump,
+            "j": self.get("proxyjump"),
             "k": self.get("hostkeyalias", self.name),
-            "L": here.partition(".")[0],
-            "l": here,
             "n": self.name,
             "p": str(self.port),
             "r": self.user,
-            "u": me.pw_name,
         }
+        if letter in ("d", "u"):
+            import pwd
+
+            me = pwd.getpwuid(os.getuid())
+            known |= {"d": me.pw_dir, "u": me.pw_name}
+        elif letter in ("C", "L", "l"):
+            from _socket import gethostname
+
+            here = gethostname()
+            known |= {"L": here.partition(".")[0], "l": here}
+            if letter == "C":
+                from hashlib import sha1
+
+                parts = (here, self.hostname, str(self.port), self.user, known["j"])
+                known["C"] = sha1(os.fsencode("".join(parts)), usedforsecurity=False).hexdigest()
+        return known.get(letter)
 
 
 def is_loopback(address: str) -> bool:
@@ -312,23 +315,28 @@ def _listed(line: str) -> list[str]:
     return line.replace(" /", "\0/").split("\0") if line.startswith("/") else line.split()
 
 
-def _expand(text: str, tokens: Mapping[str, str], environ: Mapping[str, str] | None = None) -> str:
-    """Return text with its %-tokens replaced, and its ${NAME}s if an environment is given."""
-    import re
+def _expand(text: str, token: Callable[[str], str | None], environ: Mapping[str, str] | None = None) -> str:
+    """Return text with its %-tokens replaced, and its ${NAME}s if an environment is given.
 
-    def value(match: re.Match[str]) -> str:
-        letter, name = match.group(1, 2)
-        if name is None:
-            if letter not in tokens:
-                raise RelayError(f"ssh_config: {printable(text)}: unknown token %{letter}")
-            return tokens[letter]
-        if environ is None:
-            return match.group()
-        if name not in environ:
-            raise RelayError(f"ssh_config: {printable(text)}: ${{{name}}} is not set")
-        return environ[name]
-
-    return re.sub(r"%(.?)|\$\{([^}]*)\}", value, text)
+    token: returns the token of a letter, None if there is none. (A pattern would do, but to import re takes as long as
+    a plain relay's whole start.) Raises RelayError for a token or a variable that does not exist.
+    """
+    done, left = "", text
+    while left:
+        if left[0] == "%":
+            value = token(left[1:2])
+            if value is None:
+                raise RelayError(f"ssh_config: {printable(text)}: unknown token %{left[1:2]}")
+            size = 2
+        elif environ is not None and left.startswith("${") and "}" in left:
+            name = left[2 : left.index("}")]
+            if name not in environ:
+                raise RelayError(f"ssh_config: {printable(text)}: ${{{name}}} is not set")
+            value, size = environ[name], len(name) + 3
+        else:
+            value, size = left[0], 1
+        done, left = done + value, left[size:]
+    return done
 
 
 def parse(output: bytes) -> dict[str, list[str]]:

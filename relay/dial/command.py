@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import socket
+from _socket import socket, socketpair
 from time import monotonic, sleep
 
 from relay.dial.stream import SocketStream
 from relay.errors import RelayError, words
 from relay.run import unix
-from relay.run.children import LOOK_AGAIN
 from relay.run.ended import Ended
+from relay.run.program import LOOK_AGAIN
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -21,12 +21,12 @@ if TYPE_CHECKING:
     from relay.run.progress import Progress
 
     class Carrying(Protocol):
-        """The program that carries a stream: a Popen, or one that another process has started (share/carried.py)."""
+        """The program that carries a stream: one of ours, or of another process (share/carried.py)."""
 
         stderr: IO[bytes] | None
 
-        def wait(self, timeout: float | None = None) -> int:
-            """The exit status, waited for; raises subprocess.TimeoutExpired."""
+        def wait(self, seconds: float | None = None) -> int | None:
+            """The exit status, once the program has ended; None if it still runs after so many seconds."""
 
 
 # The hops whose ProxyCommand the pyrelays above this one are running. It stops a
@@ -43,13 +43,14 @@ def run(command: str, hop: HopSettings, progress: Progress, children: Children) 
     """
     argv, more = by_shell(command, hop, children)
     progress.stage(f"running {command}")
-    ours, theirs = socket.socketpair()
+    ours, theirs = socketpair()
     try:
-        with theirs:
-            child = children.connect(argv, theirs, more)
+        child = children.connect(argv, theirs, more)
     except OSError as error:
         ours.close()
         raise cannot_run(argv, error) from error
+    finally:
+        theirs.close()
     if not hop.yes("proxyusefdpass"):
         return CommandStream(ours, child)
     connection = handed_over(ours)
@@ -71,30 +72,28 @@ def cannot_run(argv: Sequence[str], error: OSError) -> RelayError:
     return RelayError(f"its ProxyCommand cannot be run by {argv[0]} ($SHELL): {words(error)}")
 
 
-def handed_over(ours: socket.socket) -> socket.socket:
+def handed_over(ours: socket) -> socket:
     """Wait for the connection that a ProxyCommand hands over (ProxyUseFdpass), and return it. Raises RelayError."""
-    with ours:
+    try:
         _, fds = unix.receive(ours, 1, 1)
+    finally:
+        ours.close()
     if not fds:
         raise RelayError("the ProxyCommand ended without handing over a connection (ProxyUseFdpass)")
-    return socket.socket(fileno=fds[0])
+    return socket(fileno=fds[0])
 
 
 class ChildStream(SocketStream):
     """The stdin and stdout of a program."""
 
-    def __init__(self, ours: socket.socket, child: Carrying) -> None:
+    def __init__(self, ours: socket, child: Carrying) -> None:
         super().__init__(ours)
         self._child = child
 
     def status(self) -> int | None:
         """Return the program's exit status; None while it still runs. What it printed has been shown by then."""
-        from subprocess import TimeoutExpired  # starting the program has imported it already
-
         until = monotonic() + LAST_WORDS
-        try:
-            status = self._child.wait(LAST_WORDS)
-        except TimeoutExpired:
+        if (status := self._child.wait(LAST_WORDS)) is None:
             return None
         while self._child.stderr is not None and not self._child.stderr.closed and monotonic() < until:
             sleep(LOOK_AGAIN)

@@ -13,9 +13,8 @@ the address spares the hop the check of its host key.
 from __future__ import annotations
 
 import os
-import shlex
-import socket
 import sys
+from _socket import AF_UNIX, MSG_DONTWAIT, MSG_PEEK, socket, socketpair
 from select import POLLIN, poll
 
 from relay.dial.command import ChildStream
@@ -26,15 +25,14 @@ from relay.run.ended import Ended
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from _socket import socket as _socket
     from collections.abc import Callable
-    from subprocess import Popen
     from typing import Self
 
     from relay.config.settings import HopSettings
     from relay.contract import Netcat, Progress, Reach, Stream
     from relay.dial.overheard import Overheard
     from relay.run import Run
+    from relay.run.program import Program
 
 # ssh closes all descriptors that it inherits but 0, 1 and 2. So its ProxyCommand, this program, connects to a socket of
 # ours and fetches the stream there. It hands on the control message as it came: the number in that message is already
@@ -114,7 +112,7 @@ class OpensshHop:
         under, address = self._reach()
         progress.stage("login by ssh")
         progress.by_program(seen=self._seen)
-        ours, theirs = socket.socketpair()
+        ours, theirs = socketpair()
         mark = f"pyrelay-{os.urandom(8).hex()}"
         with _Counter(under) as counter:
             connects = self._settings.exempts(address)
@@ -131,10 +129,11 @@ class OpensshHop:
             if progress.verbosity >= 3 and not self._checks:
                 argv.insert(1, "-v")
             stderr = heard.writer if heard is not None else None
-            with theirs:
-                child = self._children.connect(
-                    argv, theirs, tell=progress.hear if self._checks else None, stderr=stderr
-                )
+            tell = progress.hear if self._checks else None
+            try:
+                child = self._children.connect(argv, theirs, tell=tell, stderr=stderr)
+            finally:
+                theirs.close()
             if heard is not None:
                 heard.started()
             stream = SshStream(ours, child, counter.check, self.place)
@@ -160,8 +159,13 @@ class OpensshHop:
 
 def _fetching(address: str) -> dict[str, str]:
     """Return the options by which ssh fetches the stream to the hop. address: where."""
-    fetch = shlex.join([sys.executable, "-ISc", _FETCH, address]).replace("%", "%%")
+    fetch = " ".join(map(_quoted, (sys.executable, "-ISc", _FETCH, address))).replace("%", "%%")
     return {"ProxyCommand": fetch, "ProxyUseFdpass": "yes"}
+
+
+def _quoted(word: str) -> str:
+    """Return a word as a shell takes it for itself. (To import shlex takes as long as all of a plain relay.)"""
+    return "'" + word.replace("'", """'"'"'""") + "'"
 
 
 def _connecting(address: str) -> dict[str, str]:
@@ -229,7 +233,7 @@ class SshStream(ChildStream):
     hint = ""
     heard: Overheard | None = None
 
-    def __init__(self, ours: socket.socket, child: Popen[bytes], check_under: Callable[[], None], place: str) -> None:
+    def __init__(self, ours: socket, child: Program, check_under: Callable[[], None], place: str) -> None:
         super().__init__(ours, child)
         self._check_under = check_under
         self._place = place
@@ -274,10 +278,10 @@ class SshStream(ChildStream):
         return RelayError(f"ssh, which carries this hop, {ended}; {why}", hint=hint, place=self._place)
 
 
-def _has_ended(stream: _socket) -> bool:
+def _has_ended(stream: socket) -> bool:
     """Whether the far side has sent end-of-file, and everything before it has been read."""
     try:
-        return not stream.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+        return not stream.recv(1, MSG_PEEK | MSG_DONTWAIT)
     except OSError as error:
         return not isinstance(error, BlockingIOError)
 
@@ -296,7 +300,7 @@ class _Counter:
 
             descriptor = as_socket(stream)
         self._socket = descriptor
-        self._listener = socket.socket(socket.AF_UNIX)
+        self._listener = socket(AF_UNIX)
         self._directory = ""
         if sys.platform == "linux":  # an abstract address leaves no file behind
             self.address = f"@pyrelay-{os.urandom(16).hex()}"
@@ -318,15 +322,17 @@ class _Counter:
             os.unlink(self.address)
             os.rmdir(self._directory)
 
-    def serve(self, ssh: _socket) -> None:
+    def serve(self, ssh: socket) -> None:
         """Hand the stream over, unless ssh ends before it fetches it."""
         table = poll()
         table.register(self._listener, POLLIN)
         table.register(ssh, 0)  # to see it hang up
         while self._listener.fileno() in (fd for fd, _ in table.poll()):
-            customer, _ = self._listener.accept()
-            with customer:
+            customer = socket(fileno=self._listener._accept()[0])  # type: ignore[attr-defined]  # accept, without more imports
+            try:
                 if unix.peer_uid(customer) == os.geteuid():  # anyone can connect to an abstract address (unix(7))
                     self._socket.setblocking(True)  # ssh expects a blocking socket
                     unix.send(customer, b"\0", [self._socket.fileno()])
                     return
+            finally:
+                customer.close()

@@ -16,13 +16,13 @@ from relay.errors import RelayError, printable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from _socket import socket
     from _thread import LockType
     from collections.abc import Callable, Mapping, Sequence
-    from socket import socket
-    from subprocess import Popen
     from typing import IO, Protocol, TypeVar
 
     from relay.run.asked import Asked
+    from relay.run.program import Program
 
     class Child(Protocol):
         """A program as `Children.end` sees it. poll returns its exit status, None while it runs."""
@@ -36,9 +36,9 @@ if TYPE_CHECKING:
 
     Added = TypeVar("Added", bound=Child)
 
+STDERR = 2
 CHUNK = 64 * 1024  # bytes read at once
 PATIENCE = 3.0  # seconds for a program to end when it is told to: ssh may have to restore the terminal's modes
-LOOK_AGAIN = 0.005  # seconds
 TELL_AGAIN = 0.25  # seconds
 ENDING = (_signal.SIGHUP, _signal.SIGTERM, _signal.SIGCONT)  # the last one, lest a stopped program never heeds them
 
@@ -74,11 +74,15 @@ class Children:
 
     def ask(self, argv: Sequence[str | bytes]) -> Asked:
         """Start a program, to read its stdout and stderr; its stdin is empty. Raises OSError when it cannot be run."""
-        if self.directory is not None:
-            argv = ["sh", "-c", 'cd "$1" && shift && exec "$@"', "sh", self.directory, *argv]
         from relay.run.asked import Asked
 
-        return self.add(lambda: Asked(argv, self.environ))
+        return self.add(lambda: Asked(self._in_directory(argv), self.environ))
+
+    def _in_directory(self, argv: Sequence[str | bytes]) -> Sequence[str | bytes]:
+        """Return what runs the arguments in the children's directory."""
+        if self.directory is None:
+            return argv
+        return ["sh", "-c", 'cd "$1" && shift && exec "$@"', "sh", self.directory, *argv]
 
     def connect(
         self,
@@ -87,30 +91,32 @@ class Children:
         more: Mapping[str, str] | None = None,
         tell: Callable[[str], None] | None = None,
         stderr: int | None = None,
-    ) -> Popen[bytes]:
+    ) -> Program:
         """Start a program whose stdin and stdout are one end of a socket pair.
 
         more: variables for its environment. tell: gets the lines of its stderr, instead of the `tell` of all. stderr:
-        without a tell, the descriptor that is its stderr in place of our own.
+        without a tell, the descriptor that is its stderr in place of our own. Raises OSError when it cannot be run.
         """
-        from subprocess import PIPE, Popen  # to import it takes longer than most programs that are started here
+        from relay.run.program import Program
 
-        tell = tell or self._tell
-        child: Popen[bytes] = self.add(
-            lambda: Popen(
-                argv,
-                stdin=stdio.fileno(),
-                stdout=stdio.fileno(),
-                stderr=PIPE if tell is not None else stderr,
-                env={**self.environ, **(more or {})},
-                cwd=self.directory,
-            )
-        )
-        if tell is not None and child.stderr is not None:
-            unread = allocate_lock()
-            unread.acquire()
-            self._unread.append(unread)
-            start_new_thread(_pass_on, (child.stderr, tell, unread.release))
+        environ = {**self.environ, **(more or {})}
+        ours, theirs = stdio.fileno(), STDERR if stderr is None else stderr
+        if (tell := tell or self._tell) is None:
+            return self.add(lambda: Program(self._in_directory(argv), environ, {0: ours, 1: ours, 2: theirs}))
+        said, theirs = os.pipe()
+        heard = os.fdopen(said, "rb")
+        try:
+            child = self.add(lambda: Program(self._in_directory(argv), environ, {0: ours, 1: ours, 2: theirs}))
+        except BaseException:
+            heard.close()
+            raise
+        finally:
+            os.close(theirs)
+        child.stderr = heard
+        unread = allocate_lock()
+        unread.acquire()
+        self._unread.append(unread)
+        start_new_thread(_pass_on, (heard, tell, unread.release))
         return child
 
     def hear_out(self, seconds: float) -> None:
@@ -141,7 +147,7 @@ class Children:
         """Forget the secret: the programs that need it have been started."""
         self.secret = {}
 
-    def hush(self, child: Popen[bytes]) -> None:
+    def hush(self, child: Program) -> None:
         """Mark a child that has no terminal to restore: `end` kills it at once, so that it prints nothing."""
         self._hushed.append(child)
 
@@ -158,6 +164,7 @@ class Children:
             if not left:
                 return
             from relay.run.family import signal_family
+            from relay.run.program import LOOK_AGAIN
 
             for child in reversed(left):
                 signal_family(child.pid, ENDING, hushed=child in self._hushed)

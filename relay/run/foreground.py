@@ -15,6 +15,7 @@ from _thread import RLock, start_new_thread
 from fcntl import F_DUPFD_CLOEXEC, fcntl
 from time import sleep
 
+from relay.run.program import spawn
 from relay.run.terminal import open_own
 
 TYPE_CHECKING = False
@@ -37,18 +38,11 @@ class Foreground:
         gate, opener = os.pipe()
         high = fcntl(gate, F_DUPFD_CLOEXEC, GATE + 1)  # or to duplicate it might leave it as it is: close-on-exec
         try:
-            self.pid = os.posix_spawnp(
-                "sh",
+            self.pid = spawn(
                 ["sh", "-c", f'read -r _ <&{GATE} && exec {GATE}<&- && exec "$@"', "sh", *argv],
                 environ,
-                file_actions=[
-                    (os.POSIX_SPAWN_DUP2, stdio, 0),
-                    (os.POSIX_SPAWN_DUP2, stdio, 1),
-                    (os.POSIX_SPAWN_DUP2, stderr, 2),
-                    (os.POSIX_SPAWN_DUP2, high, GATE),
-                ],
+                {0: stdio, 1: stdio, 2: stderr, GATE: high},
                 setpgroup=0,
-                setsigdef=[_signal.SIGPIPE],  # Python ignores this signal, and a child would inherit that
             )
         except BaseException:
             for fd in (self._told, self._tell, opener, *([] if self._tty is None else [self._tty])):

@@ -53,18 +53,14 @@ class Program:
             self._pidfd.close()
         return 0 if self._pidfd.closed else None
 
-    def wait(self, timeout: float | None = None) -> int:
-        """The exit status, waited for. Raises subprocess.TimeoutExpired when it is not told in time, or never."""
-        self._hear(timeout)
-        if self._status is None:
-            from subprocess import TimeoutExpired  # as command.py expects
-
-            raise TimeoutExpired("ProxyCommand", timeout or 0)
+    def wait(self, seconds: float | None = None) -> int | None:
+        """The exit status, waited for; None when it is not told in so many seconds, or never."""
+        self._hear(seconds)
         return self._status
 
-    def _hear(self, timeout: float | None) -> None:
+    def _hear(self, seconds: float | None) -> None:
         with self._turn:
-            if not self._told.closed and has_come(self._told.fileno(), timeout):
+            if not self._told.closed and has_come(self._told.fileno(), seconds):
                 said = self._told.read()
                 self._told.close()
                 self._status = int(said) if said else None

@@ -80,7 +80,7 @@ def test_values_of_several_names(config: str, monkeypatch: pytest.MonkeyPatch) -
     home = pwd.getpwuid(os.getuid()).pw_dir
     assert (h1.name, h1.hostname, h1.user, h1.port) == ("h1", "192.0.2.1", "u1", 22)
     assert h1.paths("identityfile") == (f"{home}/.ssh/key_u1_%_env", "/keys/with space")
-    assert h1.tokens()["d"] == home
+    assert h1.expand("%d") == home
     assert h1.paths("userknownhostsfile") == ("/first/192.0.2.1", "/sec ond/kh  x", "/third")
     assert h1.seconds("connecttimeout") == 5
     assert h1.algorithms("ciphers") == ("aes256-gcm@openssh.com", "aes128-ctr")

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import socket
-import subprocess
 from threading import Thread, Timer
 
 import pytest
 
 from relay.dial import overheard
 from relay.dial.openssh import SshStream
+from relay.run.program import Program
 
 LINES = 400  # the pipe that ssh writes to holds all of them
 
@@ -42,7 +42,7 @@ def test_its_last_words_are_passed_on_before_it_counts_as_ended(monkeypatch: pyt
     ours, theirs = socket.socketpair()
     says = f"echo '{before}'; i=0; while [ $i -lt {LINES} ]; do i=$((i+1)); echo line $i of ssh; done; exit 255"
     with theirs:
-        child = subprocess.Popen(["sh", "-c", says], stdin=theirs.fileno(), stdout=heard.writer)
+        child = Program(["sh", "-c", says], os.environ, {0: theirs.fileno(), 1: heard.writer})
     heard.started()
     stream = SshStream(ours, child, lambda: None, "hop 1 of 1 (h1)")
     stream.heard = heard

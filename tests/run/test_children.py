@@ -7,7 +7,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -16,6 +16,7 @@ from contract import SOON
 from relay.errors import RelayError
 from relay.run import family
 from relay.run.children import PATIENCE, Children
+from relay.run.program import Program
 
 # It only notes the signals, as ssh does at a question when they come just before it waits for what is typed; and says
 # how many it has noted when it is told to once more.
@@ -42,7 +43,7 @@ while True:
 """
 
 
-def ended(*programs: str) -> tuple[list[int], float]:
+def ended(*programs: str) -> tuple[list[int | None], float]:
     """The exit statuses of programs that were ended, and how long that took."""
     children = Children()
     running = []
@@ -60,19 +61,22 @@ def test_what_has_not_noticed_is_told_again() -> None:
     assert ended(DEAF)[0] == [7]
 
 
+def _never() -> Program:
+    pytest.fail("started")
+
+
 def test_nothing_is_started_once_the_end_has_begun() -> None:
     """It would outlive us."""
     children = Children()
     children.end()
     near, far = socket.socketpair()
     with near, far:
-        for start in (
-            lambda: children.connect(["true"], far),
-            lambda: children.ask(["true"]),
-            lambda: children.add(lambda: pytest.fail("started")),
-        ):
-            with pytest.raises(RelayError, match="the program is about to end"):
-                start()
+        with pytest.raises(RelayError, match="the program is about to end"):
+            children.connect(["true"], far)
+        with pytest.raises(RelayError, match="the program is about to end"):
+            children.ask(["true"])
+        with pytest.raises(RelayError, match="the program is about to end"):
+            children.add(_never)
 
 
 def test_what_a_program_says_is_safe_to_print() -> None:
@@ -153,6 +157,41 @@ def test_a_program_runs_in_the_directory_that_it_is_for(tmp_path: Path) -> None:
     with near, far:
         Children(directory=str(tmp_path)).connect(["pwd", "-P"], far).wait()
         assert near.recv(4096) == os.fsencode(tmp_path.resolve()) + b"\n"
+
+
+def test_a_program_gets_no_descriptor_and_no_ignored_signal_of_ours() -> None:
+    """Somebody may have started us with a descriptor more; Python ignores SIGPIPE and SIGXFSZ."""
+    mine, others = os.pipe()
+    os.set_inheritable(others, True)
+    said, told = os.pipe()
+    script = f"test -e /dev/fd/{others} && echo inherited; sed -n 's/^SigIgn:[[:space:]]*//p' /proc/self/status"
+    Program(["sh", "-c", script], os.environ, {0: mine, 1: told}).wait()
+    assert int(os.read(said, 4096), 16) & 0x7FFFFFFF == 0  # (signals 32 and 33 are the C library's own)
+    for fd in (mine, others, said, told):
+        os.close(fd)
+
+
+def test_a_program_is_waited_for_no_longer_than_it_may_take() -> None:
+    near, far = socket.socketpair()
+    with near, far:
+        child = Children().connect(["sh", "-c", "read _; exit 3"], far)
+        assert (child.wait(0.01), child.returncode) == (None, None)
+        near.sendall(b"\n")
+        assert (child.wait(SOON), child.poll(), child.returncode) == (3, 3, 3)
+
+
+@pytest.mark.parametrize("tell", [None, lambda _: None])
+def test_what_cannot_be_run_leaves_no_descriptor_behind(tell: Callable[[str], None] | None) -> None:
+    children = Children(tell=tell)
+    near, far = socket.socketpair()
+    before = os.listdir("/dev/fd")
+    with near, far:
+        with pytest.raises(FileNotFoundError):
+            children.connect(["/nowhere/at/all"], far)
+        with pytest.raises(FileNotFoundError):
+            children.ask(["/nowhere/at/all"])
+        assert os.listdir("/dev/fd") == before
+        children.end()
 
 
 def test_one_that_does_not_end_keeps_no_other_from_being_told_again() -> None:
