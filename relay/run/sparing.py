@@ -128,6 +128,12 @@ INSTEAD: dict[str, dict[str, Any]] = {
             utils=_StandIn(f"{_ASYMMETRIC}.utils"),
         ),
         _StandIn(f"{_ASYMMETRIC}.padding", "MGF1", "OAEP", "PKCS1v15", "PSS"),
+        _StandIn(  # for certificates, and OpenSSH's own format under a passphrase
+            f"{_PRIMITIVES}.serialization.ssh",
+            *("SSHCertificate", "SSHCertificateBuilder", "SSHCertificateType"),
+            *("SSHCertPrivateKeyTypes", "SSHCertPublicKeyTypes", "SSHPrivateKeyTypes", "SSHPublicKeyTypes"),
+            *("load_ssh_private_key", "load_ssh_public_identity", "load_ssh_public_key", "ssh_key_fingerprint"),
+        ),
         _StandIn(
             _CIPHERS,
             modes=_StandIn(

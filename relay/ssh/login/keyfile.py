@@ -1,10 +1,8 @@
 """Identity files: every format that ssh-keygen writes, and signatures by the keys in them.
 
 The keys are `cryptography`'s: paramiko's own readers know no PKCS#8 (RFC 5958)
-and no public half without the passphrase. Its module serialization takes longer
-to import than all else of a login: an Ed25519 key without a passphrase, which
-most are, is read without it. Which key is used, and who is asked for a
-passphrase, is decided elsewhere.
+and no public half without the passphrase. Which key is used, and who is asked
+for a passphrase, is decided elsewhere.
 """
 
 from __future__ import annotations
@@ -113,22 +111,24 @@ class PrivateFile(Record):
     def unlock(self, passphrase: bytes | None = None) -> PrivateKey:
         """The key inside; passphrase: None for a file without one. Raises WrongPassphrase and BadFile."""
         self.check()
-        if not self.encrypted and self.public is not None and (key := _ed25519(self.data, self.public)) is not None:
-            return key
-        import warnings  # see the top
+        if not self.encrypted and self.public is not None:
+            from relay.ssh.login import plainkey  # keys of an agent need none of these
+
+            if (key := plainkey.read(_openssh_body(self.data), self.public)) is not None:
+                return _checked(self.public, key)
+        import warnings
 
         from cryptography.hazmat.primitives import serialization
 
         ssh = b"-----BEGIN OPENSSH" in self.data
-        load = serialization.load_ssh_private_key if ssh else serialization.load_pem_private_key
+        load, data = serialization.load_ssh_private_key if ssh else serialization.load_pem_private_key, self.data
         try:
+            if self.encrypted and self.cipher in pem.OURS:
+                data, passphrase = pem.decrypt(data, passphrase or b""), None
+                load = serialization.load_der_private_key
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # about a key of an old type, which is not used anyway
-                if self.encrypted and self.cipher in pem.OURS:
-                    return _private_key(
-                        serialization.load_der_private_key(pem.decrypt(self.data, passphrase or b""), None)
-                    )
-                return _private_key(load(self.data, passphrase))
+                return _private_key(load(data, passphrase, unsafe_skip_rsa_key_validation=True))  # see _checked
         except UnsupportedAlgorithm as error:
             raise BadFile("a key of this type or encryption is not supported") from error
         except (ValueError, TypeError, InvalidTag) as error:
@@ -202,44 +202,31 @@ def _openssh_header(data: bytes) -> tuple[str, PublicKey | None]:
         return cipher, None
 
 
-def _ed25519(data: bytes, public: PublicKey) -> PrivateKey | None:
-    """The Ed25519 key of an OpenSSH file without a passphrase; None for any other key, or an irregular file."""
-    if public.plain != _ED25519 or public.is_cert:
-        return None
-    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-
-    try:
-        reader = _openssh_body(data)
-        header = (reader.string(), reader.string(), reader.string(), reader.number(), reader.string())
-        section = Reader(reader.string())
-        same = section.number() == section.number()  # the check numbers
-        kind, point, pair = section.string(), section.string(), section.string()
-        section.string()  # the comment
-        padding = section.rest()
-        key = Ed25519PrivateKey.from_private_bytes(pair[:32])
-    except (BadKey, NotBase64, ValueError):
-        return None
-    blob = string(kind) + string(point)
-    whole = header == (b"none", b"none", b"", 1, public.blob) and blob == public.blob and same
-    right = pair[32:] == point == key.public_key().public_bytes_raw()
-    end = not reader.rest() and padding == bytes(range(1, 9))[: len(padding)]
-    return PrivateKey(public, key) if whole and right and end else None
-
-
 def _private_key(key: object) -> PrivateKey:
     """A key of cryptography's. Raises BadFile when it is of a type that signs no login."""
-    from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
-    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-    from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
-    from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+    from relay.ssh.login.plainkey import public_half
 
-    if not isinstance(key, Ed25519PrivateKey | EllipticCurvePrivateKey | RSAPrivateKey):
+    if (half := public_half(key)) is None:
         raise BadFile("a key of this type is not supported")
-    line = key.public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH)
     try:
-        return PrivateKey(PublicKey(a2b_base64(line.split()[1])), key)
+        return _checked(PublicKey(half), key)
     except BadKey as error:
         raise BadFile(f"it cannot be used: {error}") from error
+
+
+def _checked(public: PublicKey, key: Any) -> PrivateKey:
+    """The key. Raises BadFile for an RSA key whose numbers do not belong together: what it signs would be refused.
+
+    cryptography would look whether two of them are primes, too. ssh does not (ssh-rsa.c), and it takes up to a second.
+    """
+    if public.plain == "ssh-rsa":
+        numbers = key.private_numbers()
+        p, q, d, e = numbers.p, numbers.q, numbers.d, numbers.public_numbers.e
+        exponents = (numbers.dmp1, numbers.dmq1) == (d % (p - 1), d % (q - 1))
+        inverses = d * e % (p - 1) == d * e % (q - 1) == numbers.iqmp * q % p == 1
+        if not (p * q == numbers.public_numbers.n and exponents and inverses):
+            raise BadFile("an RSA key whose numbers do not belong together")
+    return PrivateKey(public, key)
 
 
 def comment_of(path: str) -> str:

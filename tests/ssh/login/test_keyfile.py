@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import math
 import resource
 import subprocess
+import sys
 import warnings
 from base64 import b64encode
 from binascii import a2b_base64
@@ -13,7 +16,7 @@ from pathlib import Path
 import paramiko
 import pytest
 from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric import dsa
+from cryptography.hazmat.primitives.asymmetric import dsa, rsa
 from hypothesis import given
 from hypothesis import strategies as st
 from paramiko.message import Message
@@ -21,6 +24,7 @@ from peers import need
 
 from relay.errors import RelayError
 from relay.ssh.login.keyfile import BadFile, PrivateKey, WrongPassphrase, parse_private, read_private, read_public
+from relay.ssh.pubkey import mpint, string
 
 KINDS = {
     "ed25519": ("ed25519", "RFC4716", "ssh-ed25519"),
@@ -67,6 +71,83 @@ def test_formats(tmp_path: Path, kind: str) -> None:
         with pytest.raises(WrongPassphrase):
             locked.unlock(wrong)
     assert signs(locked.unlock("oÿpen".encode()), algorithm)
+
+
+RSA = ("n", "e", "d", "iqmp", "p", "q")
+
+
+def rsa_file(numbers: rsa.RSAPrivateNumbers, **changed: int) -> bytes:
+    """An OpenSSH file without a passphrase (PROTOCOL.key); changed: numbers that are others in the private half."""
+    public = numbers.public_numbers
+    values = {**vars_of(numbers), "n": public.n, "e": public.e}
+    half = string(b"ssh-rsa") + string(mpint(public.e)) + string(mpint(public.n))
+    inside = (
+        bytes(8) + string(b"ssh-rsa") + b"".join(string(mpint((values | changed)[name])) for name in RSA) + string(b"")
+    )
+    inside += bytes(range(1, 9))[: -len(inside) % 8]
+    body = b"openssh-key-v1\0" + string(b"none") * 2 + string(b"") + bytes([0, 0, 0, 1]) + string(half) + string(inside)
+    return b"-----BEGIN OPENSSH PRIVATE KEY-----\n%s\n-----END OPENSSH PRIVATE KEY-----\n" % b64encode(body)
+
+
+def vars_of(numbers: rsa.RSAPrivateNumbers) -> dict[str, int]:
+    return {name: getattr(numbers, name) for name in ("d", "p", "q", "dmp1", "dmq1", "iqmp")}
+
+
+def pem_file(key: rsa.RSAPrivateKey) -> bytes:
+    form = serialization.PrivateFormat.TraditionalOpenSSL
+    return key.private_bytes(serialization.Encoding.PEM, form, serialization.NoEncryption())
+
+
+@pytest.fixture(scope="module")
+def rsa_numbers() -> rsa.RSAPrivateNumbers:
+    return rsa.generate_private_key(65537, 2048).private_numbers()
+
+
+@pytest.mark.parametrize("name", [*RSA, "dmp1", "dmq1"])
+def test_rsa_numbers_that_do_not_belong_together(rsa_numbers: rsa.RSAPrivateNumbers, name: str) -> None:
+    """A login by such a key would be refused, and cost a try."""
+    assert signs(parse_private(rsa_file(rsa_numbers)).unlock(), "rsa-sha2-512")
+    if name in RSA:
+        value = rsa_numbers.public_numbers.n if name == "n" else vars_of(rsa_numbers).get(name, 65537)
+        with pytest.raises(BadFile):
+            parse_private(rsa_file(rsa_numbers, **{name: value ^ 6})).unlock()
+    if name not in ("n", "e"):
+        values = vars_of(rsa_numbers)
+        values[name] ^= 6
+        wrong = rsa.RSAPrivateNumbers(**values, public_numbers=rsa_numbers.public_numbers)
+        with contextlib.suppress(ValueError):  # of some, cryptography makes no key
+            file = pem_file(wrong.private_key(unsafe_skip_rsa_key_validation=True))
+            with pytest.raises(BadFile):
+                parse_private(file).unlock()
+
+
+def test_rsa_primes_are_not_looked_for() -> None:
+    """As ssh: that takes up to a second. (These numbers do belong together.)"""
+    p, q = (1 << 1024) - 5, (1 << 1024) - 7
+    d = pow(65537, -1, math.lcm(p - 1, q - 1))
+    public = rsa.RSAPublicNumbers(65537, p * q)
+    numbers = rsa.RSAPrivateNumbers(p, q, d, d % (p - 1), d % (q - 1), pow(q, -1, p), public)
+    key = numbers.private_key(unsafe_skip_rsa_key_validation=True)
+    with pytest.raises(ValueError, match="Invalid private key"):
+        numbers.private_key()
+    for file in (rsa_file(numbers), pem_file(key)):
+        assert parse_private(file).unlock().public.bits == 2048
+
+
+@pytest.mark.parametrize(("form", "brings"), [("RFC4716", "serialization"), ("PEM", "serialization.ssh")])
+@pytest.mark.parametrize("name", ["ed25519", "ecdsa", "rsa"])
+def test_a_key_without_a_passphrase_is_read_without_what_takes_long_to_import(
+    tmp_path: Path, name: str, form: str, brings: str
+) -> None:
+    path = keygen(tmp_path / "key", "-t", name, "-m", form, "-N", "")
+    script = f"""import sys; sys.path = {sys.path!r}
+import relay.run.sparing
+from relay.ssh.login.keyfile import read_private
+read_private({str(path)!r}).unlock().sign(b"data", "rsa-sha2-512")
+print({{"dataclasses", "re", "cryptography.hazmat.primitives.{brings}"}} & set(sys.modules))
+"""
+    done = subprocess.run([sys.executable, "-ISc", script], check=False, capture_output=True, text=True)
+    assert (done.stdout, done.stderr) == ("set()\n", "")
 
 
 def test_every_p_521_signature_is_right(tmp_path: Path) -> None:
