@@ -102,6 +102,12 @@ def mpint(number: int) -> bytes:
     return number.to_bytes(number.bit_length() // 8 + 1, "big") if number else b""
 
 
+def point(x: int, y: int, bits: int) -> bytes:
+    """A point of a curve over so many bits, uncompressed (SEC 1, section 2.3.3)."""
+    size = (bits + 7) // 8
+    return b"\4" + x.to_bytes(size, "big") + y.to_bytes(size, "big")
+
+
 class PublicKey:
     """A public key or a certificate of one.
 

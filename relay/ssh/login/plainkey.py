@@ -7,13 +7,11 @@ from __future__ import annotations
 
 from cryptography.exceptions import UnsupportedAlgorithm
 
-from relay.ssh.pubkey import BadKey, PublicKey, Reader, mpint, string
+from relay.ssh.pubkey import BadKey, PublicKey, Reader, mpint, point, string
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
-
-_POINT = b"\4"  # before both numbers of a point that is not compressed (SEC 1, section 2.3.3)
 
 
 def read(file: Reader, public: PublicKey) -> Any | None:
@@ -52,8 +50,8 @@ def public_half(key: Any) -> bytes | None:
 def _ed25519(section: Reader, public: PublicKey) -> Any:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-    point, pair = section.string(), section.string()
-    if not public.fields[0] == point == pair[32:]:
+    half, pair = section.string(), section.string()
+    if not public.fields[0] == half == pair[32:]:
         raise BadKey("another key's half")
     return Ed25519PrivateKey.from_private_bytes(pair[:32])
 
@@ -79,17 +77,15 @@ def _ecdsa(section: Reader, public: PublicKey) -> Any:
     from cryptography.hazmat.primitives.asymmetric import ec
 
     curves = {b"nistp256": ec.SECP256R1(), b"nistp384": ec.SECP384R1(), b"nistp521": ec.SECP521R1()}
-    name, point, number = section.string(), section.string(), int.from_bytes(section.mpint(), "big")
-    if public.fields != (name, point):
+    name, public_point, number = section.string(), section.string(), int.from_bytes(section.mpint(), "big")
+    if public.fields != (name, public_point):
         raise BadKey("another key's half")
     return ec.derive_private_key(number, curves[name])
 
 
 def _ecdsa_half(key: Any) -> bytes:
-    name, size = f"nistp{key.key_size}".encode(), (key.key_size + 7) // 8
-    numbers = key.public_key().public_numbers()
-    point = _POINT + numbers.x.to_bytes(size, "big") + numbers.y.to_bytes(size, "big")
-    return string(b"ecdsa-sha2-" + name) + string(name) + string(point)
+    name, numbers = f"nistp{key.key_size}".encode(), key.public_key().public_numbers()
+    return string(b"ecdsa-sha2-" + name) + string(name) + string(point(numbers.x, numbers.y, key.key_size))
 
 
 # By the type: what reads the private section of a file, and what makes the public half of a key.

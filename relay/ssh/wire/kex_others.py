@@ -6,14 +6,13 @@ RFC 5656 section 4; RFC 4253 section 8 with the groups 14 and 16 of RFC 3526
 
 from __future__ import annotations
 
-import secrets
+import os
 from threading import Lock
 
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from relay.ssh.digest import Sha384, Sha512
-from relay.ssh.pubkey import BadKey, mpint, string
+from relay.ssh.pubkey import BadKey, mpint, point, string
 from relay.ssh.wire.kex import Exchange
 from relay.ssh.wire.library import SSHException
 
@@ -81,14 +80,15 @@ class NistP256(Exchange):
     curve: ec.EllipticCurve = ec.SECP256R1()
 
     def begin(self) -> bytes:
-        """A key for this exchange alone; its point, uncompressed (SEC 1, 2.3.3)."""
+        """A key for this exchange alone; its point."""
         self._key = ec.generate_private_key(self.curve)
-        return self._key.public_key().public_bytes(Encoding.X962, PublicFormat.UncompressedPoint)
+        numbers = self._key.public_key().public_numbers()
+        return point(numbers.x, numbers.y, self.curve.key_size)
 
     def finish(self, theirs: bytes) -> int | bytes:
         """The x coordinate of the common point."""
-        point = ec.EllipticCurvePublicKey.from_encoded_point(self.curve, theirs)  # on the curve, or a ValueError
-        return int.from_bytes(self._key.exchange(ec.ECDH(), point), "big")
+        public = ec.EllipticCurvePublicKey.from_encoded_point(self.curve, theirs)  # on the curve, or a ValueError
+        return int.from_bytes(self._key.exchange(ec.ECDH(), public), "big")
 
 
 class NistP384(NistP256):
@@ -112,7 +112,7 @@ class Group14(Exchange):
 
     def begin(self) -> bytes:
         """A secret exponent, and what it makes of the generator."""
-        self._exponent = secrets.randbits(_EXPONENT) | 1 << (_EXPONENT - 1)
+        self._exponent = int.from_bytes(os.urandom(_EXPONENT // 8), "big") | 1 << (_EXPONENT - 1)
         return mpint(power(self.generator, self._exponent, self.prime))
 
     def read_value(self, reader: Reader) -> bytes:

@@ -184,7 +184,9 @@ def taken(path: Path) -> set[tuple[str, str]]:
 def test_what_is_at_hand_is_what_is_used(library: str) -> None:
     """By one of the library's modules that a login or a proxy needs."""
     script = """
-import relay.ssh.session, socks, cryptography.hazmat.primitives.asymmetric.rsa
+import relay.ssh.session, socks
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import rsa
 modules = [module for name, module in sys.modules.items() if name.partition(".")[0] == "LIBRARY"]
 print(*(vars(module).get("__file__", "") for module in modules))
 """
