@@ -188,7 +188,7 @@ import relay.ssh.session, socks
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 modules = [module for name, module in sys.modules.items() if name.partition(".")[0] == "LIBRARY"]
-print(*(vars(module).get("__file__", "") for module in modules))
+print(*(getattr(module, "__file__", None) or "" for module in modules))
 """
     files = [file for file in run(script.replace("LIBRARY", library)).split() if file.endswith(".py")]
     used = set().union(*(taken(Path(file)) for file in files))
