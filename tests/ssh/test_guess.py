@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import select
 import socket
 import subprocess
@@ -12,9 +13,10 @@ from pathlib import Path
 import pytest
 from lab import Lab
 from login_server import SUCCESS, Request, failure, scripted
-from peers import LOOPBACK, Listener
+from peers import LOOPBACK, Listener, need
 from sshd import Server
 
+KEXINIT, NEWKEYS, INIT = 20, 21, 30  # RFC 4253 section 12, RFC 5656 section 7.1
 QUIET = 0.1  # seconds without a byte after which a side waits for the other
 OURS = "KexAlgorithms curve25519-sha256,ecdh-sha2-nistp256"  # so that sshd begins with one that we have
 
@@ -243,3 +245,29 @@ def test_a_wrong_guess_of_the_servers_is_passed_over(lab: Lab) -> None:
     for _ in range(2):
         assert "key exchange curve25519-sha256" in to("-v").stderr
     assert to.front.connections == 2
+
+
+MORE = -1  # what follows the new keys can't be read
+
+
+def kinds(sent: bytes) -> list[int]:
+    """The messages of one system call."""
+    if not sent:
+        return []
+    end = 4 + int.from_bytes(sent[:4], "big")
+    return [sent[5], *([MORE] * (len(sent) > end) if sent[5] == NEWKEYS else kinds(sent[end:]))]
+
+
+def test_no_two_small_packets_in_a_row_before_the_first_answer(lab: Lab, tmp_path: Path) -> None:
+    """A ProxyCommand or a proxy may send the second one only when the first is acknowledged, 40 ms later."""
+    lab.server("h1", extra=OURS)
+    lab.server("h2")
+    lab.write_config()
+    for expected in ([[KEXINIT], [INIT], [NEWKEYS, MORE]], [[KEXINIT, INIT], [NEWKEYS, MORE]]):
+        trace = tmp_path / "trace"
+        strace = [need("strace"), "-f", "-qq", "-xx", "-s", "9999", "-o", str(trace), "-e", "trace=sendto"]
+        done = lab.run(*strace, lab.program, "-F", lab.config, "h1/h2", "22", stdin="no SSH\n")
+        assert done.stdout.startswith("SSH-2.0-")
+        calls = re.findall(r'sendto\(\d+, "([^"]+)"', trace.read_text())[1:]  # the first one is the ident
+        sent = [kinds(bytes.fromhex(call.replace("\\x", ""))) for call in calls[: len(expected)]]
+        assert sent == expected

@@ -21,6 +21,10 @@ class Keys(Record):
     iv: bytes
     mac: Mac | None = None
 
+    def with_mac(self, *, aead: bool, mac_size: int, mac_key: bytes, etm: bool, **_: object) -> Keys:
+        """Return the keys with the MAC that paramiko's Transport has made beside them; aead: none is used."""
+        return self if aead else self._replace(mac=Mac(mac_size, mac_key, etm))
+
     @property
     def kind(self) -> tuple[str, int, bool]:
         """The algorithms."""

@@ -142,7 +142,9 @@ class Negotiation(paramiko.Transport):
 
     def begin_ahead(self) -> None:
         """Send our KEXINIT, and the first message of a guess, before the server's ident has come."""
+        self.packetizer.holds = self.guessing
         self._send_kex_init()
+        self.packetizer.holds = False
         if self.guessing:
             self._guess = self._kex_info[self.preferred_kex[0]](self)
             self._guess.start_kex()

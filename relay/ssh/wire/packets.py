@@ -15,15 +15,16 @@ from collections import deque
 from relay.ssh.wire import ciphers
 from relay.ssh.wire.buffer import Buffer
 from relay.ssh.wire.ciphers import CIPHERS, CLEAR, LARGE_BLOCKS, PACKETS
-from relay.ssh.wire.keys import Keys, Mac
 from relay.ssh.wire.library import NeedRekeyException, paramiko
 from relay.ssh.wire.packet import BadPacket, Opener, Sealer
-from relay.ssh.wire.reader import Reader
+from relay.ssh.wire.reader import Reader, Silence
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any, Protocol
+
+    from relay.ssh.wire.keys import Keys
 
     class Link(Protocol):
         """What reads and writes instead of a Packetizer (link.py).
@@ -60,6 +61,8 @@ class Packetizer(paramiko.packet.Packetizer):
     said: the last line before the server's ident.
     link: once parked, it reads and writes instead of this object. lost: why the link has ended.
     answer_due: when the server has to have answered (time.monotonic); 0 for no such time.
+    holds: what is sent now goes out with what is sent next. Two small packets in a row may take 40 ms where a proxy or
+    a program such as nc carries the stream: it sends the second one only when the first is acknowledged (Nagle).
     awaits_keys: new keys are due, and have not come for both ways yet (`need_rekey`, without a call).
     """
 
@@ -86,12 +89,11 @@ class Packetizer(paramiko.packet.Packetizer):
         self._earlier = 0  # messages that came before those of the opener
         self._asked = (0, 0)  # packets and bytes of the opener when a new key was asked for
         self._sending = threading.Lock()
+        self.holds = False
+        self._held = bytearray()
         self._ended = False
         self.reader = Reader(stream) if channel is None else None
-        self._keepalive: tuple[float, Callable[[int], None]] | None = None
-        self._heard = 0  # messages at the last look at the keepalives
-        self._looked = 0.0  # when the silence since then, or since the last keepalive, began
-        self._silences = 0
+        self._silence = Silence()
         # Once parked, two threads share the following.
         self._turn = threading.Condition()
         self._inbox: deque[tuple[int, paramiko.Message]] = deque()
@@ -106,7 +108,7 @@ class Packetizer(paramiko.packet.Packetizer):
     def set_inbound_cipher(self, block_engine: Keys, **how: Any) -> None:
         """What follows is opened with a new key. Raises SSHException when it is for another kind of cipher."""
         super().set_inbound_cipher(block_engine, **how)
-        keys = _with_mac(block_engine, how)
+        keys = block_engine.with_mac(**how)
         self._kind_in = _check_same_kind(self._kind_in, keys)
         before, self.opener = self.opener, ciphers.opener(keys)
         self.opener.count_from(before.number)
@@ -117,7 +119,7 @@ class Packetizer(paramiko.packet.Packetizer):
     def set_outbound_cipher(self, block_engine: Keys, **how: Any) -> None:
         """What follows is sealed with a new key. Raises SSHException when it is for another kind of cipher."""
         super().set_outbound_cipher(block_engine, **how)
-        keys = _with_mac(block_engine, how)
+        keys = block_engine.with_mac(**how)
         self._kind_out = _check_same_kind(self._kind_out, keys)
         before, self.sealer = self.sealer, ciphers.sealer(keys)
         self.sealer.count_from(before.number)
@@ -203,6 +205,9 @@ class Packetizer(paramiko.packet.Packetizer):
 
     def _fill(self, check_rekey: bool) -> None:
         """Wait for bytes, at most a TICK, and read them."""
+        if self._held and self._kind_in is None:  # the server's new keys have not come: it may be waiting for ours
+            with self._sending:
+                self._send_held()
         try:
             if self.reader is not None:
                 self.reader.receive(self.input, READ_SIZE, TICK)
@@ -240,9 +245,15 @@ class Packetizer(paramiko.packet.Packetizer):
         with self._sending:
             if self.link is not None:
                 self.link.send(payload)
-            else:
-                self.write_all(bytes(self.sealer.packet(payload)))
-                self.check_limits()
+                return
+            self._held += self.sealer.packet(payload)
+            if not self.holds:
+                self._send_held()
+            self.check_limits()
+
+    def _send_held(self) -> None:
+        held, self._held = bytes(self._held), bytearray()
+        self.write_all(held)
 
     # Limits of a key
 
@@ -280,25 +291,13 @@ class Packetizer(paramiko.packet.Packetizer):
         return 0 < self.answer_due < time.monotonic()
 
     def set_keepalive(self, interval: float, callback: Callable[[int], None]) -> None:
-        """Call back after each interval (seconds) in which nothing has come, with how many these have been in a row."""
-        self._keepalive = (interval, callback)
-        self._looked = time.monotonic()
+        """Call back as Silence does; interval: seconds."""
+        self._silence.watch(interval, callback)
 
     def _check_keepalive(self) -> None:
-        """A server that sends is alive, whatever it sends; one may be dead amid a key exchange, and while we send."""
         if self.is_overdue:
             raise paramiko.SSHException("no answer to what was sent before the server's ident")
-        if self._keepalive is None:
-            return
-        interval, callback = self._keepalive
-        heard = self._earlier + self.opener.packets
-        now = time.monotonic()
-        if heard != self._heard:
-            self._heard, self._looked, self._silences = heard, now, 0
-        elif now - self._looked >= interval:
-            self._looked = now
-            self._silences += 1
-            callback(self._silences)
+        self._silence.look(self._earlier + self.opener.packets)
 
     # Parked: a Link reads and writes
 
@@ -347,7 +346,7 @@ class Packetizer(paramiko.packet.Packetizer):
                 if self._is_awaited and self.link is not None:
                     self._is_awaited = False
                     self.link.wake()
-                if not self._turn.wait(self._keepalive[0] if self._keepalive else None):
+                if not self._turn.wait(self._silence.interval):
                     break
             self._idle = False
             if self._inbox and self._skips:
@@ -382,11 +381,6 @@ class Packetizer(paramiko.packet.Packetizer):
             self.link.wake()
         elif self.reader is not None:
             self.reader.wake()
-
-
-def _with_mac(keys: Keys, how: dict[str, Any]) -> Keys:
-    """The keys of one way, from what paramiko's Transport says of them."""
-    return keys if how["aead"] else keys._replace(mac=Mac(how["mac_size"], how["mac_key"], how["etm"]))
 
 
 def _check_same_kind(before: tuple[str, int, bool] | None, keys: Keys) -> tuple[str, int, bool]:

@@ -1,4 +1,4 @@
-"""A socket that one thread reads, and that others can call away from it."""
+"""A socket that one thread reads, and that others can call away from it; and what is done when nothing comes."""
 
 from __future__ import annotations
 
@@ -6,9 +6,12 @@ import _socket
 import os
 import select
 import threading
+import time
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from relay.ssh.wire.buffer import Buffer
 
 QUICKACK: int = getattr(_socket, "TCP_QUICKACK", 0)  # Linux; 0 elsewhere
@@ -98,3 +101,33 @@ class Waker:
 
     def __del__(self) -> None:
         self.close()
+
+
+class Silence:
+    """Calls back when nothing has come for a while. interval: seconds; None while it does not.
+
+    A server that sends is alive, whatever it sends; one may be dead amid a key exchange, and while we send.
+    """
+
+    def __init__(self) -> None:
+        self.interval: float | None = None
+        self._heard = 0  # messages at the last look
+        self._looked = 0.0  # when the silence since then, or since the last call, began
+        self._silences = 0
+
+    def watch(self, interval: float, callback: Callable[[int], None]) -> None:
+        """Call back after each interval in which nothing has come, with how many these have been in a row."""
+        self.interval, self._callback = interval, callback
+        self._looked = time.monotonic()
+
+    def look(self, heard: int) -> None:
+        """See whether something has come. heard: how many messages have, so far."""
+        if self.interval is None:
+            return
+        now = time.monotonic()
+        if heard != self._heard:
+            self._heard, self._looked, self._silences = heard, now, 0
+        elif now - self._looked >= self.interval:
+            self._looked = now
+            self._silences += 1
+            self._callback(self._silences)

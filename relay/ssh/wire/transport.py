@@ -259,9 +259,11 @@ class Transport(Negotiation):
 
     def _activate_outbound(self) -> None:
         """Our new keys. What we say of extensions comes right after the first ones (RFC 8308 section 2.4)."""
+        self.packetizer.holds = not self.initial_kex_done  # the request for the login follows
         super()._activate_outbound()
         if not self.initial_kex_done and extensions.SERVERS in self.remote_lists.get("kex_algo_list", ()):
             self._send_message(Message(extensions.OURS))
+        self.packetizer.holds = False
 
     def _parse_newkeys(self, m: Message) -> None:
         """The end of a key exchange: send what it has held up."""
