@@ -32,7 +32,15 @@ BENCH = os.path.dirname(os.path.abspath(__file__))
 ROOT = os.path.dirname(BENCH)
 SERVERS = ("hop1", "hop2", "hop3", "target")
 NARROW = "narrow"  # a server with sshd's default limits for logins, and a log
-SUFFIXES = ("-gcm", "-ctr", "-etm", "-chacha", "-kept")  # the same servers under names with other settings
+SUFFIXES = (
+    "-gcm",
+    "-ctr",
+    "-etm",
+    "-chacha",
+    "-kept",
+    "-rsa",
+    "-nc",
+)  # the same servers under names with other settings
 DROPBEARS = ("dropbear1", "dropbear2", "dropbear3")
 FAR = ("hop1", "hop2", "hop3", "target", "socks", "banner")  # a delay line may stand before these
 
@@ -47,6 +55,10 @@ Host *-etm
     MACs hmac-sha2-256-etm@openssh.com
 Host *-chacha
     Ciphers chacha20-poly1305@openssh.com
+Host *-rsa
+    IdentityFile {path}/id_rsa
+Host *-nc
+    ProxyCommand nc %h %p
 Host *-kept
     ControlPath {path}/master-%C
 Host *
@@ -91,9 +103,13 @@ class Lab:
         self._processes: list[subprocess.Popen[bytes]] = []
         try:
             self._install()
-            for key in ("id_ed25519", "host_ed25519"):
-                subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", f"{self.path}/{key}"], check=True)
-            shutil.copyfile(f"{self.path}/id_ed25519.pub", f"{self.path}/authorized_keys")
+            for key in ("id_ed25519", "id_rsa", "host_ed25519"):
+                kind = key.partition("_")[2]
+                subprocess.run(["ssh-keygen", "-q", "-t", kind, "-N", "", "-f", f"{self.path}/{key}"], check=True)
+            with open(f"{self.path}/authorized_keys", "wb") as file:
+                for key in ("id_ed25519", "id_rsa"):
+                    with open(f"{self.path}/{key}.pub", "rb") as public:
+                        file.write(public.read())
             self._start_all(trips)
         except BaseException:
             self.stop()

@@ -27,6 +27,12 @@ INSTRUCTION_COUNT = "instructions from the start to the end of the process itsel
 # Only this command tells ssh the target's key.
 KNOWN_HOSTS = "-o UserKnownHostsFile=none -o 'KnownHostsCommand {lab}/pyrelay -F ssh_config --known-hosts %H' "
 HOPS = STREAMS[2:]
+# Other ways to log in to one hop: what they are called, the end of its name in ssh_config (lab.py), our options.
+OTHERS = (
+    ("1 hop, by an RSA key", "-rsa", ""),
+    ("1 hop, behind a ProxyCommand", "-nc", ""),
+    ("1 hop, left to ssh", "", "--engine ssh "),
+)
 
 # Why aims are not reached.
 IMPORTS = "two thirds are the interpreter's start and the import of paramiko and cryptography (python3 -X importtime)"
@@ -64,6 +70,8 @@ def rows(scale: Scale, openssh: OpenSSH) -> Iterator[Row]:
     for trip in scale.trips:
         for path in STREAMS:
             yield _first_byte(FIRST_BYTE, behind(trip, path), trip, _goals(trip, openssh))
+        if trip == scale.trips[0]:
+            yield from _other_logins(trip)
     if trip := scale.trips[-1]:
         for path in HOPS[1:]:
             row = _first_byte(FIRST_BYTE, behind(trip, path, every_hop=True), trip, _goals(trip, openssh))
@@ -84,6 +92,15 @@ def _own_start() -> Iterator[Row]:
     title = "plain TCP, over the start of nc and of the interpreter"
     goals = {OVER: Goal(8, 4, OWN_MODULES)}
     yield Row(FIRST_BYTE, title, tcp.ours, tcp.theirs, measure.first_byte, goals, bare="{python} -c pass", rounds=6)
+
+
+def _other_logins(trip: int) -> Iterator[Row]:
+    """Yield the rows for the other ways to log in to one hop."""
+    one = HOPS[0]
+    for name, suffix, options in OTHERS:
+        ours, theirs = (command.replace("hop1@", f"hop1@{suffix}") for command in (one.ours, one.theirs))
+        path = Path(name, one.against, ours.replace("pyrelay ", f"pyrelay {options}"), theirs)
+        yield _first_byte(FIRST_BYTE, behind(trip, path), trip, NO_GOALS)
 
 
 def _first_byte(group: str, path: Path, trip: int, goals: dict[str, Goal]) -> Row:

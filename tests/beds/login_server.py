@@ -20,6 +20,7 @@ from paramiko.auth_handler import AuthHandler
 from paramiko.common import (
     MSG_CHANNEL_OPEN,
     MSG_IGNORE,
+    MSG_NEWKEYS,
     MSG_SERVICE_REQUEST,
     MSG_USERAUTH_INFO_RESPONSE,
     MSG_USERAUTH_REQUEST,
@@ -106,7 +107,8 @@ class LoginServer:
     requests: the methods that clients have asked for, in their order. ignored: how many messages to be ignored came.
     kex: what its KEXINIT names after the key exchanges. signatures: its server-sig-algs, paramiko's own unless set.
     transports: one for each connection.
-    rekeys: whether it exchanges keys again as soon as it has opened a channel.
+    rekeys: whether it exchanges keys again as soon as it has opened a channel. keys_last: whether it says that it has
+    new keys only when the client has said so.
     guess: a message that it sends right after its KEXINIT, which then says so (RFC 4253 section 7).
     exchanges: its key exchanges in its order; paramiko's own unless set. guesses: how many KEXINITs said that a guess
     follows. breaks: whether it ends the connection then.
@@ -117,6 +119,7 @@ class LoginServer:
     guesses = 0
     breaks = False
     rekeys = False
+    keys_last = False
 
     def __init__(self, host_key: Path, script: Script, greeting: Sequence[bytes] = (), ident: str = "") -> None:
         self.host_key = Path(f"{host_key}.pub").read_text().strip()
@@ -135,6 +138,7 @@ class LoginServer:
         transport = _Transport(connection)
         transport.told = self._told
         transport.rekeys = self.rekeys
+        transport.keys_last = self.keys_last
         transport.guess = self.guess
         transport._preferred_kex = tuple(self.exchanges) or transport._preferred_kex
         transport.daemon = True
@@ -201,6 +205,7 @@ class _Transport(paramiko.Transport):  # type: ignore[misc]  # paramiko has no t
 
     ignored = 0
     rekeys = False
+    keys_last = False
     guess = b""
     told: Callable[[bool], None]  # whether a client's KEXINIT says that a guess follows
 
@@ -218,6 +223,18 @@ class _Transport(paramiko.Transport):  # type: ignore[misc]  # paramiko has no t
         super()._send_message(data)
         if self.rekeys and data.asbytes()[:1] == CONFIRMATION:
             self._send_kex_init()
+
+    def _activate_outbound(self) -> None:
+        if self.keys_last:
+            self._expect_packet(MSG_NEWKEYS)
+        else:
+            super()._activate_outbound()
+
+    def _parse_newkeys(self, m: Message) -> None:
+        if self.keys_last:
+            super()._activate_outbound()
+            self._expect_packet()  # those of the client have come
+        super()._parse_newkeys(m)
 
     more_kex: tuple[str, ...] = ()
     signatures: tuple[str, ...] = ()

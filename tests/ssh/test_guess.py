@@ -271,3 +271,13 @@ def test_no_two_small_packets_in_a_row_before_the_first_answer(lab: Lab, tmp_pat
         calls = re.findall(r'sendto\(\d+, "([^"]+)"', trace.read_text())[1:]  # the first one is the ident
         sent = [kinds(bytes.fromhex(call.replace("\\x", ""))) for call in calls[: len(expected)]]
         assert sent == expected
+
+
+def test_a_server_that_waits_for_our_new_keys(lab: Lab) -> None:
+    """They are held back for what follows them only once the server's have come."""
+    server = scripted(lab, "h1", lets_in)
+    server.keys_last = True
+    to = Way(lab, server.port, [server.host_key])
+    for _ in range(2):
+        to()
+    assert to.front.connections == 2

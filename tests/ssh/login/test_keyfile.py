@@ -121,6 +121,20 @@ def test_rsa_numbers_that_do_not_belong_together(rsa_numbers: rsa.RSAPrivateNumb
                 parse_private(file).unlock()
 
 
+@pytest.mark.parametrize("name", ["rsa", "ecdsa"])
+def test_a_key_that_is_damaged_anywhere_signs_for_its_public_half_or_not_at_all(tmp_path: Path, name: str) -> None:
+    lines = keygen(tmp_path / "key", "-t", name, "-N", "").read_bytes().splitlines()
+    body = a2b_base64(b"".join(lines[1:-1]))
+    for offset in range(len(body) % 11, len(body), 11):
+        damaged = bytearray(body)
+        damaged[offset] ^= 1
+        try:
+            key = parse_private(b"\n".join((lines[0], b64encode(damaged), lines[-1], b""))).unlock()
+        except BadFile:
+            continue
+        assert signs(key, "rsa-sha2-256" if name == "rsa" else "ecdsa-sha2-nistp256")
+
+
 def test_rsa_primes_are_not_looked_for() -> None:
     """As ssh: that takes up to a second. (These numbers do belong together.)"""
     p, q = (1 << 1024) - 5, (1 << 1024) - 7
