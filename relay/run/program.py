@@ -67,7 +67,12 @@ def spawn(argv: Sequence[str | bytes], environ: Mapping[str, str], descriptors: 
 
     descriptors: ours by the numbers that the program gets them under; its stdin is empty if 0 is not among them. It
     inherits no other. more: as for os.posix_spawnp.
+
+    A bash that no other shell has started, and whose stdin is a socket, takes itself for one that rshd has started: it
+    reads ~/.bashrc, which may print something (bash(1), INVOCATION). ssh's ProxyCommands have pipes.
     """
+    if environ.get("SHLVL", "0") in {"", "0"}:
+        environ = {**environ, "SHLVL": "1"}
     _keep_the_rest()
     null = [] if 0 in descriptors else [(os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0)]
     return os.posix_spawnp(

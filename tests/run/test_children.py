@@ -171,6 +171,18 @@ def test_a_program_gets_no_descriptor_and_no_ignored_signal_of_ours() -> None:
         os.close(fd)
 
 
+@pytest.mark.parametrize("level", [None, "0", "1"])
+def test_a_shell_does_not_take_our_socket_for_a_login_from_afar(tmp_path: Path, level: str | None) -> None:
+    """It would read ~/.bashrc, as where ssh is started by no shell: by an editor or cron."""
+    (tmp_path / ".bashrc").write_text("echo noise\n")
+    environ = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), **({"SHLVL": level} if level else {})}
+    near, far = socket.socketpair()
+    with near:
+        with far:
+            Children(environ).connect(["bash", "-c", "echo said"], far).wait()
+        assert near.recv(100) == b"said\n"
+
+
 def test_a_program_is_waited_for_no_longer_than_it_may_take() -> None:
     near, far = socket.socketpair()
     with near, far:
