@@ -246,6 +246,8 @@ class HopSettings:
         more: further tokens by their letter, such as {"H": host}. Raises
         RelayError for a token or a variable that does not exist.
         """
+        if "%" not in text and "${" not in text:
+            return text  # most texts
         given = more or {}
         return _expand(text, lambda letter: given[letter] if letter in given else self._token(letter), self.environ)
 
