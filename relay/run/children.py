@@ -99,14 +99,17 @@ class Children:
         """
         from relay.run.program import Program
 
-        environ = {**self.environ, **(more or {})}
-        ours, theirs = stdio.fileno(), STDERR if stderr is None else stderr
-        if (tell := tell or self._tell) is None:
+        environ, ours = {**self.environ, **(more or {})}, stdio.fileno()
+
+        def start(theirs: int) -> Program:
             return self.add(lambda: Program(self._in_directory(argv), environ, {0: ours, 1: ours, 2: theirs}))
+
+        if (tell := tell or self._tell) is None:
+            return start(STDERR if stderr is None else stderr)
         said, theirs = os.pipe()
         heard = os.fdopen(said, "rb")
         try:
-            child = self.add(lambda: Program(self._in_directory(argv), environ, {0: ours, 1: ours, 2: theirs}))
+            child = start(theirs)
         except BaseException:
             heard.close()
             raise
