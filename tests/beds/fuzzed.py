@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import socket
+from base64 import b64encode
 from collections.abc import Callable
 from contextlib import suppress
 
@@ -30,6 +31,7 @@ from relay.spec import route
 from relay.spec.options import Options
 from relay.spec.proxy import CONNECT, SOCKS4, SOCKS5, TOR, Proxy
 from relay.ssh import memory
+from relay.ssh.login import keyfile
 from relay.ssh.pubkey import BadKey, PublicKey, mpint, string
 from relay.ssh.trust import known_hosts
 from relay.ssh.trust.hostcert import Certificate
@@ -215,6 +217,22 @@ def messages_of_a_holder(data: bytes) -> None:
                 assert share.unpack(share.pack((kind, *fields))) == [os.fsencode(kind), *fields]
 
 
+def a_private_key_file(data: bytes) -> None:
+    """Its label and its headers, an empty line, and what is inside, without base64."""
+    head, _, inside = data.partition(b"\n\n")
+    label, *headers = head.split(b"\n")
+    lines = [b"-----BEGIN %s-----" % label, *headers, *([b""] if headers else []), b64encode(inside)]
+    with suppress(keyfile.BadFile, keyfile.WrongPassphrase):
+        found = keyfile.parse_private(b"\n".join([*lines, b"-----END %s-----" % label, b""]))
+        if found.encrypted and b"DEK-Info:" not in data:
+            found.check()  # how often a passphrase is hashed these files say, as to ssh: for years, if they like
+            return
+        key = found.unlock(b"opened" if found.encrypted else None)
+        algorithm = "rsa-sha2-512" if key.public.type == "ssh-rsa" else key.public.type
+        assert verify(key.public, key.sign(b"data", algorithm), b"data") == algorithm
+        assert key.for_agent()
+
+
 def a_signature(data: bytes) -> None:
     """Of a host key or a CA; the first byte says whose key it is to be by."""
     key = SIGNERS[data[0] % len(SIGNERS) if data else 0]
@@ -234,6 +252,7 @@ def a_host_certificate(data: bytes) -> None:
 # By the names of the directories that hold good ones to begin with.
 TARGETS: dict[str, Callable[[bytes], None]] = {
     "certificate": a_host_certificate,
+    "private_key": a_private_key_file,
     "signature": a_signature,
     "wire": messages_of_a_holder,
     "known_hosts": a_known_hosts_file,

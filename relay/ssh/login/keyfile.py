@@ -129,7 +129,7 @@ class PrivateFile(Record):
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # about a key of an old type, which is not used anyway
                 return _private_key(load(data, passphrase, unsafe_skip_rsa_key_validation=True))  # see _checked
-        except UnsupportedAlgorithm as error:
+        except (UnsupportedAlgorithm, NotImplementedError) as error:  # the latter for a point that is compressed
             raise BadFile("a key of this type or encryption is not supported") from error
         except (ValueError, TypeError, InvalidTag) as error:
             # cryptography tells a wrong passphrase from a broken file only by its words.
@@ -222,9 +222,12 @@ def _checked(public: PublicKey, key: Any) -> PrivateKey:
     if public.plain == "ssh-rsa":
         numbers = key.private_numbers()
         p, q, d, e = numbers.p, numbers.q, numbers.d, numbers.public_numbers.e
-        exponents = (numbers.dmp1, numbers.dmq1) == (d % (p - 1), d % (q - 1))
-        inverses = d * e % (p - 1) == d * e % (q - 1) == numbers.iqmp * q % p == 1
-        if not (p * q == numbers.public_numbers.n and exponents and inverses):
+        if not (
+            min(p, q) > 1
+            and p * q == numbers.public_numbers.n
+            and (numbers.dmp1, numbers.dmq1) == (d % (p - 1), d % (q - 1))
+            and d * e % (p - 1) == d * e % (q - 1) == numbers.iqmp * q % p == 1
+        ):
             raise BadFile("an RSA key whose numbers do not belong together")
     return PrivateKey(public, key)
 

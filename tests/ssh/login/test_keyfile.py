@@ -121,6 +121,34 @@ def test_rsa_numbers_that_do_not_belong_together(rsa_numbers: rsa.RSAPrivateNumb
                 parse_private(file).unlock()
 
 
+def der(tag: int, inside: bytes) -> bytes:
+    size = len(inside)
+    return bytes([tag, *([size] if size < 128 else [0x82, size >> 8, size & 255])]) + inside
+
+
+@pytest.mark.parametrize("one", ["p", "q"])
+def test_one_is_no_prime(rsa_numbers: rsa.RSAPrivateNumbers, one: str) -> None:
+    """A number by which nothing can be divided, once one is taken away."""
+    n, e, d = rsa_numbers.public_numbers.n, rsa_numbers.public_numbers.e, rsa_numbers.d
+    numbers = (0, n, e, d, 1, n, 0, d, 0) if one == "p" else (0, n, e, d, n, 1, d, 0, 1)
+    inside = b"".join(der(2, mpint(number) or b"\0") for number in numbers)
+    label = b"RSA PRIVATE KEY-----\n"
+    for file in (
+        b"-----BEGIN " + label + b64encode(der(0x30, inside)) + b"\n-----END " + label,
+        rsa_file(rsa_numbers, p=numbers[4], q=numbers[5]),
+    ):
+        with pytest.raises(BadFile):
+            parse_private(file).unlock()
+
+
+def test_a_compressed_point(tmp_path: Path) -> None:
+    """RFC 5656 section 3.1 leaves it to each whether it takes one; ssh does not."""
+    lines = keygen(tmp_path / "key", "-t", "ecdsa", "-N", "").read_bytes().splitlines()
+    body = a2b_base64(b"".join(lines[1:-1])).replace(b"\0\0\0\x41\4", b"\0\0\0\x41\2")
+    with pytest.raises(BadFile, match="not supported"):
+        parse_private(b"\n".join((lines[0], b64encode(body), lines[-1], b""))).unlock()
+
+
 @pytest.mark.parametrize("name", ["rsa", "ecdsa"])
 def test_a_key_that_is_damaged_anywhere_signs_for_its_public_half_or_not_at_all(tmp_path: Path, name: str) -> None:
     lines = keygen(tmp_path / "key", "-t", name, "-N", "").read_bytes().splitlines()
