@@ -71,14 +71,15 @@ def test_a_wrong_guess_with_new_keys(pair: Pair) -> None:
     """It is passed over (RFC 4253 section 7), when one thread moves the data, too."""
     near, far = pair.open()
     flow = pair.attach(near)
-    real = pair.server._send_message
+    real, packets = pair.server._send_message, pair.server.packetizer
 
     def send(message: paramiko.Message) -> None:
         data = message.asbytes()
         if data[0] == common.MSG_KEXINIT:
             data = pair.server.local_kex_init = pair.server._latest_kex_init = data[:-5] + b"\1" + bytes(4)
+            packets.holds = True  # in one piece, before the server's other thread can answer our KEXINIT
             real(paramiko.Message(data))
-            data = b"\x1fanything"
+            data, packets.holds = b"\x1fanything", False
         real(paramiko.Message(data))
 
     pair.server._send_message = send
