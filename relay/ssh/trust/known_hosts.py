@@ -1,6 +1,6 @@
 """The files known_hosts: which of their lines are about a host, and how a line is added.
 
-`lines` and `matches` are pure. They follow OpenSSH's hostfile.c and match.c
+`lines`, `about` and `matches` are pure. They follow OpenSSH's hostfile.c and match.c
 (sshd(8), SSH_KNOWN_HOSTS FILE FORMAT) byte by byte; `ssh-keygen -F` is the
 oracle of the tests. Nothing here decides about trust.
 
@@ -32,6 +32,7 @@ SSH_PORT = 22
 _MAX_MARKER = 31  # bytes; hostfile.c, check_markers: marker[32]
 _MAX_PATTERN = 1022  # bytes; match.c, match_pattern_list: sub[1024]
 _SALT = 20  # bytes: SHA-1's
+_HASHED = 60  # bytes of a hashed name
 _BLANK = b" \t"
 # Characters that ssh does not write into a name (sshconnect.c, check_host_key), and others with a meaning in a line.
 _UNWRITABLE = frozenset("@?*#[]|'\"\\!, \t")
@@ -85,9 +86,14 @@ class Entry:
         return f"{self.path}:{self.number}"
 
 
-def lines(data: bytes) -> Iterator[Line]:
-    """The lines of a file that are neither empty nor comments, bad ones with their error; any bytes give lines."""
+def lines(data: bytes, asks: Callable[[bytes], bool] = bool) -> Iterator[Line]:
+    """The lines of a file that are neither empty nor comments, bad ones with their error; any bytes give lines.
+
+    asks: whether a line, as it stands there, is asked for.
+    """
     for number, raw in enumerate(data.split(b"\n"), 1):
+        if not asks(raw):
+            continue
         text = raw.partition(b"\0")[0].lstrip(_BLANK)  # OpenSSH's strings end at a NUL
         if not text or text.startswith(b"#"):
             continue
@@ -95,6 +101,27 @@ def lines(data: bytes) -> Iterator[Line]:
             yield _line(number, text)
         except BadLine as error:
             yield Line(number, error=str(error))
+
+
+def about(data: bytes, host: bytes) -> Iterator[Line]:
+    """The lines of a file that may be about host, for `matches` to say which are; all others are not even read."""
+    name = host.lower()
+    marks = [mark for mark in (b"*", b"?", b"|", b"@") if mark in data]  # of a pattern, of a hash, of a marker
+
+    def may_be(raw: bytes) -> bool:
+        if raw.startswith(b"|1|") and raw[_HASHED : _HASHED + 1] == b" ":  # a hashed name as ssh writes it
+            try:
+                return _hash(host, _salt(raw[:_HASHED])) == raw[:_HASHED]
+            except BadLine:
+                return True
+        if name in raw.lower():
+            return True
+        for mark in marks:  # noqa: SIM110  (a generator would take longer than all of this)
+            if mark in raw:
+                return True
+        return False
+
+    return lines(data, may_be)
 
 
 def _line(number: int, text: bytes) -> Line:
@@ -185,7 +212,7 @@ def lookup(data: bytes, host: str, path: str) -> tuple[list[Entry], list[str], s
     entries: list[Entry] = []
     complaints: list[str] = []
     foreign = ""
-    for line in lines(data):
+    for line in about(data, name):
         try:
             if line.names and not matches(line.names, name):
                 continue

@@ -87,10 +87,11 @@ def _known(settings: HopSettings, note: Callable[[str], object]) -> list[known_h
 def _matching(files: list[bytes], host: str) -> list[known_hosts.Line]:
     """The lines of files that are about host and hold a key, or may hold one to ssh."""
     found = []
+    name = os.fsencode(host)
     for data in files:
-        for line in known_hosts.lines(data):
+        for line in known_hosts.about(data, name):
             try:
-                if not line.error and known_hosts.matches(line.names, os.fsencode(host)):
+                if not line.error and known_hosts.matches(line.names, name):
                     line.key()
                     found.append(line)
             except TooShort:

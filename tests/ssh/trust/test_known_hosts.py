@@ -26,7 +26,7 @@ from relay.ssh.pubkey import PublicKey, string
 from relay.ssh.trust import known_hosts
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
 # Keys of every type, each as two words.
@@ -148,6 +148,31 @@ def test_ssh_keygen_finds_the_same(tmp_path: Path, data: bytes, host: str) -> No
     entries = known_hosts.lookup(data, host, str(path))[0]
     event(f"keys found: {len(entries)}")
     assert [(entry.number, entry.marker, entry.key.fingerprint()) for entry in entries] == judged(path, host)
+
+
+def concerning(lines: Iterator[known_hosts.Line], host: bytes) -> list[int]:
+    """The numbers of those that are about host, or cannot be read."""
+
+    def concerns(line: known_hosts.Line) -> bool:
+        try:
+            return not line.names or known_hosts.matches(line.names, host)
+        except known_hosts.BadLine:
+            return True
+
+    return [line.number for line in lines if concerns(line)]
+
+
+@settings(max_examples=500)
+@given(data=FILE | st.binary(), host=HOST)
+def test_no_line_about_a_host_is_passed_over(data: bytes, host: bytes) -> None:
+    assert concerning(known_hosts.about(data, host), host) == concerning(known_hosts.lines(data), host)
+
+
+def test_lines_about_others_are_not_read() -> None:
+    """Where there are a thousand of them, that takes longer than a login."""
+    others = [names + b" " + ED25519 for names in (b"h2,10.0.0.2", hashed("h2", bytes(20)), b"[h2]:2022")]
+    data = b"\n".join([*others, hashed("h1", bytes(20)) + b" " + ED25519, b"h0,h1 " + ED25519, *others])
+    assert [line.number for line in known_hosts.about(data, b"h1")] == [4, 5]
 
 
 # Patterns
