@@ -222,7 +222,7 @@ class Link:
         packet = self.packetizer.sealer.packet(payload)
         if self.carrier is None:
             self.connection.output.put(packet)
-            self.connection.flush()
+            self.connection.send_waiting()
             waiting = len(self.connection.output)
         else:
             waiting = self.carrier.write(packet)
