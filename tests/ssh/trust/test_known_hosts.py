@@ -162,7 +162,6 @@ def concerning(lines: Iterator[known_hosts.Line], host: bytes) -> list[int]:
     return [line.number for line in lines if concerns(line)]
 
 
-@settings(max_examples=500)
 @given(data=FILE | st.binary(), host=HOST)
 def test_no_line_about_a_host_is_passed_over(data: bytes, host: bytes) -> None:
     assert concerning(known_hosts.about(data, host), host) == concerning(known_hosts.lines(data), host)
