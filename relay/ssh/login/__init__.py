@@ -8,7 +8,7 @@
     identities.py  which keys are offered
     keyring.py     keys that were opened, for all hops of a route
     keyfile.py     a private key file
-    plainkey.py    one without a passphrase, and any key's public half
+    opensshkey.py  one in OpenSSH's own format, and any key's public half
     pem.py         ciphers of traditional key files
     agent.py       ssh-agent's protocol
     adding.py      keys that are given to the agent

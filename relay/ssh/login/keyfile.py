@@ -111,11 +111,8 @@ class PrivateFile(Record):
     def unlock(self, passphrase: bytes | None = None) -> PrivateKey:
         """The key inside; passphrase: None for a file without one. Raises WrongPassphrase and BadFile."""
         self.check()
-        if not self.encrypted and self.public is not None:
-            from relay.ssh.login import plainkey  # keys of an agent need none of these
-
-            if (key := plainkey.read(_openssh_body(self.data), self.public)) is not None:
-                return _checked(self.public, key)
+        if self.public is not None and (key := _openssh_key(self.data, self.public, passphrase or b"")) is not None:
+            return _checked(self.public, key)
         import warnings
 
         from cryptography.hazmat.primitives import serialization
@@ -202,9 +199,19 @@ def _openssh_header(data: bytes) -> tuple[str, PublicKey | None]:
         return cipher, None
 
 
+def _openssh_key(data: bytes, public: PublicKey, passphrase: bytes) -> Any | None:
+    """cryptography's key of an OpenSSH file; None where that is left to cryptography. Raises WrongPassphrase."""
+    from relay.ssh.login import opensshkey  # keys of an agent need none of these
+
+    try:
+        return opensshkey.read(_openssh_body(data), public, passphrase)
+    except opensshkey.OtherPassphrase as error:
+        raise WrongPassphrase from error
+
+
 def _private_key(key: object) -> PrivateKey:
     """A key of cryptography's. Raises BadFile when it is of a type that signs no login."""
-    from relay.ssh.login.plainkey import public_half
+    from relay.ssh.login.opensshkey import public_half
 
     if (half := public_half(key)) is None:
         raise BadFile("a key of this type is not supported")

@@ -149,16 +149,24 @@ def test_a_compressed_point(tmp_path: Path) -> None:
         parse_private(b"\n".join((lines[0], b64encode(body), lines[-1], b""))).unlock()
 
 
+@pytest.mark.parametrize("passphrase", ["", "opened"])
 @pytest.mark.parametrize("name", ["rsa", "ecdsa"])
-def test_a_key_that_is_damaged_anywhere_signs_for_its_public_half_or_not_at_all(tmp_path: Path, name: str) -> None:
-    lines = keygen(tmp_path / "key", "-t", name, "-N", "").read_bytes().splitlines()
+def test_a_key_that_is_damaged_anywhere_signs_for_its_public_half_or_not_at_all(
+    tmp_path: Path, name: str, passphrase: str
+) -> None:
+    path = keygen(tmp_path / "key", "-t", name, "-a", "1", "-N", passphrase)
+    lines = path.read_bytes().splitlines()
     body = a2b_base64(b"".join(lines[1:-1]))
+    how_often = body.find(b"\0\0\0\x18\0\0\0\x10") + 24  # a passphrase is hashed: not for years
     for offset in range(len(body) % 11, len(body), 11):
+        if passphrase and how_often <= offset < how_often + 8:
+            continue
         damaged = bytearray(body)
         damaged[offset] ^= 1
         try:
-            key = parse_private(b"\n".join((lines[0], b64encode(damaged), lines[-1], b""))).unlock()
-        except BadFile:
+            file = parse_private(b"\n".join((lines[0], b64encode(damaged), lines[-1], b"")))
+            key = file.unlock(passphrase.encode() or None)
+        except (BadFile, WrongPassphrase):
             continue
         assert signs(key, "rsa-sha2-256" if name == "rsa" else "ecdsa-sha2-nistp256")
 
@@ -177,20 +185,26 @@ def test_rsa_primes_are_not_looked_for() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "form", "brings"),
+    ("name", "form", "passphrase", "brings"),
     [
-        *((name, "RFC4716", "serialization") for name in ("ed25519", "ecdsa", "rsa")),
-        *((name, "PEM", "serialization.ssh") for name in ("ecdsa", "rsa")),
+        *((name, "RFC4716", "", "serialization") for name in ("ed25519", "ecdsa", "rsa")),
+        *((name, "RFC4716", "opened", "serialization") for name in ("ed25519", "ecdsa", "rsa")),
+        *((name, "PEM", "", "serialization.ssh") for name in ("ecdsa", "rsa")),
     ],
 )
-def test_a_key_without_a_passphrase_is_read_without_what_takes_long_to_import(
-    tmp_path: Path, name: str, form: str, brings: str
+def test_a_key_is_read_without_what_takes_long_to_import(
+    tmp_path: Path, name: str, form: str, passphrase: str, brings: str
 ) -> None:
-    path = keygen(tmp_path / "key", "-t", name, "-m", form, "-N", "")
+    path = keygen(tmp_path / "key", "-t", name, "-m", form, "-N", passphrase)
     script = f"""import sys; sys.path = {sys.path!r}
 import relay.run.sparing
-from relay.ssh.login.keyfile import read_private
-read_private({str(path)!r}).unlock().sign(b"data", "rsa-sha2-512")
+from relay.ssh.login.keyfile import WrongPassphrase, read_private
+file = read_private({str(path)!r})
+try:
+    assert not file.encrypted or file.unlock(b"another")
+except WrongPassphrase:
+    pass
+file.unlock({passphrase.encode()!r} or None).sign(b"data", "rsa-sha2-512")
 print({{"dataclasses", "re", "cryptography.hazmat.primitives.{brings}"}} & set(sys.modules))
 """
     done = subprocess.run([sys.executable, "-ISc", script], check=False, capture_output=True, text=True)

@@ -1,6 +1,7 @@
 """Keys without cryptography's module serialization: to import all of it takes longer than all else of a login.
 
-The key in an OpenSSH file without a passphrase (PROTOCOL.key), which most files are; and any key's public half.
+The key in an OpenSSH file (PROTOCOL.key) without a passphrase, or under the cipher that ssh-keygen takes by itself,
+which most files are; and any key's public half.
 """
 
 from __future__ import annotations
@@ -13,28 +14,64 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+_PLAIN = (b"none", b"none", b"")
+_BLOCK = 16  # bytes of the cipher's; what is hidden is padded to it, or to 8
+_KEY = 32  # bytes of the cipher's key
 
-def read(file: Reader, public: PublicKey) -> Any | None:
-    """Return cryptography's key; None for a type that is not read here, and for a file that is irregular in any way.
 
-    file: what follows the magic. public: the public half that stands in it.
+class OtherPassphrase(Exception):
+    """The file is encrypted with another passphrase."""
+
+
+def read(file: Reader, public: PublicKey, passphrase: bytes) -> Any | None:
+    """Return cryptography's key; None for what is not read here: a type, a cipher, a file that is irregular in any way.
+
+    file: what follows the magic. public: the public half that stands in it. passphrase: b"" for none. Raises
+    OtherPassphrase.
     """
     if public.type not in _KINDS:
         return None
     inside, half = _KINDS[public.type]
     try:
-        header = (file.string(), file.string(), file.string(), file.number(), file.string())
-        section = Reader(file.string())
-        same = section.number() == section.number()  # the check numbers
+        how = (file.string(), file.string(), file.string())
+        if (file.number(), file.string()) != (1, public.blob) or (hidden := _decrypted(how, file, passphrase)) is None:
+            return None
+        section = Reader(hidden)
+        if section.number() != section.number():  # the check numbers
+            if how == _PLAIN:
+                return None
+            raise OtherPassphrase
         kind = section.text()
         key = inside(section, public)
         section.string()  # the comment
         padding = section.rest()
-        whole = same and header == (b"none", b"none", b"", 1, public.blob) and half(key) == public.blob
+        whole = kind == public.type and half(key) == public.blob
     except (BadKey, ValueError, ZeroDivisionError, UnsupportedAlgorithm):
         return None
-    end = not file.rest() and padding == bytes(range(1, 9))[: len(padding)]
-    return key if whole and kind == public.type and end else None
+    return key if whole and padding == bytes(range(1, _BLOCK))[: len(padding)] else None
+
+
+def _decrypted(how: tuple[bytes, bytes, bytes], file: Reader, passphrase: bytes) -> bytes | None:
+    """Return the private section, which is all that the file still has; None where that is not so, or not read here.
+
+    how: the cipher, what makes its key of a passphrase, and by what numbers. Raises BadKey and ValueError.
+    """
+    hidden = file.string()
+    if file.rest():
+        return None
+    if how == _PLAIN:
+        return hidden
+    if how[:2] != (b"aes256-ctr", b"bcrypt") or not passphrase:
+        return None
+    from bcrypt import kdf
+    from cryptography.hazmat.primitives.ciphers import Cipher
+    from cryptography.hazmat.primitives.ciphers.algorithms import AES
+    from cryptography.hazmat.primitives.ciphers.modes import CTR
+
+    numbers = Reader(how[2])
+    made = kdf(passphrase, numbers.string(), _KEY + _BLOCK, numbers.number(), ignore_few_rounds=True)
+    decryptor = Cipher(AES(made[:_KEY]), CTR(made[_KEY:])).decryptor()
+    return decryptor.update(hidden) + decryptor.finalize()
 
 
 def public_half(key: Any) -> bytes | None:
