@@ -227,20 +227,24 @@ def lookup(data: bytes, host: str, path: str) -> tuple[list[Entry], list[str], s
     return entries, complaints, foreign
 
 
+def elsewhere(data: bytes, host: bytes, key: PublicKey) -> Iterator[Line]:
+    """The lines of a file that have the same key under names that are not host's."""
+    encoded = key.text.encode().partition(b" ")[2]  # looked for first, since to read each key would take long
+    for line in lines(data, lambda raw: encoded in raw) if encoded in data else ():
+        try:
+            if not line.error and not matches(line.names, host) and line.key().is_same(key):
+                yield line
+        except (BadLine, BadKey):
+            continue
+
+
 def other_names(data: bytes, host: str, key: PublicKey, path: str) -> list[str]:
     """Where the file has the same key under names that are not host's, in ssh's form: "FILE:LINE: names"."""
     found = []
-    encoded = key.text.encode().partition(b" ")[2]  # looked for first, since to read each key would take long
-    for line in lines(data) if encoded in data else ():
-        try:
-            if encoded not in line.rest or line.error or line.marker or matches(line.names, os.fsencode(host)):
-                continue
-            if not line.key().is_same(key):
-                continue
-        except (BadLine, BadKey):
-            continue
-        names = "[hashed name]" if line.names.startswith(b"|") else printable(line.names.decode(errors="replace"))
-        found.append(f"{path}:{line.number}: {names}")
+    for line in elsewhere(data, os.fsencode(host), key):
+        if not line.marker:
+            names = "[hashed name]" if line.names.startswith(b"|") else printable(line.names.decode(errors="replace"))
+            found.append(f"{path}:{line.number}: {names}")
     return found
 
 

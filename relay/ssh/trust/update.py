@@ -145,13 +145,9 @@ class Update:
 def sort(policy: Policy, blobs: Iterable[bytes]) -> Keys:
     """Compare announced keys with the user's files. Raises Skipped, and RelayError when a file cannot be read."""
     keys = _acceptable(policy, blobs)
-    matching: list[tuple[Line, PublicKey]] = []
-    others: list[PublicKey] = []  # that stand under other names
-    for line, key, matches in _read(policy):
-        if matches:
-            matching.append((line, key))
-        else:
-            others.append(key)
+    name = os.fsencode(known_hosts.lowered(policy.name))
+    files = [data for _, data in known_hosts.read_files(policy.files, (), lambda _: None)]
+    matching = [found for data in files for found in _matching(data, name)]
     known = [key for line, key in matching if not line.marker and not _is_complex(line.names)]
     new = [key for key in keys if not _has(known, key)]
     old = [key for key in known if not _has(keys, key)]
@@ -159,24 +155,25 @@ def sort(policy: Policy, blobs: Iterable[bytes]) -> Keys:
         return Keys([], [])
     if len(known) < len(matching):
         raise Skipped(f"a line for {policy.name} has a pattern, a marker or more than two names")
-    if any(_has(others, key) for key in keys):
+    if _stands_elsewhere(files, name, keys):
         raise Skipped("an announced key stands under another name, too")
-    if any(_has(others, key) for key in old):
+    if _stands_elsewhere(files, name, old):
         raise Skipped(f"a former key of {policy.name} stands under another name, too")
     return Keys(new, old)
 
 
-def _read(policy: Policy) -> Iterator[tuple[Line, PublicKey, bool]]:
-    """Every line of the user's files that holds a key, the key, and whether its names are the hop's."""
-    name = os.fsencode(known_hosts.lowered(policy.name))
-    for _, data in known_hosts.read_files(policy.files, (), lambda _: None):
-        for line in known_hosts.lines(data):
-            if line.error:
-                continue
-            try:
-                yield line, line.key(), known_hosts.matches(line.names, name)
-            except (BadKey, known_hosts.BadLine):
-                continue
+def _matching(data: bytes, name: bytes) -> Iterator[tuple[Line, PublicKey]]:
+    """Every line of a file that holds a key of the hop, and the key."""
+    for line in known_hosts.about(data, name):
+        try:
+            if not line.error and known_hosts.matches(line.names, name):
+                yield line, line.key()
+        except (BadKey, known_hosts.BadLine):
+            continue
+
+
+def _stands_elsewhere(files: Iterable[bytes], name: bytes, keys: Iterable[PublicKey]) -> bool:
+    return any(True for data in files for key in keys for _ in known_hosts.elsewhere(data, name, key))
 
 
 def _has(keys: Iterable[PublicKey], key: PublicKey) -> bool:
