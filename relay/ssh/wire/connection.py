@@ -62,9 +62,7 @@ class Connection:
     """A connection's socket and all that is carried over it.
 
     fd: what to poll, for reading always, for writing while `sending`; -1 once it
-    is closed. sending: whether bytes wait for the socket to take more. patient:
-    whether to wait a moment with `rest`: in a conversation, the next question
-    carries the acknowledgement.
+    is closed.
     links: the outermost, which the socket carries, comes first. changed: where
     whoever serves many flows puts a set, the flows of which something has become
     known. turn: how many packets a call sees to, 0 for all; whoever serves many
@@ -79,7 +77,6 @@ class Connection:
         self.waker = Waker()
         self.lock = threading.RLock()
         self.output = Buffer(0)
-        self.sending = self.patient = False
         self.links: list[Link] = []
         self.changed: set[Flow] | None = None
         self.turn = 0
@@ -108,6 +105,11 @@ class Connection:
         """Whether packets have come that the last call has not seen to, as its turn was over."""
         return any(link.behind for link in self.links)
 
+    @property
+    def sending(self) -> bool:
+        """Whether bytes wait for the socket to take more."""
+        return self.output.end > 0
+
     def receive(self) -> None:
         """Read what has come, once, and pass it on to the flows."""
         if not self.links:
@@ -132,33 +134,31 @@ class Connection:
         self._unacknowledged = size < SMALL_READ
         self._answers = self._answers + 1 if self._asked else 0
         self._asked = False
-        self.patient = self._unacknowledged and self._answers >= TALK
         link.take()
 
     def flush(self) -> None:
         """Send what the socket takes now."""
-        with self.lock:
-            self.send_waiting()
-
-    def send_waiting(self) -> None:
-        """As flush, for who holds the lock."""
         output = self.output
-        while output.end:
-            try:
-                output.drop(self.socket.send(output.view[output.start : output.end]))
-                self._unacknowledged = self.patient = False  # what is sent carries the acknowledgement
-                self._asked = True
-            except BlockingIOError:
-                self.sending = True
-                return
-            except OSError:
-                output.drop(len(output))  # why, `receive` will find out, after all that has still come
-        self.sending = False
+        with self.lock:
+            while output.end:
+                try:
+                    output.drop(self.socket.send(output.view[output.start : output.end]))
+                    self._unacknowledged = False  # what is sent carries the acknowledgement
+                    self._asked = True
+                except BlockingIOError:
+                    return
+                except OSError:
+                    output.drop(len(output))  # why, `receive` will find out, after all that has still come
+
+    @property
+    def patient(self) -> bool:
+        """Whether to wait a moment with `rest`: in a conversation, the next question carries the acknowledgement."""
+        return self._unacknowledged and self._answers >= TALK
 
     def rest(self) -> None:
         """Acknowledge what has come, unless something was sent since. (Reader.acknowledge says why.)"""
         if self._unacknowledged:
-            self._unacknowledged = self.patient = False
+            self._unacknowledged = False
             self._reader.acknowledge()
 
     def look_round(self) -> None:

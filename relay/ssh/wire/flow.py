@@ -325,7 +325,7 @@ class Flow:
                 at += slots.stride
                 left -= slots.size
             self._send_data(slots.plain, at, left)
-            connection.send_waiting()
+            connection.flush()
         if size >= self.max_data or not self.link.packetizer.sealer.packets % LOOK:
             self._check_limits()
         return size

@@ -222,7 +222,7 @@ class Link:
         packet = self.packetizer.sealer.packet(payload)
         if self.carrier is None:
             self.connection.output.put(packet)
-            self.connection.send_waiting()
+            self.connection.flush()
             waiting = len(self.connection.output)
         else:
             waiting = self.carrier.write(packet)
