@@ -32,7 +32,6 @@ SSH_PORT = 22
 _MAX_MARKER = 31  # bytes; hostfile.c, check_markers: marker[32]
 _MAX_PATTERN = 1022  # bytes; match.c, match_pattern_list: sub[1024]
 _SALT = 20  # bytes: SHA-1's
-_HASHED = 60  # bytes of a hashed name
 _BLANK = b" \t"
 # Characters that ssh does not write into a name (sshconnect.c, check_host_key), and others with a meaning in a line.
 _UNWRITABLE = frozenset("@?*#[]|'\"\\!, \t")
@@ -104,24 +103,30 @@ def lines(data: bytes, asks: Callable[[bytes], bool] = bool) -> Iterator[Line]:
 
 
 def about(data: bytes, host: bytes) -> Iterator[Line]:
-    """The lines of a file that may be about host, for `matches` to say which are; all others are not even read."""
+    """The lines of a file that are about host, and bad ones of which nobody can tell; most others are not even read."""
+    for line in lines(data, _may_be_about(data, host)):
+        try:
+            if line.names and not matches(line.names, host):
+                continue
+        except BadLine as error:
+            line.error = str(error)
+        yield line
+
+
+def _may_be_about(data: bytes, host: bytes) -> Callable[[bytes], bool]:
+    """Return what says of a line whether it may be about host, without reading it."""
     name = host.lower()
     marks = [mark for mark in (b"*", b"?", b"|", b"@") if mark in data]  # of a pattern, of a hash, of a marker
 
     def may_be(raw: bytes) -> bool:
-        if raw.startswith(b"|1|") and raw[_HASHED : _HASHED + 1] == b" ":  # a hashed name as ssh writes it
-            try:
-                return _hash(host, _salt(raw[:_HASHED])) == raw[:_HASHED]
-            except BadLine:
-                return True
-        if name in raw.lower():
+        if raw.startswith(b"|") or name in raw.lower():
             return True
         for mark in marks:  # noqa: SIM110  (a generator would take longer than all of this)
             if mark in raw:
                 return True
         return False
 
-    return lines(data, may_be)
+    return may_be
 
 
 def _line(number: int, text: bytes) -> Line:
@@ -208,14 +213,11 @@ def lookup(data: bytes, host: str, path: str) -> tuple[list[Entry], list[str], s
     That is the type of a key of the host's own that is not known here, "" where there is none: a newer OpenSSH may
     know it, so it is nothing to complain about.
     """
-    name = os.fsencode(host)
     entries: list[Entry] = []
     complaints: list[str] = []
     foreign = ""
-    for line in about(data, name):
+    for line in about(data, os.fsencode(host)):
         try:
-            if line.names and not matches(line.names, name):
-                continue
             if line.error:
                 raise BadLine(line.error)
             entries.append(Entry(path, line.number, line.marker, line.key()))

@@ -87,18 +87,17 @@ def _known(settings: HopSettings, note: Callable[[str], object]) -> list[known_h
 def _matching(files: list[bytes], host: str) -> list[known_hosts.Line]:
     """The lines of files that are about host and hold a key, or may hold one to ssh."""
     found = []
-    name = os.fsencode(host)
     for data in files:
-        for line in known_hosts.about(data, name):
+        for line in known_hosts.about(data, os.fsencode(host)):
             try:
-                if not line.error and known_hosts.matches(line.names, name):
+                if not line.error:
                     line.key()
                     found.append(line)
             except TooShort:
                 continue
             except Unsupported:  # ssh may know the type; where it does, another key of the host's has changed
                 found.append(line)
-            except (known_hosts.BadLine, BadKey):
+            except BadKey:
                 continue
     return found
 
