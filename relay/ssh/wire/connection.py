@@ -82,6 +82,7 @@ class Connection:
         self.turn = 0
         self.left = -1
         self._reader = reader
+        self._most = SMALL_READ  # bytes to read at once; memory for more is got when a transfer has begun
         self._unacknowledged = False  # what has come last, and is to be
         self._asked = False  # something was sent since the last read
         self._answers = 0  # reads in a row, each after something was sent
@@ -121,7 +122,7 @@ class Connection:
         link = self.links[0]
         source = link.source
         try:
-            size = self.socket.recv_into(source.room(READ_SIZE), READ_SIZE)
+            size = self.socket.recv_into(source.room(self._most), self._most)
         except BlockingIOError:
             return
         except OSError as error:
@@ -131,6 +132,8 @@ class Connection:
             link.fail(EOFError())
             return
         source.wrote(size)
+        if size == self._most:
+            self._most = READ_SIZE
         self._unacknowledged = size < SMALL_READ
         self._answers = self._answers + 1 if self._asked else 0
         self._asked = False

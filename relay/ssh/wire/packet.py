@@ -33,7 +33,7 @@ PLAIN = Struct(">BBII")  # a packet from its padding_length to its data: that, t
 DATA = HEAD + PLAIN.size  # bytes of a slot before its data
 SLOTS = 8  # packets that one read fills
 NUMBERS = 0xFFFFFFFF  # packets are numbered modulo 2^32
-SMALL = 64 * 1024  # bytes of memory for an opened packet, until one needs MAX_LENGTH
+SMALL = 4 * 1024  # bytes of memory for an opened packet, until one needs more
 NOISE = 4096  # bytes of padding that are made at once
 
 
@@ -187,7 +187,7 @@ class Opener(_Counts):
         """plain[:size], whose memory is made larger where need be."""
         if size != len(self._fitted):  # most often, a packet is as large as the one before
             if size > len(self.plain):
-                self._remember(MAX_LENGTH)
+                self._remember(1 << (size - 1).bit_length())
             self._fitted = self.plain[:size]
         return self._fitted
 

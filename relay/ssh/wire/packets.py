@@ -44,7 +44,7 @@ if TYPE_CHECKING:
             """Make the thread that polls look round."""
 
 
-READ_SIZE = 64 * 1024  # bytes asked for at once
+READ_SIZE = 16 * 1024  # bytes asked for at once
 LINES_MOST = 1024  # before the ident, as in OpenSSH (SSH_MAX_PRE_BANNER_LINES)
 LINE_MOST = 8192  # bytes of a line before the ident, as in OpenSSH (kex.c, kex_exchange_identification)
 TICK = 0.1  # seconds between two looks at the keepalives while nothing comes
