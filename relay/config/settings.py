@@ -24,9 +24,10 @@ _EXPANDED = frozenset({"controlpath", "globalknownhostsfile", "identityagent", "
 # Keywords whose line holds one name, which may have white space in it; a line of the others holds a list.
 _ONE_NAME = frozenset({"certificatefile", "controlpath", "identityagent", "identityfile", "revokedhostkeys"})
 
-# IPQoS: RFC 3246, RFC 8622, RFC 1349.
 _MOST = 2**31 - 1  # the greatest number in ssh_config: a C int
 _MOST_BYTES = 2**63 - 1
+_STRICTNESS = {"yes": "yes", "true": "yes", "no": "no", "false": "no", "off": "no", "accept-new": "accept-new"}
+# IPQoS: RFC 3246, RFC 8622, RFC 1349.
 _SERVICES = {"ef": 0xB8, "le": 0x04, "lowdelay": 0x10, "throughput": 0x08, "reliability": 0x04, "none": None}
 
 
@@ -99,6 +100,15 @@ class HopSettings:
     def yes(self, key: str) -> bool:
         """Whether a keyword is on; `ssh -G` prints some as yes and some as true."""
         return self.get(key) in {"yes", "true"}
+
+    def no(self, key: str) -> bool:
+        """Whether a keyword is off. One that ssh does not know is neither on nor off."""
+        return self.get(key) in {"no", "false"}
+
+    @property
+    def strictness(self) -> str:
+        """StrictHostKeyChecking: yes, no, accept-new or ask."""
+        return _STRICTNESS.get(self.get("stricthostkeychecking"), "ask")
 
     @property
     def log_level(self) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from relay.dial import only_ssh
-from relay.ssh.login.methods import ASKING, METHODS, OURS
+from relay.ssh.login.methods import ASKING, OURS, allowed
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -35,17 +35,10 @@ def objection(settings: HopSettings, recall: Callable[[], Shown | None] | None =
 def _no_method(settings: HopSettings) -> str:
     """Return why no login method is left for us: the settings leave only methods that only ssh has.
 
-    GSSAPIAuthentication being on is not a reason: distributions turn it on for all hosts (see only_ssh.py). An ssh that
-    was built without it does not name it.
+    GSSAPIAuthentication being on is not a reason: distributions turn it on for all hosts (see only_ssh.py).
     """
-    preferred = settings.get("preferredauthentications")
-    known = [name for name in METHODS if name in OURS or settings.get(METHODS[name])]
     batch = settings.yes("batchmode")
-    left = [
-        name
-        for name in (preferred.split(",") if preferred else known)
-        if name in METHODS and settings.get(METHODS[name]) not in {"no", "false"} and not (batch and name in ASKING)
-    ]
+    left = [name for name in allowed(settings) if not (batch and name in ASKING)]
     if not left or not set(left).isdisjoint(OURS):
         return ""
     return f"only {' and '.join(left)} may be tried"
@@ -101,7 +94,7 @@ def _no_algorithm(settings: HopSettings, recall: Callable[[], Shown | None] | No
 
 def _token(settings: HopSettings) -> str:
     """Return why the key is out of reach: only ssh can use PKCS#11 tokens, and security keys whose handle is a file."""
-    if settings.get("pubkeyauthentication") in {"no", "false"}:
+    if settings.no("pubkeyauthentication"):
         return ""
     if settings.named("pkcs11provider"):
         return "PKCS11Provider"

@@ -16,7 +16,8 @@ import os
 from binascii import Error as NotBase64
 from binascii import a2b_base64
 
-from relay.ssh.login.methods import ASKING, METHODS, OURS
+from relay.ssh.login.methods import ASKING, METHODS, OURS, allowed
+from relay.ssh.pubkey import BadKey, Reader
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -35,15 +36,14 @@ _HOST_KEYS = tuple(f"/etc/ssh/ssh_host_{kind}_key.pub" for kind in ("ed25519", "
 # The types of keys that our client has, and those that the agent alone has (relay/ssh/pubkey.py).
 _KNOWN = ("ssh-ed25519", "ssh-rsa", "ssh-dss", "ecdsa-sha2-", "sk-")
 _MAGIC = b"openssh-key-v1\0"  # OpenSSH's PROTOCOL.key
-_UINT32 = 4  # bytes
 _ENOUGH = 65536  # bytes of a key file; its public half stands at the beginning
 
 
 def first_methods(settings: HopSettings) -> list[str]:
     """Return the methods that only ssh has, are at hand, and come before those that our client has."""
     found = []
-    for name in (settings.get("preferredauthentications") or ",".join(METHODS)).split(","):
-        if name in OURS and settings.get(METHODS[name]) not in {"no", "false"}:
+    for name in allowed(settings):
+        if name in OURS:
             if name not in ASKING or not settings.yes("batchmode"):
                 break
         elif _is_at_hand(name, settings):
@@ -142,7 +142,7 @@ def has_ticket(environ: Mapping[str, str]) -> bool:
 
 def _foreign_keys(settings: HopSettings) -> Iterator[tuple[str, str]]:
     """The identity files whose key is of a type that our client does not know, each with that type."""
-    if settings.get("pubkeyauthentication") in {"no", "false"}:
+    if settings.no("pubkeyauthentication"):
         return
     for path in settings.paths("identityfile"):
         kind = _type_of(path)
@@ -166,10 +166,12 @@ def _type_of(path: str) -> str:
         return ""
     if not decoded.startswith(_MAGIC):
         return ""
-    at = len(_MAGIC)
-    for _ in range(3):  # the cipher, and how the passphrase becomes its key
-        at += _UINT32 + int.from_bytes(decoded[at : at + _UINT32], "big")
-    at += 2 * _UINT32  # the number of keys, and the length of the public half, which its type begins
-    size = int.from_bytes(decoded[at : at + _UINT32], "big")
-    name = decoded[at + _UINT32 :][:size].decode("ascii", "replace")
-    return name if name.isascii() and name.replace("-", "").replace("@", "").replace(".", "").isalnum() else ""
+    reader = Reader(decoded[len(_MAGIC) :])
+    try:
+        for _ in range(3):  # the cipher, and how the passphrase becomes its key
+            reader.string()
+        reader.number()  # of keys
+        name = Reader(reader.string()).text()  # the public half begins with its type
+    except BadKey:
+        return ""
+    return name if name.replace("-", "").replace("@", "").replace(".", "").isalnum() else ""

@@ -44,7 +44,6 @@ _FETCH = (
     "c.connect_ex(sys.argv[1].replace(chr(64),chr(0),1))and sys.exit(1);"  # our relay, and its socket, are gone
     "s.socket(s.AF_UNIX,s.SOCK_STREAM,0,1).sendmsg([bytes(1)],c.recvmsg(1,64)[1])"
 )
-_OFF = {"no", "false", "off"}  # StrictHostKeyChecking
 _NOISE = 65536  # bytes that a shell's start-up files may print before our line
 
 
@@ -195,7 +194,7 @@ def _argv(settings: HopSettings, host: str, port: int, way: dict[str, str], mark
         "PermitLocalCommand": "yes",
         "LocalCommand": f"echo {mark}",
     }
-    if settings.get("stricthostkeychecking") in _OFF:  # a changed key is refused, whoever logs in
+    if settings.strictness == "no":  # a changed key is refused, whoever logs in
         options["StrictHostKeyChecking"] = "accept-new"
     for name in ("StdinNull", "ForkAfterAuthentication"):
         if settings.yes(name.lower()):  # an old ssh does not know the option, and does not print it

@@ -166,7 +166,7 @@ def test_no_key_may_be_offered(plan: Lab) -> None:
         ("", ASKS, "new", "you are asked"),
         ("", {"StrictHostKeyChecking": "accept-new"}, "new", "it is accepted, and added to {file}"),
         ("", {**ASKS, "BatchMode": "yes"}, "new", "it is refused: nobody may be asked (BatchMode yes)"),
-        ("", {}, "new", "it is refused (StrictHostKeyChecking yes)"),
+        ("", {}, "new", "it is refused: StrictHostKeyChecking is yes"),
         ("@revoked * {key}", ASKS, "revoked", "another: you are asked"),
         ("{key}\n@revoked * {key}", ASKS, "revoked", "it is refused"),
     ],
@@ -206,6 +206,35 @@ def test_a_known_key_that_hostkeyalgorithms_leaves_out(plan: Lab) -> None:
     assert explained(plan, "h1/h3")["legs"][0]["host_key"]["then"] == ""
 
 
+def test_a_known_key_that_is_too_short(plan: Lab) -> None:
+    public = plan.keygen("short", "rsa").with_suffix(".pub").read_text()
+    plan.known_hosts.write_text(f"[127.0.0.1]:2201 {public}")
+    plan.host("h1", RequiredRSASize="4096")
+    found = explained(plan, "h1/h3", status=1)
+    too_short = "the server's RSA host key has 3072 bits; RequiredRSASize is 4096"
+    assert found["error"] == f"hop 1 of 1 (h1): its host key: {too_short}"
+    plan.known_hosts.write_text(f"[127.0.0.1]:2201 {public}[127.0.0.1]:2201 {HOST_KEY}\n")
+    assert explained(plan, "h1/h3")["legs"][0]["host_key"]["then"] == ""
+
+
+@pytest.mark.parametrize(
+    ("settings", "then", "status"),
+    [
+        ({"UserKnownHostsFile": "none"}, "it is refused: there is no UserKnownHostsFile to write it to", 1),
+        ({"HostName": "h#1"}, "it is refused: a name like this one cannot be written to known_hosts", 1),
+        (
+            {"HostKeyAlias": "gw*"},
+            "ssh decides: its HostKeyAlias has characters that only ssh writes to known_hosts",
+            0,
+        ),
+    ],
+)
+def test_a_new_key_that_cannot_be_written_down(plan: Lab, settings: dict[str, object], then: str, status: int) -> None:
+    plan.known_hosts.write_text("")
+    plan.host("h1", StrictHostKeyChecking="accept-new", **settings)
+    assert explained(plan, "h1/h3", status=status)["legs"][0]["host_key"]["then"] == then
+
+
 def test_a_revocation_list_is_read(plan: Lab) -> None:
     key, revoked = plan.top / "key.pub", plan.top / "krl"
     key.write_text(f"{HOST_KEY}\n")
@@ -234,7 +263,7 @@ def test_a_known_hosts_command_is_not_run(plan: Lab) -> None:
     plan.known_hosts.write_text("")
     plan.host("h1", KnownHostsCommand=f"/bin/touch {plan.top}/ran")
     known = explained(plan, "h1/h3")["legs"][0]["host_key"]
-    assert known["then"] == "unless KnownHostsCommand knows it, it is refused (StrictHostKeyChecking yes)"
+    assert known["then"] == "unless KnownHostsCommand knows it, it is refused: StrictHostKeyChecking is yes"
     assert not (plan.top / "ran").exists()
 
 
@@ -361,7 +390,7 @@ def test_the_readme_shows_what_is_printed(lab: Lab) -> None:
     [
         (["h1++h3"], "it could not be dialled: hop 2 of 2: the name is empty\n"),
         (["h1/x.onion"], "it could not be dialled: target (x.onion): a hop cannot be asked for a .onion name: "),
-        (["h1/h9/h3"], "it could not be dialled: hop 2 of 2 (h9): its host key: it is refused (StrictHostKey"),
+        (["h1/h9/h3"], "it could not be dialled: hop 2 of 2 (h9): its host key: it is refused: StrictHostKey"),
     ],
 )
 def test_what_could_not_be_dialled(plan: Lab, words: list[str], said: str) -> None:

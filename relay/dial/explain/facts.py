@@ -12,9 +12,10 @@ from relay.spec.proxy import SOCKS4
 from relay.spec.route import is_ipv6, is_onion
 from relay.ssh.login.agent import Agent, AgentFailed, AgentKey, socket_path
 from relay.ssh.login.identities import Identity, gather
+from relay.ssh.login.methods import allowed
 from relay.ssh.memory import name_of
 from relay.ssh.pubkey import key_type
-from relay.ssh.trust import hosts_command
+from relay.ssh.trust import hosts_command, known_hosts, refusals
 from relay.ssh.trust.known_hosts import CA, REVOKED, Entry
 from relay.ssh.trust.trust import Trust
 
@@ -134,11 +135,10 @@ class Reader:
 
     def _keys(self, settings: HopSettings) -> tuple[tuple[Key, ...], tuple[str, ...]]:
         """Return the keys that would be offered, in their order, and what is wrong with others."""
-        if settings.get("pubkeyauthentication") in {"no", "false"}:
+        if settings.no("pubkeyauthentication"):
             return (), ("no key is offered: PubkeyAuthentication no",)
-        preferred = settings.get("preferredauthentications")
-        if preferred and "publickey" not in preferred.split(","):
-            return (), (f"no key is offered: PreferredAuthentications {preferred}",)
+        if "publickey" not in allowed(settings):
+            return (), (f"no key is offered: PreferredAuthentications {settings.get('preferredauthentications')}",)
         held, failed = self._held(settings)
         found = gather(settings, held)
         notes = [f"the agent cannot be used: {failed}"] if failed else []
@@ -178,7 +178,7 @@ class Reader:
         name, entries, foreign = Trust(settings, run.progress, run.prompt, children=run.children).known()
         digest = settings.get("fingerprinthash", "sha256")
         marked = [entry.key for entry in entries if entry.marker == REVOKED]
-        keys = []
+        keys, unrevoked = [], []
         for entry in entries:
             try:
                 by = self._revoked_by(settings, entry, marked)
@@ -186,11 +186,12 @@ class Reader:
                 return HostKeys(NOT_CHECKED, name, (), f"{error.cause}: for ssh to read")
             state = IS_REVOKED if by else CERTIFIED if entry.marker == CA else KNOWN
             keys.append(HostKey(entry.key.short, entry.key.fingerprint(digest), state, by or entry.place))
+            unrevoked += [] if by else [entry]
         keys = list(dict.fromkeys(keys))
         states = [key.state for key in keys]
         state = next((each for each in (KNOWN, CERTIFIED, IS_REVOKED) if each in states), NEW)
         if state in {KNOWN, CERTIFIED}:
-            then = _left_out(settings, entries)
+            then = _never_trusted(settings, unrevoked)
             return HostKeys(state, name, tuple(keys), then, bool(then))
         if foreign:
             return HostKeys(NOT_CHECKED, name, tuple(keys), f"one of the type {foreign} is known, which only ssh has")
@@ -246,34 +247,39 @@ def _listed(path: str) -> tuple[list[AgentKey], str]:
         agent.close()
 
 
-def _left_out(settings: HopSettings, entries: Sequence[Entry]) -> str:
-    """Return that HostKeyAlgorithms leaves out every known key, so that the host shows another; "" if it does not."""
-    chosen = settings.algorithms("hostkeyalgorithms")
-    if chosen is None or any(entry.marker == CA for entry in entries):
+def _never_trusted(settings: HopSettings, entries: Sequence[Entry]) -> str:
+    """Return why no known key can be trusted: HostKeyAlgorithms leaves all out, or they are too short. Else ""."""
+    if any(entry.marker == CA for entry in entries):
         return ""
-    types = {key_type(name) for name in chosen}
-    if any(not entry.marker and entry.key.type in types for entry in entries):
-        return ""
-    return "HostKeyAlgorithms leaves it out, and any other is refused"
+    keys = [entry.key for entry in entries]
+    if (chosen := settings.algorithms("hostkeyalgorithms")) is not None:
+        types = {key_type(name) for name in chosen}
+        keys = [key for key in keys if key.type in types]
+    if not keys:
+        return "HostKeyAlgorithms leaves it out, and any other is refused"
+    refused = [refusals.too_short(key, settings) for key in keys]
+    return refused[0] if all(refused) else ""
 
 
 def _if_new(settings: HopSettings) -> tuple[str, bool]:
     """Return what happens to a key that is not known, and whether it is refused."""
+    then, refused = _strict(settings)
     if settings.named("knownhostscommand"):
-        return f"unless KnownHostsCommand knows it, {_strict(settings)[0]}", False
-    return _strict(settings)
+        return f"unless KnownHostsCommand knows it, {then}", False
+    return then, refused
 
 
 def _strict(settings: HopSettings) -> tuple[str, bool]:
     """Return what StrictHostKeyChecking does to a key that is not known, and whether it is refused."""
-    strict = settings.get("stricthostkeychecking")
-    if strict in {"yes", "true"}:
-        return "it is refused (StrictHostKeyChecking yes)", True
-    files = settings.paths("userknownhostsfile")
-    if not files:
-        return "it is refused: there is no UserKnownHostsFile", True
-    if strict in {"accept-new", "no", "false", "off"}:
-        return f"it is accepted, and added to {files[0]}", False
+    host = settings.get("hostkeyalias") or known_hosts.lowered(settings.hostname)
+    try:
+        refused, _ = refusals.of_new(settings, host)
+    except Unserved as error:
+        return f"ssh decides: {error.cause}", False
+    if refused:
+        return f"it is refused: {refused}", True
+    if settings.strictness != "ask":
+        return f"it is accepted, and added to {settings.paths('userknownhostsfile')[0]}", False
     if settings.yes("batchmode"):
         return "it is refused: nobody may be asked (BatchMode yes)", True
     return "you are asked", False

@@ -9,7 +9,7 @@ from __future__ import annotations
 from relay.errors import RelayError, Unserved, printable
 from relay.run.prompt import NobodyToAsk
 from relay.ssh.login.asked import Interactive, Password
-from relay.ssh.login.methods import METHODS, OURS
+from relay.ssh.login.methods import METHODS, OURS, allowed
 from relay.ssh.login.publickey import PublicKeys, name_of
 from relay.ssh.memory import CHANNEL, KEY, Shown
 from relay.ssh.pubkey import BadKey
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from relay.ssh.wire.userauth import Answer
 
 # ssh_config(5), PreferredAuthentications, without the methods that are not available here.
-_PREFERRED = ",".join(OURS)
 _MOST_STEPS = 16  # logins that a server may grant and still want another; sshd's AuthenticationMethods have a few
 _MOST_NAMED = 2  # keys that an error lists; -v has a line for each
 
@@ -235,11 +234,8 @@ class _Login:
 
         A server that names none gets all (authmethod_get).
         """
-        preferred = (self._settings.get("preferredauthentications") or _PREFERRED).split(",")
-        allowed = [
-            name for name in preferred if name in OURS and self._settings.get(METHODS[name]) not in {"no", "false"}
-        ]
-        return [name for name in allowed if name in self._taken or not any(self._taken)]
+        ours = [name for name in allowed(self._settings) if name in OURS]
+        return [name for name in ours if name in self._taken or not any(self._taken)]
 
     def _show_banner(self, line: str) -> bool:
         """Print a line of the server's banner; -q and a low LogLevel silence it (input_userauth_banner).

@@ -1,10 +1,11 @@
 """Whether a hop is who it says it is: OpenSSH's rules, on OpenSSH's files.
 
-After sshconnect.c (verify_host_key, check_host_key). Two deviations, both to
-the safe side: a key that has changed or is revoked is refused whatever
-StrictHostKeyChecking says, and a hop that has shown no key is never accepted
-in silence. It knows the hop's settings and no socket: the key exchange
-has proved that the server holds the key.
+After sshconnect.c (verify_host_key, check_host_key). Where it deviates, that is
+to the safe side: a key that has changed, contradicts its address (CheckHostIP)
+or is revoked is refused whatever StrictHostKeyChecking says, a file that cannot
+be read is an error, and a key that is not checked is warned of. It knows the
+hop's settings and no socket: the key exchange has proved that the server holds
+the key.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from relay.errors import RelayError, Unserved
 from relay.run.children import Children
 from relay.run.prompt import Cancelled, NobodyToAsk
 from relay.ssh.pubkey import CERT_SUFFIX, BadKey, PublicKey, Unsupported, key_type
-from relay.ssh.trust import known_hosts
+from relay.ssh.trust import known_hosts, refusals
 from relay.ssh.trust.hostcert import Certificate
 from relay.ssh.trust.hostkeys import ALGORITHMS, CHANGED, IS_REVOKED, KNOWN, UNKNOWN, HostKeys
 from relay.ssh.trust.known import Known, once
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
     from relay.ssh.trust.update import Policy
 
 _OTHER_NAMES = 8  # sshconnect.c, MAX_OTHER_NAMES
-_STRICT = {"yes": "yes", "true": "yes", "no": "no", "false": "no", "off": "no", "accept-new": "accept-new"}  # else ask
 
 
 class Trust:
@@ -137,7 +137,8 @@ class Trust:
         except BadKey as error:
             raise RelayError(f"the server's host key cannot be used: {error}") from error
         self._progress.note(1, f"host key: {key.short} {self._fingerprint(key)}")
-        self._check_size(key)
+        if refused := refusals.too_short(key, self._settings):
+            raise RelayError(refused)
         for path in self._settings.paths("revokedhostkeys"):
             from relay.ssh.trust import hosts_command  # few have such a list
 
@@ -226,17 +227,10 @@ class Trust:
         Raises RelayError; Unserved as Known.check_foreign does.
         """
         self._known.check_foreign(self._name)
-        strict = _strictness(self._settings)
-        if strict == "yes":
-            raise self._unknown(key, "StrictHostKeyChecking is yes")
-        if not self._user_files:
-            raise self._unknown(key, "there is no UserKnownHostsFile to write it to", hint="name one")
-        if not known_hosts.recordable(self._host):
-            if self._settings.get("hostkeyalias"):
-                raise Unserved("its HostKeyAlias has characters that only ssh writes to known_hosts")
-            hint = "give it another with HostKeyAlias"
-            raise self._unknown(key, "a name like this one cannot be written to known_hosts", hint=hint)
-        if strict == "ask":
+        refused, hint = refusals.of_new(self._settings, self._host)
+        if refused:
+            raise self._unknown(key, refused, hint)
+        if self._settings.strictness == "ask":
             self._ask(key)
             self._is_own = True
         if not self.writes:
@@ -328,11 +322,6 @@ class Trust:
 
     # What the key must be
 
-    def _check_size(self, key: PublicKey) -> None:
-        least = self._settings.number("requiredrsasize")
-        if 0 < key.bits < least:
-            raise RelayError(f"the server's RSA host key has {key.bits} bits; RequiredRSASize is {least}")
-
     def _check_allowed(self, key: PublicKey) -> None:
         """HostKeyAlgorithms bears on a certificate's own key, too (sshconnect.c, hostkey_accepted_by_hostkeyalgs)."""
         if key.type not in self._permitted_types():
@@ -367,7 +356,7 @@ class Trust:
         words = ["ssh", *(word for pair in given if pair[0] == "-F" for word in pair)]
         words += ["-J", self._jumps] if self._jumps else []
         words += ["-p", str(settings.port)] if settings.port != known_hosts.SSH_PORT else []
-        words += ["-o", "StrictHostKeyChecking=ask"] if _strictness(settings) == "yes" else []
+        words += ["-o", "StrictHostKeyChecking=ask"] if settings.strictness == "yes" else []
         words += ["-o", "BatchMode=no"] if settings.yes("batchmode") else []
         words += [word for pair in given if pair[0] == "-o" for word in pair]
         return shlex.join([*words, settings.name])
@@ -385,10 +374,6 @@ class Trust:
             f"  known by: {entry.place}",
             hint=hint,
         )
-
-
-def _strictness(settings: HopSettings) -> str:
-    return _STRICT.get(settings.get("stricthostkeychecking"), "ask")
 
 
 def _revoked(name: str, key: PublicKey, fingerprint: str, place: str) -> RelayError:
