@@ -21,13 +21,14 @@ from relay.errors import RelayError, encoded, plain
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Mapping
 
     from relay.run.asked import Asked
     from relay.run.children import Children
     from relay.run.progress import Progress
     from relay.run.terminal import Modes
 
+_TITLE = "pyrelay: "  # a question begins with this
 _LONGEST = 8192  # characters of a question; part of it may come from a server
 _PATIENCE = 1.0  # seconds to wait for the terminal's modes
 _ENOUGH = 1024  # bytes of an askpass program's answer, at most
@@ -83,9 +84,13 @@ class Prompt:
         self._over = False
         self._open: _Question | None = None
 
-    def ask(self, question: str, *, echo: bool = False, askpass: str = "", confirm: bool = False) -> str:
+    def ask(
+        self, question: str, *, mark: str = "", echo: bool = False, askpass: str = "", confirm: bool = False
+    ) -> str:
         """Ask, and return the answer. echo: show the answer while it is typed.
 
+        mark: what stands before each line of a question in somebody else's words, and before each of the terminal's
+        rows: without a mark, they would look like a question of our own.
         askpass: what an askpass program is asked in place of the question; it may know ssh's own sentence.
         confirm: askpass is to show "yes" and "no" (SSH_ASKPASS_PROMPT); an empty answer of its is a yes.
         os.fsencode turns the answer into the bytes that were typed. The clock of the
@@ -93,12 +98,20 @@ class Prompt:
         """
         if self.batch:
             raise NobodyToAsk("nobody may be asked (BatchMode)")
-        text = f"pyrelay: {presentable(question)}"
+        lines = presentable(question).split("\n")
+
+        def text(columns: int) -> str:
+            if not mark or not columns:
+                return _TITLE + "\n".join(f"{mark}{line}" for line in lines)
+            from relay.run.terminal import rows
+
+            return "\n".join(rows(_TITLE, mark, lines, columns))
+
         with self._one:
             self._progress.pause()
             self._progress.speak()
             try:
-                return os.fsdecode(self._put(text, echo, presentable(askpass) or text, confirm))
+                return os.fsdecode(self._put(text, echo, presentable(askpass) or text(0), confirm))
             finally:
                 self._progress.resume()
 
@@ -147,33 +160,6 @@ class Prompt:
         os.close(tty)
         return ours
 
-    def rows(self, lines: Iterable[str], mark: str) -> list[str]:
-        """The lines of a question with a mark before each, cut so that the terminal breaks none by itself.
-
-        What it puts into the next row then would have no mark, and look like a question of our own.
-        """
-        width = self._width()
-        if not width:
-            return [f"{mark}{line}" for line in lines]
-        from relay.run.terminal import rows
-
-        room = width - len(f"pyrelay: {mark}") % width
-        return [f"{mark}{row}" for line in lines for row in rows(line, room)]
-
-    def _width(self) -> int:
-        """The columns of the terminal that questions are asked on, 0 if that is not known."""
-        from relay.run import terminal
-
-        tty = terminal.open_own()
-        if tty is None:
-            return 0
-        try:
-            return os.get_terminal_size(tty).columns
-        except OSError:
-            return 0
-        finally:
-            os.close(tty)
-
     def _say_on_terminal(self, text: str) -> bool:
         """Write a line on the terminal, if stderr is not a terminal and we are in the terminal's foreground."""
         if self.batch or _stderr_is_terminal():
@@ -221,8 +207,11 @@ class Prompt:
             if terminal.set_modes(question.tty, question.during):
                 terminal.write(question.tty, f"\r{question.text}")
 
-    def _put(self, text: str, echo: bool, askpass: str, confirm: bool) -> bytes:
-        """Ask on the terminal or through askpass, as the rules say; return the answer."""
+    def _put(self, text: Callable[[int], str], echo: bool, askpass: str, confirm: bool) -> bytes:
+        """Ask on the terminal or through askpass, as the rules say; return the answer.
+
+        text: returns the question's text for a terminal with so many columns, 0 if that is not known.
+        """
         first, allowed = askpass_rules(self.environ)
         if first and allowed:
             return self._ask_program(askpass, confirm)
@@ -239,7 +228,7 @@ class Prompt:
         try:
             if not terminal.in_foreground(tty):
                 raise NobodyToAsk("nobody can be asked from the background of a terminal")
-            return self._ask_terminal(tty, text, echo)
+            return self._ask_terminal(tty, text(terminal.columns(tty)), echo)
         finally:
             os.close(tty)
 

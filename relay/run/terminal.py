@@ -9,13 +9,14 @@ from relay.errors import encoded
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from typing import Any, TypeAlias
 
     Modes: TypeAlias = list[Any]  # of a terminal, as tcgetattr returns them
 
 TTY = "/dev/tty"
 _ENOUGH = 1024  # bytes read at once
+_LEAST = 4  # columns of a row that are kept free for its text
 
 
 def open_own() -> int | None:
@@ -34,18 +35,46 @@ def in_foreground(tty: int) -> bool:
         return False
 
 
-def rows(line: str, width: int) -> list[str]:
-    """Cut a line into pieces of at most so many columns, so that the terminal does not break it by itself."""
+def columns(tty: int) -> int:
+    """How wide the terminal is, 0 if that is not known."""
+    try:
+        return os.get_terminal_size(tty).columns
+    except OSError:
+        return 0
+
+
+def rows(title: str, mark: str, lines: Sequence[str], width: int) -> list[str]:
+    """Lines with a mark before each, cut so that a terminal of so many columns breaks none: each of its rows has one.
+
+    title: what the first row begins with, or what stands in a row of its own where that leaves too little.
+    A mark that leaves too little is cut short.
+    """
+    mark = _cut(mark, max(width - _LEAST, 1))[0]
+    room = width - _columns(mark)
+    alone = _columns(title) > room - _LEAST
+    pieces = _cut(lines[0], room if alone else room - _columns(title), room)
+    pieces += [piece for line in lines[1:] for piece in _cut(line, room, room)]
+    marked = [f"{mark}{piece}" for piece in pieces]
+    return [title.rstrip(), *marked] if alone else [f"{title}{marked[0]}", *marked[1:]]
+
+
+def _cut(text: str, first: int, further: int = 1) -> list[str]:
+    """Cut text into pieces, the first of at most so many columns, each further one of at most so many."""
+    cut, begin, used, room = [], 0, 0, first
+    for at, char in enumerate(text):
+        wide = _columns(char)
+        if used + wide > room:
+            cut.append(text[begin:at])
+            begin, used, room = at, 0, further
+        used += wide
+    return [*cut, text[begin:]]
+
+
+def _columns(text: str) -> int:
+    """How many columns text takes at most: where that depends on the terminal's fonts, two for a letter."""
     from unicodedata import east_asian_width  # most runs show nothing of a server's
 
-    cut, begin, used = [], 0, 0
-    for at, char in enumerate(line):
-        columns = 2 if east_asian_width(char) in "WFA" else 1
-        if used + columns > width:
-            cut.append(line[begin:at])
-            begin, used = at, 0
-        used += columns
-    return [*cut, line[begin:]]
+    return sum(2 if east_asian_width(char) in "WFA" else 1 for char in text)
 
 
 def set_modes(tty: int, modes: Modes) -> bool:

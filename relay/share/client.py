@@ -148,8 +148,9 @@ class _Conversation:
         elif kind == "carry":
             self._carry()
         elif kind == "ask":
-            self._prompt.batch = words[2] == "1"
-            self._ask(words[0], echo=words[1] == "1", askpass=words[3], confirm=words[4] == "1")
+            question, mark, echo, batch, askpass, confirm = words
+            self._prompt.batch = batch == "1"
+            self._ask(question, mark, echo=echo == "1", askpass=askpass, confirm=confirm == "1")
         elif kind in {"tell", "notify", "sees"}:
             self._prompt.batch = words[1] == "1"
             self._wire.send("told", int(self._tell(kind, words[0])))
@@ -184,9 +185,9 @@ class _Conversation:
         self._notice = self._prompt.notify(words)
         return self._notice.seen
 
-    def _ask(self, question: str, *, echo: bool, askpass: str, confirm: bool) -> None:
+    def _ask(self, question: str, mark: str, *, echo: bool, askpass: str, confirm: bool) -> None:
         try:
-            answer = self._prompt.ask(question, echo=echo, askpass=askpass, confirm=confirm)
+            answer = self._prompt.ask(question, mark=mark, echo=echo, askpass=askpass, confirm=confirm)
         except Cancelled as error:
             self._wire.send("cancelled", error.cause, error.hint)
         except NobodyToAsk as error:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from relay.errors import RelayError
 from relay.run.progress import Progress
-from relay.run.prompt import Cancelled, NobodyToAsk, Notice, Prompt
+from relay.run.prompt import Cancelled, NobodyToAsk, Notice, Prompt, presentable
 from relay.share.carried import take
 from relay.share.hops import Abandoned
 from relay.share.wire import BadMessage, Ended, text
@@ -72,11 +72,14 @@ class RemotePrompt(Prompt):
         self._wire = wire
         self.unanswered = False
 
-    def ask(self, question: str, *, echo: bool = False, askpass: str = "", confirm: bool = False) -> str:
+    def ask(
+        self, question: str, *, mark: str = "", echo: bool = False, askpass: str = "", confirm: bool = False
+    ) -> str:
         """Have the relay ask, and return the person's answer. Raises NobodyToAsk, Cancelled and Abandoned."""
+        question = presentable(question)
         self._progress.pause()
         try:
-            kind, fields = self._call("ask", question, int(echo), int(self.batch), askpass, int(confirm))
+            kind, fields = self._call("ask", question, mark, int(echo), int(self.batch), askpass, int(confirm))
         finally:
             self._progress.resume()
         if kind == "answer":
@@ -87,11 +90,11 @@ class RemotePrompt(Prompt):
 
     def tell(self, text: str) -> bool:
         """Have the relay say something that a person must know; true when a terminal shows it."""
-        return self._call("tell", text, int(self.batch)) == ("told", [b"1"])
+        return self._call("tell", presentable(text), int(self.batch)) == ("told", [b"1"])
 
     def notify(self, text: str) -> Notice:
         """Have the relay say what a person must do now."""
-        seen = self._call("notify", text, int(self.batch)) == ("told", [b"1"])
+        seen = self._call("notify", presentable(text), int(self.batch)) == ("told", [b"1"])
         return _RemoteNotice(seen, self._wire)
 
     def sees(self, *, on_stderr: bool = False) -> bool:

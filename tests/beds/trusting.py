@@ -30,7 +30,9 @@ class Person(Prompt):
         self._answers = list(answers)
         self.asked: list[str] = []
 
-    def ask(self, question: str, *, echo: bool = False, askpass: str = "", confirm: bool = False) -> str:
+    def ask(
+        self, question: str, *, mark: str = "", echo: bool = False, askpass: str = "", confirm: bool = False
+    ) -> str:
         if self.batch:
             raise NobodyToAsk("nobody may be asked (BatchMode)")
         assert echo

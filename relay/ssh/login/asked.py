@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 
 from relay.errors import RelayError
-from relay.run.prompt import presentable
 from relay.ssh.pubkey import BadKey, string
 from relay.ssh.wire.userauth import More, who
 
@@ -114,10 +113,14 @@ class Interactive:
             raise RelayError(f"the server's questions cannot be read: {error}") from error
         for text in filter(None, words):
             self._tell(text, needed=bool(questions))
-        return [_secret(self._prompt, self._question(text), echo=echo) for text, echo in questions]
+        return [_secret(self._prompt, text, mark=self._mark, echo=echo) for text, echo in questions]
 
     def _tell(self, text: str, *, needed: bool) -> None:
-        """Show the server's words. needed: a question follows; without one they are like a banner, and bounded."""
+        """Show the server's words, with the mark before each line.
+
+        They keep their lines, whatever the terminal's rows are: a line may be an address to visit.
+        needed: a question follows; without one they are like a banner, and bounded.
+        """
         lines = text.split("\n")
         if not needed:
             lines = [] if self._quiet else lines[: self._lines_left]
@@ -125,22 +128,15 @@ class Interactive:
         if lines:
             self._prompt.tell(_marked(self._mark, "\n".join(lines)))
 
-    def _question(self, text: str) -> str:
-        """A question with the mark before each of its lines, and of the terminal's rows: the last is for the answer.
-
-        (What is only told keeps its lines, since it may be an address to visit.)
-        """
-        return "\n".join(self._prompt.rows(presentable(text).split("\n"), self._mark))
-
 
 def _marked(mark: str, text: str) -> str:
     """Text with a mark before each of its lines."""
     return "\n".join(f"{mark}{line}" for line in text.split("\n"))
 
 
-def _secret(prompt: Prompt, question: str, *, echo: bool = False) -> bytes:
-    """What a person types, as bytes."""
-    return os.fsencode(prompt.ask(question, echo=echo))
+def _secret(prompt: Prompt, question: str, *, mark: str = "", echo: bool = False) -> bytes:
+    """What a person types, as bytes. mark: as for Prompt.ask."""
+    return os.fsencode(prompt.ask(question, mark=mark, echo=echo))
 
 
 def _text(raw: bytes) -> str:

@@ -345,7 +345,9 @@ class Person(Prompt):
         super().__init__(progress, children)
         self.questions: list[str] = []
 
-    def ask(self, question: str, *, echo: bool = False, askpass: str = "", confirm: bool = False) -> str:
+    def ask(
+        self, question: str, *, mark: str = "", echo: bool = False, askpass: str = "", confirm: bool = False
+    ) -> str:
         self.questions.append(question)
         return self.answer
 

@@ -13,6 +13,11 @@ if TYPE_CHECKING:
     from lab import Lab
 
 
+def proxy(lab: Lab, options: str) -> list[str]:
+    """What makes ssh start pyrelay with these options."""
+    return ["-o", f"ProxyCommand={lab.program} {options} -F {lab.config} %h %p"]
+
+
 def test_every_line_of_a_server_has_the_mark_of_its_hop(target: Lab) -> None:
     """Else a hop could ask for the password of another one, and explain it."""
     fake = f"pyrelay: {target.user}@h2's password: "
@@ -33,9 +38,10 @@ def test_every_line_of_a_server_has_the_mark_of_its_hop(target: Lab) -> None:
     assert sum(fake in line for line in lines) == 3
 
 
-@pytest.mark.parametrize("columns", [80, 27, 16])
+@pytest.mark.parametrize("columns", [80, 27, 19, 16])
 @pytest.mark.parametrize("letter", [" ", "x", "字"])
-def test_every_row_of_a_question_has_it_too(target: Lab, letter: str, columns: int) -> None:
+@pytest.mark.parametrize("way", ["", "--share 1"])
+def test_every_row_of_a_question_has_it_too(target: Lab, way: str, letter: str, columns: int) -> None:
     """A question may be just so long that the terminal itself puts the rest into a row of its own."""
 
     def script(request: Request) -> list[bytes]:
@@ -45,16 +51,47 @@ def test_every_row_of_a_question_has_it_too(target: Lab, letter: str, columns: i
         return [failure("keyboard-interactive")]
 
     asking(target, "h1", script)
-    with ssh(target, "h1/h2", env=NO_STATUS, columns=columns) as terminal:
+    with ssh(target, *proxy(target, way), "h1/h2", env=NO_STATUS, columns=columns) as terminal:
         terminal.expect("?")  # the last letter of it all
-        lines = terminal.shown.replace("\r", "").split("\n")
-    mark = f"({target.user}@h1) "
-    assert [line for line in lines if line and not re.match(rf"(pyrelay: )?{re.escape(mark)}", line)] == []
-    # What stands before a server's words may be broken by a narrow terminal; the words themselves are in its last row.
-    before = len(f"pyrelay: {mark}") // columns * columns
-    wide = 2 if letter == "字" else 1
-    assert [line for line in lines if len(line) + (wide - 1) * line.count(letter) > before + columns] == []
-    assert "".join(line.partition(mark)[2] for line in lines).count(letter) >= 130
+        lines = terminal.shown.replace("\r", "").rstrip("\n").split("\n")
+    marked = re.compile(rf"(pyrelay: )?{re.escape(f'({target.user}@h1) ')}(.*)")
+    rows = [marked.fullmatch(line) for line in lines if line != "pyrelay:"]
+    assert all(rows), lines
+    assert max(len(line) + line.count("字") for line in lines) <= columns
+    assert sum(row[2].count(letter) for row in rows if row is not None) >= 130
+
+
+@pytest.mark.parametrize("columns", [60, 80])
+def test_a_mark_as_long_as_a_row(target: Lab, columns: int) -> None:
+    name = "ec2-203-0-113-25.compute-1.amazonaws.com"
+
+    def script(request: Request) -> list[bytes]:
+        if request.method == "keyboard-interactive":
+            return [questions(("alice@h2's password: " * 20 + "?", False))]
+        return [failure("keyboard-interactive")]
+
+    asking(target, name, script)
+    target.host(name, User="ec2-user")
+    with ssh(target, f"{name}/h2", env=NO_STATUS, columns=columns) as terminal:
+        terminal.expect("?")
+        lines = terminal.shown.replace("\r", "").removeprefix("pyrelay:\n").split("\n")
+    assert [
+        line for line in lines if not re.match("(pyrelay: )?" + re.escape("(ec2-user@ec2-203-0-113-25"), line)
+    ] == []
+    assert max(map(len, lines)) <= columns
+
+
+@pytest.mark.parametrize("way", ["", "--share 1"])
+def test_more_words_than_anybody_reads(target: Lab, way: str) -> None:
+    def script(request: Request) -> list[bytes]:
+        if request.method == "keyboard-interactive":
+            return [questions(("Code: ", False), instruction="a" + "\n" * 120_000 + "b")]
+        return [failure("keyboard-interactive")]
+
+    asking(target, "h1", script)
+    with ssh(target, *proxy(target, way), "h1/h2", env=NO_STATUS) as terminal:
+        terminal.expect("Code: ")
+        assert len(terminal.shown) < 20_000
 
 
 def test_every_line_that_wants_a_new_password_has_it_too(target: Lab) -> None:
