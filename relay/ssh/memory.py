@@ -235,7 +235,9 @@ class Memory:
             salt = self._read(SALT)
             if len(salt) == SALT_SIZE:
                 return salt
-            os.unlink(os.path.join(self._directory, SALT))
+            if len(salt) > SALT_SIZE:
+                raise FileExistsError  # no file of ours
+            os.unlink(os.path.join(self._directory, SALT))  # it is cut short
         except FileNotFoundError:
             pass
         fresh = self._fresh(os.urandom(SALT_SIZE))
@@ -249,7 +251,7 @@ class Memory:
 
     def _make_room(self) -> None:
         """Forget the longest unused where there are too many, and with them what a killed run has left half-made."""
-        names = [name for name in os.listdir(self._directory) if name != SALT]
+        names = [name for name in os.listdir(self._directory) if _is_ours(name)]
         if len(names) < MOST:
             return
 
@@ -264,6 +266,12 @@ class Memory:
                 os.unlink(os.path.join(self._directory, name))
             except OSError:
                 pass
+
+
+def _is_ours(name: str) -> bool:
+    """Whether a file's name is of a kind that a memory gives; the directory may be one with other files in it."""
+    digits = name.removeprefix(".")
+    return len(digits) == (32 if digits != name else 64) and not set(digits) - set("0123456789abcdef")
 
 
 def name_of(settings: HopSettings, jumps: str) -> tuple[str, ...]:

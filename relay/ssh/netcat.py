@@ -214,12 +214,22 @@ class NetcatStream(ChannelStream):
 
     def _listen(self) -> None:
         buffer = b""
-        while data := self.channel.recv_stderr(4096):
+        while data := self._said():
             *lines, buffer = (buffer + data).split(b"\n")
             for line in lines:
                 self._tell(line)
             buffer = buffer[-_MOST:]
         self._tell(buffer)
+
+    def _said(self) -> bytes:
+        """More of the command's stderr; b"" at its end, which the link's is, too."""
+        while True:
+            try:
+                return bytes(self.channel.recv_stderr(4096))
+            except TimeoutError:
+                continue  # the transport of the next hop has set a limit for its own reads
+            except (paramiko.SSHException, OSError, EOFError):
+                return b""
 
     def _tell(self, line: bytes) -> None:
         text = printable(line.decode(errors="replace"))

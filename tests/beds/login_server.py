@@ -110,12 +110,14 @@ class LoginServer:
     rekeys: whether it exchanges keys again as soon as it has opened a channel. keys_last: whether it says that it has
     new keys only when the client has said so.
     guess: a message that it sends right after its KEXINIT, which then says so (RFC 4253 section 7).
+    behind_keys: a message that it sends along with its NEWKEYS.
     exchanges: its key exchanges in its order; paramiko's own unless set. guesses: how many KEXINITs said that a guess
     follows. breaks: whether it ends the connection then.
     """
 
     exchanges: Sequence[str] = ()
     guess = b""
+    behind_keys = b""
     guesses = 0
     breaks = False
     rekeys = False
@@ -140,6 +142,7 @@ class LoginServer:
         transport.rekeys = self.rekeys
         transport.keys_last = self.keys_last
         transport.guess = self.guess
+        transport.behind_keys = self.behind_keys
         transport._preferred_kex = tuple(self.exchanges) or transport._preferred_kex
         transport.daemon = True
         transport.local_version = self._ident or transport.local_version
@@ -207,6 +210,7 @@ class _Transport(paramiko.Transport):  # type: ignore[misc]  # paramiko has no t
     rekeys = False
     keys_last = False
     guess = b""
+    behind_keys = b""
     told: Callable[[bool], None]  # whether a client's KEXINIT says that a guess follows
 
     def _really_parse_kex_init(self, m: Message, ignore_first_byte: bool = False) -> Any:
@@ -227,6 +231,13 @@ class _Transport(paramiko.Transport):  # type: ignore[misc]  # paramiko has no t
     def _activate_outbound(self) -> None:
         if self.keys_last:
             self._expect_packet(MSG_NEWKEYS)
+        elif self.behind_keys:
+            together: list[bytes] = []
+            write_all, self.packetizer.write_all = self.packetizer.write_all, together.append
+            super()._activate_outbound()
+            self._send_message(Message(self.behind_keys))
+            self.packetizer.write_all = write_all
+            write_all(b"".join(together))
         else:
             super()._activate_outbound()
 

@@ -64,6 +64,7 @@ def test_it_has_what_the_installed_ssh_takes(version: tuple[int, int], name: str
         ("OpenSSH_8.0p1, OpenSSL 1.1.1k  FIPS 25 Mar 2021", (8, 0)),
         ("OpenSSH_for_Windows_9.5p1", (0, 0)),
         ("Dropbear", (0, 0)),
+        (f"SSH-2.0-OpenSSH_{'9' * 5000}.1", (0, 0)),
         ("", (0, 0)),
     ],
 )

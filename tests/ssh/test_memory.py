@@ -241,6 +241,29 @@ def test_a_thousand_at_most_and_the_longest_unused_go(place: Path, monkeypatch: 
     ]
 
 
+def test_other_files_of_the_directory_stay(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """--memory DIR may name a directory that somebody has files in."""
+    monkeypatch.setattr(memory, "MOST", 3)
+    others = {"letter", "a" * 63, "." + "b" * 33, "f" * 63 + "g", ".hidden", "c" * 32, "." + "d" * 64}
+    place.mkdir(parents=True)
+    for name in others:
+        (place / name).touch()
+    kept = Memory(str(place))
+    for number in range(9):
+        kept.keep((*HOP, str(number)), SHOWN)
+    assert others < {path.name for path in place.iterdir()}
+    assert len(names(place)) == len(others) + 3
+
+
+def test_a_salt_that_is_none_of_ours_stays(place: Path) -> None:
+    place.mkdir(parents=True)
+    (place / SALT).write_bytes(b"a recipe for pickles, and no salt of ours")
+    kept = Memory(str(place))
+    kept.keep(HOP, SHOWN)
+    assert kept.recall(HOP) is None
+    assert [path.read_bytes()[:8] for path in place.iterdir()] == [b"a recipe"]
+
+
 def test_fifty_at_once_agree_on_one_salt(place: Path) -> None:
     begin = threading.Barrier(50)
 

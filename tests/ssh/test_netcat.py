@@ -375,6 +375,18 @@ def test_loglevel_of_the_hop_hides_what_a_netcat_says_until_it_fails(lab: Lab, s
     assert f"pyrelay: {hop(shared)} (h1): chat\npyrelay: the netcat on " in lab.ssh("h1/h3", "true").stderr
 
 
+def test_what_a_netcat_says_late_is_shown(lab: Lab) -> None:
+    """Also where the next hop's client, which is impatient, reads the command's output."""
+    deny(lab, "h1", "nc")
+    lab.server("h2")
+    lab.server("h3")
+    words = "echo early >&2; sleep 1; echo nc: no route >&2; exit 1"
+    ran = lab.pyrelay("--netcat", "--netcat-command", words, "h1/h2/h3", stdin=None)
+    assert "Traceback" not in ran.stderr
+    said = [line.rpartition(": ")[2] for line in ran.stderr.splitlines() if "(h1): " in line]
+    assert said[:2] == ["early", "no route"]
+
+
 # A tool of the hop's own
 
 

@@ -159,6 +159,8 @@ def sort(policy: Policy, blobs: Iterable[bytes]) -> Keys:
         raise Skipped("an announced key stands under another name, too")
     if _stands_elsewhere(files, name, old):
         raise Skipped(f"a former key of {policy.name} stands under another name, too")
+    if len(known) + len(new) > _MOST:  # former keys stay, and a hop could have a new one each time
+        raise Skipped(f"there would be more than {_MOST} keys of {policy.name}")
     return Keys(new, old)
 
 

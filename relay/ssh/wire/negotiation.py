@@ -99,7 +99,8 @@ class Negotiation(paramiko.Transport):
     early: whether our KEXINIT goes out before the server's ident has come. guessing: whether a guess goes with it.
     unguessed: the key exchanges in the order without a guess, if that is another one.
     chosen: by keyword, what ssh_config chooses, in its order, with the algorithms that we lack.
-    agreed: the algorithms, once they are. remote_lists: the server's KEXINIT, by paramiko's names for its lists.
+    agreed: the algorithms of the first key exchange, once they are. remote_lists: the server's first KEXINIT, by
+    paramiko's names for its lists. (Others would change under the threads that look at them.)
     host_key_blob: the server's key or certificate, as it was sent; host_key_signature: its signature of the session's
     identifier.
     """
@@ -198,17 +199,18 @@ class Negotiation(paramiko.Transport):
     def _parse_kex_init(self, m: Message) -> None:
         """Agree on the algorithms. Raises IncompatiblePeer if there is none in common, or if ssh has a better one."""
         super()._parse_kex_init(m)
+        if self.initial_kex_done:
+            return
         exchange = next(name for name in self.preferred_kex if name in self.remote_lists["kex_algo_list"])
         ciphers = (self.local_cipher, self.remote_cipher)
         macs = tuple(
             "" if self._cipher_info[cipher]["is_aead"] else mac
             for cipher, mac in zip(ciphers, (self.local_mac, self.remote_mac), strict=True)
         )
-        if not self.initial_kex_done:
-            usual = next((name for name in self.unguessed if name in self.remote_lists["kex_algo_list"]), exchange)
-            if is_post_quantum(usual) and not is_post_quantum(exchange):
-                raise Weaker("the server has a better key exchange than the one that was guessed")
-            self._heed_choices(macs)
+        usual = next((name for name in self.unguessed if name in self.remote_lists["kex_algo_list"]), exchange)
+        if is_post_quantum(usual) and not is_post_quantum(exchange):
+            raise Weaker("the server has a better key exchange than the one that was guessed")
+        self._heed_choices(macs)
         self.agreed = Agreed(exchange, self.host_key_type, ciphers, macs)  # type: ignore[arg-type]  # two of them
 
     def _heed_choices(self, macs: Sequence[str]) -> None:
@@ -236,7 +238,8 @@ class Negotiation(paramiko.Transport):
         if not ignore_first_byte:
             _check_shape(m.asbytes())
         parsed: dict[str, list[str]] = super()._really_parse_kex_init(m, ignore_first_byte)
-        self.remote_lists = {key: list(value) for key, value in parsed.items() if isinstance(value, list)}
+        if not self.initial_kex_done:
+            self.remote_lists = {key: list(value) for key, value in parsed.items() if isinstance(value, list)}
         self._server_guesses = bool(parsed["kex_follows"])
         for side in ("client", "server"):
             offered = parsed[f"{side}_encrypt_algo_list"]

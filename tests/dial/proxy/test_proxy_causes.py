@@ -61,6 +61,7 @@ def said(status: int, *fields: tuple[str, str]) -> tuple[str, str]:
         ([("x-squid-error", "ERR_CONNECT_FAIL 111")], "it cannot connect: connection refused (ERR_CONNECT_FAIL 111)"),
         ([("x-squid-error", "ERR_DNS_FAIL 0")], "it cannot find the host (ERR_DNS_FAIL 0)"),
         ([("x-squid-error", "ERR_OF_OUR_OWN 0")], "ERR_OF_OUR_OWN 0"),
+        ([("x-squid-error", "ERR_CONNECT_FAIL ²")], "it cannot connect (ERR_CONNECT_FAIL ²)"),
         (
             [("proxy-status", 'r34.example; error=http_request_error, edge.example; details="x"')],
             "http request error, says r34.example",

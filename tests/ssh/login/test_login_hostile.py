@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import re
+import subprocess
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from login_server import Request, asking, change_request, failure, questions, scripted
+from login_server import KEXINIT, Request, asking, change_request, failure, questions, scripted
+from peers import need
 from terminal import NO_STATUS, askpass, ssh
+
+from relay.ssh.pubkey import string
 
 if TYPE_CHECKING:
     from lab import Lab
@@ -119,6 +124,27 @@ def test_partial_success_without_end(target: Lab, ident: str) -> None:
     assert ran.stderr.startswith(said)
     assert h1.requests.count("publickey") <= 17
     assert h1.requests.count("channel") <= 3
+
+
+def test_a_second_kexinit_does_not_hide_a_changed_host_key(target: Lab) -> None:
+    """The key of the first exchange is looked at in one thread while the other begins a second exchange."""
+    server = scripted(target, "h1", lambda _: [failure("password")])
+    lists = ("curve25519-sha256", "foo", *("aes128-ctr",) * 2, *("hmac-sha2-256",) * 2, *("none",) * 2, "", "")
+    server.behind_keys = KEXINIT + bytes(16) + b"".join(string(names.encode()) for names in lists) + bytes(5)
+    other = Path(f"{target.keygen('other')}.pub").read_text()
+    target.known_hosts.write_text(f"[127.0.0.1]:{server.port} {other}")
+    revoked = target.top / "krl"
+    subprocess.run([need("ssh-keygen"), "-q", "-k", "-f", revoked, f"{target.identity}.pub"], check=True)
+    target.host("h1", RevokedHostKeys=revoked)  # it takes a moment to look there
+    ran = target.pyrelay("h1/h2")
+    assert (ran.returncode, "REMOTE HOST IDENTIFICATION HAS CHANGED" in ran.stderr) == (1, True), ran.stderr
+
+
+def test_an_ident_with_more_digits_than_a_number_has(target: Lab) -> None:
+    ident = f"SSH-2.0-OpenSSH_{'9' * 5000}.1"
+    scripted(target, "h1", lambda _: [failure("publickey")], ident=ident, BatchMode="no")
+    ran = target.pyrelay("h1/h2")
+    assert (ran.returncode, "Permission denied" in ran.stderr) == (1, True), ran.stderr
 
 
 def everything(request: Request, answer: bytes) -> list[bytes]:

@@ -246,6 +246,19 @@ def test_an_announcement_that_is_none(lab: Lab, data: bytes) -> None:
     update.proven(b"x")
 
 
+def test_a_hop_with_new_keys_at_each_login(lab: Lab) -> None:
+    """known_hosts does not grow without end: former keys stay in it."""
+    here = Path(f"{lab.keygen('one')}.pub").read_text()
+    policy = Policy("h1", (str(lab.known_hosts),), frozenset(), frozenset({"ssh-ed25519"}), False, "sha256")
+    new = [string(b"ssh-ed25519") + string(bytes([number]) * 32) for number in range(64)]
+    lab.known_hosts.write_text("")
+    assert len(sort(policy, new).new) == 64
+    lab.known_hosts.write_text(f"h1 {here}")
+    assert len(sort(policy, new[1:]).new) == 63
+    with pytest.raises(Skipped, match="more than 64 keys of h1"):
+        sort(policy, new)
+
+
 def test_keys_that_come_twice(lab: Lab) -> None:
     one = blob(Path(f"{lab.keygen('one')}.pub").read_text())
     policy = Policy("h1", (str(lab.known_hosts),), frozenset(), frozenset({"ssh-ed25519"}), False, "sha256")
