@@ -12,6 +12,7 @@ import _socket
 import os
 import time
 
+from relay.errors import printable
 from relay.ssh.pubkey import CERT_SUFFIX, BadKey, PublicKey, Reader, string
 from relay.ssh.record import Record
 
@@ -38,7 +39,7 @@ class AgentKey(Record):
     """A key or a certificate that the agent can sign with."""
 
     public: PublicKey
-    comment: str
+    comment: str  # fit for a terminal: an agent may be a forwarded one
 
 
 class Agent:
@@ -103,7 +104,7 @@ class Agent:
             if count > _MOST_KEYS:
                 raise BadKey("too many keys")
             for _ in range(count):
-                blob, comment = answer.string(), answer.string().decode(errors="replace")
+                blob, comment = answer.string(), printable(answer.string().decode(errors="replace"))
                 try:
                     found.append(AgentKey(PublicKey(blob), comment))
                 except BadKey:

@@ -60,6 +60,6 @@ class Client:
 def _show(line: str) -> None:
     """Print a line that paramiko logs, which may be what a server says as it says it."""
     try:
-        sys.stderr.write(f"{plain(line)}\n")
+        sys.stderr.write(plain(line).replace("\n", " ") + "\n")
     except (OSError, ValueError):
         pass  # a closed stderr is not an error

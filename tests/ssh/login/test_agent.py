@@ -69,6 +69,12 @@ def test_lists_that_are_none(start: Start, answer: bytes | None) -> None:
         start(lambda _: answer).keys()
 
 
+def test_a_comment_that_would_steer_the_terminal(start: Start) -> None:
+    said = b"key\x1b]0;title\x07\npyrelay: hop 2 of 2 (h2): all is well"
+    (key,) = start(lambda _: listing((KEY.blob, said))).keys()
+    assert key.comment == "key ]0;title pyrelay: hop 2 of 2 (h2): all is well"
+
+
 def test_an_agent_that_drips(start: Start) -> None:
     """The time is for the whole answer, not for each byte: this one would take a minute."""
     never = threading.Event()
