@@ -27,5 +27,4 @@ def expect(transport: Transport, trust: Trust, progress: Progress) -> None:
 
     place = progress.place
     transport.update = Update(policy, lambda text: progress.note(1, text, place=place))
-    assert transport.agreed is not None  # noqa: S101  (for the type checker: the keys have been exchanged)
     transport.update.log_in(transport.session_id, transport.agreed.host_key, send)

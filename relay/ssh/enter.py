@@ -232,7 +232,6 @@ def _verify(transport: Transport, trust: Trust, own: Sequence[str]) -> None:
     except RelayError as error:
         offered = transport.remote_lists["server_key_algo_list"]
         usual = next(name for name in own if name in offered)
-        assert transport.agreed is not None  # noqa: S101  (for the type checker: the keys have been exchanged)
         if transport.guessing and key_type(usual) != key_type(transport.agreed.host_key):
             raise _TooEarly(error, GUESS) from error.__cause__
         raise

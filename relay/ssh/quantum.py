@@ -25,8 +25,6 @@ def report(transport: Transport, settings: HopSettings, progress: Progress) -> N
     ssh warns if WarnWeakCrypto is on (`ssh -G` prints it from OpenSSH 10.1 on) and nobody chose KexAlgorithms.
     """
     agreed = transport.agreed
-    if agreed is None:
-        return
     progress.note(1, str(agreed))
     progress.learn("key_exchange", agreed.exchange)
     progress.learn("cipher", " and ".join(dict.fromkeys(agreed.ciphers)))

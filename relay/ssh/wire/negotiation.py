@@ -99,7 +99,7 @@ class Negotiation(paramiko.Transport):
     early: whether our KEXINIT goes out before the server's ident has come. guessing: whether a guess goes with it.
     unguessed: the key exchanges in the order without a guess, if that is another one.
     chosen: by keyword, what ssh_config chooses, in its order, with the algorithms that we lack.
-    agreed: the algorithms of the first key exchange, once they are. remote_lists: the server's first KEXINIT, by
+    agreed: the algorithms of the first key exchange, from then on. remote_lists: the server's first KEXINIT, by
     paramiko's names for its lists. (Others would change under the threads that look at them.)
     host_key_blob: the server's key or certificate, as it was sent; host_key_signature: its signature of the session's
     identifier.
@@ -118,6 +118,7 @@ class Negotiation(paramiko.Transport):
     _preferred_kex = tuple(EXCHANGES)
     _preferred_keys = ALGORITHMS
 
+    agreed: Agreed
     packetizer: Any  # relay/ssh/wire/packets.py
     local_kex_init: bytes | None
     kex_engine: Any
@@ -128,7 +129,6 @@ class Negotiation(paramiko.Transport):
         self.host_key_signature = b""
         self.remote_lists: dict[str, list[str]] = {}
         self.chosen: dict[str, Sequence[str]] = {}
-        self.agreed: Agreed | None = None
         self.early = False
         self.guessing = False
         self.unguessed: Sequence[str] = ()
@@ -187,7 +187,6 @@ class Negotiation(paramiko.Transport):
             guess.go_on()
         else:
             self.kex_engine.start_kex()
-        assert self.agreed is not None  # noqa: S101  (for the type checker: _parse_kex_init sets it)
         for name in self.agreed.ciphers:
             CIPHERS[name].rooms(Keys(name, b"", b""))  # what it imports is there when the server's answer comes
 
