@@ -257,7 +257,7 @@ class Forwards(Protocol):
     """Opens streams to the next hop or the target: a hop, or a shared hop."""
 
     def ask(self, to: tuple[str, int]) -> Any:
-        """Ask for a stream to a host and port, without waiting for the answer: a `forward` is to be given the result.
+        """Ask for a stream to a host and port, without waiting for the answer; pass the result to `forward` as `asked`.
 
         None: the hop cannot be asked ahead, or that failed; `forward` then does all of it.
         """

@@ -61,6 +61,13 @@ class Unserved(RelayError):
     """A hop that our own client (paramiko) cannot enter, before a login is tried; or hops that cannot be shared."""
 
 
+class CommandFailed(RelayError):
+    """A ProxyCommand has ended with another status than 0: that may not be why the stream has ended.
+
+    Bytes of the server had come through it: it may have failed, or have noticed that the server has closed.
+    """
+
+
 class NoRoom(RelayError):
     """A hop that opens no more sessions over its present connection."""
 

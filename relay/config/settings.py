@@ -121,9 +121,9 @@ class HopSettings:
         """Whether ssh shows warnings and a server's banner at this LogLevel (logit; input_userauth_banner)."""
         return self.log_level not in {"quiet", "fatal", "error"}
 
-    def seconds(self, key: str, default: float = 0.0) -> float:
-        """Return a time in seconds (`ssh -G` prints seconds), or default if it is not set ("none")."""
-        return float(self.number(key)) if self.get(key)[:1].isdigit() else default
+    def seconds(self, key: str) -> float:
+        """Return a time in seconds (`ssh -G` prints seconds), 0.0 if it is not set ("none")."""
+        return float(self.number(key)) if self.get(key)[:1].isdigit() else 0.0
 
     def number(self, key: str, default: int = 0, *, most: int = _MOST) -> int:
         """Return a whole number, or default if it is not set. Raises RelayError."""

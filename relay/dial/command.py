@@ -6,9 +6,8 @@ from _socket import socket, socketpair
 from time import monotonic, sleep
 
 from relay.dial.stream import SocketStream
-from relay.errors import RelayError, words
+from relay.errors import CommandFailed, RelayError, words
 from relay.run import unix
-from relay.run.ended import Ended
 from relay.run.program import LOOK_AGAIN
 
 TYPE_CHECKING = False
@@ -106,7 +105,7 @@ class CommandStream(ChildStream):
     def check(self, *, heard: bool = True) -> None:
         """Raise RelayError when the program has failed, or has ended before a byte came from it.
 
-        It raises Ended for a status that may only say that the server has closed: ssh heeds no status.
+        It raises CommandFailed for a status that may only say that the server has closed: ssh heeds no status.
         """
         status = self.status()
         if status is None or (status == 0 and heard):
@@ -118,4 +117,4 @@ class CommandStream(ChildStream):
             )
         if status < 0:
             raise RelayError(f"its ProxyCommand ended by signal {-status}")
-        raise Ended(f"its ProxyCommand ended with status {status}")
+        raise CommandFailed(f"its ProxyCommand ended with status {status}")

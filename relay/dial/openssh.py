@@ -19,9 +19,8 @@ from select import POLLIN, poll
 
 from relay.dial.command import ChildStream
 from relay.dial.only_ssh import can_be_overheard, has_ticket, without_kerberos
-from relay.errors import RelayError
+from relay.errors import CommandFailed, RelayError
 from relay.run import unix
-from relay.run.ended import Ended
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -267,7 +266,7 @@ class SshStream(ChildStream):
         hint = self.hint
         try:
             self._check_under()
-        except Ended as command:
+        except CommandFailed as command:
             hint = hint or command.cause
         status = self.status()
         if status is not None and status < 0:

@@ -14,7 +14,7 @@ The object's own "error" names the place, too. Its "stages" are those before the
 from __future__ import annotations
 
 from relay.config.settings import without_home
-from relay.dial.plan import MASTER
+from relay.dial.plan import CLIENT, MASTER, Choice
 from relay.errors import RelayError, encoded, plain
 
 TYPE_CHECKING = False
@@ -24,9 +24,8 @@ if TYPE_CHECKING:
 
     from relay.dial.plan import Leg, Plan
 
-_POST_QUANTUM = ("mlkem", "sntrup")  # how the names of post-quantum key exchanges begin (kex-names.c)
 _OF_HOST_KEY = {"host_key_is_new": "new: ssh would add it", "host_key_by": "known by "}
-_USUAL = "by our own client (paramiko)"
+_USUAL = str(Choice(CLIENT))
 
 
 class Report:
@@ -106,7 +105,9 @@ class Report:
             value = f"as {leg['user']} {value}"
         leg[what] = value
         if what == "key_exchange":
-            leg["post_quantum"] = value.startswith(_POST_QUANTUM)
+            from relay.ssh.wire.exchanges import is_post_quantum  # our client has been imported by now
+
+            leg["post_quantum"] = is_post_quantum(value)
             value += f" ({'post-quantum' if leg['post_quantum'] else 'not post-quantum'})"
         if what == "entered":
             self._is_entered(place, leg, value)

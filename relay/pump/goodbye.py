@@ -7,8 +7,9 @@ nothing can be sent. So these signals are held back until the relay heeds them, 
 from __future__ import annotations
 
 import _signal  # type: ignore[import-not-found]  # as in relay/run/guard.py
-import os
 from select import POLLIN, poll
+
+from relay.run.guard import ENDING, read_alarm
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -16,8 +17,6 @@ if TYPE_CHECKING:
 
     Handler = Callable[[int, object], object]
 
-SIGNALS = (_signal.SIGHUP, _signal.SIGINT, _signal.SIGQUIT, _signal.SIGTERM)
-SIGNALS_MOST = 64  # bytes read at once; each is the number of a signal
 PATIENCE = 0.5  # seconds for the relay to heed a signal: a write to a stopped terminal may hold it up
 
 
@@ -28,7 +27,7 @@ class Goodbye:
         self._alarm = alarm
         self._leave = leave
         self._handlers: dict[int, Handler] = {}
-        for number in SIGNALS if alarm >= 0 else ():
+        for number in ENDING if alarm >= 0 else ():
             handler = _signal.getsignal(number)
             if callable(handler):
                 self._handlers[number] = handler
@@ -41,7 +40,7 @@ class Goodbye:
 
     def heed(self) -> None:
         """The alarm can be read from: if a signal has been held back, say goodbye and let it end the process."""
-        for number in os.read(self._alarm, SIGNALS_MOST):
+        for number in read_alarm(self._alarm):
             if number in self._handlers:
                 self._leave()
                 self._handlers[number](number, None)

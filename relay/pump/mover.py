@@ -14,15 +14,13 @@ from relay.errors import RelayError, words
 from relay.pump import rules
 from relay.pump.rules import Rules
 from relay.pump.way import EndError, ReadError, WriteError
-from relay.run.guard import leave_terminal
+from relay.run.guard import leave_terminal, read_alarm
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from relay.pump.way import Way
-
-SIGNALS_MOST = 64  # bytes read at once; each stands for one signal
 
 
 class Mover:
@@ -215,7 +213,7 @@ class Watch:
             if self._heed is not None:
                 self._heed()
             else:
-                os.read(self._alarm, SIGNALS_MOST)
+                read_alarm(self._alarm)
 
 
 def drive(mover: Mover, *, parent: int, alarm: int = -1) -> None:

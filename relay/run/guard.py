@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     T = TypeVar("T")
 
+ENDING = (_signal.SIGHUP, _signal.SIGINT, _signal.SIGQUIT, _signal.SIGTERM)  # the signals that end a run
 EXIT_SIGNALLED = 128  # plus the signal's number, as in a shell
 LOOK_ROUND = 0.25  # seconds between two looks at the parent and the clock
 ORPHANED = 30.0  # seconds that a process whose parent has left gives a hop to close a channel
@@ -131,6 +132,11 @@ def alarm() -> int:
     return near
 
 
+def read_alarm(near: int) -> bytes:
+    """The numbers of the signals that have come, a byte each: their handlers have run by now. near: as from `alarm`."""
+    return os.read(near, 64)
+
+
 def clean_up_on_signals(clean_up: Callable[[], None]) -> Callable[[], None]:
     """From now on, SIGHUP, SIGINT, SIGQUIT and SIGTERM call clean_up and end the process.
 
@@ -152,7 +158,7 @@ def clean_up_on_signals(clean_up: Callable[[], None]) -> Callable[[], None]:
             end()
             os._exit(EXIT_SIGNALLED + number)
 
-    for number in (_signal.SIGHUP, _signal.SIGINT, _signal.SIGQUIT, _signal.SIGTERM):
+    for number in ENDING:
         if _signal.getsignal(number) != _signal.SIG_IGN:  # ignored by nohup, or in a shell's background: keep that
             _signal.signal(number, leave)
     return end

@@ -73,7 +73,7 @@ def spawn(argv: Sequence[str | bytes], environ: Mapping[str, str], descriptors: 
     """
     if environ.get("SHLVL", "0") in {"", "0"}:
         environ = {**environ, "SHLVL": "1"}
-    _keep_the_rest()
+    _bequeath_nothing()
     null = [] if 0 in descriptors else [(os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0)]
     return os.posix_spawnp(
         argv[0],
@@ -85,7 +85,7 @@ def spawn(argv: Sequence[str | bytes], environ: Mapping[str, str], descriptors: 
     )
 
 
-def _keep_the_rest() -> None:
+def _bequeath_nothing() -> None:
     """Let programs inherit no descriptor that we have from whoever started us, as ssh does (its main closes them)."""
     try:
         inherited = [int(name) for name in os.listdir("/dev/fd")]

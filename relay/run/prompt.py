@@ -198,7 +198,7 @@ class Prompt:
         """Ask again, with echo off again: the process goes on after Ctrl-Z. For the main thread, in a signal's handler.
 
         There is no handler for the stop itself. It would run while the read of the terminal goes on, and that would
-        take the shell's next line for an answer. So Ctrl-Z ends the read, and who reads stops us (`_ask_terminal`).
+        take the shell's next line for an answer. So Ctrl-Z ends the read, and the code that reads then stops us.
         """
         question = self._open
         if question is not None:

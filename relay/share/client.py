@@ -9,7 +9,7 @@ from _socket import socketpair
 from relay.dial.stream import SocketStream
 from relay.errors import RelayError, TimedOut, Unserved
 from relay.pump.way import show_end
-from relay.run.guard import Waiting, leave_terminal
+from relay.run.guard import Waiting, leave_terminal, read_alarm
 from relay.run.prompt import Cancelled, NobodyToAsk
 from relay.share import call, place
 from relay.share.wire import BadMessage, Ended, has_come, pack, text
@@ -283,7 +283,7 @@ class SharedStream:
         while True:
             happened = [fd for fd, _ in watched.poll(None if link_up and waiting is None else LOOK_ROUND * 1000)]
             if alarm in happened:
-                os.read(alarm, 64)  # its handler has run by now
+                read_alarm(alarm)
             elif self._wire.socket.fileno() in happened:
                 if (kind := _hear(self._wire, self._progress)) == "ended":
                     return 0

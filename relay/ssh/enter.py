@@ -8,8 +8,7 @@ from __future__ import annotations
 import time
 from functools import partial
 
-from relay.errors import RelayError, TimedOut, Unserved, printable
-from relay.run.ended import Ended
+from relay.errors import CommandFailed, RelayError, TimedOut, Unserved, printable
 from relay.ssh import announced, quantum
 from relay.ssh.login.auth import AheadRefused, login
 from relay.ssh.login.methods import OURS
@@ -18,9 +17,9 @@ from relay.ssh.pubkey import key_type
 from relay.ssh.session import Session
 from relay.ssh.trust.trust import Trust
 from relay.ssh.wire.causes import in_words, no_ident
-from relay.ssh.wire.exchanges import EXCHANGES
+from relay.ssh.wire.exchanges import EXCHANGES, is_post_quantum
 from relay.ssh.wire.library import paramiko
-from relay.ssh.wire.negotiation import OnlySsh, Weaker, is_post_quantum
+from relay.ssh.wire.negotiation import OnlySsh, Weaker
 from relay.ssh.wire.transport import Disconnected, Transport
 from relay.ssh.wire.userauth import LinkLost
 
@@ -79,8 +78,8 @@ def log_in(
     """Key exchange, host key, login, over a stream that reaches a hop: the hop, logged in to.
 
     reached: the stream, and the hop's own address when the stream is a TCP connection to it. jumps: the hops before it,
-    as ssh's -J has them. following: where `forward` is to lead to, the first time; by one thread, and as soon as this
-    is done. again: makes another stream, for a hop that does not take any more what it has taken before.
+    as ssh's -J has them. following: the host and port of the first `forward`, which one thread must call as soon as
+    this is done. again: makes another stream, for a hop that does not take any more what it has taken before.
     Raises RelayError in the words of the stage that failed.
     """
     hop = name_of(settings, jumps)
@@ -207,7 +206,7 @@ def _order(transport: Transport, trust: Trust, settings: HopSettings, shown: Sho
         return own
     if exchange != exchanges[0]:
         # A remembered server must not make the key exchange weaker than the one that it would come to without that.
-        equal = exchange == shown.own_kex or (is_post_quantum(exchange) and is_post_quantum(shown.own_kex))
+        equal = exchange == shown.own_kex or all(map(is_post_quantum, (exchange, shown.own_kex)))
         if not equal or settings.chosen("kexalgorithms"):
             return own
     if shown.host_key != own[0]:
@@ -282,7 +281,7 @@ def _exchange(session: Session, settings: HopSettings, progress: Progress) -> No
         raise RelayError(in_words(error)) from error
 
 
-def _end_of_stream(session: Session, *, heard: bool) -> Ended | None:
+def _end_of_stream(session: Session, *, heard: bool) -> CommandFailed | None:
     """Raise RelayError when the stream below knows why the transport has ended.
 
     heard: whether the server has said something before its ident. It returns what a ProxyCommand's end may mean where
@@ -290,7 +289,7 @@ def _end_of_stream(session: Session, *, heard: bool) -> Ended | None:
     """
     try:
         session.check_stream(heard=heard)
-    except Ended as ended:
+    except CommandFailed as ended:
         if heard or session.transport.remote_version:
             return ended
         raise

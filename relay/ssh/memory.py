@@ -16,8 +16,8 @@ hop has taken before. A memory saves time and decides nothing: host keys are che
     colour blue                                          ignored: an unknown word
     \xff\xfe                                             ignored, too
 
-A file that is missing, broken, another's or unreadable is no memory, and one that cannot be written is not written: a
-memory is never an error.
+A file that is missing, broken, another's or unreadable counts as nothing remembered, and one that cannot be written is
+left as it is: a memory is never an error.
 """
 
 from __future__ import annotations

@@ -55,10 +55,10 @@ class Session:
         return self._jumps
 
     def ask(self, to: tuple[str, int] | None) -> Opening | None:
-        """Ask for the stream that a `forward` is to open, and return what it is to be given.
+        """Ask for the stream that a `forward` will open; pass the result to it as `asked`.
 
-        None where that cannot be, or the login has asked already: `forward` then does what is left, and says what
-        fails.
+        None if the hop cannot be asked, or the login has asked already: `forward` then does what is left, and says
+        what fails.
         """
         if to is not None and self.opening is None:
             try:

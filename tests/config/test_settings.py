@@ -87,7 +87,7 @@ def test_values_of_several_names(config: str, monkeypatch: pytest.MonkeyPatch) -
     assert h1.algorithms("macs") is None
     assert h1.proxy_jump() == "192.0.2.1-gate"
     assert (inc.hostname, inc.port) == ("inc", 2022)
-    assert inc.seconds("connecttimeout", 7) == 7
+    assert inc.seconds("connecttimeout") == 0
     assert inc.proxy_jump() == ""
 
 

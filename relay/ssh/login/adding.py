@@ -20,7 +20,7 @@ _SECONDS = 20.0  # for the agent to take the key
 
 
 def add(settings: HopSettings, key: PrivateKey, path: str, progress: Progress, prompt: Prompt) -> None:
-    """Give the agent a key as AddKeysToAgent says, which is on. path: its file.
+    """AddKeysToAgent is on: give the agent the key as it says. path: the key's file.
 
     It is not an error if that cannot be done.
     """

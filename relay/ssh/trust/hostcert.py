@@ -34,9 +34,9 @@ class Certificate:
         if not key.is_cert:
             raise BadKey("no certificate")
         reader = Reader(key.body)
-        self.serial = reader.number(8)
+        reader.number(8)  # serial
         self._type = reader.number()
-        self.key_id = _c_string(reader.string())
+        _c_string(reader.string())  # key id: read, so that a NUL in it is refused
         self.principals = tuple(map(_c_string, _strings(reader.string())))
         self.after = reader.number(8)
         self.before = reader.number(8)

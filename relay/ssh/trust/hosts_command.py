@@ -89,7 +89,7 @@ def is_revoked(path: str, key: PublicKey, issuer: PublicKey | None, children: Ch
     """Whether a file of RevokedHostKeys revokes a key or, for a certificate, its issuer.
 
     The file is a key revocation list, which ssh-keygen reads, or a list of
-    keys (authfile.c, sshkey_in_file: any line that is none ends it). Raises RelayError when it cannot be read: ssh
+    keys (authfile.c, sshkey_in_file: a line that is no key is an error). Raises RelayError when it cannot be read: ssh
     trusts no key then. Raises Unserved when ssh alone may be able to read it.
     """
     try:

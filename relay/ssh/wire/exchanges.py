@@ -12,6 +12,13 @@ if TYPE_CHECKING:
 
     from relay.ssh.wire.kex import Exchange, Exchanging
 
+_POST_QUANTUM = ("mlkem", "sntrup")  # how names begin
+
+
+def is_post_quantum(exchange: str) -> bool:
+    """Whether a key exchange resists a quantum computer, by its name (kex_is_pq_from_name in OpenSSH's kex-names.c)."""
+    return exchange.startswith(_POST_QUANTUM)
+
 
 def has_mlkem() -> bool:
     """Whether cryptography, and the OpenSSL that it was built with, have ML-KEM."""

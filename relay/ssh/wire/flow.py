@@ -1,7 +1,7 @@
 """A channel whose data one thread moves: its windows, what waits to be delivered, and how it ends (RFC 4254 section 5).
 
 The window that the far side may fill is refilled as its bytes are delivered,
-and only so: who does not read holds up nobody else, and never has more than a
+and only so: a reader that stops holds up nobody else, and never has more than a
 window's worth waiting here.
 """
 

@@ -59,8 +59,8 @@ def power(base: int, exponent: int, modulus: int) -> int:
 
     Python's pow has the interpreter's lock from its beginning to its end, 70 ms in the largest group. That is as long
     as the relays of all other hops in the same process would wait. As pow, this takes some bits of the exponent at a
-    time, but one multiplication at a step; the steps together take no longer. Of several threads that compute, one goes
-    on: the lock is had by one at a time, and every other one that wants it would hold the relays up once more.
+    time, but one multiplication at a step; the steps together take no longer. One
+    thread computes at a time: a second one, which wants that lock, too, would hold the relays up once more.
     """
     with _COMPUTING:
         powers = [1]

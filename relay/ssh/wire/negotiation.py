@@ -18,7 +18,7 @@ from relay.ssh.record import Record
 from relay.ssh.trust.hostkeys import ALGORITHMS, check_proof
 from relay.ssh.trust.signature import verify
 from relay.ssh.wire.ciphers import CIPHERS, MACS
-from relay.ssh.wire.exchanges import EXCHANGES
+from relay.ssh.wire.exchanges import EXCHANGES, is_post_quantum
 from relay.ssh.wire.keys import Keys
 from relay.ssh.wire.library import IncompatiblePeer, Message, SSHException, paramiko
 from relay.ssh.wire.numbers import MSG_KEXINIT
@@ -35,12 +35,6 @@ if TYPE_CHECKING:
 _PATIENCE, _ROUNDS = 3.0, 4.0
 _COOKIE, _LISTS, _FOLLOWS_AND_RESERVED = 16, 10, 5  # of a KEXINIT: bytes, lists, bytes
 _ENDING = ("ext-info-c", "kex-strict-c-v00@openssh.com")  # RFC 8308 section 2.1; OpenSSH's PROTOCOL, section 1.10
-_POST_QUANTUM = ("mlkem", "sntrup")  # how the names of key exchanges begin that resist a quantum computer
-
-
-def is_post_quantum(exchange: str) -> bool:
-    """Whether a key exchange resists a quantum computer, by its name (kex_is_pq_from_name in OpenSSH's kex-names.c)."""
-    return exchange.startswith(_POST_QUANTUM)
 
 
 def _check_shape(kexinit: bytes) -> None:

@@ -102,7 +102,5 @@ def _chain(transport: paramiko.Transport) -> tuple[list[paramiko.Transport], lis
 class GivenUp:
     """What a transport has for a socket once its Link has taken that over: closing it is the Link's business."""
 
-    _closed = True  # paramiko's Transport.stop_thread asks for this
-
     def close(self) -> None:
         """Do nothing."""

@@ -128,7 +128,7 @@ class Transport(Negotiation):
         """Over a socket, or else over a channel of another Transport. direct: the socket is TCP to the server."""
         super().__init__(descriptor or channel, packetizer_class=partial(Packetizer, channel=channel))
         self._preferred_ciphers = preferred()
-        self.banner_timeout = self.auth_timeout = self.channel_timeout = _NEVER
+        self.banner_timeout = _NEVER
         self.killed: set[int] = set()  # channels whose command a signal has killed, before a Link took them over
         self.update: Update | None = None  # of the server's host keys
         self._progress = progress

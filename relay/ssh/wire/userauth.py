@@ -216,12 +216,12 @@ class Dialogue:
         self._too_early = True
 
     def _served(self, _: Message) -> None:
-        """It holds back the answer to the request that came along with that for the service."""
+        """SERVICE_ACCEPT: the server holds back its answer to the request that came along with ours for the service."""
         self._accepted.set()
         self._transport.carry_acknowledgements()
 
     def _succeeded(self, _: Message) -> None:
-        """It holds back the answer to the CHANNEL_OPEN that came along with the request.
+        """USERAUTH_SUCCESS: the server holds back its answer to the CHANNEL_OPEN that came along with the request.
 
         Where that has been refused before, it was read too early.
         """

@@ -154,7 +154,6 @@ def reply(value: bytes, more: bytes = b"") -> Message:
 
 
 OWN = X25519PrivateKey.from_private_bytes(bytes(range(32))).public_key().public_bytes_raw()
-P256 = kex_others.NistP256.curve
 
 
 @pytest.mark.parametrize(
