@@ -116,16 +116,7 @@ class OpensshHop:
             connects = self._settings.exempts(address)
             way = _connecting(address) if connects else _fetching(counter.address)
             argv = _argv(_asking_nobody(self._settings, address), host, port, way, mark)
-            heard: Overheard | None = None
-            if self._checks:
-                argv[1:1] = ["-v", *_writing_nothing(self._settings)]
-            elif self.learn is not None and can_be_overheard(self._settings):
-                from relay.dial.overheard import Overheard  # only where something is to be learnt
-
-                heard = Overheard(all_of_it=progress.verbosity >= 3 or self._settings.log_level == "verbose")
-                argv[1:1] = ("-o", "LogLevel=VERBOSE")
-            if progress.verbosity >= 3 and not self._checks:
-                argv.insert(1, "-v")
+            argv[1:1], heard = self._overhearing(progress)
             stderr = heard.writer if heard is not None else None
             tell = progress.hear if self._checks else None
             try:
@@ -153,6 +144,18 @@ class OpensshHop:
         progress.stage("")
         progress.place = following
         return stream
+
+    def _overhearing(self, progress: Progress) -> tuple[list[str], Overheard | None]:
+        """Return the options that make ssh speak, and who hears it; None: nothing is to be learnt."""
+        if self._checks:
+            return ["-v", *_writing_nothing(self._settings)], None
+        loud = ["-v"] if progress.verbosity >= 3 else []
+        if self.learn is None or not can_be_overheard(self._settings):
+            return loud, None
+        from relay.dial.overheard import Overheard  # only where something is to be learnt
+
+        all_of_it = progress.verbosity >= 3 or self._settings.log_level == "verbose"
+        return [*loud, "-o", "LogLevel=VERBOSE"], Overheard(all_of_it=all_of_it)
 
 
 def _fetching(address: str) -> dict[str, str]:
