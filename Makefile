@@ -7,6 +7,8 @@ DESTDIR ?=
 EXTRAS ?=
 
 LIB = $(PREFIX)/lib/pyrelay
+# Where it is made: what was installed before goes when this is complete.
+NEW = $(DESTDIR)$(LIB).new
 SHARE = $(PREFIX)/share
 # bash reads no other folder when it starts; ssh's own completion is not to be replaced, only added to. fish looks
 # below /usr/local only where XDG_DATA_DIRS says so, as a desktop does and a login by ssh does not.
@@ -27,6 +29,10 @@ PARTS ?= first-hour debian pythons
 # The tests of the whole program.
 ELSEWHERE = tests/whole tests/dial tests/run tests/share --ignore tests/whole/test_bench.py
 VENV = .venv/bin
+
+# Ends there, and says so, where PYTHON is too old.
+suitable = $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	{ echo 'pyrelay needs Python 3.11 or later: make PYTHON=python3.11 ...' >&2; exit 1; }
 
 # The tests in two halves, the second one with nothing beside it, and both whatever comes of the first. What failed in
 # either is said once more in the end. Three run at once, since a test waits for nearly half of its time. relay is
@@ -111,23 +117,25 @@ matrix: ## try it in chroots of Debian 12, 13 and sid and with each Python here,
 		status=$$?; rm -rf "$$build"; exit $$status
 
 install: ## install under PREFIX (/usr/local), for a package under DESTDIR (EXTRAS=[pq])
+	@$(suitable)
 	@# A copy is what pip builds from, so that nothing is left here that belongs to root.
 	@build=`mktemp -d` && cp -R LICENSE README.md completions man pyproject.toml relay ssh_pyrelay.py "$$build" && \
-		$(PYTHON) -m venv --clear "$(DESTDIR)$(LIB)" && \
-		"$(DESTDIR)$(LIB)/bin/python" -m pip install --quiet --no-compile "$$build$(EXTRAS)"; \
-		status=$$?; rm -rf "$$build"; exit $$status
-	@"$(DESTDIR)$(LIB)/bin/python" -B -m pip uninstall --quiet --quiet --yes pip setuptools
-	@# What came along names DESTDIR; the one script that is wanted must not.
-	@sed '/^command/d' "$(DESTDIR)$(LIB)/pyvenv.cfg" > "$(DESTDIR)$(LIB)/cfg" && mv "$(DESTDIR)$(LIB)/cfg" "$(DESTDIR)$(LIB)/pyvenv.cfg"
-	@find "$(DESTDIR)$(LIB)/bin" -type f -exec rm {} +
-	@version=`"$(DESTDIR)$(LIB)/bin/python" -c 'import sys; print("python%d.%d" % sys.version_info[:2])'` && \
+		$(PYTHON) -m venv --clear "$(NEW)" && \
+		"$(NEW)/bin/python" -m pip install --quiet --no-compile "$$build$(EXTRAS)"; \
+		status=$$?; rm -rf "$$build"; test $$status = 0 || rm -rf "$(NEW)"; exit $$status
+	@"$(NEW)/bin/python" -B -m pip uninstall --quiet --quiet --yes pip setuptools
+	@# What came along names NEW; the one script that is wanted must not.
+	@sed '/^command/d' "$(NEW)/pyvenv.cfg" > "$(NEW)/cfg" && mv "$(NEW)/cfg" "$(NEW)/pyvenv.cfg"
+	@find "$(NEW)/bin" -type f -exec rm {} +
+	@version=`"$(NEW)/bin/python" -c 'import sys; print("python%d.%d" % sys.version_info[:2])'` && \
 		sed -e 's|@python@|$(LIB)/bin/python|' -e "s|@path@|['$(LIB)/lib/$$version/site-packages']|" pyrelay.in \
-		> "$(DESTDIR)$(LIB)/bin/pyrelay"
-	@chmod 755 "$(DESTDIR)$(LIB)/bin/pyrelay"
-	@# What pip has compiled itself names DESTDIR, too; share/ goes below PREFIX.
-	@find "$(DESTDIR)$(LIB)" -name __pycache__ -prune -exec rm -rf {} +
-	@rm -rf "$(DESTDIR)$(LIB)/share"
-	@"$(DESTDIR)$(LIB)/bin/python" -m compileall -q -f -s "$(DESTDIR)" "$(DESTDIR)$(LIB)/lib"
+		> "$(NEW)/bin/pyrelay"
+	@chmod 755 "$(NEW)/bin/pyrelay"
+	@# What pip has compiled itself names NEW, too; share/ goes below PREFIX.
+	@find "$(NEW)" -name __pycache__ -prune -exec rm -rf {} +
+	@rm -rf "$(NEW)/share"
+	@"$(NEW)/bin/python" -m compileall -q -f -s "$(NEW)" -p "$(LIB)" "$(NEW)/lib"
+	@rm -rf "$(DESTDIR)$(LIB)" && mv "$(NEW)" "$(DESTDIR)$(LIB)"
 	@mkdir -p "$(DESTDIR)$(PREFIX)/bin"
 	@ln -sf ../lib/pyrelay/bin/pyrelay "$(DESTDIR)$(PREFIX)/bin/pyrelay"
 	@for pair in $(SHARED:%=%:$(SHARE)) $(CONFIGURED:%=%:$(ETC)); do \
@@ -154,6 +162,7 @@ deb: ## build a Debian package in dist/, for this release of Debian
 		status=$$?; rm -rf "$$build"; exit $$status
 
 lock: ## choose anew the versions of what development needs
+	@$(suitable)
 	rm -rf .venv
 	$(PYTHON) -m venv .venv
 	$(VENV)/pip install --quiet --upgrade pip
@@ -161,8 +170,7 @@ lock: ## choose anew the versions of what development needs
 	$(VENV)/pip freeze --all --exclude pip --exclude-editable > requirements-dev.lock
 
 .venv/ready: pyproject.toml requirements-dev.lock
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
-		{ echo 'pyrelay needs Python 3.11 or later: make PYTHON=python3.11 ...' >&2; exit 1; }
+	@$(suitable)
 	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || tests/install-packages python3-venv
 	$(PYTHON) -m venv --clear .venv
 	$(VENV)/pip install --quiet --disable-pip-version-check --requirement requirements-dev.lock

@@ -53,12 +53,34 @@ def test_install_and_uninstall(tmp_path: Path) -> None:
     assert files(tmp_path) == []
 
 
+def test_what_is_installed_works_on_where_a_new_installation_fails(tmp_path: Path) -> None:
+    make("install", f"PREFIX={tmp_path}")
+    program, before = tmp_path / "bin" / "pyrelay", sorted(files(tmp_path))
+    old = tmp_path / "old"
+    old.write_text("#!/bin/sh\nexit 1  # as Python 3.10, which is asked whether it is an older one\n")
+    old.chmod(0o755)
+    (tmp_path / "pip.conf").write_text("[install]\nno-index = true\n")  # nothing that it needs is found
+    for words, environ, said in (
+        ([f"PYTHON={old}"], {}, "pyrelay needs Python 3.11 or later"),
+        ([], {"PIP_CONFIG_FILE": str(tmp_path / "pip.conf")}, "ERROR: "),
+    ):
+        done = subprocess.run(
+            [need("make"), "-C", ROOT, "-s", "install", f"PREFIX={tmp_path}", *words],
+            capture_output=True, text=True, check=False, env={**os.environ, **environ},
+        )  # fmt: skip
+        assert done.returncode == 2
+        assert said in done.stderr
+        assert subprocess.run([program, "--version"], capture_output=True, check=True).stderr == b""
+    assert sorted(files(tmp_path)) == sorted([*before, old, tmp_path / "pip.conf"])
+
+
 def test_a_staged_installation_names_only_its_final_path(tmp_path: Path) -> None:
     stage, prefix = tmp_path / "stage", tmp_path / "prefix"
     make("install", f"DESTDIR={stage}", f"PREFIX={prefix}")
     for path in files(stage):
         assert not path.is_symlink() or not os.readlink(path).startswith(str(stage)), path
         assert path.is_symlink() or str(stage).encode() not in path.read_bytes(), path
+        assert path.is_symlink() or f"{prefix}/lib/pyrelay.new".encode() not in path.read_bytes(), path
     assert not prefix.exists()
     # What a package manager does: the files go where they say they are.
     shutil.move(f"{stage}{prefix}", prefix)
