@@ -14,9 +14,9 @@ import sys
 import tempfile
 from fnmatch import fnmatch
 
-from relay.config.lookup import AS_IT_IS, IF_IT_WERE, is_old, without_cnames
+from relay.config.lookup import AS_IT_IS, IF_IT_WERE, is_old, what_ssh_said, without_cnames
 from relay.config.settings import parse
-from relay.errors import RelayError, printable
+from relay.errors import RelayError
 from relay.spec.route import DEFAULT_DELIMITERS
 
 TYPE_CHECKING = False
@@ -201,5 +201,5 @@ def _ask_file(path: str, treated: Sequence[str] = AS_IT_IS) -> tuple[Mapping[str
         argv = without_cnames(argv)
         done = subprocess.run(argv, capture_output=True, stdin=subprocess.DEVNULL, check=False)
     if done.returncode != 0:
-        return None, printable(done.stderr.decode(errors="replace"))
+        return None, "; ".join(what_ssh_said(done.stderr))
     return parse(done.stdout), ""

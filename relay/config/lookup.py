@@ -104,7 +104,7 @@ class Defaults:
             assert self._asked is not None  # noqa: S101  (for the type checker)
             out, err = self._asked.communicate()
             if self._asked.returncode != 0:
-                raise RelayError(f"ssh's own defaults: {'; '.join(_said(err)) or 'ssh -G failed'}")
+                raise RelayError(f"ssh's own defaults: {'; '.join(what_ssh_said(err)) or 'ssh -G failed'}")
             self._values = parse(out)
         return self._values
 
@@ -167,7 +167,7 @@ class Lookup:
     ) -> tuple[HopSettings, list[str]]:
         """Return what `ssh -G` has answered, and its words on stderr. Raises RelayError."""
         out, err = answer
-        said = _said(err)
+        said = what_ssh_said(err)
         if child.returncode != 0:
             # OpenSSH 10.6 takes a user with a $ or a backslash from ssh_config alone (valid_ruser, ssh.c).
             hint = "ssh takes such a user from ssh_config (User)" if "username" in " ".join(said) else ""
@@ -185,7 +185,7 @@ def without_cnames(words: Sequence[str]) -> tuple[str, ...]:
     return tuple(word for word in words if not word.endswith(NO_CNAMES))
 
 
-def _said(err: bytes) -> list[str]:
+def what_ssh_said(err: bytes) -> list[str]:
     """Return ssh's words on stderr, line by line."""
     return [printable(line) for line in err.decode(errors="replace").splitlines() if line.strip()]
 

@@ -234,8 +234,6 @@ def _route(options: Options, children: Children) -> tuple[Route, list[str]]:
         way = route.parse(options.destination, options.port, options.delimiters)
         return route.behind(route.parse_jump(options.jump), way) if options.jump else way, []
     way = explain.route_of(name, options)
-    if name.settings is None:
-        raise RelayError(f"ssh refuses the name: {name.refusal}")
     return way, [*surprises.of_name(name, options), *surprises.of_way(name, way, options, children)]
 
 

@@ -267,7 +267,7 @@ def test_a_file_by_a_relative_name(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     (tmp_path / "mine").write_text("Bogus x\n")
     assert list(block.obstacles("mine", written())) == [
         f"-F mine: ssh may start pyrelay in another directory; give {tmp_path}/mine",
-        f"ssh cannot read mine: mine: line 1: Bad configuration option: bogus {ENDING}",
+        f"ssh cannot read mine: mine: line 1: Bad configuration option: bogus; {ENDING}",
     ]
 
 

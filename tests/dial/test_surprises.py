@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+import pytest
 from explained import explained, text
 from lab import ROOT, Lab
 
@@ -210,9 +211,16 @@ def test_a_name_whose_ssh_goes_to_the_background(plan: Lab) -> None:
 
 def test_a_name_that_ssh_refuses(plan: Lab) -> None:
     found = explained(plan, "h1/$h3", status=1)
-    assert found["notes"][0].startswith("ssh refuses the name: ")
-    assert found["legs"] == []
-    plan.head = "Nonsense yes"
-    found = explained(plan, "h3", status=1)
-    assert "Bad configuration option: nonsense" in found["notes"][0]
-    assert found["error"] == "ssh refuses the name"
+    assert found["error"] == "target ($h3): a host cannot hold '$'"
+    assert found["ssh"]["refusal"].startswith("ssh refuses the name: ")
+    assert found["legs"] == found["notes"] == []
+
+
+@pytest.mark.parametrize("name", ["h3", "h1/h3"])
+def test_a_config_that_ssh_refuses(plan: Lab, name: str) -> None:
+    """The name is in order. The words are those of a run."""
+    plan.head = "Nonsense yes\nHots foo"
+    found = explained(plan, name, status=1)
+    bad = f"{plan.config}: line {{}}: Bad configuration option: {{}}; ".format
+    assert found["error"].startswith(f"ssh_config of {name}: {bad(1, 'nonsense')}{bad(2, 'hots')}{plan.config}: ")
+    assert plan.pyrelay("h1/h3").stderr.startswith(f"pyrelay: ssh_config of h1: {bad(1, 'nonsense')}{bad(2, 'hots')}")

@@ -75,6 +75,7 @@ def explain(run: Run) -> Explanation:
     try:
         way = route_of(name, options)
         route = str(way)
+        assert name.settings is not None  # noqa: S101  (for the type checker: route_of raises else)
         notes += surprises.of_way(name, way, options, run.children)
         if way.hops and options.share is not None:
             notes.append("--share: a hop that pyrelay -O list shows is logged in to already")
@@ -90,17 +91,20 @@ def explain(run: Run) -> Explanation:
     notes += surprises.of_legs(plan.legs)
     # The target's key is ssh's matter, and not looked at before the target is reached.
     refused = [f"{leg.plan.place}: its host key: {leg.host_keys.then}" for leg in legs[:-1] if leg.host_keys.refused]
-    if name.settings is None:
-        refused.append("ssh refuses the name")
     return Explanation(route, tuple(legs), name, tuple(notes), "; ".join(refused))
 
 
 def route_of(name: Typed, options: Options) -> Route:
-    """Return the route that is dialled: the name's own if it has hops, else what ssh hands over. Raises RelayError."""
+    """Return the route that is dialled: the name's own if it has hops, else what ssh hands over.
+
+    Raises RelayError if it cannot be read, or ssh would not go to the name.
+    """
     spelled = name.name if surprises.has_hops(name.name, options) else surprises.handed_over(name)
     way = spelling.parse(spelled, surprises.port(name, options), options.delimiters)
     if options.jump:
         way = spelling.behind(spelling.parse_jump(options.jump), way)
+    if name.settings is None:
+        raise RelayError(name.refusal)
     return way
 
 

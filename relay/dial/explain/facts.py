@@ -103,11 +103,9 @@ class Reader:
         memory = self._memory.recall(name_of(settings, jumps)) if leg.entered.kind == CLIENT else None
         return Leg(leg, settings.user, looked_up, offered, self._hops_keys(leg), memory, notes)
 
-    def target(self, leg: planning.Leg, typed: HopSettings | None) -> Leg:
+    def target(self, leg: planning.Leg, typed: HopSettings) -> Leg:
         """Return what is known of the target. typed: the settings of the name that ssh was given."""
         looked_up = self._looked_up(leg)
-        if typed is None:
-            return Leg(leg, "", looked_up, (), HostKeys(NOT_CHECKED, "", (), "ssh refuses the name"), None, ())
         offered, notes = self._keys(typed)
         host_keys = self._host_keys(typed)
         if "--known-hosts" in typed.get("knownhostscommand"):  # ours: it prints the keys of the target's own name

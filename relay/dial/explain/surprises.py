@@ -34,7 +34,7 @@ SOCKET_PATH = 107 - 17  # bytes: a sockaddr_un has 107; ssh binds to the Control
 def of_name(typed: Typed, options: Options) -> list[str]:
     """Return what is surprising about a name as ssh takes it."""
     if typed.settings is None:
-        return [f"ssh refuses the name: {typed.refusal}"]
+        return []  # that is an error (route_of)
     notes = []
     if typed.user:
         notes += _cut(typed, options)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from relay.config.lookup import AS_IT_IS, Defaults, is_old, no_ssh, without_cnames
+from relay.config.lookup import AS_IT_IS, Defaults, is_old, no_ssh, what_ssh_said, without_cnames
 from relay.config.settings import HopSettings, parse
 from relay.errors import RelayError, printable
 from relay.spec.route import DEFAULT_PORT
@@ -20,7 +20,7 @@ class Typed(NamedTuple):
     """A name as it was typed.
 
     user: what stands before its last "@", "" if nothing does. name: what stands after it. settings: what ssh_config
-    gives that name; None if ssh refuses it. refusal: ssh's words then.
+    gives that name; None if ssh refuses the name, or cannot read ssh_config. refusal: which of the two, in ssh's words.
     """
 
     user: str
@@ -71,7 +71,14 @@ def ask(options: Options, children: Children) -> Typed:
     if values is None and "fork into background" in said:  # ForkAfterAuthentication, and no command as yet
         values, said = output([*argv, "-N", "--", options.destination], children)
     settings = HopSettings(name, values, Defaults(children), environ=children.environ) if values is not None else None
-    return Typed(user if at else "", name, settings, said)
+    return Typed(user if at else "", name, settings, _refusal(name, said) if settings is None else "")
+
+
+def _refusal(name: str, said: str) -> str:
+    """Return a line for what ssh says where it gives a name no settings."""
+    # What it says of a name itself (main, ssh.c): "hostname contains invalid characters", or how to use it, of a URI.
+    of_name = "contains invalid characters" in said or said.startswith("usage: ")
+    return f"ssh refuses the name: {printable(said)}" if of_name else f"ssh_config of {printable(name)}: {said}"
 
 
 def output(argv: Sequence[str], children: Children) -> tuple[dict[str, list[str]] | None, str]:
@@ -84,5 +91,5 @@ def output(argv: Sequence[str], children: Children) -> tuple[dict[str, list[str]
     if is_old(child.returncode, err) and (shorter := without_cnames(argv)) != tuple(argv):
         return output(shorter, children)
     if child.returncode != 0:
-        return None, printable(err.decode(errors="replace").strip()) or "ssh -G failed"
+        return None, "; ".join(what_ssh_said(err)) or "ssh -G failed"
     return parse(out), ""
