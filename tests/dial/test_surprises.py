@@ -179,6 +179,34 @@ def test_other_options_than_those_of_the_proxy_command(plan: Lab) -> None:
     assert note.startswith("ssh runs pyrelay with what it does not take: unknown option --tr")
 
 
+def test_a_proxy_command_whose_host_is_no_route(plan: Lab) -> None:
+    """A run would end with these words, though the name as it was typed is in order."""
+    plan.head = "Host */*\n    ProxyCommand pyrelay %r@%h %p"
+    does_not_take = "ssh runs pyrelay with what it does not take: "
+    assert explained(plan, "h1/h3")["notes"] == [
+        f"{does_not_take}hop 1 of 1 ({plan.user}@h1): '@' cannot stand in a host"
+    ]
+    assert "'@' cannot stand in a host" in plan.ssh("h1/h3", "true").stderr
+    plan.head = "Host */*\n    ProxyCommand pyrelay %h/ %p"
+    assert explained(plan, "h1/h3")["notes"] == [f"{does_not_take}target: the name is empty"]
+
+
+def test_a_proxy_command_that_no_program_has_the_name_of(plan: Lab) -> None:
+    plan.head = "Host */*\n    ProxyCommand pyrelai %h %p"
+    note = "the ProxyCommand of h1/h3 cannot be run: there is no program pyrelai in PATH"
+    assert explained(plan, "h1/h3")["notes"] == [note]
+    assert "pyrelai: not found" in plan.ssh("h1/h3", "true").stderr
+    plan.host("h2", ProxyCommand=f"{plan.home}/gone -x %h")
+    gone = f"cannot be run: there is no program {plan.home}/gone"
+    assert explained(plan, "h2")["notes"][0] == f"the ProxyCommand of h2 {gone}"
+    assert explained(plan, "h2+h3")["notes"] == [f"hop 1 of 1 (h2): its ProxyCommand {gone}"]
+    for name in ("two words", "program"):
+        (plan.home / name).symlink_to("/bin/true")
+    for command in (f"'{plan.home}/two words' %h %p", "~/program %h", "$HOME/gone %h", "(gone)", "env gone %h"):
+        plan.head = f"Host */*\n    ProxyCommand {command}"
+        assert explained(plan, "h1/h3")["notes"] == [], command
+
+
 # What ssh itself does
 
 

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import os
 import shlex
+import shutil
 from typing import TYPE_CHECKING
 
 from relay.config.lookup import Query
 from relay.config.names import hosts
 from relay.dial.explain.keywords import BUT_BY_TCP, BY_OUR_CLIENT, ON_ANY_HOP
 from relay.dial.explain.typed import output
-from relay.dial.plan import CLIENT, MASTER, PROXIED, TCP
-from relay.errors import UsageError, printable
+from relay.dial.plan import CLIENT, COMMAND, MASTER, PROXIED, TCP
+from relay.errors import RelayError, UsageError, printable
 from relay.spec.options import parse as parse_options
 from relay.spec.route import RouteError, is_onion, parse, parse_jump
 from relay.ssh.trust.known_hosts import lowered, with_port
@@ -28,6 +29,9 @@ if TYPE_CHECKING:
 
 PROGRAM = "pyrelay"
 NEW_LINE = "\n"
+# ssh has a shell `exec` the ProxyCommand. Words that zsh's `exec` takes, and characters with a meaning to shells.
+OF_A_SHELL = frozenset({"builtin", "command", "eval", "exec", "noglob"})
+TO_A_SHELL = frozenset("!\"#$&'()*;<>?[\\]^`{|}\n")
 SOCKET_PATH = 107 - 17  # bytes: a sockaddr_un has 107; ssh binds to the ControlPath with 17 characters after it (mux.c)
 
 
@@ -83,14 +87,15 @@ def of_way(typed: Typed, way: Route, options: Options, children: Children) -> li
     settings = typed.settings
     if settings is None or options.jump:
         return []
+    notes = [f"the ProxyCommand of {typed.name} {unfound}"] if (unfound := _not_found(settings, children)) else []
     if not way.hops:
         return [
+            *notes,
             *_another_way(typed, options),
             *_capitals(typed, way, options, children),
             *_other_options(typed, options),
         ]
     is_alias = not has_hops(typed.name, options)
-    notes = []
     if is_alias and typed.template:
         notes.append(f"{typed.name} is an alias: ssh hands {way} over")
     elif not typed.template:
@@ -163,13 +168,15 @@ def _differs(element: Element, lower: str, options: Options, children: Children)
     return first != second
 
 
-def of_legs(legs: Sequence[Leg]) -> list[str]:
-    """Return which settings have no effect on the hops of a plan."""
+def of_legs(legs: Sequence[Leg], children: Children) -> list[str]:
+    """Return which settings have no effect on the hops of a plan, and which ProxyCommand cannot be run."""
     notes = []
     for number, leg in enumerate(legs):
         if leg.entered is None or leg.entered.kind == MASTER:
             continue
         notes += [f"{leg.place}: {note}" for note in _without_effect(leg, after=legs[number - 1] if number else None)]
+        if leg.reached.kind == COMMAND and (unfound := _not_found(leg.settings, children)):
+            notes.append(f"{leg.place}: its ProxyCommand {unfound}")
     return notes
 
 
@@ -229,18 +236,37 @@ def _words(typed: Typed) -> list[str]:
     return words if words and os.path.basename(words[0]) == PROGRAM else []
 
 
-def _other_options(typed: Typed, options: Options) -> list[str]:
-    """ssh may run pyrelay with other options than it has now."""
-    words = _words(typed)
+def _not_found(settings: HopSettings, children: Children) -> str:
+    """Return the end of a note if there is no program of the name that the ProxyCommand begins with, else ""."""
     try:
-        theirs = {**parse_options(words[1:]).__dict__} if words else {}
-    except UsageError as error:
-        return [f"ssh runs pyrelay with what it does not take: {error.cause.partition(NEW_LINE)[0]}"]
-    ours = {**options.__dict__}
+        name = shlex.split(settings.proxy_command())[:1]
+    except (RelayError, ValueError):
+        return ""
+    if not name or name[0] in OF_A_SHELL or not TO_A_SHELL.isdisjoint(name[0]):
+        return ""
+    path = os.path.expanduser(name[0])
+    if shutil.which(path, path=children.environ.get("PATH")):
+        return ""
+    return f"cannot be run: there is no program {printable(path)}{'' if '/' in path else ' in PATH'}"
+
+
+def _other_options(typed: Typed, options: Options) -> list[str]:
+    """ssh may run pyrelay with other options than it has now, or with what it does not take."""
+    words = _words(typed)
+    if not words:
+        return []
+    try:
+        chosen = parse_options(words[1:])
+        parse(chosen.destination, chosen.port, chosen.delimiters)
+        if chosen.jump:
+            parse_jump(chosen.jump)
+    except UsageError as error:  # of the options, or of the route
+        return [f"ssh runs pyrelay with what it does not take: {error.line.partition(NEW_LINE)[0]}"]
+    theirs, ours = {**chosen.__dict__}, {**options.__dict__}
     for field in ("action", "config", "json", "destination", "port", "deadline", "verbosity"):
         theirs.pop(field, None)
         ours.pop(field, None)
-    if not words or theirs == ours:
+    if theirs == ours:
         return []
     command = shlex.join([PROGRAM, "--explain", *words[1:]])
     return [f"ssh runs pyrelay with other options; {printable(command, 1000)} explains that"]
