@@ -15,7 +15,7 @@ import tempfile
 from fnmatch import fnmatch
 
 from relay.config.lookup import AS_IT_IS, IF_IT_WERE, is_old, what_ssh_said, without_cnames
-from relay.config.settings import parse
+from relay.config.settings import parse, with_home
 from relay.errors import RelayError
 from relay.spec.route import DEFAULT_DELIMITERS
 
@@ -109,7 +109,7 @@ def obstacles(config: str | None, written: str) -> Iterator[str]:
     """
     if config is not None and config.lower() == "none":  # ssh then reads no file
         return
-    path = os.path.expanduser(config or CONFIG)
+    path = with_home(config or CONFIG)
     shown = config or CONFIG
     try:
         with open(path, encoding="utf-8", errors="surrogateescape") as file:
@@ -133,7 +133,7 @@ def obstacles(config: str | None, written: str) -> Iterator[str]:
             yield f"a block before the Include gives {SAMPLE} a {name} of its own; {wins}"
         if any(line.split()[:1] and line.split()[0].lower() in {"host", "match"} for line in before):
             yield f"the Include stands in a Host or Match block, and counts only for what that matches; {wins}"
-    yield from _whole(path, shown)
+    yield from _whole(config)
 
 
 def _others(before: list[str], written: str) -> tuple[list[str], str]:
@@ -157,9 +157,10 @@ def _settings(written: str) -> list[str]:
     return ["Host *", *(f"{name} {marks.get(name, value)}" for name, value in dict(pairs).items())]
 
 
-def _whole(path: str, shown: str) -> Iterator[str]:
+def _whole(config: str | None) -> Iterator[str]:
     """Yield a line for each setting that affects a route wherever it stands, since the block does not set it."""
-    settings, said = _ask_file(path)
+    settings, said = _ask_file(with_home(config) if config is not None else None)
+    shown = config or "ssh_config"
     if settings is None:
         yield f"ssh cannot read {shown}: {said}"
         return
@@ -193,9 +194,13 @@ def _ask(lines: list[str], treated: Sequence[str] = AS_IT_IS) -> tuple[Mapping[s
         return settings, said.replace(file.name, CONFIG)
 
 
-def _ask_file(path: str, treated: Sequence[str] = AS_IT_IS) -> tuple[Mapping[str, Sequence[str]] | None, str]:
-    """Return the settings that a file gives a route; or None, and ssh's error."""
-    argv = ("ssh", "-G", "-T", *(f"-o{setting}" for setting in treated), "-F", path, "--", SAMPLE)
+def _ask_file(path: str | None, treated: Sequence[str] = AS_IT_IS) -> tuple[Mapping[str, Sequence[str]] | None, str]:
+    """Return the settings that a file gives a route; or None, and ssh's error.
+
+    Without a path ssh reads the user's file, whose owner and permissions it checks, and the system's.
+    """
+    read = ("-F", path) if path is not None else ()
+    argv = ("ssh", "-G", "-T", *(f"-o{setting}" for setting in treated), *read, "--", SAMPLE)
     done = subprocess.run(argv, capture_output=True, stdin=subprocess.DEVNULL, check=False)
     if is_old(done.returncode, done.stderr):
         argv = without_cnames(argv)

@@ -189,20 +189,25 @@ class Server:
 
 
 def with_password(shadow: Path, user: str) -> list[str]:
-    """The command within which an sshd finds PASSWORD to be the user's, in a shadow file that is made for it.
-
-    In a mount namespace of sshd's own that file lies over /etc/shadow. Who is not root
-    makes a user namespace first, to be root in, and then another one, to be oneself in again.
-    """
+    """The command within which an sshd finds PASSWORD to be the user's, in a shadow file that is made for it."""
     shadow.write_text(f"{user}:{CRYPTED}:19000:0:99999:7:::\n")
     shadow.chmod(0o600)
+    return laid_over(shadow, "/etc/shadow")
+
+
+def laid_over(file: Path, path: str) -> list[str]:
+    """The command within which a program finds a file in the place of one of the system's.
+
+    That is in a mount namespace of its own. Who is not root makes a user namespace
+    first, to be root in, and then another one, to be oneself in again.
+    """
     unshare, uid = need("unshare"), os.geteuid()
     root = [unshare, "--mount"] if uid == 0 else [unshare, "--map-root-user", "--mount"]
     again = [] if uid == 0 else [unshare, "--user", f"--map-user={uid}", f"--map-group={os.getegid()}"]
-    within = [*root, "sh", "-c", 'mount --bind "$0" /etc/shadow && exec "$@"', str(shadow), *again]
+    within = [*root, "sh", "-c", f'mount --bind "$0" {path} && exec "$@"', str(file), *again]
     tried = subprocess.run([*within, "true"], stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
     if tried.returncode != 0:
-        missing(f"no sshd can be given passwords of its own: {tried.stderr.strip()}")
+        missing(f"no program can be given {path} of its own: {tried.stderr.strip()}")
     return within
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
 import pytest
 from lab import Lab
 from peers import SYSTEM_PATH, need
+from sshd import laid_over
 
 from relay.config import block, version
 from relay.errors import UsageError
@@ -260,6 +262,23 @@ def test_no_config_and_one_that_cannot_be_read(tmp_path: Path) -> None:
     assert line == f"-F {tmp_path}/none: there is no such file, and ssh ends there"
     (line,) = block.obstacles(str(tmp_path), written())
     assert line.endswith("cannot be read: Is a directory")
+
+
+def test_the_users_own_file_with_permissions_that_ssh_refuses(lab: Lab, tmp_path: Path) -> None:
+    """ssh checks those of ~/.ssh/config alone, and of what it includes; ~ is the home in the password database."""
+    passwd = tmp_path / "passwd"
+    passwd.write_text(f"{lab.user}:x:{os.geteuid()}:{os.getegid()}::{lab.home}:/bin/sh\n")
+    config = lab.home / ".ssh" / "config"
+    config.parent.mkdir(0o700)
+    config.write_text("Host h1\n    User u1\n")
+    within = laid_over(passwd, "/etc/passwd")
+    for mode, said in (
+        (0o644, ""),
+        (0o666, f"pyrelay: ssh cannot read ssh_config: Bad owner or permissions on {config}\n"),
+    ):
+        config.chmod(mode)
+        done = lab.run(*within, lab.program, "--ssh-config", env={"HOME": "/"})
+        assert (done.returncode, done.stderr) == (0, said)
 
 
 def test_a_file_by_a_relative_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
