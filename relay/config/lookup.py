@@ -169,7 +169,7 @@ class Lookup:
         out, err = answer
         said = what_ssh_said(err)
         if child.returncode != 0:
-            # OpenSSH 10.6 takes a user with a $ or a backslash from ssh_config alone (valid_ruser, ssh.c).
+            # OpenSSH 10.6 takes a user with a $ or a backslash from ssh_config alone (ssh_valid_ruser, readconf.c).
             hint = "ssh takes such a user from ssh_config (User)" if "username" in " ".join(said) else ""
             raise RelayError(f"ssh_config of {query.element}: {'; '.join(said) or 'ssh -G failed'}", hint=hint)
         return HopSettings(query.element.host, parse(out), self._defaults, query.words(treated)), said

@@ -53,7 +53,7 @@ DEFAULT_PORT = 22
 # Punctuation that ssh accepts in a typed host, and that has no meaning in names, patterns or lines of known_hosts.
 POSSIBLE_DELIMITERS = "!%+/:=^_~"
 
-# OpenSSH's valid_hostname() and valid_ruser() (ssh.c, misc.c) refuse these; besides:
+# OpenSSH's valid_hostname() and valid_ruser() (ssh.c; readconf.c, as ssh_valid_…, since 10.3) refuse these; besides:
 # ssh would split at "@", brackets belong to the route's grammar, and no user name needs "$" or ",".
 # A backslash may stand inside a user, as valid_ruser() allows: Active Directory writes DOMAIN\user.
 NOT_IN_HOST = " '\"$\\;&<>|(){}`,@[]"
@@ -224,7 +224,7 @@ def parse_port(text: str) -> int:
 def check_host(text: str) -> None:
     """Raise RouteError unless text may stand for a host: as an argument of ssh, in a message, in an expanded token."""
     _check_name("host", text, NOT_IN_HOST)
-    # `ssh -- NAME` parses such a NAME as a URI (parse_ssh_uri() in misc.c, which accepts lower case only).
+    # `ssh -- NAME` parses such a NAME as a URI (parse_ssh_uri() in readconf.c, which accepts lower case only).
     if text[:6].lower() == "ssh://":
         raise RouteError("a host cannot be a URI")
 

@@ -57,7 +57,7 @@ def _verify_rsa(fields: tuple[bytes, ...], value: bytes, data: bytes, algorithm:
     digests: dict[str, type[HashAlgorithm]] = {"ssh-rsa": SHA1, "rsa-sha2-256": SHA256, "rsa-sha2-512": SHA512}
     exponent, modulus = (int.from_bytes(field, "big") for field in fields)
     key = rsa.RSAPublicNumbers(exponent, modulus).public_key()
-    value = value.rjust((key.key_size + 7) // 8, b"\0")  # leading zeros may be missing (ssh-rsa.c, openssh_RSA_verify)
+    value = value.rjust((key.key_size + 7) // 8, b"\0")  # leading zeros may be missing (ssh-rsa.c, ssh_rsa_verify)
     key.verify(value, data, padding.PKCS1v15(), digests[algorithm]())
 
 

@@ -35,7 +35,7 @@ def _of_order(text: str) -> str:
 
         *due, came = findall(r"\d+", text)
         return f"the server sent message {came} where {' or '.join(due)} was due"
-    if text.startswith(_STRICT):  # OpenSSH's PROTOCOL, section 1.10
+    if text.startswith(_STRICT):  # OpenSSH's PROTOCOL, "strict key exchange extension"
         how = text.removeprefix(_STRICT).replace("was sent", "it sent").rstrip("!")
         return f"the server broke the rules of strict key exchange: {how}"
     return text

@@ -34,7 +34,8 @@ if TYPE_CHECKING:
 # drops both, and both sides would wait for ever: seconds, and times the time that the server's KEXINIT took.
 _PATIENCE, _ROUNDS = 3.0, 4.0
 _COOKIE, _LISTS, _FOLLOWS_AND_RESERVED = 16, 10, 5  # of a KEXINIT: bytes, lists, bytes
-_ENDING = ("ext-info-c", "kex-strict-c-v00@openssh.com")  # RFC 8308 section 2.1; OpenSSH's PROTOCOL, section 1.10
+# RFC 8308 section 2.1; OpenSSH's PROTOCOL, "strict key exchange extension".
+_ENDING = ("ext-info-c", "kex-strict-c-v00@openssh.com")
 
 
 def _check_shape(kexinit: bytes) -> None:
