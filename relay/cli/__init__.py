@@ -1,4 +1,8 @@
-"""The entry point: the steps of a run in their order. Only this module prints errors and ends the process."""
+"""The entry point: the steps of a run in their order. Only this module prints the error that ends a run.
+
+It also ends the process; the handler of a signal (run/guard.py) and a forked process (run/fdpass.py, share/) end by
+themselves.
+"""
 
 from __future__ import annotations
 

@@ -295,7 +295,7 @@ class HopSettings:
 
 
 def is_loopback(address: str) -> bool:
-    """Whether an IP address, which may have a zone, is one of this machine's own; not "", which is none."""
+    """Whether an IP address, which may have a zone, is a loopback address; not "", which is none."""
     from ipaddress import ip_address  # few hops have a setting that asks this
 
     return bool(address) and ip_address(address.partition("%")[0]).is_loopback

@@ -141,8 +141,8 @@ class Dialogue:
     def request_last(self, method: str, fields: bytes) -> Answer:
         """Send a login request that will probably succeed, and request the channel for after the login with it.
 
-        A server that refuses the login ignores the channel's request (see Session). So does a server that reads the
-        channel's request before it grants the login: the caller must request the channel again.
+        A server that refuses the login ignores the channel's request (_may_ask_on_the_way, enter.py). So does a server
+        that reads the channel's request before it grants the login: the caller must request the channel again.
         """
         self._too_early = False
         self._refused_before = self._transport.channels_refused
