@@ -252,6 +252,7 @@ def comment_of(path: str) -> str:
 def read_public(path: str) -> PublicKey | None:
     """The key or certificate in a public key file: its first line that is one (authfile.c, sshkey_try_load_public).
 
+    A private key ends the search: its public half may stand behind it in the same file.
     None when the file has no usable key. Raises RelayError when the file cannot be read for another reason (_NO_KEY).
     """
     try:
@@ -263,8 +264,10 @@ def read_public(path: str) -> PublicKey | None:
     except ValueError:  # a NUL in the name
         return None
     for line in data.splitlines():
+        if line.startswith(b"-----BEGIN"):
+            return None
         words = line.split(None, 2)
-        if len(words) < 2 or line.lstrip().startswith((b"#", b"-----")):
+        if len(words) < 2 or line.lstrip().startswith(b"#"):
             continue
         try:
             return read_key(words[0], words[1])

@@ -81,6 +81,19 @@ def test_a_key_file_that_others_can_read_is_not_used(hops: Lab) -> None:
     assert f"hint: {key}: permissions 0640 are too open" in refusal(hops)
 
 
+@pytest.mark.parametrize("form", ["RFC4716", "PEM"])
+def test_a_key_file_with_the_public_half_behind_the_private_one(hops: Lab, form: str) -> None:
+    """ssh takes it for what begins it."""
+    key = hops.keygen("key", "rsa", "-m", form)
+    line = public(key)
+    with key.open("a") as file:
+        file.write(line)
+    Path(f"{key}.pub").unlink()
+    hops.server("h1", authorized_keys=line, IdentityFile=key)
+    assert succeeds(hops)
+    assert hops.ssh("h1", "true").returncode == 0
+
+
 def test_a_key_file_that_does_not_exist_is_named(hops: Lab) -> None:
     hops.server("h1", authorized_keys="", IdentityFile=hops.top / "nothing")
     message = refusal(hops)
