@@ -73,7 +73,7 @@ def gather(settings: HopSettings, held: Sequence[AgentKey]) -> Found:
     # (load_public_identity_files, ssh.c).
     listed: list[tuple[_File, PublicKey | None]] = []
     for file in files:
-        beside = None if settings.all("certificatefile") else _certificate(f"{file.path}-cert.pub")
+        beside = None if settings.all("certificatefile") else _certificate(f"{file.path}-cert")
         listed.append((file, file.public))
         listed += [(file, beside)] if beside is not None else []
     _add_agents(found, listed, held, others=not settings.yes("identitiesonly"))

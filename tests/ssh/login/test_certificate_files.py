@@ -66,6 +66,14 @@ def test_the_certificate_beside_a_key_is_tried_behind_it(lab: Lab) -> None:
     assert ssh_gets_in(lab)
 
 
+@pytest.mark.parametrize("suffix", ["-cert", "-cert.pub", "-cert.pub.pub"])
+def test_what_the_certificate_beside_a_key_may_be_called(lab: Lab, authority: Path, suffix: str) -> None:
+    key = lab.keygen("key")
+    certify(lab, authority, key).rename(f"{key}{suffix}")
+    named(lab, key)
+    assert got_in(lab) == ssh_gets_in(lab) == (suffix != "-cert.pub.pub")
+
+
 def test_certificatefile_none_keeps_back_the_one_beside_a_key(lab: Lab, authority: Path) -> None:
     key = lab.keygen("key")
     certify(lab, authority, key)
