@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 # Keywords that `ssh -G` prints expanded, or that allow only ~ (its other file names still hold ~, %h and ${HOME}).
 _EXPANDED = frozenset({"controlpath", "globalknownhostsfile", "identityagent", "userknownhostsfile"})
 # Keywords whose line holds one name, which may have white space in it; a line of the others holds a list.
-_ONE_NAME = frozenset({"certificatefile", "controlpath", "identityagent", "identityfile", "revokedhostkeys"})
+_ONE_NAME = frozenset({"certificatefile", "controlpath", "identityagent", "identityfile"})
 
 _MOST = 2**31 - 1  # the greatest number in ssh_config: a C int
 _MOST_BYTES = 2**63 - 1
@@ -322,9 +322,10 @@ def without_home(name: str) -> str:
 def _listed(line: str) -> list[str]:
     """Split a line of absolute file names, which `ssh -G` prints with a space between them and without quotes.
 
-    A word that does not begin with "/" belongs to the name before it: that name has a space in it.
+    A word that does not begin with "/" belongs to the name before it: that name has a space in it. Where "~" is left as
+    it is, the line has one name (RevokedHostKeys before OpenSSH 10.6).
     """
-    return line.replace(" /", "\0/").split("\0") if line.startswith("/") else line.split()
+    return line.replace(" /", "\0/").split("\0") if line.startswith(("/", "~")) else line.split()
 
 
 def _expand(text: str, token: Callable[[str], str | None], environ: Mapping[str, str] | None = None) -> str:

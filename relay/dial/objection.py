@@ -61,7 +61,7 @@ def _by_spaces(settings: HopSettings) -> str:
 
     What can be read is a list of absolute names, of which each but the first begins at " /".
     """
-    for key in ("UserKnownHostsFile", "GlobalKnownHostsFile"):
+    for key in ("UserKnownHostsFile", "GlobalKnownHostsFile", "RevokedHostKeys"):
         line = settings.get(key.lower())
         words = line.split(" ")
         relative = any(settings.exists(word) for word in words[1:] if word and not word.startswith("/"))

@@ -132,6 +132,14 @@ def test_none_is_no_jump_and_no_file(config: str) -> None:
     assert (none.proxy_jump(), none.proxy_command(), none.paths("identityfile")) == ("", "", ())
 
 
+@pytest.mark.parametrize(
+    ("line", "names"), [("/a b /c", ("/a b", "/c")), ("~/a b", (f"{pwd.getpwuid(os.getuid()).pw_dir}/a b",))]
+)
+def test_files_of_revoked_keys(line: str, names: tuple[str, ...]) -> None:
+    """Several since OpenSSH 10.6, which replaces ~ itself; one before it."""
+    assert HopSettings("h1", {"revokedhostkeys": [line]}).paths("revokedhostkeys") == names
+
+
 @pytest.mark.parametrize("name", ["shelly", "nouser"])
 def test_a_hostname_or_user_unfit_for_a_command_is_refused(config: str, name: str) -> None:
     with pytest.raises(RelayError, match=f"ssh_config of {name}"):

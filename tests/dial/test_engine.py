@@ -314,6 +314,9 @@ def settings(**values: str) -> HopSettings:
         ({"userknownhostsfile": "/a/kh ~/kh"}, ""),  # that is one name: there is no ~/kh
         ({"userknownhostsfile": "/a/kh ."}, "only ssh knows where one name of its UserKnownHostsFile ends"),
         ({"globalknownhostsfile": "a b"}, "only ssh knows where one name of its GlobalKnownHostsFile ends"),
+        ({"revokedhostkeys": "/a b/r /c"}, ""),
+        ({"revokedhostkeys": "/a/r ."}, "only ssh knows where one name of its RevokedHostKeys ends"),
+        ({"revokedhostkeys": "~/a r"}, "only ssh knows where one name of its RevokedHostKeys ends"),
         ({"hostkeyalgorithms": "ssh-dss"}, "our client has none of the hostkeyalgorithms that ssh_config asks for"),
     ],
 )

@@ -143,6 +143,23 @@ def test_a_list_with_a_key_that_is_too_short(lab: Lab) -> None:
     agree(lab, REVOKED)
 
 
+@pytest.mark.parametrize("names", ["{0} {1}", "{1} {0}", "{0} {0}"])
+def test_several_files_of_revoked_keys(lab: Lab, names: str) -> None:
+    """As OpenSSH 10.6 and later take them; this ssh prints what one of those would."""
+    server(lab)
+    write(lab, "{host} {key}\n")
+    files = [lab.top / "first list", lab.top / "second"]
+    for file, revoked in zip(files, ("other", "h1/ed25519"), strict=True):
+        file.write_text(f"{key(lab, revoked)}\n")
+    newer = lab.program.parent / "ssh"
+    newer.write_text(f"#!/bin/sh\n/usr/bin/ssh \"$@\"\necho 'revokedhostkeys {names.format(*files)}'\n")
+    newer.chmod(0o755)
+    lab.server("h2")
+    done = lab.pyrelay("h1/h2")
+    assert (REVOKED in done.stderr) == ("{1}" in names)
+    assert done.stdout.startswith("SSH-2.0-") == ("{1}" not in names)
+
+
 def test_hashed_names(lab: Lab) -> None:
     server(lab)
     write(lab, "other {key}\n{host} {key}\n")
