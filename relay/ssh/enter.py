@@ -96,7 +96,7 @@ def log_in(
     except _TooEarly as failure:
         client.skips = failure.key
         in_vain, doubt = failure.lesson(known)
-        _forget(client, hop, shown, in_vain)
+        client.memory.forget(hop, shown, in_vain)
         if again is None:
             raise failure.error from failure.__cause__
     except Unserved as refusal:
@@ -105,7 +105,7 @@ def log_in(
         raise
     except _Refused as failure:
         got_in = known if known.method or known.by_ssh else None
-        _forget(client, hop, got_in, in_vain)  # what the hop accepted before may be the cause
+        client.memory.forget(hop, got_in, in_vain)  # what the hop accepted before may be the cause
         raise failure.error from failure.__cause__
     # Not from within the except: Python would take that failure for the cause of what fails now.
     session = session or _log_in_anew(client, again, settings, jumps, following=following)
@@ -114,13 +114,9 @@ def log_in(
     in_vain |= session.shown.in_vain
     session.opening = session.opening or session.ask(following)  # the server works while the file is written
     client.memory.keep(hop, session.shown.but(in_vain=in_vain, doubt=doubt, by_ssh=known.by_ssh))
+    if session.shown.refused:  # the hop may take one of those by now, and let that one go on
+        session.denied = partial(client.memory.forget, hop, session.shown, in_vain)
     return session
-
-
-def _forget(client: Client, hop: tuple[str, ...], shown: Shown | None, in_vain: frozenset[str]) -> None:
-    """Remember only what the hop did not accept. The next login is then a careful one."""
-    if shown is not None:
-        client.memory.keep(hop, shown.but(in_vain=in_vain, method="", key="", algorithm="", by_ssh=""))
 
 
 def _log_in_anew(

@@ -40,7 +40,7 @@ HEAD = b"pyrelay-hop 1\n"
 SALT = "salt"
 SALT_SIZE = 32  # bytes
 MOST = 1000  # hops that are remembered; the longest unused go
-LONGEST = 16 * 1024  # bytes of a file
+LONGEST = 24 * 1024  # bytes of a file
 VALUE = 1500  # bytes of a value; a longer one is not kept, so that the file that was written can be read
 
 # What may be sent before the server has said that it takes it.
@@ -54,7 +54,8 @@ class Shown(Value):
     ident: the server's. kex, host_key: the first key exchange and the first host key algorithm of its KEXINIT.
     own_kex: the first key exchange of our own order that the server has.
     method: the one that got in. key: the fingerprint of the key that did, and algorithm how it signed, "" where it was
-    no key. sig_algs: the server's server-sig-algs, None when it sent none. hostbound: whether it takes
+    no key. refused: the day, and what publickey.exactly calls those that it refused that day before that key, "" where
+    there was none. sig_algs: the server's server-sig-algs, None when it sent none. hostbound: whether it takes
     publickey-hostbound. by_ssh: the method, or the type of the key, by which the system's ssh got in. ssh_only: an
     algorithm of ssh_config's choice that the hop has and only ssh knows. in_vain: what of
     AHEAD it once did not take. doubt: what of AHEAD went before a connection that has failed, for whatever reason.
@@ -68,6 +69,7 @@ class Shown(Value):
     method: str = ""
     key: str = ""
     algorithm: str = ""
+    refused: str = ""
     sig_algs: str | None = None
     hostbound: bool = False
     by_ssh: str = ""
@@ -100,6 +102,7 @@ _WORDS = {  # of a file, each with the attribute whose text it has
     "method": "method",
     "key": "key",
     "algorithm": "algorithm",
+    "refused": "refused",
     "by-ssh": "by_ssh",
     "ssh-only": "ssh_only",
     "doubt": "doubt",
@@ -137,6 +140,11 @@ def read(data: bytes) -> Shown | None:
         hostbound=values.get("hostbound") == ["yes"],
         in_vain=frozenset(values.get("sent-in-vain", ())) & frozenset(AHEAD),
     )
+
+
+def today() -> str:
+    """The day as a file has it."""
+    return time.strftime("%Y-%m-%d", time.gmtime())
 
 
 def _fits(text: str) -> bool:
@@ -179,8 +187,7 @@ class Memory:
         """Remember that a hop has shown this, today; a day is written once where nothing else is new."""
         if not self._directory or not self._writes:
             return
-        today = time.strftime("%Y-%m-%d", time.gmtime())
-        now = write(shown.but(used=today))
+        now = write(shown.but(used=today()))
         try:
             if private.make(self._directory) & 0o022:
                 raise PermissionError
@@ -193,6 +200,14 @@ class Memory:
             self._write(name, now)
         except OSError:
             pass
+
+    def forget(self, hop: Sequence[str], shown: Shown | None, in_vain: frozenset[str]) -> None:
+        """Remember only what the hop did not accept. The next login is then a careful one.
+
+        shown: what it has shown; None where nobody has got in, and there is nothing to forget.
+        """
+        if shown is not None:
+            self.keep(hop, shown.but(in_vain=in_vain, method="", key="", algorithm="", refused="", by_ssh=""))
 
     def _name(self, hop: Sequence[str], salt: bytes) -> str:
         parts = [part.encode(errors="surrogateescape") for part in (self._way, *hop)]

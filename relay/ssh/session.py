@@ -18,6 +18,8 @@ from relay.ssh.wire.transport import Disconnected, Transport
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from relay import contract
     from relay.contract import ManyFlows, Netcat, Stream
     from relay.ssh.wire.opening import Opening
@@ -32,7 +34,8 @@ class Session:
     """One hop, logged in to (contract.Hop).
 
     transport: its own. place: what messages call the hop. opening: what was asked for along with the login.
-    shown: what the hop has shown to take. warns: whether its LogLevel shows warnings.
+    shown: what the hop has shown to take. warns: whether its LogLevel shows warnings. denied: called when the hop may
+    not forward.
     """
 
     def __init__(self, transport: Transport, stream: Stream, place: str, jumps: str) -> None:
@@ -43,6 +46,7 @@ class Session:
         self.opening: Opening | None = None
         self.shown = Shown()
         self.warns = True
+        self.denied: Callable[[], object] = lambda: None
         self._jumps = jumps
 
     @property
@@ -129,6 +133,7 @@ class Session:
 
     def _denied(self, host: str, port: int, error: Refused) -> RelayError:
         """The hop lets us log in and not go on."""
+        self.denied()
         words = sentence(str(error)) or OPEN_FAILURES.get(error.reason, "administratively prohibited")
         hint = "--netcat goes by a command on the hop instead, where you may"
         if "openssh" in self.transport.remote_version.lower():

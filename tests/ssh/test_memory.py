@@ -29,6 +29,7 @@ SHOWN = Shown(
     method="publickey",
     key="SHA256:abc",
     algorithm="ssh-ed25519",
+    refused="2026-11-28 abc def",
     sig_algs="ssh-ed25519,rsa-sha2-512",
     hostbound=True,
     in_vain=frozenset({CHANNEL}),

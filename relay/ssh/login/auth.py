@@ -11,7 +11,7 @@ from relay.run.prompt import NobodyToAsk
 from relay.ssh.login.asked import Interactive, Password
 from relay.ssh.login.methods import METHODS, OURS, allowed
 from relay.ssh.login.publickey import PublicKeys, name_of
-from relay.ssh.memory import CHANNEL, KEY, Shown
+from relay.ssh.memory import CHANNEL, KEY, Shown, today
 from relay.ssh.pubkey import BadKey
 from relay.ssh.record import Record
 from relay.ssh.wire.userauth import Dialogue, Failure, LinkLost, More, Success
@@ -108,6 +108,7 @@ class _Login:
         self._taken: tuple[str, ...] = ()  # the methods that the server takes, as it said last
         self._granted: list[str] = []  # those it has granted, which were not enough
         self._first = "", "", ""  # the first one that it has granted, its key, and how that signed
+        self._refused_before = ""  # the keys that it has refused before that one, as Shown has them
 
     def run(self) -> LoggedIn:
         """Log in or raise."""
@@ -127,6 +128,7 @@ class _Login:
         """Note what the server has granted. What it takes first can be sent ahead; what it takes later cannot."""
         if not self._granted:
             self._first = (method, *(self._keys.last if method == "publickey" else ("", "")))
+            self._refused_before = " ".join([today(), *self._keys.refused]) if self._keys.refused else ""
         self._granted.append(method)
 
     def _now_shown(self) -> Shown:
@@ -138,6 +140,7 @@ class _Login:
             method=method,
             key=key,
             algorithm=algorithm,
+            refused=self._refused_before,
             sig_algs=dialogue.extension("server-sig-algs"),
             hostbound=self._keys.bound_to_host(),
             in_vain=in_vain | {CHANNEL} if dialogue.channel_was_too_early else in_vain,

@@ -15,6 +15,7 @@ from relay.ssh.login.agent import PATIENCE, Agent, AgentFailed, socket_path
 from relay.ssh.login.identities import gather
 from relay.ssh.login.keyfile import BadFile
 from relay.ssh.login.waiting import AgentWait
+from relay.ssh.memory import today
 from relay.ssh.pubkey import CERT_SUFFIX, MIN_RSA_BITS, BadKey, string
 from relay.ssh.trust.known_hosts import match_pattern
 from relay.ssh.wire.userauth import Failure, More, Success, who
@@ -48,7 +49,7 @@ class PublicKeys:
     offered: those that the server has been asked about. ignored: the others,
     and what kept them from being offered or from signing. problems: those,
     and what else could not be used. All in words. last: the fingerprint of the key
-    that signed last, and by which algorithm.
+    that signed last, and by which algorithm. refused: what `exactly` calls those that the server has refused today.
     """
 
     def __init__(self, dialogue: Dialogue, settings: HopSettings, client: Client, shown: Shown | None) -> None:
@@ -57,6 +58,7 @@ class PublicKeys:
         self._skipped = client.skips
         self.began_in_order = True  # the first key that was tried was the first in order
         self.offered: list[str] = []
+        self.refused: list[str] = []
         self.problems: list[str] = []
         self.ignored: list[str] = []
         self._dialogue = dialogue
@@ -97,19 +99,45 @@ class PublicKeys:
         return None
 
     def attempt_remembered(self) -> Answer | None:
-        """Try the key that logged in before. None: the key is not there any more.
+        """Try the key that logged in before. None: ssh might log in with another one now.
 
+        That is the case if the key is not there any more, or comes behind one that is not known to be refused. A hop
+        may take a key that it has refused: a refusal counts for the day.
         A key that needs no person signs at once. Any other key is offered first, so that nobody is asked in vain.
         """
         untried, shown = self._all(), self._shown
-        remembered = name_of(shown.key, shown.algorithm) if shown is not None else ""
+        assert shown is not None  # noqa: S101  (for the type checker: the caller has looked)
+        day, *refused = shown.refused.split(" ")
+        if day != today():
+            refused = []
         for identity in untried:
             public = identity.public
-            if public is not None and name_of(public.fingerprint(), public.type) == remembered:
-                self.began_in_order = untried[0] is identity
-                untried.remove(identity)
-                return self._next(identity, remembered=True)
+            if public is None:
+                return None
+            if exactly(public) in refused or self._cannot_sign(public, shown):
+                continue
+            if name_of(public.fingerprint(), public.type) != name_of(shown.key, shown.algorithm):
+                return None
+            self.began_in_order = untried[0] is identity
+            untried.remove(identity)
+            answer = self._next(identity, remembered=True)
+            if answer is not None and not self.began_in_order:
+                self.refused = [*refused, *self.refused]
+            return answer
         return None
+
+    def _cannot_sign(self, public: PublicKey, shown: Shown) -> bool:
+        """Whether ssh_config, or what the server has taken before, rules out every signature by a key."""
+        accepted, taken = accepted_algorithms(self._settings), self._taken(shown.sig_algs)
+        return bool(too_short(public, self._settings)) or not signature_algorithms(public.type, accepted, taken)
+
+    def _taken(self, said: str | None) -> list[str] | None:
+        """What the server takes that has said this in its server-sig-algs."""
+        if said is None:
+            return None
+        # OpenSSH 7.4 takes them and forgets to say so (compat.c, SSH_BUG_SIGTYPE74).
+        more = _RSA_SHA2[::-1] if "OpenSSH_7.4" in self._dialogue.server_version else ()
+        return [*said.split(","), *more]
 
     def is_out_of_date(self) -> bool:
         """Whether the key that was sent ahead would sign otherwise, now that the server has said what it takes."""
@@ -148,15 +176,19 @@ class PublicKeys:
                 self._all().remove(identity)
                 self._tried.append(identity)
                 self.offered.append(str(identity))
+                self.refused.append(exactly(public))
 
     def _next(self, identity: Identity, *, remembered: bool = False) -> Answer | None:
         """The answer to one key; None when it cannot sign."""
         self._tried.append(identity)
         try:
-            return self._try(identity, remembered=remembered)
+            answer = self._try(identity, remembered=remembered)
         except Unusable as error:
             self._ignore(f"{identity}: {error}")
             return None
+        if isinstance(answer, Failure) and not answer.partial and identity.public is not None:
+            self.refused.append(exactly(identity.public))
+        return answer
 
     def _problem(self, text: str) -> None:
         self.problems.append(text)
@@ -195,15 +227,8 @@ class PublicKeys:
             self._dialogue.await_extensions()
         if short := too_short(public, self._settings):
             raise Unusable(short)
-        taken = known.removesuffix(CERT_SUFFIX) or self._dialogue.extension("server-sig-algs")
-        # OpenSSH 7.4 takes them and forgets to say so (compat.c, SSH_BUG_SIGTYPE74).
-        if taken is not None and not known and "OpenSSH_7.4" in self._dialogue.server_version:
-            taken += ",rsa-sha2-256,rsa-sha2-512"
-        algorithms = signature_algorithms(
-            public.type,
-            accepted_algorithms(self._settings),
-            taken.split(",") if taken is not None else None,
-        )
+        taken = [known.removesuffix(CERT_SUFFIX)] if known else self._taken(self._dialogue.extension("server-sig-algs"))
+        algorithms = signature_algorithms(public.type, accepted_algorithms(self._settings), taken)
         if not algorithms and known:  # ssh_config has changed since
             return self._algorithm(public, remembered=False)
         if not algorithms:
@@ -296,6 +321,13 @@ class PublicKeys:
 def name_of(fingerprint: str, kind: str) -> str:
     """What a key is called among others: a certificate has its key's fingerprint. kind: its type, or how it signs."""
     return fingerprint + (CERT_SUFFIX if kind.endswith(CERT_SUFFIX) else "")
+
+
+def exactly(public: PublicKey) -> str:
+    """What a key or certificate is called among others; two certificates of one key have two such names."""
+    from relay.ssh.digest import Sha256  # --explain needs none
+
+    return Sha256(public.blob).digest().hex()
 
 
 def too_short(public: PublicKey, settings: HopSettings) -> str:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
+from agents import RealAgent
 from lab import Lab
+from login_server import SUCCESS, Request, failure, scripted
 from sshd import PASSWORD, Server
 from terminal import ssh
+
+from relay.ssh.memory import today
 
 
 @pytest.fixture
@@ -72,6 +77,73 @@ def test_another_key_that_comes_before_it(hops: Lab) -> None:
     for _ in range(2):
         arrives(hops)
     assert h1.logins() == [hops.user] * 3
+
+
+def may_go_to(lab: Lab, name: str, key: Path) -> str:
+    """The line of authorized_keys for a key that may be used to go to one server only."""
+    return f'restrict,port-forwarding,permitopen="127.0.0.1:{lab[name].port}" {Path(f"{key}.pub").read_text()}'
+
+
+def test_one_account_by_two_names_with_a_key_for_each(hops: Lab) -> None:
+    """Both keys are in the agent; each name has ssh begin with its own."""
+    keys = {name: hops.keygen(f"to-{name}") for name in ("h2", "h3")}
+    agent = RealAgent(hops)
+    agent.add(*keys.values())
+    hops.server("h3")
+    h1 = hops.server("h1", authorized_keys="".join(may_go_to(hops, name, key) for name, key in keys.items()))
+    for name, key in keys.items():
+        hops.host(f"to-{name}", Port=h1.port, IdentityFile=f"{key}.pub", IdentitiesOnly="no", IdentityAgent=agent.path)
+    for name in ("h2", "h3", "h3", "h2"):
+        assert hops.ssh(f"to-{name}/{name}", "echo $SERVER").stdout == f"{name}\n"
+    assert "Failed publickey" not in h1.whole_log()
+
+
+@pytest.fixture
+def second(hops: Lab) -> tuple[Server, Path, Path]:
+    """h1, which has refused the first key, and let the second one go to h2; where that is remembered; the first key.
+
+    From now on h1 takes both, and only the first one may go to h2.
+    """
+    first, other = (hops.keygen(name) for name in ("first", "second"))
+    hops.server("h3")
+    h1 = hops.server("h1", authorized_keys=may_go_to(hops, "h2", other))
+    hops.host("h1", IdentityFile=f"{first}\n    IdentityFile {other}")
+    arrives(hops)
+    (memory,) = [path for path in (hops.home / ".local/state/pyrelay/hops").iterdir() if path.name != "salt"]
+    h1.authorize(may_go_to(hops, "h2", first) + may_go_to(hops, "h3", other))
+    return h1, memory, first
+
+
+@pytest.mark.parametrize("refused", ["", "2026-11-28"])
+def test_a_refusal_counts_for_its_day(hops: Lab, second: tuple[Server, Path, Path], refused: str) -> None:
+    """And not where an older pyrelay has not written down what was refused."""
+    h1, memory, first = second
+    text, count = re.subn(rf"refused {today()} (.*)\n", refused and rf"refused {refused} \1\n", memory.read_text())
+    assert count == 1
+    memory.write_text(text)
+    arrives(hops)
+    assert hops.run("ssh-keygen", "-lf", first).stdout.split()[1] in h1.log()
+
+
+def test_the_key_that_goes_on_is_looked_for_again(hops: Lab, second: tuple[Server, Path, Path]) -> None:
+    assert "the server does not forward to" in hops.pyrelay("h1/h2").stderr
+    for _ in range(2):
+        arrives(hops)
+    h1, _, _ = second
+    assert h1.whole_log().count("Failed publickey") == 1  # before the first key was authorized
+
+
+def test_a_key_that_ssh_config_rules_out_does_not_hold_back_the_one_behind_it(hops: Lab) -> None:
+    rsa = hops.keygen("rsa", "rsa")
+
+    def script(request: Request) -> list[bytes]:
+        return [SUCCESS] if request.method.startswith("publickey") else [failure("publickey")]
+
+    settings = {"IdentityFile": f"{rsa}\n    IdentityFile {hops.identity}", "PubkeyAcceptedAlgorithms": "ssh-ed25519"}
+    h1 = scripted(hops, "h1", script, **settings)
+    for _ in range(2):
+        arrives(hops)
+    assert h1.requests == ["none", "publickey", "publickey"]
 
 
 @pytest.mark.parametrize("remembered", ["password", "publickey,password"])
