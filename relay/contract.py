@@ -47,8 +47,8 @@ class Progress(Protocol):
     def failed(self) -> None:
         """The present stage has failed, and another way will be tried."""
 
-    def note(self, level: int, text: str, *, place: str = "") -> None:
-        """Print text if -v was given `level` times or more."""
+    def note(self, level: int, text: str, *, place: str = "") -> bool:
+        """Print text if -v was given `level` times or more; return whether it was printed."""
 
     def tell(self, text: str, *, place: str = "") -> None:
         """Print text."""

@@ -164,10 +164,15 @@ class Progress:
 
     # Words
 
-    def note(self, level: int, text: str, *, place: str = "") -> None:
-        """Print text on stderr if -v was given `level` times or more; level 0 is a warning, which -q silences."""
-        if self.verbosity >= level and not (level == 0 == self.verbosity and self.hushed):
+    def note(self, level: int, text: str, *, place: str = "") -> bool:
+        """Print text on stderr if -v was given `level` times or more; level 0 is a warning, which -q silences.
+
+        It returns whether the text was printed.
+        """
+        shown = self.verbosity >= level and not (level == 0 == self.verbosity and self.hushed)
+        if shown:
             self.tell(text, place=place)
+        return shown
 
     def tell(self, text: str, *, place: str = "") -> None:
         """Print one line on stderr, after the place (by default the present one). A closed stderr is not an error."""

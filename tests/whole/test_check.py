@@ -91,6 +91,14 @@ def test_each_column(chain: Lab) -> None:
     assert (chain.known_hosts.read_text(), memory.exists()) == (known, False)
 
 
+def test_a_key_that_is_ignored_is_a_note(chain: Lab) -> None:
+    key = chain.keygen("open")
+    key.chmod(0o644)
+    chain.host("h1", IdentityFile=f"{key}\n    IdentityFile {chain.identity}")
+    [note] = [note for note in checked(chain, "-q", "h1/h3")["notes"] if "a key is ignored" in note]
+    assert note.startswith(f"hop 1 of 1 (h1): a key is ignored: {key}: permissions 0644 are too open")
+
+
 def test_a_hop_that_is_remembered_stays_as_it_is(chain: Lab) -> None:
     """The memory is read, and the target is still connected to once."""
     memory = chain.top / "memory"

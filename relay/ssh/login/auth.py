@@ -104,7 +104,7 @@ class _Login:
             self._unasked = NobodyToAsk("BatchMode")
             for name in ("keyboard-interactive", "password"):
                 del self._attempts[name]
-        self._told: list[str] = []  # of keys that were ignored
+        self._told: list[str] = []  # of keys that were ignored, what was printed
         self._taken: tuple[str, ...] = ()  # the methods that the server takes, as it said last
         self._granted: list[str] = []  # those it has granted, which were not enough
         self._first = "", "", ""  # the first one that it has granted, its key, and how that signed
@@ -225,12 +225,12 @@ class _Login:
             return None
 
     def _tell_of_keys(self) -> None:
-        """Say which keys were ignored, and why; under -v it has been said."""
+        """Say which keys were ignored, and why; under -v it has been said, and -q and a low LogLevel silence it."""
         for text in self._keys.ignored:
-            if text not in self._told:
+            if text not in self._told and (
+                self._progress.verbosity >= 1 or self._progress.note(0, f"a key is ignored: {text}")
+            ):
                 self._told.append(text)
-                if self._progress.verbosity < 1:
-                    self._progress.note(0, f"a key is ignored: {text}")
 
     def _in_order(self) -> list[str]:
         """The methods that the server takes and ssh_config allows, in the order of PreferredAuthentications.
@@ -259,12 +259,15 @@ class _Login:
         from pwd import getpwuid  # a login that is not refused does not need it
 
         hint = ""
-        problems = [text for text in self._keys.problems if text not in self._told]
-        if problems and "publickey" in self._in_order():
-            hint = problems[0]
-        elif self._unasked is not None:
+        by_key = "publickey" in self._in_order()
+        in_vain = self._keys.offered or self._interactive.attempts or self._password.attempts
+        # Where nothing was tried, what is wrong with the keys is the reason, and is said once more.
+        problems = [text for text in self._keys.problems if not (in_vain and text in self._told)]
+        if by_key and problems:
+            hint = "; ".join(problems[:_MOST_NAMED])
+        elif self._unasked is not None and not (by_key and self._keys.ignored):
             hint = self._unasked.hint
-        elif "publickey" in self._in_order() and not self._keys.offered:
+        elif by_key and not self._keys.offered and not self._keys.ignored:
             hint = "there is no key to offer: `ssh-add` one, or name its file with -i or IdentityFile"
         others = [name for name in METHODS if name not in OURS and self._settings.yes(METHODS[name])]
         if others := [name for name in others if name in self._taken]:  # with nothing at hand for them, or tried by ssh

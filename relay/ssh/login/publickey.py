@@ -196,6 +196,7 @@ class PublicKeys:
 
     def _ignore(self, text: str) -> None:
         self.ignored.append(text)
+        self._progress.learn("remark", f"a key is ignored: {text}")
         self._problem(text)
 
     def _prepare(self) -> list[Identity]:

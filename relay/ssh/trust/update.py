@@ -63,7 +63,7 @@ class Update:
     say: prints a line under -v.
     """
 
-    def __init__(self, policy: Policy, say: Callable[[str], None]) -> None:
+    def __init__(self, policy: Policy, say: Callable[[str], object]) -> None:
         self.say = say
         self._policy = policy
         self._lock = threading.Lock()

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 from agents import EXTENSION, FAILURE, LIST, SIGN, SIGNATURE, RealAgent, ScriptedAgent, SecurityKey, certify, listing
+from login_server import asking, passwords
+from terminal import askpass
 
 from relay.ssh.pubkey import Reader, string
 
@@ -92,6 +94,40 @@ def test_a_key_file_with_the_public_half_behind_the_private_one(hops: Lab, form:
     hops.server("h1", authorized_keys=line, IdentityFile=key)
     assert succeeds(hops)
     assert hops.ssh("h1", "true").returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "level", "noted"), [((), "INFO", True), (("-q",), "INFO", False), ((), "ERROR", False)]
+)
+def test_the_reason_why_a_key_is_ignored_is_the_hint_where_nobody_can_be_asked(
+    hops: Lab, options: tuple[str, ...], level: str, noted: bool
+) -> None:
+    """Not askpass, nor that there is no key: one is named."""
+    key = hops.keygen("key")
+    key.chmod(0o644)
+    missing = f"{hops.top}/nothing"
+    asking(hops, "h1", passwords("secret", ("publickey", "password")), keys="yes")
+    hops.host("h1", IdentityFile=f"{key}\n    IdentityFile {missing}", LogLevel=level)
+    done = hops.pyrelay(*options, "h1/h2")
+    reasons = f"{key}: permissions 0644 are too open", f"{missing}: no such identity file"
+    assert done.stderr.splitlines()[-1].startswith(f"hint: {reasons[0]}")
+    assert done.stderr.endswith(f"; {reasons[1]}\n")
+    assert all((f"h1): a key is ignored: {reason}" in done.stderr) is noted for reason in reasons)
+
+
+def test_a_key_that_is_ignored_is_the_hint_where_a_person_was_asked_in_vain_and_not_told(hops: Lab) -> None:
+    key = hops.keygen("key")
+    key.chmod(0o644)
+    asking(hops, "h1", passwords("secret", ("publickey", "password")), keys="yes")
+    hops.host("h1", IdentityFile=key, NumberOfPasswordPrompts=1)
+    hops.write_config()
+    reason = f"{key}: permissions 0644 are too open"
+    for options, told, hint in (((), True, False), (("-q",), False, True)):
+        command = ("pyrelay", *options, "-F", hops.config, "h1/h2")
+        done = hops.run(*command, env=askpass(hops, "echo wrong"))
+        assert (f"h1): a key is ignored: {reason}" in done.stderr) is told
+        assert (f"\nhint: {reason}" in done.stderr) is hint
+        assert "no key to offer" not in done.stderr
 
 
 def test_a_key_file_that_does_not_exist_is_named(hops: Lab) -> None:
