@@ -63,7 +63,7 @@ class Terms(Value):
 
     family: AF_INET or AF_INET6 to use addresses of that family only.
     local: the local end.
-    timeout: seconds for each attempt, the look-up not counted (a hop's ConnectTimeout).
+    timeout: seconds for each attempt, the look-up not counted (a hop's ConnectTimeout, as the error says).
     attempts: how often to try, a second apart (ConnectionAttempts).
     keepalive: whether the kernel asks for signs of life (TCPKeepAlive).
     service: the IPv4 type of service or IPv6 traffic class, None for the system's default (IPQoS).
@@ -254,14 +254,14 @@ class _Race:
             return self.progress.left()
         if (left := end - monotonic()) <= 0:
             still = [(address, "no answer") for _, address in self.running.values()]
-            causes = f" ({_causes(self.failed + still)})" if self.failed else ""
-            raise TimedOut(f"no answer within {timeout:g} seconds{causes}")
+            causes = _causes(self.failed + still) if self.failed or len(still) > 1 else self.progress.doing
+            raise TimedOut(f"no answer within {timeout:g} seconds (ConnectTimeout; {causes})")
         return self.progress.left(left)
 
     def start(self, address: Address) -> _socket.socket | None:
         """Begin an attempt. Return its socket if that is connected already, else None."""
         family, where = address
-        self.progress.stage(f"connecting to {_text(where)} port {where[1]}")
+        self.progress.stage(f"connecting to {_at(where)}")
         try:
             sock = _socket.socket(family, SOCK_STREAM, IPPROTO_TCP)
         except OSError as error:  # such as a kernel without IPv6
@@ -291,7 +291,7 @@ class _Race:
             sock.bind(source)
         except OSError as error:
             sock.close()
-            self.failed.append((address, f"cannot connect from {_text(source)}: {words(error)}"))
+            self.failed.append((address, f"the local address {_text(source)}: {words(error)}"))
             self.waiting = [other for other in self.waiting if other[0] != address[0]]
             return False
         return True
@@ -313,17 +313,20 @@ class _Race:
 
     def defeat(self) -> RelayError:
         """Return the error for when no address is left."""
-        return RelayError(_causes(self.failed))
+        return RelayError(f"cannot connect to {_causes(self.failed)}")
 
 
 def _causes(failed: list[tuple[Address, str]]) -> str:
-    """Say in one line how each address failed. If there is only one, the line does not name it."""
-    if len(failed) == 1:
-        return failed[0][1]
-    told = [f"{_text(where)}: {why}" for (_, where), why in failed[:_MOST_TOLD]]
+    """Say in one line how each address failed."""
+    told = [f"{_at(where)}: {why}" for (_, where), why in failed[:_MOST_TOLD]]
     if len(failed) > _MOST_TOLD:
         told.append(f"and {len(failed) - _MOST_TOLD} more")
     return "; ".join(told)
+
+
+def _at(where: Sockaddr) -> str:
+    """Return an address and its port for a person, as ssh says where it cannot connect to."""
+    return f"{_text(where)} port {where[1]}"
 
 
 def _text(where: Sockaddr) -> str:

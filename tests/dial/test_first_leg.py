@@ -270,13 +270,28 @@ def test_its_interface(hops: Lab) -> None:
     assert done.stderr == "pyrelay: hop 1 of 1 (h1): the interface nosuch0 (BindInterface) has no IPv4 address\n"
 
 
+def test_its_connect_timeout(hops: Lab) -> None:
+    """The error names what ssh would name, and whose limit it was."""
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen(0)
+        host, port = silent.getsockname()
+        with socket.create_connection((host, port)):  # the queue is full
+            hops.host("h1", Port=port, ConnectTimeout=2)
+            assert hops.pyrelay("h1/h3").stderr == (
+                "pyrelay: hop 1 of 1 (h1): no answer within 2 seconds "
+                f"(ConnectTimeout; connecting to 127.0.0.1 port {port})\n"
+            )
+
+
 def test_its_connection_attempts(hops: Lab) -> None:
     port = hops.closed("closed")
     hops.host("h1", Port=port, ConnectionAttempts=2)
     done = hops.pyrelay("-v", "h1/h3")
     assert done.returncode == 1
-    assert done.stderr.count("connection refused; attempt 1 of 2\n") == 1
-    assert done.stderr.endswith("pyrelay: hop 1 of 1 (h1): connection refused\n")
+    said = f"pyrelay: hop 1 of 1 (h1): cannot connect to 127.0.0.1 port {port}: connection refused"
+    assert done.stderr.count(f"{said}; attempt 1 of 2\n") == 1
+    assert done.stderr.endswith(f"{said}\n")
 
 
 @pytest.mark.parametrize(

@@ -172,7 +172,9 @@ def test_a_refusal_that_comes_later(
     monkeypatch: pytest.MonkeyPatch, name: Name, silent: Address, closed: Address, good: Address, progress: Progress
 ) -> None:
     monkeypatch.setattr("_socket.socket", Distant)
-    with pytest.raises(RelayError, match=r"^pyrelay: connection refused$"):
+    with pytest.raises(
+        RelayError, match=rf"^pyrelay: cannot connect to {LOOPBACK} port {closed[1]}: connection refused$"
+    ):
         tcp.connect(*closed, progress)
     sock = tcp.connect(name(closed, good), 0, progress)
     assert sock.getpeername() == good
@@ -180,7 +182,10 @@ def test_a_refusal_that_comes_later(
     monkeypatch.setattr(tcp, "ATTEMPT_DELAY", 0.01)
     with pytest.raises(TimedOut) as caught:
         tcp.connect(name(silent, closed), 0, progress, tcp.Terms(timeout=0.2))
-    assert caught.value.cause == "no answer within 0.2 seconds (127.0.0.1: connection refused; 127.0.0.1: no answer)"
+    assert caught.value.cause == (
+        "no answer within 0.2 seconds (ConnectTimeout; "
+        f"127.0.0.1 port {closed[1]}: connection refused; 127.0.0.1 port {silent[1]}: no answer)"
+    )
 
 
 def test_a_family_that_this_machine_cannot_reach(name: Name, good: Address, progress: Progress) -> None:
@@ -207,7 +212,9 @@ def test_a_family_that_this_kernel_has_not(
 
 
 def test_the_same_address_twice_is_one(name: Name, closed: Address, progress: Progress) -> None:
-    with pytest.raises(RelayError, match=r"^pyrelay: connection refused$"):
+    with pytest.raises(
+        RelayError, match=rf"^pyrelay: cannot connect to {LOOPBACK} port {closed[1]}: connection refused$"
+    ):
         tcp.connect(name(closed, closed), 0, progress)
 
 
@@ -224,7 +231,7 @@ def test_another_attempt(monkeypatch: pytest.MonkeyPatch) -> None:
                 late.listen()
 
         monkeypatch.setattr(tcp, "sleep", listen)
-        with pytest.raises(RelayError, match=r"^pyrelay: connection refused$"):
+        with pytest.raises(RelayError, match=rf"^pyrelay: cannot connect to {host} port {port}: connection refused$"):
             tcp.connect(host, port, Progress(20), tcp.Terms(attempts=2))
         tcp.connect(host, port, Progress(0.9), tcp.Terms(attempts=9)).close()
     assert slept[0] == 1.0
@@ -236,7 +243,9 @@ def test_another_attempt(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_refused(closed: Address, progress: Progress) -> None:
-    with pytest.raises(RelayError, match=r"^pyrelay: connection refused$"):
+    with pytest.raises(
+        RelayError, match=rf"^pyrelay: cannot connect to {LOOPBACK} port {closed[1]}: connection refused$"
+    ):
         tcp.connect(*closed, progress)
 
 
@@ -244,24 +253,32 @@ def test_several_addresses_failed(name: Name, closed: Address, progress: Progres
     broadcast = ("255.255.255.255", 1)
     with pytest.raises(RelayError) as caught:
         tcp.connect(name(closed, broadcast), 0, progress)
-    assert caught.value.cause == "127.0.0.1: connection refused; 255.255.255.255: network is unreachable"
+    assert caught.value.cause == (
+        f"cannot connect to 127.0.0.1 port {closed[1]}: connection refused; "
+        "255.255.255.255 port 1: network is unreachable"
+    )
 
 
 @pytest.mark.parametrize(("count", "rest"), [(4, []), (7, ["and 3 more"])])
 def test_many_addresses_failed(name: Name, closed: Address, progress: Progress, count: int, rest: list[str]) -> None:
     with pytest.raises(RelayError) as caught:
         tcp.connect(name(*[(f"127.0.0.{last}", closed[1]) for last in range(1, count + 1)]), 0, progress)
-    told = [f"127.0.0.{last}: connection refused" for last in range(1, 5)]
-    assert caught.value.cause == "; ".join(told + rest)
+    told = [f"127.0.0.{last} port {closed[1]}: connection refused" for last in range(1, 5)]
+    assert caught.value.cause == f"cannot connect to {'; '.join(told + rest)}"
 
 
 def test_connect_timeout(name: Name, silent: Address, closed: Address, progress: Progress) -> None:
     with pytest.raises(TimedOut) as caught:
         tcp.connect(*silent, progress, tcp.Terms(timeout=0.2))
-    assert caught.value.cause == "no answer within 0.2 seconds"
+    assert caught.value.cause == (
+        f"no answer within 0.2 seconds (ConnectTimeout; connecting to {LOOPBACK} port {silent[1]})"
+    )
     with pytest.raises(TimedOut) as caught:
         tcp.connect(name(closed, silent), 0, progress, tcp.Terms(timeout=0.2))
-    assert caught.value.cause == ("no answer within 0.2 seconds (127.0.0.1: connection refused; 127.0.0.1: no answer)")
+    assert caught.value.cause == (
+        "no answer within 0.2 seconds (ConnectTimeout; "
+        f"127.0.0.1 port {closed[1]}: connection refused; 127.0.0.1 port {silent[1]}: no answer)"
+    )
 
 
 def test_deadline(silent: Address) -> None:
@@ -343,7 +360,8 @@ def test_source_of_another_machine(good: Address, progress: Progress) -> None:
         tcp.connect(
             *good, progress, tcp.Terms(local=tcp.Local("192.0.2.77"))
         )  # an address of the documentation (RFC 5737): no host has it
-    assert caught.value.cause.lower().startswith("cannot connect from 192.0.2.77: cannot assign")
+    local = f"cannot connect to {LOOPBACK} port {good[1]}: the local address 192.0.2.77: cannot assign"
+    assert caught.value.cause.lower().startswith(local)
 
 
 def test_another_family_may_do(monkeypatch: pytest.MonkeyPatch, name: Name, good: Address, progress: Progress) -> None:
@@ -356,8 +374,8 @@ def test_another_family_may_do(monkeypatch: pytest.MonkeyPatch, name: Name, good
     with pytest.raises(RelayError) as caught:
         tcp.connect(host, 0, progress, tcp.Terms(local=tcp.Local("me")))
     assert caught.value.cause == (
-        "::1: cannot connect from 2001:db8::77: cannot assign requested address; "
-        "127.0.0.1: cannot connect from 192.0.2.77: cannot assign requested address"
+        f"cannot connect to ::1 port {good[1]}: the local address 2001:db8::77: cannot assign requested address; "
+        f"127.0.0.1 port {good[1]}: the local address 192.0.2.77: cannot assign requested address"
     )
 
     monkeypatch.setattr("relay.dial.interface._ipv6", lambda _: "")

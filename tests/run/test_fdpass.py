@@ -83,7 +83,8 @@ def test_a_plain_connection_that_fails_says_why(plain: Lab) -> None:
     plain["h3"].stop()
     done = plain.ssh("h3")
     assert done.returncode == 255
-    assert f"pyrelay: 127.0.0.1:{plain['h3'].port}: connection refused\n" in done.stderr
+    port = plain["h3"].port
+    assert f"pyrelay: 127.0.0.1:{port}: cannot connect to 127.0.0.1 port {port}: connection refused\n" in done.stderr
 
 
 def test_a_chain_that_fails_says_why(chain: Lab) -> None:

@@ -149,7 +149,7 @@ def test_one_place_for_a_single_name(lab: Lab) -> None:
     """In a plan, a check and a message."""
     port = lab.closed("gone")
     for words, place in ((["gone"], f"{LOOPBACK}:{port}"), ([LOOPBACK, str(port)], f"{LOOPBACK}:{port}")):
-        said = f"pyrelay: {place}: connection refused"
+        said = f"pyrelay: {place}: cannot connect to {LOOPBACK} port {port}: connection refused"
         shown = lines(lab, *words)
         assert (shown[0], shown[-1]) == (place, said)
         assert lab.pyrelay("--explain", *words).stdout.splitlines()[1].startswith(f"{place}  ")

@@ -120,13 +120,13 @@ TABLE: dict[str, Row] = {
         "silence": LATE,
         "drip": LATE,  # by TCP, since a datagram comes whole
         "garbage": LATE,  # what is no answer to the query is not heeded (RFC 5452)
-        "oversize": fails("127.0.0.1: connection refused; .*; and 3996 more$"),
+        "oversize": fails(r"cannot connect to 127\.0\.0\.1 port \d+: connection refused; .*; and 3996 more$"),
         "early end": LATE,
         "late data": fails("no such host: target.example$"),
         "duplicate": lives(),
     },
     "TCP": {
-        "refused": fails("connection refused$"),
+        "refused": fails(r"cannot connect to 127\.0\.0\.1 port \d+: connection refused$"),
         "reset": "before there is a connection a reset is the refusal",
         "silence": LATE,
         **dict.fromkeys(("drip", "garbage", "oversize", "early end", "late data", "duplicate"), HANDSHAKE),

@@ -283,7 +283,9 @@ def test_a_reset_is_told() -> None:
 
 def test_nobody_there(tmp_path: Path) -> None:
     with closed_port() as port:
-        assert fails(Proxy(SOCKS5, LOOPBACK, port)).cause == f"the SOCKS5 proxy 127.0.0.1:{port}: connection refused"
+        assert fails(Proxy(SOCKS5, LOOPBACK, port)).cause == (
+            f"the SOCKS5 proxy 127.0.0.1:{port}: cannot connect to 127.0.0.1 port {port}: connection refused"
+        )
     path = tmp_path / "nothing"
     assert "no such file" in fails(Proxy(SOCKS5, path=str(path))).cause
 

@@ -67,7 +67,9 @@ def test_what_does_not_answer_as_socks_is_not_tor(
     set_ports(stranger, closed)
     error = fails(Proxy(TOR), ONION)
     assert error.cause.startswith(f"no Tor: Tor at 127.0.0.1:{stranger} ")
-    assert error.cause.endswith(f"; Tor at 127.0.0.1:{closed}: connection refused")
+    assert error.cause.endswith(
+        f"; Tor at 127.0.0.1:{closed}: cannot connect to 127.0.0.1 port {closed}: connection refused"
+    )
     assert "TOR_SOCKS_HOST" in error.hint
 
 
