@@ -267,6 +267,7 @@ def _dial(way: Route, run: Run, lookup: Lookup | None) -> None:
 def _ident(stream: Stream) -> str:
     """Say who we are, as ssh does, and return the target's ident (RFC 4253 section 4.2). Raises RelayError."""
     data = b""
+    failure: Exception = EOFError()
     try:
         stream.sendall(IDENT)
         while len(data) < _MOST and (more := stream.recv(4096)):
@@ -275,11 +276,14 @@ def _ident(stream: Stream) -> str:
                 if line.startswith(b"SSH-"):
                     return line.rstrip(b"\r").decode(errors="replace")
     except OSError as error:
-        stream.check(heard=bool(data))
-        raise RelayError(f"the connection was lost before the server's SSH ident: {error.strerror or error}") from error
-    if not data or len(data) < _MOST:
-        stream.check(heard=bool(data))
-        from relay.ssh.ident import closed
+        failure = error
+    from relay.ssh.wire.causes import no_ident  # most targets say their ident
 
-        raise closed(data.decode(errors="replace"))
-    raise RelayError(f"not an SSH server: it said: {printable(data[:400].decode(errors='replace'), 80)}")
+    if len(data) >= _MOST:
+        failure = RelayError(f"more than {_MOST} bytes before its ident")
+    elif b"\0" in data:
+        failure = UnicodeError()
+    else:
+        stream.check(heard=bool(data))
+    lines = [line.decode(errors="replace").strip() for line in data.partition(b"\0")[0].split(b"\n")[:-1]]
+    raise no_ident(failure, next(filter(None, lines), ""), stream.carrier) from failure

@@ -279,9 +279,8 @@ def test_a_command_that_the_hop_forces(lab: Lab) -> None:
     assert done.returncode == 1
     assert done.stderr == (
         "pyrelay: hop 2 of 2 (h2): the connection was closed before the server's SSH ident; it said: for sftp only\n"
-        "hint: a server that has no room for new logins does so (MaxStartups), or one that has seen too many fail "
-        "from this address (PerSourcePenalties); --share logs in once for many relays; "
-        "so does a command that the hop forces (ForceCommand) in place of the netcat on hop 1 of 2 (h1)\n"
+        "hint: this does not look like an SSH server: "
+        "is it a command that the hop forces (ForceCommand) in place of the netcat on hop 1 of 2 (h1)?\n"
     )
 
 

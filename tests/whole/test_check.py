@@ -278,6 +278,8 @@ def test_the_hop_that_denies_forwarding_has_failed_and_not_the_target(lab: Lab) 
     [
         (b"", "the connection was closed before the server's SSH ident"),
         (b"Not allowed at this time\r\n", "; it said: Not allowed at this time"),
+        (b"HTTP/1.1 400 Bad Request\r\n\r\n</html>\r\n", "; it said: HTTP/1.1 400 Bad Request"),
+        (b"\x15\x03\x01\0\2\2F", "not an SSH server: it sent binary data"),  # a TLS server's alert
     ],
 )
 def test_a_target_that_closes_before_its_ident(chain: Lab, greeting: bytes, error: str) -> None:

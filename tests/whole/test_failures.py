@@ -35,21 +35,25 @@ NO_ROOM = (
     "hint: a server that has no room for new logins does so (MaxStartups), or one that has seen too many fail "
     "from this address (PerSourcePenalties); --share logs in once for many relays\n"
 )
+OTHER = "hint: this does not look like an SSH server: is the port right?\n"
 
 
 @pytest.mark.parametrize("bad", ["h1", "h2"])
 @pytest.mark.parametrize(
-    ("line", "words"),
+    ("line", "words", "hint"),
     [
-        (b"Not allowed at this time\r\n", "Not allowed at this time"),  # OpenSSH 10's words for both causes
-        (b"Zugriff nur\tf\xfcr Befugte\r\n", "Zugriff nur f\ufffdr Befugte"),  # a device's, in Latin-1
+        (b"Not allowed at this time\r\n", "Not allowed at this time", NO_ROOM),  # OpenSSH 10's words for both causes
+        (b"Zugriff nur\tf\xfcr Befugte\r\n", "Zugriff nur f\ufffdr Befugte", OTHER),  # a device's, in Latin-1
+        (b"HTTP/1.1 400 Bad Request\r\n\r\n<html>\r\n</html>\r\n", "HTTP/1.1 400 Bad Request", OTHER),
+        (b"\r\n220 mail ESMTP\r\n500 what?\r\n", "220 mail ESMTP", OTHER),
     ],
+    ids=["sshd", "device", "web", "mail"],
 )
-def test_what_is_said_in_place_of_an_ident(lab: Lab, bad: str, line: bytes, words: str) -> None:
+def test_what_is_said_in_place_of_an_ident(lab: Lab, bad: str, line: bytes, words: str, hint: str) -> None:
     servers(lab, bad)
     lab.dying(bad, line)
     said = f"the connection was closed before the server's SSH ident; it said: {words}\n"
-    assert fail(lab, bad) == said + NO_ROOM
+    assert fail(lab, bad) == said + hint
 
 
 @pytest.mark.parametrize("remembered", [False, True])

@@ -171,7 +171,7 @@ TABLE: dict[str, Row] = {
     "ident": {
         "refused": fails("the connection was closed before the server's SSH ident; it said: Exceeded MaxStartups$"),
         # So TCP has it when it comes at once, here or on the hop before.
-        "reset": fails(f"{HUNG_UP.words}|(.* cannot connect to .* port \\d+: )?connection reset by peer$"),
+        "reset": fails(f"{HUNG_UP.words}|(.*cannot connect to .* port \\d+: )?connection reset by peer$"),
         "silence": LATE,
         "drip": LATE,
         "garbage": fails("not an SSH server: it sent binary data$"),

@@ -8,6 +8,7 @@ from relay.ssh.wire.library import SSHException
 from relay.ssh.wire.packet import BadPacket
 
 UNREADABLE = "the server's message cannot be read"
+_PORT = "is the port right?"  # to try where something else than an SSH server answers
 _STRICT = "In strict-kex mode, but "  # how paramiko's texts about that begin
 _NO_REASON = "Negotiation failed."  # paramiko's text for a transport that ended without a recorded reason
 
@@ -44,22 +45,21 @@ def _of_order(text: str) -> str:
 def no_ident(error: BaseException, said: str, carrier: str) -> RelayError:
     """Return why a server has not said that it speaks SSH.
 
-    said: what it has said instead; sshd says why it lets nobody in. carrier: a command that carries the stream, or "".
+    said: the first line that it has said instead, or "". carrier: a command that carries the stream, or "".
     """
+    from relay.ssh.ident import closed  # most servers say their ident
+
     cause = error.__context__ if isinstance(error, SSHException) else error
     instead = f"; it said: {printable(said, 80)}" if said else ""
     if "\ufffd" in said and not said.expandtabs().isprintable():  # else it may be a text in an older encoding
         cause, instead = UnicodeError(), ""
     if isinstance(cause, (EOFError, ConnectionError)):
-        forced = f"; so does a command that the hop forces (ForceCommand) in place of {carrier}" if carrier else ""
-        from relay.ssh.ident import closed  # most servers say their ident
-
-        return closed(said, forced)
+        return closed(said, carrier)
     if isinstance(cause, OSError):
         return RelayError(in_words(cause))
     if isinstance(cause, UnicodeError):
         return RelayError(
             f"not an SSH server: it sent binary data{instead}",
-            hint="start-up files of the hop's shell may say something first" if carrier else "",
+            hint="start-up files of the hop's shell may say something first" if carrier else _PORT,
         )
-    return RelayError(f"not an SSH server: {in_words(cause or error)}")
+    return RelayError(f"not an SSH server: {in_words(cause or error)}{instead}", hint=_PORT)

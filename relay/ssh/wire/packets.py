@@ -82,7 +82,7 @@ class Packetizer(paramiko.packet.Packetizer):
         self.answer_due = 0.0
         self._ident_due = 0.0
         self._introduced = False  # the server has said its ident
-        self.said = ""
+        self.said = ""  # the first line that came in place of its ident
         self._kind_in: tuple[str, int, bool] | None = None  # the algorithms, once there are keys
         self._kind_out: tuple[str, int, bool] | None = None
         self._skips = False  # the next message is passed over
@@ -184,7 +184,7 @@ class Packetizer(paramiko.packet.Packetizer):
                     raise paramiko.SSHException("its ident is cut short")
                 self._introduced = True
                 return line.decode(errors="surrogateescape")
-            self.said = line.decode(errors="replace")
+            self.said = self.said or line.decode(errors="replace").strip()
         raise paramiko.SSHException(f"more than {LINES_MOST} lines before its ident")
 
     def _line(self) -> bytes:
