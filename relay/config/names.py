@@ -37,6 +37,15 @@ def hosts(config: str | None = None) -> set[str]:
     return {name for path, folder in configs for name in _hosts(os.path.expanduser(path), folder, MOST_INCLUDES)}
 
 
+def with_other_capitals(name: str, config: str | None = None) -> list[str]:
+    """Return the names of Host lines that differ from a name by their capitals only, none if one is that name itself.
+
+    The patterns of a Host line are compared with capitals. config: as for `names`.
+    """
+    alike = sorted(known for known in hosts(config) if known.lower() == name.lower())
+    return [] if name in alike else alike
+
+
 def _lines(path: str) -> list[str]:
     """Return the lines of a file, none if it cannot be read."""
     try:

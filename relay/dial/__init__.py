@@ -67,7 +67,7 @@ def dial(route: Route, run: Run, *, lookup: Lookup | None = None, share: Share |
         run.progress.at(str(target), hushed=run.options.hushed)
         terms = tcp.Terms(family=run.options.family, local=tcp.Local(run.options.source))
         if run.options.proxy is None and not is_onion(target.host):  # a route this plain needs no plan
-            return SocketStream(tcp.connect(target.host, target.port or 22, run.progress, terms, typed=True))
+            return SocketStream(tcp.connect(target.host, target.port or 22, run.progress, terms, typed=run.options))
         from relay.dial.first import connect
         from relay.dial.plan import reached_first
 

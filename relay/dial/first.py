@@ -14,9 +14,12 @@ if TYPE_CHECKING:
 
 
 def connect(kind: str, host: str, port: int, run: Run, terms: tcp.Terms, *, typed: bool = True) -> Stream:
-    """Return a stream to host and port. kind: TCP, PROXY or TOR. typed: as for tcp.connect. Raises RelayError."""
+    """Return a stream to host and port. Raises RelayError.
+
+    kind: TCP, PROXY or TOR. typed: whether the name stands in ssh's command line so (tcp.connect).
+    """
     if kind == TCP:
-        return SocketStream(tcp.connect(host, port, run.progress, terms, typed=typed))
+        return SocketStream(tcp.connect(host, port, run.progress, terms, typed=run.options if typed else None))
     from relay.dial.proxy import leg
     from relay.spec.proxy import TOR, Proxy
 

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from typing import TypeAlias
 
     from relay.run.progress import Progress
+    from relay.spec.options import Options
 
     Sockaddr: TypeAlias = tuple[str, int] | tuple[str, int, int, int]  # as the kernel takes it
     Address: TypeAlias = tuple[int, Sockaddr]  # (family, where)
@@ -93,12 +94,15 @@ class Terms(Value):
 USUAL = Terms()
 
 
-def connect(host: str, port: int, progress: Progress, terms: Terms = USUAL, *, typed: bool = False) -> _socket.socket:
+def connect(
+    host: str, port: int, progress: Progress, terms: Terms = USUAL, *, typed: Options | None = None
+) -> _socket.socket:
     """Return a connected socket in blocking mode, with TCP_NODELAY set.
 
     Both the deadline of progress and the timeout of the terms hold. A resolver
     cannot be interrupted: the only way to keep the deadline during a look-up is
-    to end the process. typed: whether the name stands in ssh's command line so, and may have lost its capitals there.
+    to end the process. typed: the options beside the name, where that stands in ssh's command line so, and may have
+    lost its capitals there.
 
     Raises RelayError if no address answers, TimedOut if time is up.
     """
@@ -180,7 +184,7 @@ def _sources(source: str, family: int) -> dict[int, Sockaddr]:
         raise RelayError(f"it cannot be connected to from {printable(source)}: {error.cause}") from error
 
 
-def _look_up(host: str, port: int, family: int, *, typed: bool = False) -> list[Address]:
+def _look_up(host: str, port: int, family: int, *, typed: Options | None = None) -> list[Address]:
     """Return the addresses of a name in the resolver's order (RFC 6724), each once. Raises RelayError."""
     # The name is passed as bytes, as ssh passes it. For a str Python would import the idna codec, and a name
     # such as "a..b" would raise a bare UnicodeError.
@@ -191,7 +195,7 @@ def _look_up(host: str, port: int, family: int, *, typed: bool = False) -> list[
     return list(dict.fromkeys((int(kind), where) for kind, _, _, _, where in found if kind in _FAMILY))  # type: ignore[misc]
 
 
-def _no_address(host: str, family: int, error: Exception, *, typed: bool) -> RelayError:
+def _no_address(host: str, family: int, error: Exception, *, typed: Options | None) -> RelayError:
     """Return the error for a name that the resolver has no address for."""
     name = printable(host)
     if not isinstance(error, gaierror):
@@ -199,10 +203,14 @@ def _no_address(host: str, family: int, error: Exception, *, typed: bool) -> Rel
     if error.errno not in _NO_NAME:
         return RelayError(f"{name}: {words(error)}")
     hint = "" if host.isascii() else "the DNS knows an international name by its xn-- form"
-    if typed and host.isascii() and host.islower() and not {".", ":"} & set(host):  # probably an alias of ssh_config
-        hint = "ssh hands names over in lower case; where ssh_config has this one with capitals, write %n for %h"
     if family:
         return RelayError(f"no such host: {name}, or it has no {_FAMILY[family]} address", hint=hint)
+    if typed is not None:
+        from relay.config.names import with_other_capitals  # most names are found
+
+        if alike := with_other_capitals(host, typed.config):
+            known = printable(" and ".join(alike))
+            hint = f"ssh_config has {known}: capitals count, and ssh hands %h over without; write %n for %h"
     return RelayError(f"no such host: {name}", hint=hint)
 
 

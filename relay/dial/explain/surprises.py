@@ -8,7 +8,7 @@ import shutil
 from typing import TYPE_CHECKING
 
 from relay.config.lookup import Query
-from relay.config.names import hosts
+from relay.config.names import with_other_capitals
 from relay.dial.explain.keywords import BUT_BY_TCP, BY_OUR_CLIENT, ON_ANY_HOP
 from relay.dial.explain.typed import output
 from relay.dial.plan import CLIENT, COMMAND, MASTER, PROXIED, TCP
@@ -142,7 +142,6 @@ def _capitals(typed: Typed, way: Route, options: Options, children: Children) ->
     lower_case = bool(typed.template) and not _takes(typed.template, "n")
     every = [*way.hops, way.target] if way.hops else []
     handed = typed.settings.hostname if typed.settings is not None else ""  # ssh leaves names with a % or : as they are
-    known = hosts(options.config)
     for element in every:
         lower = lowered(element.host)
         is_lowered = lower_case and element.host != lower and element.host not in handed
@@ -151,8 +150,7 @@ def _capitals(typed: Typed, way: Route, options: Options, children: Children) ->
                 f"{element.host} is known with its capitals only, and ssh hands over {lower}: "
                 "write %n for %h, as pyrelay --ssh-config does"
             )
-        alike = sorted(name for name in known if lowered(name) == lower)
-        if alike and element.host not in alike:
+        if alike := with_other_capitals(element.host, options.config):
             notes.append(f"ssh_config has {' and '.join(alike)}, which {element.host} does not match: capitals count")
     return notes
 
