@@ -148,8 +148,9 @@ class Job:
     def _enter_all(self) -> SharedHop:
         """Enter the hops; return the last one, or the last one before a hop that only the system's ssh can enter.
 
-        Raises Unserved if the first hop is such a hop. Hops that were held before, for a channel that could not be
-        opened, are let go of at the end.
+        Raises Unserved if the first hop is such a hop, or the only hop before it is a ControlMaster's: the loop cannot
+        move the bytes of a master's stream. Hops that were held before, for a channel that could not be opened, are
+        let go of at the end.
         """
         before, self.held = self.held, []
         self.leads_to, self.unserved = 0, ""
@@ -167,7 +168,8 @@ class Job:
                 last = hop
                 self.leads_to += 1
         except Unserved as error:
-            if not self.leads_to or self._options.engine != "auto":
+            by_master = self.leads_to == 1 and self._is_master(self._plan.legs[0])
+            if not self.leads_to or by_master or self._options.engine != "auto":
                 raise
             self.unserved = error.cause
             for failed in self.held[self.leads_to :]:

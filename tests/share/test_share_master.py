@@ -6,10 +6,10 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from lab import Lab
+from lab import Lab, chain_with
 from masters import start_master
 from peers import until
-from shared import control, holders, logins
+from shared import AGAIN, control, holders, logins
 
 TEN = 10
 
@@ -41,6 +41,21 @@ def test_a_route_with_no_other_hop_goes_by_the_master_alone(shared: Lab, path: P
     assert done.stdout.startswith("SSH-2.0-")
     assert "not shared: the first hop has a master\n" in done.stderr
     assert holders(shared) == []
+
+
+def test_a_route_goes_by_the_master_alone_if_ssh_must_carry_the_second_hop(lab: Lab) -> None:
+    """Only the key exchange with the second hop shows that it needs ssh."""
+    path = lab.top / "master"
+    chain_with(lab, "h2").options += AGAIN
+    lab.host("h1", ControlPath=path)
+    lab.write_config()
+    start_master(lab, "h1", path)
+    for _ in range(2):
+        assert lab.ssh("h1/h2/h3", "echo $SERVER").stdout == "h3\n"
+    done = lab.pyrelay(*AGAIN, "-v", "h1/h2/h3")
+    assert done.stdout.startswith("SSH-2.0-")
+    assert "not shared: " in done.stderr
+    assert logins(lab, "h1") == [1]  # the master's own
 
 
 def test_the_hops_behind_it_end_with_the_master_and_are_made_anew(shared: Lab, path: Path) -> None:
