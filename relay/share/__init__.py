@@ -8,7 +8,7 @@ through them (RFC 4254: many channels over one connection). The relay that a
 user's ssh has started hands its stdin and stdout to the holder, and waits.
 
     place.py     where a relay and the holder meet: directory, socket, lock; which process becomes the holder
-    wire.py      the messages
+    wire.py      the messages; holder_wire.py: the holder sends them without waiting for the relay
     call.py      a relay's first message, sent before it does anything else
     client.py    the relay's side
     holder.py    the holder's process: its loop, and when it ends

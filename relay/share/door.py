@@ -10,7 +10,8 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from relay.run.unix import peer_uid
-from relay.share.wire import Wire, has_come
+from relay.share.holder_wire import HolderWire
+from relay.share.wire import has_come
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
@@ -33,10 +34,10 @@ class Door:
         self,
         listener: socket.socket,
         loop: AbstractEventLoop,
-        serve: Callable[[Wire], None],
+        serve: Callable[[HolderWire], None],
         turned: Callable[[], None],
     ) -> None:
-        self.requests: set[Wire] = set()
+        self.requests: set[HolderWire] = set()
         self._listener = listener
         self._loop = loop
         self._serve = serve
@@ -68,7 +69,7 @@ class Door:
         if peer_uid(sock) != os.geteuid():
             sock.close()
             return
-        wire = Wire(sock)
+        wire = HolderWire(sock, self._loop)
         if (full or self._is_full(wire)) and not _is_command(wire):
             self._turn_away(wire, "the process that holds the shared hops has no descriptors left")
             return
@@ -95,13 +96,13 @@ class Door:
         if self._open:
             self._loop.add_reader(self._listener.fileno(), self._accept)
 
-    def _turn_away(self, wire: Wire, why: str) -> None:
+    def _turn_away(self, wire: HolderWire, why: str) -> None:
         """Have a relay go by itself."""
         wire.tell("full", why)
         wire.close()
         self._loop.call_soon(self._turned)  # it may have been the first relay, and the only one
 
-    def _is_full(self, wire: Wire) -> bool:
+    def _is_full(self, wire: HolderWire) -> bool:
         """Whether too few descriptors are left to serve another relay.
 
         The kernel gives the lowest free number to a new descriptor, so the wire's number shows how many are in use.
@@ -111,7 +112,7 @@ class Door:
         return used >= resource.getrlimit(resource.RLIMIT_NOFILE)[0] - SPARE
 
 
-def _is_command(wire: Wire) -> bool:
+def _is_command(wire: HolderWire) -> bool:
     """Whether a client, which speaks as soon as it has connected, wants something else than a channel."""
     fd = wire.socket.fileno()
     return has_come(fd, GLANCE) and b"call" not in wire.socket.recv(HEAD, socket.MSG_PEEK)

@@ -37,8 +37,8 @@ if TYPE_CHECKING:
     from typing import NoReturn
 
     from relay.contract import Hop, ManyFlows, Stream
+    from relay.share.holder_wire import HolderWire
     from relay.share.hops import SharedHop
-    from relay.share.wire import Wire
 
 LOOK = 1.0  # seconds between two looks at which relays have hung up during their login
 SWITCH = 0.001  # seconds that a thread that computes for a login keeps the others waiting; 0.005 is the default
@@ -66,7 +66,7 @@ class Holder:
         self._path = path
         self._carriers: dict[ManyFlows, Carrier] = {}
         self._driven: dict[Hop, Carrier] = {}
-        self._jobs: dict[Job, Wire] = {}  # the jobs under way
+        self._jobs: dict[Job, HolderWire] = {}  # the jobs under way
         self._looking: TimerHandle | None = None
         self._timer: TimerHandle | None = None
         self._ending: list[threading.Thread] = []
@@ -86,7 +86,7 @@ class Holder:
 
     # Requests
 
-    def _serve(self, wire: Wire) -> None:
+    def _serve(self, wire: HolderWire) -> None:
         """Serve one request, in its own thread. One whose relay the loop takes over is done when its bytes move."""
         handed = False
         try:
@@ -100,14 +100,13 @@ class Holder:
             pass
         finally:
             if not handed:
-                wire.close()
-                self.loop.call_soon_threadsafe(self._request_is_done, wire)
+                self.loop.call_soon_threadsafe(wire.finish, partial(self._request_is_done, wire))
 
-    def _request_is_done(self, wire: Wire) -> None:
+    def _request_is_done(self, wire: HolderWire) -> None:
         self._door.requests.remove(wire)
         self._look_round()
 
-    def _open(self, wire: Wire, fields: list[bytes]) -> bool:
+    def _open(self, wire: HolderWire, fields: list[bytes]) -> bool:
         """Open a channel for a relay, and have the loop move its bytes; return whether the loop now owns the wire."""
         try:
             job = Job(wire, fields, self.hops, self._adopt)
@@ -127,7 +126,7 @@ class Holder:
                 job.close()
         return handed
 
-    def _do(self, job: Job, wire: Wire) -> bool:
+    def _do(self, job: Job, wire: HolderWire) -> bool:
         """Open the channel that the job asks for, and hand it to the loop; return whether the loop now owns the wire.
 
         Raises Ended, BadMessage and ValueError.
@@ -206,17 +205,17 @@ class Holder:
             carrier = self._carriers[connection] = Carrier(connection, self.loop)
         return carrier
 
-    def _begin(self, job: Job, stream: Stream, stdio: tuple[int, int], wire: Wire, detached: bool) -> None:
+    def _begin(self, job: Job, stream: Stream, stdio: tuple[int, int], wire: HolderWire, detached: bool) -> None:
         """Move a relay's bytes. detached: the relay's process has ended; ssh itself has the other end of stdio."""
         flow = stream.attach()
-        self.loop.call_soon(self._request_is_done, wire)
         if flow is None:
             for fd in set(stdio):
                 os.close(fd)
             tell_end(wire, _loss(stream))
-            wire.close()
             self.hops.let_go(job.held, job.linger)
+            wire.finish(partial(self._request_is_done, wire))
             return
+        self.loop.call_soon(self._request_is_done, wire)
         carrier = self._carrier(cast("ManyFlows", flow.connection))  # a hop's has many
 
         def over(served: Served) -> None:
@@ -328,7 +327,7 @@ def _close_what_waits(hop: SharedHop, is_ours: bool) -> None:
     gc.collect()
 
 
-def _answer(holder: Holder, wire: Wire, name: str) -> None:
+def _answer(holder: Holder, wire: HolderWire, name: str) -> None:
     """Carry out a command of -O, and send its answer."""
     if name == "list":
         wire.send("lines", *_listing(holder))

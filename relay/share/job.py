@@ -11,6 +11,7 @@ import threading
 import time
 from _socket import SHUT_RDWR
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING
 
 from relay.config.lookup import Defaults
@@ -35,8 +36,8 @@ if TYPE_CHECKING:
 
     from relay.contract import Hop, Reach, Stream
     from relay.dial.plan import Leg
+    from relay.share.holder_wire import HolderWire
     from relay.share.hops import Hops
-    from relay.share.wire import Wire
     from relay.spec.options import Options
     from relay.ssh.login.client import Client
 
@@ -50,7 +51,7 @@ class Job:
     that only the system's ssh can enter; unserved then says why.
     """
 
-    def __init__(self, wire: Wire, fields: Sequence[bytes], hops: Hops, adopt: Callable[[Hop], None]) -> None:
+    def __init__(self, wire: HolderWire, fields: Sequence[bytes], hops: Hops, adopt: Callable[[Hop], None]) -> None:
         """The relay has sent its command line: fields. Raises ValueError when they are malformed."""
         argv, environ, directory = fields
         self._began = time.monotonic()
@@ -256,7 +257,7 @@ class Job:
         return isinstance(error, TimedOut) or self._prompt.unanswered
 
     def _hold(self, name: str, settings: HopSettings, outer: SharedHop | None) -> SharedHop:
-        hop = self._hops.hold(name, lambda: SharedHop(name, settings.name, outer, self._children()))
+        hop = self._hops.hold(name, lambda: SharedHop(name, settings.name, outer, self._children(self._progress.place)))
         self.held.append(hop)
         return hop
 
@@ -353,5 +354,6 @@ class Job:
         for name in ("_client", "_environ", "_found", "_login_children", "_options", "_plan", "_progress", "_prompt"):
             delattr(self, name)
 
-    def _children(self) -> Children:
-        return Children(self._environ, self._directory, self._progress.tell, self._secret)
+    def _children(self, place: str = "") -> Children:
+        """Programs for this relay. place: what messages call the hop that they carry."""
+        return Children(self._environ, self._directory, partial(self._progress.tell, place=place), self._secret)

@@ -17,13 +17,13 @@ from relay.share.wire import BadMessage, Ended, text
 if TYPE_CHECKING:
     from relay.contract import Stream
     from relay.run.children import Children
-    from relay.share.wire import Wire
+    from relay.share.holder_wire import HolderWire
 
 
 class RemoteProgress(Progress):
     """A Progress that sends its lines to the relay that asked."""
 
-    def __init__(self, seconds: float, verbosity: int, wire: Wire, *, strict: bool) -> None:
+    def __init__(self, seconds: float, verbosity: int, wire: HolderWire, *, strict: bool) -> None:
         super().__init__(seconds, verbosity, strict=strict)
         self._wire = wire
 
@@ -61,13 +61,13 @@ class RemoteProgress(Progress):
 
     def tell(self, text: str, *, place: str = "") -> None:
         """Send a line for the relay's stderr."""
-        self._wire.tell("say", place or self.place, text)
+        self._wire.say(place or self.place, text)
 
 
 class RemotePrompt(Prompt):
     """Asks on the relay's terminal, or by the relay's askpass. unanswered: whether a question has had no answer."""
 
-    def __init__(self, progress: Progress, children: Children, wire: Wire) -> None:
+    def __init__(self, progress: Progress, children: Children, wire: HolderWire) -> None:
         super().__init__(progress, children)
         self._wire = wire
         self.unanswered = False
@@ -125,7 +125,7 @@ class RemotePrompt(Prompt):
 
 
 class _RemoteNotice(Notice):
-    def __init__(self, seen: bool, wire: Wire) -> None:
+    def __init__(self, seen: bool, wire: HolderWire) -> None:
         super().__init__(seen)
         self._wire = wire
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from relay.contract import Flow, Stream
     from relay.share.carrier import Carrier
-    from relay.share.wire import Wire
+    from relay.share.holder_wire import HolderWire
 
 LOOK = 1.0  # seconds between two looks at whether ssh is still there
 
@@ -30,8 +30,8 @@ LOOK = 1.0  # seconds between two looks at whether ssh is still there
 class Served:
     """A flow against the stdin and stdout of a relay's process.
 
-    over: called with this object when all is done and the server, too, has closed the channel: the server has then
-    passed on all its bytes to the target. Until then the relay's process waits, as it would with a hop of its own.
+    over: called with this object when all is done, and the relay knows: the server, too, has closed the channel, so it
+    has passed on all its bytes to the target. Until then the relay's process waits, as with a hop of its own.
     """
 
     def __init__(
@@ -39,7 +39,7 @@ class Served:
         stream: Stream,
         flow: Flow,
         stdio: tuple[int, int],
-        wire: Wire,
+        wire: HolderWire,
         *,
         carrier: Carrier,
         over: Callable[[Served], None],
@@ -75,7 +75,6 @@ class Served:
     def begin(self, *, detached: bool) -> None:
         """Start to move bytes. detached: the relay's process has ended; ssh itself has the other ends of stdio."""
         self._detached = detached
-        self._wire.socket.setblocking(False)  # a relay that is stopped must not stop the loop
         if detached:
             self._wire.close()
             self._look_for_ssh()
@@ -165,8 +164,7 @@ class Served:
         self._carrier.relays.pop(self._flow, None)
         self._leave_wire()
         tell_end(self._wire, self._error)
-        self._wire.close()
-        self._over(self)
+        self._wire.finish(lambda: self._over(self))
 
     def _leave_wire(self) -> None:
         if self._wire.socket.fileno() >= 0:
@@ -267,7 +265,7 @@ class Stdout(Stdio):
     leave: called with the descriptor before it becomes another file.
     """
 
-    def __init__(self, fd: int, wire: Wire, leave: Callable[[int], None] = lambda _: None) -> None:
+    def __init__(self, fd: int, wire: HolderWire, leave: Callable[[int], None] = lambda _: None) -> None:
         super().__init__(fd)
         self._wire = wire
         self._leave = leave
@@ -287,8 +285,8 @@ def has_hung_up(fd: int) -> bool:
     return any(events & POLLHUP for _, events in look.poll(0))
 
 
-def tell_end(wire: Wire, error: RelayError | None) -> None:
-    """Tell the relay how its stream has ended; do not wait for a relay that does not read."""
+def tell_end(wire: HolderWire, error: RelayError | None) -> None:
+    """Tell the relay how its stream has ended."""
     if error is None:
         wire.tell("ended")
     else:

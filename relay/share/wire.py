@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import os
 import select
-from _thread import allocate_lock
 
 from relay.errors import encoded
 from relay.run import unix
@@ -48,6 +47,12 @@ def pack(fields: Iterable[Field]) -> bytes:
     return b"".join(parts)
 
 
+def framed(kind: str, fields: Iterable[Field]) -> bytes:
+    """A message as bytes."""
+    body = pack((kind, *fields))
+    return len(body).to_bytes(_LENGTH, "big") + body
+
+
 def unpack(data: bytes) -> list[bytes]:
     """The fields that `pack` has packed. Raises BadMessage."""
     fields: list[bytes] = []
@@ -77,37 +82,22 @@ def has_come(fd: int, seconds: float | None) -> bool:
 
 
 class Wire:
-    """One side's end of the socket. fds: descriptors that were received and not yet taken."""
+    """One side's end of the socket; the holder's is a HolderWire. fds: descriptors that were received and not taken."""
 
     def __init__(self, sock: socket) -> None:
         self.socket = sock
-        self._sending = allocate_lock()
-        self._cut_off = False  # whether a message was sent only in part: the reader would not understand the next one
         self.fds: list[int] = []
 
     def send(self, kind: str, *fields: Field, fds: Sequence[int] = ()) -> None:
         """Send a message, and descriptors with it. Raises Ended when nobody takes it."""
-        body = pack((kind, *fields))
-        data = len(body).to_bytes(_LENGTH, "big") + body
+        data = framed(kind, fields)
         try:
-            with self._sending:
-                if self._cut_off:
-                    raise Ended
-                self._cut_off = True
-                if fds:
-                    data = data[unix.send(self.socket, data, fds) :]
-                if data:  # (if nothing is left, the other side may have read it all, and gone)
-                    self.socket.sendall(data)
-                self._cut_off = False
+            if fds:
+                data = data[unix.send(self.socket, data, fds) :]
+            if data:  # (if nothing is left, the other side may have read it all, and gone)
+                self.socket.sendall(data)
         except OSError as error:
             raise Ended from error
-
-    def tell(self, kind: str, *fields: Field) -> None:
-        """Send a message that the other side need not take: it may have gone, or does not read."""
-        try:
-            self.send(kind, *fields)
-        except Ended:
-            pass
 
     def receive(self) -> tuple[str, list[bytes]]:
         """The next message: its kind and its other fields. Raises Ended and BadMessage."""

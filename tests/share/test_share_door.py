@@ -17,6 +17,7 @@ from contract import SOON
 
 from relay.share.door import AGAIN, SPARE, Door
 from relay.share.holder import Holder
+from relay.share.holder_wire import HolderWire
 from relay.share.wire import Ended, Wire, has_come
 
 CALL, LIST = ("call", "a route"), ("list",)
@@ -34,6 +35,9 @@ class Loop:
 
     def remove_reader(self, _fd: int) -> None:
         self.accept = None
+
+    def remove_writer(self, _fd: int) -> None:
+        pass
 
     def call_soon(self, work: Callable[[], None]) -> None:
         work()
@@ -125,7 +129,7 @@ def test_each_relay_that_has_come_in_will_need_two_more(
 ) -> None:
     limit(monkeypatch, hall.near.fileno() + SPARE + 2)
     hall.client.send(*CALL)
-    other = Wire(hall.far)
+    other = HolderWire(hall.far, cast("Any", hall.loop))
     hall.door.requests.update([other][:under_way])
     hall.door._accept()
     hall.door.requests.discard(other)
@@ -178,9 +182,9 @@ class Inside:
 
     def __init__(self, directory: Path) -> None:
         self.near, self.far = socket.socketpair()
-        self.wire = Wire(self.near)
         self.listener = socket.socket(socket.AF_UNIX)
         self.holder = Holder(self.listener, -1, str(directory))
+        self.wire = HolderWire(self.near, self.holder.loop)
         self.holder._door.requests.add(self.wire)
 
 

@@ -6,7 +6,6 @@ import socket
 from typing import Any
 
 import pytest
-from contract import MIB
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -73,16 +72,3 @@ def test_who_is_told_all_may_leave_at_once() -> None:
     near, far = socket.socketpair()
     with Quick(fileno=near.detach()) as quick:
         Wire(quick).send("serve", fds=(0, 1))
-
-
-def test_a_message_that_is_cut_off_is_the_last() -> None:
-    """A stopped relay does not hold up the holder, and no message follows one that was cut off."""
-    near, far = socket.socketpair()
-    with near, far:
-        near.setblocking(False)
-        wire = Wire(near)
-        with pytest.raises(Ended):
-            wire.send("say", bytes(4 * MIB))
-        assert far.recv(MIB)
-        with pytest.raises(Ended):
-            wire.send("ended")
