@@ -252,8 +252,11 @@ class Holder:
         if hop.session is not None and carrier is not None:
             hop.session.close()
             carrier.settle()
-        # To close the rest may take a second: a thread does it, so that other relays do not wait.
-        ending = threading.Thread(target=self._close_rest, args=(hop, carrier is None, died))
+        self._end_aside(partial(self._close_rest, hop, carrier is None, died))
+
+    def _end_aside(self, work: Callable[[], None]) -> None:
+        """Do what may take a second, in a thread: other relays do not wait. The process ends after that."""
+        ending = threading.Thread(target=work)
         ending.start()
         self._ending = [*(each for each in self._ending if each.is_alive()), ending]
 
@@ -296,6 +299,8 @@ class Holder:
             tell_end(wire, closed)
         for served in list(self.relays):
             served.finish_with(closed)
+        for job in list(self._jobs):
+            self._end_aside(job.end_programs)
         for hop in reversed(self.hops.all()):
             self._close(hop)
         self.loop.call_soon(self.loop.stop)

@@ -216,13 +216,17 @@ class Job:
             self._gone = True
             threading.Thread(target=self._cut_off, daemon=True).start()
 
+    def end_programs(self) -> None:
+        """End the programs that the login has started, a KnownHostsCommand, say. From any thread; it waits for them."""
+        self._login_children.end()
+
     def _cut_off(self) -> None:
         hop, stream = self._entering, self._stream
         if hop is None:
             return
         self._hops.retire(hop)
         hop.give_up()
-        self._login_children.end()
+        self.end_programs()
         if stream is not None and stream.descriptor is not None:
             with suppress(OSError):
                 stream.descriptor.shutdown(SHUT_RDWR)  # the thread that polls it then closes it
@@ -351,7 +355,8 @@ class Job:
         self._secret = {}
         for children in (self._login_children, *(hop.children for hop in self.held)):
             children.forget()
-        for name in ("_client", "_environ", "_found", "_login_children", "_options", "_plan", "_progress", "_prompt"):
+        self._login_children = Children()  # `end_programs` may still be called
+        for name in ("_client", "_environ", "_found", "_options", "_plan", "_progress", "_prompt"):
             delattr(self, name)
 
     def _children(self, place: str = "") -> Children:

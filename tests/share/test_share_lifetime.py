@@ -209,6 +209,22 @@ def test_exit_is_told_to_who_waits_for_a_login(shared: Lab) -> None:
     assert shared.remaining(SOON) == {}
 
 
+@pytest.mark.parametrize("how", ["exit", "SIGTERM"])
+def test_exit_ends_the_programs_of_a_login(shared: Lab, how: str) -> None:
+    script, started = shared.top / "script", shared.top / "started"
+    script.write_text(f"#!/bin/sh\ntouch {started}\nexec sleep 1000\n")
+    script.chmod(0o755)
+    shared.host("h1", KnownHostsCommand=str(script))
+    waiting = shared.start(shared.program, "-F", shared.write_config(), *AGAIN, "h1/h3")
+    until(started.exists, "start of the KnownHostsCommand", SOON)
+    if how == "exit":
+        control(shared, "exit")
+    else:
+        os.kill(holder(shared), signal.SIGTERM)
+    assert waiting.wait(SOON) == 1
+    assert shared.remaining(SOON) == {}
+
+
 def test_exit_is_told_to_a_relay_without_gcm(lab: Lab) -> None:
     lab.server("h1", Ciphers="aes128-ctr")
     ends = under_way(relay(lab))
