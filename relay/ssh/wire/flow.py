@@ -61,8 +61,8 @@ if TYPE_CHECKING:
         def take(self) -> None:
             """Open every packet that has come whole, and see to it."""
 
-        def fail(self, error: BaseException) -> None:
-            """The link is lost, and with it all that it carries."""
+        def end(self, error: BaseException) -> None:
+            """Nothing follows what has come: see to all of that, and then the link is lost."""
 
     Read = Callable[[list[memoryview]], int]  # as os.readv: how many bytes were read, 0 at the end
 
@@ -275,8 +275,7 @@ class Flow:
         self.eof = True
         self.channel.in_stderr_buffer.close()
         if self.carries is not None:
-            self.carries.take()
-            self.carries.fail(EOFError())
+            self.carries.end(EOFError())
 
     def fail(self, error: BaseException) -> None:
         """The link is lost."""
@@ -286,8 +285,7 @@ class Flow:
         self.channel.in_stderr_buffer.close()
         self.channel.status_event.set()
         if self.carries is not None:
-            self.carries.take()
-            self.carries.fail(error)
+            self.carries.end(error)
 
     # To the far side
 

@@ -261,6 +261,16 @@ class Link:
         if self.packetizer.closed:
             self.fail(self.packetizer.lost or self.transport.saved_exception or EOFError())
 
+    def end(self, error: BaseException) -> None:
+        """Nothing follows what has come: see to all of that, and then the link is lost.
+
+        It is done at once, since there may be no other turn; it is no more than a window.
+        """
+        left, self.connection.left = self.connection.left, -1
+        self.take()
+        self.connection.left = left
+        self.fail(error)
+
     def fail(self, error: BaseException) -> None:
         """The link is lost, and with it all that it carries."""
         if self.error is not None:

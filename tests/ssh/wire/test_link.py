@@ -389,18 +389,28 @@ def test_the_servers_last_word(pair: Pair, depth: int) -> None:
 
 @pytest.mark.parametrize(
     "end",
-    [lambda outer: outer.say(struct.pack(">BIII", 1, 11, 0, 0)), lambda outer: outer.raw(bytes(99))],
-    ids=["disconnect", "bad packet"],
+    [
+        lambda outer: outer.say(struct.pack(">BIII", 1, 11, 0, 0)),
+        lambda outer: outer.raw(bytes(99)),
+        lambda outer: outer.say(struct.pack(">BI", common.MSG_CHANNEL_CLOSE, 0)),
+        lambda outer: outer.far.shutdown(socket.SHUT_WR),
+    ],
+    ids=["disconnect", "bad packet", "channel", "connection"],
 )
-def test_what_comes_with_the_end_of_the_link_outside(pair: Pair, end: Callable[[Pair], None]) -> None:
+@pytest.mark.parametrize("turn", [0, 3])
+def test_what_comes_with_the_end_of_the_link_outside(pair: Pair, end: Callable[[Pair], None], turn: int) -> None:
+    """Its packets are seen to, however few of them a turn has room for."""
     near, far = pair.open()
     with Pair(stream=near, far=far) as second:
         near, far = second.open()
         flow = second.attach(near)
-        far.sendall(b"last")
+        second.connection.turn = turn
+        last = noise(20)
+        for byte in last:
+            far.sendall(bytes([byte]))
         end(pair)
         second.drive(lambda: flow.error)
-        assert take(flow) == b"last"
+        assert take(flow) == last
 
 
 def test_a_lost_connection(pair: Pair) -> None:
