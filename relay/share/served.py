@@ -250,10 +250,11 @@ class Served:
         self.finish_with(None)
 
     def _look_for_ssh(self) -> None:
-        """Look whether ssh has gone. A detached relay has no process that would notice while its bytes are held up."""
+        """Look whether ssh has gone. A detached relay has no process that would notice while stdin is not read."""
         if self._done:
             return
-        if self in self._carrier.held_up and has_hung_up(self._mover.stdin.fd):
+        unread = not self._rules.out or self in self._carrier.held_up
+        if unread and has_hung_up(self._mover.stdin.fd):
             self._leave_without_ssh()
         else:
             self._loop.call_later(LOOK, self._look_for_ssh)

@@ -160,8 +160,9 @@ def test_a_terminal_is_not_lent(shared: Lab) -> None:
     os.close(far)
 
 
-def test_an_ssh_that_is_killed_while_its_bytes_are_held_up(shared: Lab) -> None:
-    """Under --fdpass no process is left that would see it."""
+@pytest.mark.parametrize("before", ["its bytes are held up", "it says no more", "nothing"])
+def test_an_ssh_that_is_killed_without_a_process_that_would_see_it(shared: Lab, before: str) -> None:
+    """As under --fdpass. The target is silent."""
     with socket.create_server((LOOPBACK, 0)) as listener:
         ours, theirs = socket.socketpair()
         with theirs:
@@ -177,7 +178,11 @@ def test_an_ssh_that_is_killed_while_its_bytes_are_held_up(shared: Lab) -> None:
         with listener.accept()[0] as far:
             far.sendall(b"x")
             assert ssh.recv(1) == b"x"
-            fill(ssh.fileno(), noise(MIB))
+            if before == "its bytes are held up":
+                fill(ssh.fileno(), noise(MIB))
+            elif before == "it says no more":
+                ssh.shutdown(socket.SHUT_WR)
+                assert far.recv(1) == b""
             ssh.close()
             until(lambda: ", 0 relays" in control(shared, "list"), "end of the relay", SOON)
 
