@@ -4,6 +4,9 @@ The process that has the lock is the holder. It makes the socket under another
 name, listens, and then renames the socket. So while the lock is held, somebody
 listens at the socket, except in the moment between lock and rename. A holder of
 another version has a socket and a lock of other names.
+
+Several machines may have one home, and a socket is a way to a process of its
+own machine only. The lock's file has the name of the holder's machine.
 """
 
 from __future__ import annotations
@@ -17,7 +20,7 @@ from _socket import AF_UNIX, socket
 from errno import EPERM
 
 from relay import __version__
-from relay.errors import EXIT_FAULT, Forked, RelayError, Unserved, shortage, words
+from relay.errors import EXIT_FAULT, Forked, RelayError, Unserved, printable, shortage, words
 from relay.run.unix import peer_pid, peer_uid
 from relay.share.wire import BadMessage, Ended, Wire, has_come, text
 
@@ -30,6 +33,7 @@ ENDING = ".sock"
 SOCKET, LOCK = f"{__version__}{ENDING}", f"{__version__}.lock"
 SHORT = 90  # bytes; a path so long, and a file's name after it, fit in sun_path on every system
 BACKLOG = 1024
+_NAME_MOST = 256  # bytes of a machine's name
 PATIENCE = 10.0  # seconds to wait for a holder that is just starting, or ending
 SILENCE = 60.0  # seconds; a holder that sends no "welcome" within them is stopped or stuck. It takes milliseconds
 LOOK_AGAIN = 0.005  # seconds
@@ -169,6 +173,8 @@ def find_or_start(
                 raise RelayError("--share: the process that holds the shared hops does not answer") from error
         lock = _take_lock(path)
         if lock is None:
+            if machine := _other_machine(path):
+                raise Unserved(f"{machine}, which has the same {path}, holds hops there")
             time.sleep(LOOK_AGAIN)  # the holder is between lock and rename, or about to end: no event reports either
             continue
         try:
@@ -257,13 +263,25 @@ def _take_lock(path: str) -> int | None:
         raise RelayError(f"--share: {path}: {words(error)}") from error
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        os.ftruncate(lock, 0)
+        os.write(lock, os.fsencode(os.uname().nodename))
     except BlockingIOError:
         os.close(lock)
         return None
-    except OSError as error:  # a file system without locks
+    except OSError as error:  # a file system without locks, or without room
         os.close(lock)
         raise RelayError(f"--share: {path}: {words(error)}") from error
     return lock
+
+
+def _other_machine(path: str) -> str:
+    """The machine whose process has the lock, "" if that is this one."""
+    try:
+        with open(os.path.join(path, LOCK), "rb") as file:
+            machine = os.fsdecode(file.read(_NAME_MOST))
+    except OSError:
+        return ""  # it was removed
+    return "" if machine == os.uname().nodename else printable(machine)
 
 
 def _listen(path: str) -> socket:

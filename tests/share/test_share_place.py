@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import signal
 import socket
@@ -118,6 +119,24 @@ def test_a_holder_of_another_version_is_named(shared: Lab) -> None:
                 "pyrelay: this version shares no hops, and pyrelay 0.0.1 still does\n"
                 f"hint: `pyrelay -O exit` of that version ends them{kill}\n"
             )
+
+
+def test_a_holder_on_another_machine_with_the_same_home(shared: Lab) -> None:
+    """Nobody of this machine listens at its socket, and the lock stays taken: the relay goes by itself."""
+    directory = shared.home / ".ssh" / "pyrelay"
+    directory.mkdir(parents=True, mode=0o700)
+    with socket.socket(socket.AF_UNIX) as other:
+        other.bind(str(directory / f"{__version__}.sock"))
+    with (directory / f"{__version__}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        lock.write("elsewhere\n")
+        lock.flush()
+        done = shared.pyrelay("-v", "h1/h3")
+        assert done.returncode == 0
+        assert f"not shared: elsewhere, which has the same {directory}, holds hops there\n" in done.stderr
+    assert shared.ssh("h1/h3", "echo $SERVER").stdout == "h3\n"
+    assert (directory / f"{__version__}.lock").read_text() == os.uname().nodename
+    assert "h1" in control(shared, "list")
 
 
 def test_another_user_is_refused(shared: Lab) -> None:
