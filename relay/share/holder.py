@@ -252,12 +252,20 @@ class Holder:
         if hop.session is not None and carrier is not None:
             hop.session.close()
             carrier.settle()
-        self._end_aside(partial(self._close_rest, hop, carrier is None, died))
+        is_ours = carrier is None
+        self._end_aside(partial(self._close_rest, hop, is_ours, died), partial(_close_what_waits, hop, is_ours))
 
-    def _end_aside(self, work: Callable[[], None]) -> None:
-        """Do what may take a second, in a thread: other relays do not wait. The process ends after that."""
+    def _end_aside(self, work: Callable[[], None], instead: Callable[[], None]) -> None:
+        """Do what may take a second, in a thread: other relays do not wait. The process ends after that.
+
+        instead: what is done in this thread when no more threads may be started.
+        """
         ending = threading.Thread(target=work)
-        ending.start()
+        try:
+            ending.start()
+        except RuntimeError:
+            instead()
+            return
         self._ending = [*(each for each in self._ending if each.is_alive()), ending]
 
     def _close_rest(self, hop: SharedHop, is_ours: bool, died: bool) -> None:
@@ -300,7 +308,7 @@ class Holder:
         for served in list(self.relays):
             served.finish_with(closed)
         for job in list(self._jobs):
-            self._end_aside(job.end_programs)
+            self._end_aside(job.end_programs, job.end_programs)
         for hop in reversed(self.hops.all()):
             self._close(hop)
         self.loop.call_soon(self.loop.stop)

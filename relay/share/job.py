@@ -214,7 +214,10 @@ class Job:
         """
         if not self._gone:
             self._gone = True
-            threading.Thread(target=self._cut_off, daemon=True).start()
+            try:
+                threading.Thread(target=self._cut_off, daemon=True).start()
+            except RuntimeError:  # no more threads may be started: the next look tries again
+                self._gone = False
 
     def end_programs(self) -> None:
         """End the programs that the login has started, a KnownHostsCommand, say. From any thread; it waits for them."""

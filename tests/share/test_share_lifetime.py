@@ -16,6 +16,26 @@ from shared import AGAIN, CLOSED, control, holder, holders, logins, program, rel
 
 pytestmark = pytest.mark.alone
 
+
+def without_threads(lab: Lab) -> Path:
+    """A file; while it exists, the holder's loop can start no thread. Beside it, .refused shows that it has tried."""
+    full = lab.top / "full"
+    program(
+        lab,
+        "import os, threading",
+        "from relay.share import place",
+        "place.PATIENCE = 600.0  # the first look whether anything is left",
+        "start = threading.Thread.start",
+        "def refuse(thread):",
+        f"    if threading.current_thread() is threading.main_thread() and os.path.exists({str(full)!r}):",
+        f"        open({f'{full}.refused'!r}, 'w').close()",
+        '        raise RuntimeError("can\'t start new thread")',
+        "    start(thread)",
+        "threading.Thread.start = refuse",
+    )
+    return full
+
+
 # What ends what
 
 
@@ -164,6 +184,33 @@ def test_fdpass_leaves_no_process(shared: Lab) -> None:
     assert shared.ssh("h1/h2/h3", "echo $SERVER; cat", stdin="hello").stdout == "h3\nhello"
     assert logins(shared) == [1, 1, 1]
     until(lambda: "0 relays" in control(shared, "list"), "end of the relay")
+
+
+@pytest.mark.parametrize("how", ["idle", "SIGTERM"])
+def test_the_holder_ends_where_it_can_start_no_thread(shared: Lab, how: str) -> None:
+    full = without_threads(shared)
+    ends = under_way(relay(shared, "h1/h2", "--share", "1"))
+    full.touch()
+    if how == "idle":
+        ends.end()
+        ends.far_end()
+    else:
+        os.kill(holder(shared), signal.SIGTERM)
+    assert ends.status() == (0 if how == "idle" else 1)
+    ends.close()
+    assert shared.remaining(SOON) == {}
+
+
+def test_a_login_is_given_up_as_soon_as_a_thread_can_be_started(shared: Lab) -> None:
+    full = without_threads(shared)
+    silent = shared.silent("mute")
+    waiting = shared.start(shared.program, "-F", shared.write_config(), *AGAIN, "mute/h3")
+    assert silent.reached.wait(SOON)
+    full.touch()
+    waiting.kill()
+    until(Path(f"{full}.refused").exists, "a thread that cannot be started", SOON)
+    full.unlink()
+    assert shared.remaining(SOON) == {}
 
 
 # -O
