@@ -10,8 +10,8 @@ ssh's own read of that pipe would hang. All other bytes are read and written.
 
 Other processes share the open files stdin and stdout (the shell has the same
 terminal): if O_NONBLOCK were set here, it would be set for them, too. So each
-call is told not to wait, and no file's flags are changed, except in
-`Stdio.do_not_wait`.
+call is told not to wait, or the pipe is opened anew. A file's flags are changed
+only where neither is possible (`Stdio.do_not_wait`).
 
 A Way does not know which of the two directions it is, nor what ends a relay.
 """
@@ -269,8 +269,12 @@ class Stdio(End):
         return self.socket.send(data, MSG_DONTWAIT) if self.socket else os.write(self.fd, data)
 
     def do_not_wait(self) -> None:
-        """Set O_NONBLOCK on a pipe, as ssh does on its own: without splice, only that keeps a write from waiting."""
-        if self.is_pipe and os.get_blocking(self.fd):
+        """See to it that a pipe has O_NONBLOCK: without splice, only that keeps a write from waiting.
+
+        Where the pipe cannot be opened anew, its open file gets the flag, as ssh does it. A relay that has the same
+        file then waits after all, once this one has ended.
+        """
+        if self.is_pipe and not _open_anew(self.fd) and os.get_blocking(self.fd):
             os.set_blocking(self.fd, False)
             self.was_blocking = True
 
@@ -317,6 +321,20 @@ def show_end(fd: int) -> None:
     null = os.open(os.devnull, os.O_WRONLY)
     os.dup2(null, fd)
     os.close(null)
+
+
+def _open_anew(pipe: int) -> bool:
+    """Give a pipe's descriptor an open file of its own, with O_NONBLOCK; return whether that was possible."""
+    name = f"/proc/self/fd/{pipe}"
+    try:
+        if not os.readlink(name).startswith("pipe:"):
+            return False  # a FIFO with a name: one that is opened after its writers have left does not report that
+        anew = os.open(name, fcntl.fcntl(pipe, fcntl.F_GETFL) | os.O_NONBLOCK)
+    except OSError:
+        return False  # there is no /proc, or the pipe is another user's
+    os.dup2(anew, pipe, os.get_inheritable(pipe))
+    os.close(anew)
+    return True
 
 
 def _widen(pipe: int) -> None:

@@ -23,6 +23,13 @@ from relay.pump import rules, way
 FROM_HERE = f'import sys; sys.path.insert(0, "{ROOT}")\n'
 # How bytes get moved: by splice, by read and write where Python has none, and where the system refuses.
 NO_SPLICE = "import os; del os.splice"
+NO_SPLICE_NOR_PROC = """
+import os
+del os.splice
+def readlink(path):
+    raise FileNotFoundError(2, "No such file or directory")
+os.readlink = readlink
+"""
 REFUSING_SPLICE = """
 import errno, os
 def splice(*args, **options):
@@ -297,7 +304,11 @@ def test_a_small_message_is_moved_by_one_splice(start: Callable[..., Ends], tmp_
     assert asked.count(way.LITTLE) < len(asked) / 4
 
 
-@pytest.mark.parametrize("prelude", ["", NO_SPLICE, REFUSING_SPLICE], ids=["splice", "no splice", "refused"])
+@pytest.mark.parametrize(
+    "prelude",
+    ["", NO_SPLICE, REFUSING_SPLICE, NO_SPLICE_NOR_PROC],
+    ids=["splice", "no splice", "refused", "no splice, no proc"],
+)
 def test_shared_files_stay_as_they_were(
     start: Callable[..., Ends],
     terminal: tuple[int, int],
@@ -316,7 +327,7 @@ def test_shared_files_stay_as_they_were(
         ends = start(prelude, stdin=stdin, stdout=stdout)
         os.write(near, b"line\n")
         assert ends.far_receive(5) == b"line\n"
-        if not prelude or stdin is not pipe_read:
+        if prelude is not NO_SPLICE_NOR_PROC or stdin is not pipe_read:
             assert are_blocking(stdin, stdout)
         # A reset, so that neither side has to end.
         ends.far_reset()
@@ -329,7 +340,7 @@ def test_shared_files_stay_as_they_were(
 def test_a_shared_pipe_stays_as_it_was_where_the_target_ends(start: Callable[..., Ends]) -> None:
     """stdout has become /dev/null by the end of the relay."""
     (pipe_read, pipe_write), other = os.pipe(), os.pipe()
-    ends = start(NO_SPLICE, stdin=other[0], stdout=pipe_write)
+    ends = start(NO_SPLICE_NOR_PROC, stdin=other[0], stdout=pipe_write)
     ends.far.sendall(b"line\n")
     assert read_exactly(pipe_read, 5) == b"line\n"
     assert not are_blocking(pipe_write)

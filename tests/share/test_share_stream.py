@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 
 import pytest
-from contract import MIB, SOON, Ends, Meanwhile, StreamContract, digest, fill, noise, repeated
+from contract import MIB, SOON, Ends, Meanwhile, StreamContract, digest, fill, noise, read_exactly, repeated
 from lab import Lab
 from shared import AGAIN, command, logins, program, relay
 
@@ -54,6 +54,29 @@ def test_a_reader_that_stops_holds_up_nobody_else(shared: Lab) -> None:
         with Meanwhile(lambda: other.send(data)):
             assert digest(other.far_receive(len(data))) == digest(data)
     assert logins(shared)[:2] == [1, 1]
+
+
+def test_relays_with_one_stdout(shared: Lab) -> None:
+    """The shell's pipe for all of a loop, as to `less`: when one has ended, one that is held up holds up nobody."""
+    if shared.elsewhere:
+        pytest.skip("without /proc no pipe is opened anew")
+    read, write = os.pipe()
+    with ExitStack() as stack:
+        for fd in (read, write):
+            stack.callback(os.close, fd)
+        first, second = (Ends(command(shared), env=shared.environment(), stdout=write) for _ in range(2))
+        other = relay(shared)
+        for each in (first, second, other):
+            stack.callback(each.close)
+        for each in (first, second):
+            each.far.sendall(b"x")
+            assert read_exactly(read, 1) == b"x"
+        first.end()
+        first.far.close()
+        assert first.status() == 0
+        fill(second.far.fileno(), noise(MIB))
+        other.converse(3)
+        assert os.get_blocking(write)
 
 
 def test_who_was_held_up_was_not_silent(shared: Lab) -> None:
