@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 ENDING = ".sock"
 SOCKET, LOCK = f"{__version__}{ENDING}", f"{__version__}.lock"
-SHORT = 90  # bytes; a path so long, and a file's name after it, fit in sun_path on every system
+SHORT = 85  # bytes; a path so long, and a file's name after it, fit in sun_path on every system
 BACKLOG = 1024
 _NAME_MOST = 256  # bytes of a machine's name
 PATIENCE = 10.0  # seconds to wait for a holder that is just starting, or ending
