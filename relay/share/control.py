@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from relay.share.wire import Wire
 
 
+NOTHING = "no hops are shared"
 PATIENCE = 5.0  # seconds that the holder has to answer
 
 
@@ -22,9 +23,13 @@ def command(name: str, environ: Mapping[str, str]) -> str:
     """Have the user's holder carry out the command; return the text to print. Raises RelayError without a holder."""
     until = time.monotonic() + PATIENCE
     try:
-        wire = _find(name, environ, until)
+        path = place.directory(environ, make=False)
     except place.Gone:
-        raise _nothing(environ) from None
+        raise RelayError(NOTHING) from None
+    try:
+        wire = _find(name, path, until)
+    except place.Gone:
+        raise _nothing(path) from None
     try:
         kind, fields = wire.receive()
         if kind != "lines":  # the holder was told to exit before it could answer
@@ -36,11 +41,11 @@ def command(name: str, environ: Mapping[str, str]) -> str:
     return "".join(f"{text(line)}\n" for line in fields)
 
 
-def _nothing(environ: Mapping[str, str]) -> RelayError:
+def _nothing(path: str) -> RelayError:
     """The error where no holder is: but one of another version may be, which speaks otherwise."""
-    others = place.others(place.directory(environ))
+    others = place.others(path)
     if not others:
-        return RelayError("no hops are shared")
+        return RelayError(NOTHING)
     versions = " and ".join(version for version, _ in others)
     ends = "; ".join(f"kill {pid}" for _, pid in others if pid)
     return RelayError(
@@ -49,11 +54,11 @@ def _nothing(environ: Mapping[str, str]) -> RelayError:
     )
 
 
-def _find(name: str, environ: Mapping[str, str], until: float) -> Wire:
+def _find(name: str, path: str, until: float) -> Wire:
     """Connect to the holder, and tell it the command. Raises RelayError, and Gone when there is none."""
     while True:
         try:
-            return place.find(place.directory(environ), lambda wire: wire.send(name), lambda: time.monotonic() < until)
+            return place.find(path, lambda wire: wire.send(name), lambda: time.monotonic() < until)
         except Unserved:  # it has no room for relays, and has not waited until it knew that this is none
             if time.monotonic() > until:
                 raise

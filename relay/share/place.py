@@ -46,8 +46,11 @@ class Gone(Exception):
     """There is no holder."""
 
 
-def directory(environ: Mapping[str, str]) -> str:
-    """The user's directory for sockets; made if it does not exist. Raises RelayError if other users have access."""
+def directory(environ: Mapping[str, str], *, make: bool = True) -> str:
+    """The user's directory for sockets. Raises RelayError if other users have access.
+
+    make: whether it is made if it does not exist; if not, Gone is raised.
+    """
     base = environ.get("XDG_RUNTIME_DIR", "")
     home = ""
     if not (base and _is_ours(base)):
@@ -55,10 +58,12 @@ def directory(environ: Mapping[str, str]) -> str:
         base = os.path.join(home, ".ssh")
     path = os.path.join(base, "pyrelay")
     if not os.path.isdir(path):
+        if not make:
+            raise Gone
         _make(path, home or base)
     found = os.lstat(path)
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid() or found.st_mode & 0o077:
-        raise RelayError(f"--share: {path} must be a directory that is yours alone", hint=f"chmod 700 {path}")
+        raise RelayError(f"{path} must be a directory that is yours alone", hint=f"chmod 700 {path}")
     return path
 
 

@@ -35,10 +35,8 @@ def test_a_directory_that_others_may_enter_is_refused(shared: Lab) -> None:
     directory.chmod(0o755)
     done = shared.pyrelay("h1/h3")
     assert done.returncode == 1
-    assert (
-        done.stderr
-        == f"pyrelay: --share: {directory} must be a directory that is yours alone\nhint: chmod 700 {directory}\n"
-    )
+    said = f"pyrelay: {directory} must be a directory that is yours alone\nhint: chmod 700 {directory}\n"
+    assert done.stderr == shared.run(shared.program, "-O", "list").stderr == said
 
 
 def test_a_long_name_of_the_directory(shared: Lab) -> None:
@@ -73,17 +71,25 @@ def test_the_runtime_directory_of_another_user_is_not_used(shared: Lab) -> None:
 
 def test_no_place_for_the_directory(shared: Lab) -> None:
     (shared.top / "file").touch()
-    done = shared.run(shared.program, "-O", "list", env={"HOME": str(shared.top / "file")})
-    assert done.returncode == 1
-    assert done.stderr == f"pyrelay: --share: {shared.top}/file/.ssh/pyrelay: not a directory\n"
     (shared.home / ".ssh").mkdir()
     (shared.home / ".ssh" / "pyrelay").touch()
-    done = shared.run(shared.program, "-O", "list")
-    assert done.stderr == f"pyrelay: --share: {shared.home}/.ssh/pyrelay: not a directory\n"
-    done = shared.run(shared.program, "-O", "list", env={"HOME": str(shared.top / "nowhere")})
-    assert done.returncode == 1
-    assert done.stderr == f"pyrelay: --share: {shared.top}/nowhere/.ssh/pyrelay: no such file or directory\n"
+    for home, why in (
+        (shared.top / "file", "not a directory"),
+        (shared.home, "not a directory"),
+        (shared.top / "nowhere", "no such file or directory"),
+    ):
+        done = shared.pyrelay_in({"HOME": str(home)}, "--share", "1s", "h1/h3")
+        assert (done.returncode, done.stderr) == (1, f"pyrelay: --share: {home}/.ssh/pyrelay: {why}\n")
     assert not (shared.top / "nowhere").exists()
+
+
+def test_a_look_at_what_is_shared_makes_no_directory(shared: Lab) -> None:
+    (shared.top / "file").touch()
+    for home in (shared.home, shared.top / "file", shared.top / "nowhere"):
+        for name in ("list", "check", "stop", "exit"):
+            done = shared.run(shared.program, "-O", name, env={"HOME": str(home)})
+            assert (done.returncode, done.stderr) == (1, "pyrelay: no hops are shared\n")
+    assert not (shared.home / ".ssh" / "pyrelay").exists()
 
 
 def test_no_directory_is_made_in_another_users_home(shared: Lab) -> None:
@@ -92,12 +98,10 @@ def test_no_directory_is_made_in_another_users_home(shared: Lab) -> None:
     home = shared.top / "another"
     home.mkdir()
     os.chown(home, 65534, -1)
-    for share in (("--share", "1s", "h1/h3"), ("-O", "list")):
-        done = shared.pyrelay_in({"HOME": str(home)}, *share)
-        assert done.returncode == 1
-        assert (
-            done.stderr == f"pyrelay: --share: {home}/.ssh/pyrelay: it is another user's\nhint: `sudo -H` sets HOME\n"
-        )
+    done = shared.pyrelay_in({"HOME": str(home)}, "--share", "1s", "h1/h3")
+    assert done.returncode == 1
+    assert done.stderr == f"pyrelay: --share: {home}/.ssh/pyrelay: it is another user's\nhint: `sudo -H` sets HOME\n"
+    assert shared.pyrelay_in({"HOME": str(home)}, "-O", "list").stderr == "pyrelay: no hops are shared\n"
     assert list(home.iterdir()) == []
 
 
