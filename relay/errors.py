@@ -97,6 +97,11 @@ def words(error: OSError) -> str:
     return sentence(error.strerror or str(error))
 
 
+def in_seconds(number: float) -> str:
+    """A time for a person: "1 second", "0.5 seconds"."""
+    return f"{number:g} second{'s' * (number != 1)}"
+
+
 def shortage(error: BaseException | None) -> str:
     """What has run out, on this machine or under this process's limits (ulimit); "" if an error has another cause."""
     from errno import EMFILE, ENFILE, ENOMEM  # a usage error does not need it

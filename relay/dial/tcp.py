@@ -20,7 +20,7 @@ from _socket import AF_INET, AF_INET6, AF_UNIX, IPPROTO_TCP, SOCK_STREAM, gaierr
 from errno import EINPROGRESS
 from time import monotonic, sleep
 
-from relay.errors import RelayError, TimedOut, printable, words
+from relay.errors import RelayError, TimedOut, in_seconds, printable, words
 from relay.spec.route import is_onion
 from relay.value import Value
 
@@ -258,12 +258,12 @@ class _Race:
 
     def left(self, end: float | None, timeout: float | None) -> float:
         """Return for how many seconds we may still wait. Raises TimedOut."""
-        if end is None:
+        if end is None or timeout is None:
             return self.progress.left()
         if (left := end - monotonic()) <= 0:
             still = [(address, "no answer") for _, address in self.running.values()]
             causes = _causes(self.failed + still) if self.failed or len(still) > 1 else self.progress.doing
-            raise TimedOut(f"no answer within {timeout:g} seconds (ConnectTimeout; {causes})")
+            raise TimedOut(f"no answer within {in_seconds(timeout)} (ConnectTimeout; {causes})")
         return self.progress.left(left)
 
     def start(self, address: Address) -> _socket.socket | None:

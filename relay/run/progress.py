@@ -11,7 +11,7 @@ from __future__ import annotations
 import sys
 from time import monotonic
 
-from relay.errors import TimedOut
+from relay.errors import TimedOut, in_seconds
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -107,7 +107,7 @@ class Progress:
     def timed_out(self) -> TimedOut:
         """The error to raise or print when the deadline has passed."""
         doing = f" ({self.doing})" if self.doing else ""
-        return TimedOut(f"no answer within {self.seconds:g} seconds{doing}", hint=self.hint, place=self.place)
+        return TimedOut(f"no answer within {in_seconds(self.seconds)}{doing}", hint=self.hint, place=self.place)
 
     # A person
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from functools import partial
 
-from relay.errors import CommandFailed, RelayError, TimedOut, Unserved, printable
+from relay.errors import CommandFailed, RelayError, TimedOut, Unserved, in_seconds, printable
 from relay.ssh import announced, quantum
 from relay.ssh.login.auth import AheadRefused, login
 from relay.ssh.login.methods import OURS
@@ -262,7 +262,7 @@ def _exchange(session: Session, settings: HopSettings, progress: Progress) -> No
         raise _incompatible(transport, error) from error
     except (paramiko.SSHException, EOFError, OSError) as error:
         if not transport.remote_version and limit and time.monotonic() - began >= limit:
-            raise TimedOut(f"no SSH ident within {limit:g} seconds (ConnectTimeout)") from error
+            raise TimedOut(f"no SSH ident within {in_seconds(limit)} (ConnectTimeout)") from error
         said, ended = transport.packetizer.said, None
         if not isinstance(error, Disconnected):
             ended = _end_of_stream(session, heard=bool(said))

@@ -444,7 +444,7 @@ def test_a_server_that_is_silent_to_ssh_is_given_up_at_the_deadline(lab: Lab) ->
     lab.silent("h1")
     done = lab.pyrelay("--engine", "ssh", "-w", "1", "h1/h3", stdin=None)
     assert done.returncode == 1
-    assert done.stderr == "pyrelay: hop 1 of 1 (h1): no answer within 1 seconds (login by ssh)\n"
+    assert done.stderr == "pyrelay: hop 1 of 1 (h1): no answer within 1 second (login by ssh)\n"
     assert lab.remaining(10) == {}
 
 

@@ -91,7 +91,7 @@ def test_one_whose_own_connection_is_dead_is_named(shared: Lab, path: Path) -> N
     with shared["h1"].silenced():
         said = shared.pyrelay("-w", "1", "h1/h2/h3").stderr
     assert said == (
-        "pyrelay: hop 2 of 2 (h2): no answer within 1 seconds (waiting for the master of h1 to connect)\n"
+        "pyrelay: hop 2 of 2 (h2): no answer within 1 second (waiting for the master of h1 to connect)\n"
         "hint: the connection of a master may be dead: ssh -O exit h1 ends it\n"
     )
 

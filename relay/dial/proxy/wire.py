@@ -12,7 +12,7 @@ from _socket import IPPROTO_TCP, MSG_DONTWAIT, MSG_PEEK
 from time import monotonic
 
 from relay.dial.stream import SocketStream
-from relay.errors import RelayError, TimedOut, printable
+from relay.errors import RelayError, TimedOut, in_seconds, printable
 from relay.spec.proxy import SOCKS5, TOR
 
 TYPE_CHECKING = False
@@ -192,5 +192,5 @@ class Wire:
             if limit is not None:
                 left = min(left, limit - since)
                 if left <= 0:
-                    raise error(f"{self.proxy} gave no answer within {limit:g} seconds")
+                    raise error(f"{self.proxy} gave no answer within {in_seconds(limit)}")
         return left

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from threading import Event, Lock
 
+from relay.errors import in_seconds
 from relay.ssh.wire.library import SSHException
 
 TYPE_CHECKING = False
@@ -42,7 +43,7 @@ class Opening:
         """The channel, in so many seconds if that is bounded. Raises Refused, or else what ended the transport."""
         if not self._answered.wait(seconds):
             self.drop()
-            raise SSHException(f"no answer in {seconds:.0f} seconds")
+            raise SSHException(f"no answer in {in_seconds(round(seconds or 0))}")
         if self._failure is not None:
             raise self._failure
         return self.channel

@@ -13,7 +13,7 @@ import time
 from functools import partial
 from struct import Struct
 
-from relay.errors import printable
+from relay.errors import in_seconds, printable
 from relay.ssh.wire import extensions
 from relay.ssh.wire.causes import in_words
 from relay.ssh.wire.ciphers import preferred
@@ -283,7 +283,7 @@ class Transport(Negotiation):
 
         def ask(silences: int) -> None:
             if silences > most:
-                raise DeadLink(f"no answer to {most} keepalives in {interval * most:g} seconds")
+                raise DeadLink(f"no answer to {most} keepalive{'s' * (most != 1)} in {in_seconds(interval * most)}")
             # Not between KEXINIT and NEWKEYS, nor behind a sender that may be waiting for a dead server.
             if self.clear_to_send_lock.acquire(blocking=False):
                 try:

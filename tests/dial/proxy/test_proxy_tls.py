@@ -179,7 +179,7 @@ def test_a_proxy_that_is_silent(lab: Lab) -> None:
     peer = Scripted(hang_up=False)
     lab.at_end(peer.stop)
     cause, hint = fails(lab, "-w", "1", "--proxy", f"https://localhost:{peer.port}")
-    assert cause == f"no answer within 1 seconds (TLS with the HTTPS proxy localhost:{peer.port})"
+    assert cause == f"no answer within 1 second (TLS with the HTTPS proxy localhost:{peer.port})"
     assert hint == "does it speak plain HTTP? --proxy http://..."
 
 

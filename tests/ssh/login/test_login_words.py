@@ -123,7 +123,7 @@ def test_messages_that_cannot_be_read(target: Lab, answer: bytes) -> None:
 def test_a_server_that_never_answers(target: Lab) -> None:
     asking(target, "h1", lambda _: [])
     done = target.pyrelay("-w", "1", "h1/h2")
-    assert done.stderr == "pyrelay: hop 1 of 1 (h1): no answer within 1 seconds (login)\n"
+    assert done.stderr == "pyrelay: hop 1 of 1 (h1): no answer within 1 second (login)\n"
 
 
 def test_no_secret_is_told_at_any_verbosity(target: Lab) -> None:
