@@ -22,7 +22,7 @@ from _socket import SOCK_STREAM
 from relay.run import sparing  # isort: skip  # noqa: F401  (before PySocks)
 import socks
 
-from relay.dial.proxy.wire import NoMethod, encoded_name
+from relay.dial.proxy.wire import HINT_SSH, SSH, NoMethod, encoded_name
 from relay.errors import RelayError
 from relay.spec.proxy import FIELD, HINT_REFUSED, HINT_WANTED, SOCKS4, SOCKS5, TOR
 from relay.spec.route import is_onion
@@ -82,7 +82,7 @@ VERSIONS = {SOCKS4: (b"\0", b"\x04"), SOCKS5: (b"\x05",)}
 # How the answer of a server that does not speak SOCKS may begin, and what that server is.
 STRANGERS = (
     (b"HTTP/", "answers as an HTTP proxy does", "-X connect"),
-    (b"SSH-", "answers as an SSH server does", "a proxy's port is meant; ssh hops are written h1/h2"),
+    (SSH, "answers as an SSH server does", HINT_SSH),
     (b"\0\x5b", "answers as a SOCKS4 proxy does", "-X 4a"),
     (b"\x04\x5b", "answers as a SOCKS4 proxy does", "-X 4a"),
     (b"\x05", "answers as a SOCKS5 proxy does", "-X 5"),

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 
-from relay.dial.proxy.wire import encoded_name
+from relay.dial.proxy.wire import HINT_SSH, SSH, encoded_name
 from relay.errors import printable
 
 TYPE_CHECKING = False
@@ -57,7 +57,8 @@ def response(wire: Wire) -> Head:
     version, _, rest = first.decode("utf-8", "replace").partition(" ")
     status, _, reason = rest.strip().partition(" ")
     if not (version.upper().startswith("HTTP/") and len(status) == 3 and status.isascii() and status.isdigit()):
-        raise wire.fault(f"does not speak HTTP: it answers {printable(repr(first)[2:-1], 40)}", hint="-X 5 or -X 4a")
+        hint = HINT_SSH if first.startswith(SSH) else "-X 5 or -X 4a"
+        raise wire.fault(f"does not speak HTTP: it answers {printable(repr(first)[2:-1], 40)}", hint=hint)
     wire.answered()
     head = Head(int(status), printable(reason, 100))
     size = 0

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 QUICKACK: int | None = getattr(_socket, "TCP_QUICKACK", None)
 LINE = 8192  # bytes; no line of a real proxy is longer
+SSH, HINT_SSH = b"SSH-", "a proxy's port is meant; ssh hops are written h1/h2"  # how an SSH server's first line begins
 ALERT = b"\x15\x03"  # how a TLS server's answer to a request in clear begins (RFC 8446 sections 5.1 and 6)
 
 

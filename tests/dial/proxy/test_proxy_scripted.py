@@ -248,7 +248,7 @@ def test_what_socks5_does_not_say(peer: Callable[..., Peer], user: str | None, a
         (b"HTTP/1.1 200 OK\r\nVia", "closed the connection", ""),
         (b"\x15\3\1\0\2\2\x46", "answers in TLS", "--proxy https://..."),
         (b"HTTP/1.1 20 OK\r\n\r\n", "does not speak HTTP", "-X 5"),
-        (BANNER, "does not speak HTTP: it answers SSH-2.0-target", "-X 5"),
+        (BANNER, "does not speak HTTP: it answers SSH-2.0-target", "a proxy's port is meant; ssh hops"),
         (b"\x05\xff\n", "does not speak HTTP: it answers \\x05\\xff", "-X 5"),
         (b"HTTP/1.1 200 OK\r\n" + b"X: y\r\n" * 300 + b"\r\n", "sends headers without an end", ""),
         (b"HTTP/1.1 407 No\r\n" + (b"X: " + b"a=b," * 2000 + b"\r\n") * 9, "sends headers without an end", ""),
