@@ -530,6 +530,9 @@ def _flag(name: str) -> Flag:
     try:
         return _BY_NAME[name]
     except KeyError:
+        if name == "-p":  # ssh's option for the port
+            hint = "a port stands in the route, h3:2022, or after it: pyrelay h1/h3 2022"
+            raise UsageError(f"unknown option {name}", hint=hint) from None
         nearest = _nearest(name)
         cause = f"unknown option {printable(name, 40)}" + (f"; the nearest is {nearest}" if nearest else "")
         raise UsageError(cause, hint=_HELP) from None

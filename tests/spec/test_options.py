@@ -157,6 +157,15 @@ def test_an_unknown_option_is_answered_in_two_lines(line: str, cause: str) -> No
     assert caught.value.exit_code == 2
 
 
+@pytest.mark.parametrize("line", ["-p 2022 h1/h3", "-p2022 h3", "-vp 2022 h3"])
+def test_sshs_option_for_the_port_is_answered_with_where_a_port_stands(line: str) -> None:
+    """Not with the nearest: -P names the user of a proxy."""
+    with pytest.raises(UsageError) as caught:
+        parse(line.split(" "))
+    said = "pyrelay: unknown option -p\nhint: a port stands in the route, h3:2022, or after it: pyrelay h1/h3 2022"
+    assert str(caught.value) == said
+
+
 @pytest.mark.parametrize(
     ("line", "names"),
     [
