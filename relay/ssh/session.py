@@ -135,7 +135,7 @@ class Session:
         """The hop lets us log in and not go on."""
         self.denied()
         words = sentence(str(error)) or OPEN_FAILURES.get(error.reason, "administratively prohibited")
-        hint = "--netcat goes by a command on the hop instead, where you may"
+        hint = "--netcat goes by a command on the hop instead, where you may, and --netcat=HOP does so on that hop only"
         if "openssh" in self.transport.remote_version.lower():
             hint = (
                 "AllowTcpForwarding and PermitOpen in its sshd_config decide that, and a password that has expired "

@@ -114,6 +114,13 @@ def test_a_name_with_capitals(plan: Lab) -> None:
     assert explained(plan, "Bastion-EU/h3")["notes"] == []
 
 
+def test_a_netcat_for_a_host_that_is_not_a_hop(plan: Lab) -> None:
+    notes = explained(plan, "--netcat=h1", "--netcat=h3", "h1/h3")["notes"]
+    assert [note for note in notes if note.startswith("--netcat")] == [
+        "--netcat=h3 names a host that is not a hop of this route"  # but its target
+    ]
+
+
 def test_a_port_that_a_block_hands_over(plan: Lab) -> None:
     plan.head = "Host h1*\n    Port 2201"
     found = explained(plan, "h1/h3")

@@ -34,7 +34,8 @@ BASE = ("cat", "sh", "sleep")  # what every POSIX system has
 DENIED = (
     "the server does not forward to 127.0.0.1 port {port}: open failed\n"
     "hint: AllowTcpForwarding and PermitOpen in its sshd_config decide that, and a password that has expired "
-    "forbids it, too; --netcat goes by a command on the hop instead, where you may\n"
+    "forbids it, too; --netcat goes by a command on the hop instead, where you may, "
+    "and --netcat=HOP does so on that hop only\n"
 )
 
 

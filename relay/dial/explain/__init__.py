@@ -89,6 +89,7 @@ def explain(run: Run) -> Explanation:
         return Explanation(route, tuple(legs), name, tuple(notes), error.line, error.hint)
     notes += [f"{leg.plan.place}: {note}" for leg in legs for note in leg.notes]
     notes += surprises.of_legs(plan.legs, run.children)
+    notes += surprises.of_netcat(plan.legs, options)
     # The target's key is ssh's matter, and not looked at before the target is reached.
     refused = [f"{leg.plan.place}: its host key: {leg.host_keys.then}" for leg in legs[:-1] if leg.host_keys.refused]
     return Explanation(route, tuple(legs), name, tuple(notes), "; ".join(refused))

@@ -178,6 +178,13 @@ def of_legs(legs: Sequence[Leg], children: Children) -> list[str]:
     return notes
 
 
+def of_netcat(legs: Sequence[Leg], options: Options) -> list[str]:
+    """Return which names of --netcat are not those of a hop of a plan."""
+    hops = {leg.settings.name for leg in legs[:-1]}
+    named = dict.fromkeys(name for name in options.netcat if name and name not in hops)
+    return [f"--netcat={printable(name)} names a host that is not a hop of this route" for name in named]
+
+
 def _without_effect(leg: Leg, after: Leg | None) -> list[str]:
     settings = leg.settings
     notes = []
