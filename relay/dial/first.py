@@ -5,6 +5,8 @@ from __future__ import annotations
 from relay.dial import tcp
 from relay.dial.plan import COMMAND, TCP
 from relay.dial.stream import SocketStream
+from relay.errors import printable
+from relay.spec.route import DEFAULT_DELIMITERS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -53,7 +55,11 @@ def first_leg(leg: Leg, run: Run) -> tuple[Stream, str]:
     )
     run.prompt.batch = hop.yes("batchmode")
     typed = hop.hostname == hop.name and hop.name in options.destination  # in no -J, and in no ProxyJump
-    stream = connect(leg.reached.kind, hop.hostname, hop.port, run, terms, typed=typed)
+    try:
+        stream = connect(leg.reached.kind, hop.hostname, hop.port, run, terms, typed=typed)
+    except tcp.NoSuchHost as error:
+        error.hint = error.hint or _jump_with_user(hop.name)
+        raise
     if stream.descriptor is None or not direct:
         return stream, ""
     try:
@@ -62,3 +68,12 @@ def first_leg(leg: Leg, run: Run) -> tuple[Stream, str]:
         return stream, address
     except OSError:  # reset at once: the first read will report it
         return stream, ""
+
+
+def _jump_with_user(name: str) -> str:
+    """Return the hint for a name of -J that has a user before it as a route has it, "" for any other name."""
+    for mark in DEFAULT_DELIMITERS.user:
+        user, found, host = name.partition(mark)
+        if user and found and host and ":" not in user:  # not the zone of an address
+            return printable(f"in -J and in ProxyJump a user is written {user}@{host}", 100)
+    return ""

@@ -42,6 +42,10 @@ _MOST_TOLD = 4  # the most addresses that an error names one by one
 _NO_NAME = {getattr(_socket, name, None) for name in ("EAI_NONAME", "EAI_NODATA", "EAI_ADDRFAMILY")}
 
 
+class NoSuchHost(RelayError):
+    """The resolver has no address for a name."""
+
+
 class Local(Value):
     """Where to connect from.
 
@@ -204,14 +208,14 @@ def _no_address(host: str, family: int, error: Exception, *, typed: Options | No
         return RelayError(f"{name}: {words(error)}")
     hint = "" if host.isascii() else "the DNS knows an international name by its xn-- form"
     if family:
-        return RelayError(f"no such host: {name}, or it has no {_FAMILY[family]} address", hint=hint)
+        return NoSuchHost(f"no such host: {name}, or it has no {_FAMILY[family]} address", hint=hint)
     if typed is not None:
         from relay.config.names import with_other_capitals  # most names are found
 
         if alike := with_other_capitals(host, typed.config):
             known = printable(" and ".join(alike))
             hint = f"ssh_config has {known}: capitals count, and ssh hands %h over without; write %n for %h"
-    return RelayError(f"no such host: {name}", hint=hint)
+    return NoSuchHost(f"no such host: {name}", hint=hint)
 
 
 def _in_turn(addresses: list[Address]) -> list[Address]:

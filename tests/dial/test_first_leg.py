@@ -270,6 +270,15 @@ def test_its_interface(hops: Lab) -> None:
     assert done.stderr == "pyrelay: hop 1 of 1 (h1): the interface nosuch0 (BindInterface) has no IPv4 address\n"
 
 
+@pytest.mark.parametrize("mark", "%=")
+def test_a_user_of_a_jump_that_is_written_as_in_a_route(hops: Lab, mark: str) -> None:
+    for words in (("-J", f"u1{mark}nowhere", "h3"), ("jumping/h3",)):
+        hops.host("jumping", ProxyJump=f"u1{mark}nowhere".replace("%", "%%"))
+        said = hops.pyrelay(*words).stderr
+        assert f"no such host: u1{mark}nowhere\nhint: in -J and in ProxyJump a user is written u1@nowhere\n" in said
+    assert "hint:" not in hops.pyrelay("-J", "[fe80::1%nowhere]", "h3").stderr
+
+
 def test_its_connect_timeout(hops: Lab) -> None:
     """The error names what ssh would name, and whose limit it was."""
     with socket.socket() as silent:
