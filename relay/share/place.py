@@ -63,7 +63,7 @@ def directory(environ: Mapping[str, str], *, make: bool = True) -> str:
         _make(path, home or base)
     found = os.lstat(path)
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid() or found.st_mode & 0o077:
-        raise RelayError(f"{path} must be a directory that is yours alone", hint=f"chmod 700 {path}")
+        raise RelayError(f"--share: {path} must be a directory that is yours alone", hint=f"chmod 700 {path}")
     return path
 
 

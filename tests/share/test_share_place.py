@@ -35,7 +35,7 @@ def test_a_directory_that_others_may_enter_is_refused(shared: Lab) -> None:
     directory.chmod(0o755)
     done = shared.pyrelay("h1/h3")
     assert done.returncode == 1
-    said = f"pyrelay: {directory} must be a directory that is yours alone\nhint: chmod 700 {directory}\n"
+    said = f"pyrelay: --share: {directory} must be a directory that is yours alone\nhint: chmod 700 {directory}\n"
     assert done.stderr == shared.run(shared.program, "-O", "list").stderr == said
 
 
