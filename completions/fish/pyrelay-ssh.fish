@@ -1,13 +1,16 @@
 # A route in the words of ssh, scp, sftp and rsync: names are added after a / or a + to what fish completes itself.
+# scp and rsync take a word with a / before its first colon, or without a colon, for a local file: after a + only, and
+# with a colon. (fish puts no space behind that.)
 
-# The routes that a word may become: names of ssh_config and known_hosts behind its last delimiter.
+# The routes that a word may become: names of ssh_config and known_hosts behind its last delimiter. The second argument
+# ends each.
 function __pyrelay_routes
     set -l stub (string replace -r '^.*[/+]' '' -- $argv[1])
     string match -qr '[:~]' -- $stub; and return
     set stub (string replace -r '^.*[%=]' '' -- $stub)
     set -l before (string sub -l (math (string length -- "$argv[1]") - (string length -- "$stub")) -- "$argv[1]")
     for name in (pyrelay --names 2>/dev/null)
-        echo $before$name
+        echo "$before$name$argv[2]"
     end
 end
 
@@ -19,6 +22,7 @@ function __pyrelay_is_route
     string match -q '*/*' -- $word; and test -d (string replace -r '/.*' '' -- $word); and return 1
     set -l words (commandline -opc)
     set -l command (string replace -r '^.*/' '' -- $words[1])
+    string match -q '*/*' -- $word; and contains -- $command scp rsync; and return 1
     set -e words[1]
     set -l taken 0
     for each in $words
@@ -35,5 +39,5 @@ end
 
 complete -c ssh -n '__pyrelay_is_route BbcDEeFIiJLlmOopPQRSWw' -a '(__pyrelay_routes (commandline -ct))' -d route
 complete -c sftp -n '__pyrelay_is_route BbcDFiJloPRSsX' -a '(__pyrelay_routes (commandline -ct))' -d route
-complete -c scp -n '__pyrelay_is_route cDFiJloPSX' -a '(__pyrelay_routes (commandline -ct))' -d route
-complete -c rsync -n '__pyrelay_is_route e' -a '(__pyrelay_routes (commandline -ct))' -d route
+complete -c scp -n '__pyrelay_is_route cDFiJloPSX' -a '(__pyrelay_routes (commandline -ct) :)' -d route
+complete -c rsync -n '__pyrelay_is_route e' -a '(__pyrelay_routes (commandline -ct) :)' -d route

@@ -137,9 +137,10 @@ autoload -Uz compinit
 compinit -u -d {dump}
 show() {{
     compadd() {{
-        local -a found
+        local -a found end
         builtin compadd -O found "$@"
-        print -rl -- "<${{^found[@]}}>"
+        zparseopts -E S:=end
+        print -rl -- "<${{^found[@]}}$end[2]>"
         builtin compadd "$@"
     }}
     _main_complete
@@ -210,8 +211,8 @@ SHELLS = {"bash": bash, "zsh": zsh, "fish": fish}
         ("ssh -v -p 22 u1%h1+de", {"u1%h1+delta"}),
         ("ssh -l u3 h1+u2=be", {"h1+u2=beta"}),
         ("sftp h1/Ga", {"h1/Gate-EU"}),
-        ("scp file h1+ga", {"h1+gate", "h1+gamma"}),
-        ("rsync -a h1+in", {"h1+included"}),
+        ("scp file h1+ga", {"h1+gate:", "h1+gamma:"}),  # without a colon it is a local file
+        ("rsync -a h1+in", {"h1+included:"}),
         ("pyrelay h1/ga", {"h1/gate"}),
     ],
 )
@@ -237,6 +238,8 @@ def test_names_behind_a_delimiter(home: Path, shell: str, line: str, wanted: set
         "sftp ./h1+ga",
         "scp folder/ga",
         "scp h1+gate:x",
+        "scp file h1/ga",  # a local file, whatever follows
+        "rsync u1@h1/h2+ga",
         "rsync -e a/ga",
         "rsync ~/ga",
     ],
