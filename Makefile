@@ -74,7 +74,8 @@ else
 	$(halves)
 endif
 
-check: .venv/ready peers ## check format, lint, types and man page
+check: .venv/ready ## check format, lint, types and man page
+	@tests/install-packages mandoc
 	$(VENV)/ruff format --check --quiet
 	$(VENV)/ruff check --quiet
 	$(VENV)/mypy --no-error-summary
