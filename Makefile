@@ -153,6 +153,7 @@ uninstall: ## take away what install put there
 	done
 
 dist: .venv/ready ## build sdist and wheel in dist/, and try the wheel in an environment of its own
+	@tests/install-packages openssh-client openssh-server
 	@build=`mktemp -d` && mkdir "$$build/source" && cp -R $(RELEASE) "$$build/source" && \
 		VENV="$(abspath $(VENV))" PYTHON="$(PYTHON)" packaging/dist "$$build" "$(abspath $(DIST))"; \
 		status=$$?; rm -rf "$$build"; exit $$status

@@ -92,7 +92,7 @@ def test_a_staged_installation_names_only_its_final_path(tmp_path: Path) -> None
 
 def test_a_target_installs_no_more_than_it_runs() -> None:
     """The packages that it names when it is run, but those of the environment."""
-    for target, packages in (("check", "mandoc"),):
+    for target, packages in (("check", "mandoc"), ("dist", "openssh-client openssh-server")):
         printed = make("-n", target)
         named = [line.partition("install-packages ")[2] for line in printed.splitlines() if "install-packages" in line]
         assert [names for names in named if names != "python3-venv"] == [packages]
