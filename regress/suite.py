@@ -145,8 +145,8 @@ def _serve(connection: socket.socket, objects: Path, environment: dict[str, str]
     with connection:
         subprocess.Popen(
             ["sh", "-c", f"exec {(objects / 'served').read_text().strip()}"],
-            stdin=connection,
-            stdout=connection,
+            stdin=connection.fileno(),
+            stdout=connection.fileno(),
             env=environment,
             stderr=subprocess.DEVNULL,
         )
