@@ -13,11 +13,9 @@ methods that it has, in the order of PreferredAuthentications, the hop is left t
 from __future__ import annotations
 
 import os
-from binascii import Error as NotBase64
-from binascii import a2b_base64
 
+from relay.ssh.login import foreign
 from relay.ssh.login.methods import ASKING, METHODS, OURS, allowed
-from relay.ssh.pubkey import BadKey, Reader
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -33,10 +31,6 @@ _KEYSIGN = tuple(
     for directory in ("/usr/lib/openssh", "/usr/libexec/openssh", "/usr/libexec", "/usr/lib/ssh", "/usr/lib64/ssh")
 )
 _HOST_KEYS = tuple(f"/etc/ssh/ssh_host_{kind}_key.pub" for kind in ("ed25519", "ecdsa", "rsa"))
-# The types of keys that our client has, and those that the agent alone has (relay/ssh/pubkey.py).
-_KNOWN = ("ssh-ed25519", "ssh-rsa", "ssh-dss", "ecdsa-sha2-", "sk-")
-_MAGIC = b"openssh-key-v1\0"  # OpenSSH's PROTOCOL.key
-_ENOUGH = 65536  # bytes of a key file; its public half stands at the beginning
 
 
 def first_methods(settings: HopSettings) -> list[str]:
@@ -72,19 +66,25 @@ def reason(settings: HopSettings, recall: Callable[[], Shown | None] | None) -> 
     return f"{methods[0]} comes first, and is at hand"
 
 
-def knock(settings: HopSettings, taken: Sequence[str], algorithms: Sequence[str]) -> str:
+def knock(
+    settings: HopSettings,
+    taken: Sequence[str],
+    algorithms: Sequence[str],
+    held: Callable[[], Sequence[tuple[bytes, str]]],
+) -> str:
     """Return why a hop is left to ssh after it has said what it takes, or "".
 
-    taken: the methods that the server takes. algorithms: its server-sig-algs.
+    taken: the methods that the server takes. algorithms: its server-sig-algs. held: returns the agent's keys of types
+    that our client lacks, each with its comment; the agent is asked only where the server takes such a type.
     """
     if any(name in taken for name in METHODS if name not in OURS):
         for name in first_methods(settings):
             if name in taken:
                 return f"it takes {name}, which comes first and is at hand"
-    if "publickey" in taken:
-        for path, kind in _foreign_keys(settings):
+    if "publickey" in taken and any(map(foreign.is_foreign, algorithms)):
+        for name, kind in _foreign_keys(settings, held()):
             if kind in algorithms:
-                return f"{path} is a key of the type {kind}, which our client lacks"
+                return f"{name} is a key of the type {kind}, which our client lacks"
     return ""
 
 
@@ -140,38 +140,20 @@ def has_ticket(environ: Mapping[str, str]) -> bool:
     return gss.has_ticket(environ)
 
 
-def _foreign_keys(settings: HopSettings) -> Iterator[tuple[str, str]]:
-    """The identity files whose key is of a type that our client does not know, each with that type."""
+def _foreign_keys(settings: HopSettings, held: Sequence[tuple[bytes, str]] | None = None) -> Iterator[tuple[str, str]]:
+    """The keys of types that our client does not know, each with what it is called and with its type.
+
+    held: as `knock` gets it; None if the agent was not asked: then it may hold the key of every public one.
+    """
     if settings.no("pubkeyauthentication"):
         return
+    agents = dict(held or ())
     for path in settings.paths("identityfile"):
-        kind = _type_of(path)
-        if kind and not kind.startswith(_KNOWN):
+        public, private = foreign.public_half(path)
+        public = public or foreign.public_half(f"{path}.pub")[0]
+        kind = foreign.type_of(public)
+        if kind and (private or held is None or public in agents):
             yield path, kind
-
-
-def _type_of(path: str) -> str:
-    """Return the type of the private key in a file, as far as the file says it without a passphrase, or ""."""
-    try:
-        with open(path, "rb") as file:
-            data = file.read(_ENOUGH)
-    except (OSError, ValueError):  # (ValueError: a NUL in the name)
-        return ""
-    head, begin, text = data.partition(b"-----BEGIN OPENSSH PRIVATE KEY-----")
-    if head.strip() or not begin:
-        return ""
-    try:
-        decoded = a2b_base64(text.partition(b"-----END")[0])
-    except NotBase64:
-        return ""
-    if not decoded.startswith(_MAGIC):
-        return ""
-    reader = Reader(decoded[len(_MAGIC) :])
-    try:
-        for _ in range(3):  # the cipher, and how the passphrase becomes its key
-            reader.string()
-        reader.number()  # of keys
-        name = Reader(reader.string()).text()  # the public half begins with its type
-    except BadKey:
-        return ""
-    return name if name.replace("-", "").replace("@", "").replace(".", "").isalnum() else ""
+    if not settings.yes("identitiesonly"):
+        for public, comment in agents.items():
+            yield f"the agent's {comment}", foreign.type_of(public)

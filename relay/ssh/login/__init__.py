@@ -10,6 +10,7 @@
     keyfile.py     a private key file
     opensshkey.py  one in OpenSSH's own format, and any key's public half
     pem.py         ciphers of traditional key files
+    foreign.py     keys of types that our client lacks
     agent.py       ssh-agent's protocol
     adding.py      keys that are given to the agent
     waiting.py     what a person is told while the agent is silent

@@ -13,6 +13,7 @@ import os
 import time
 
 from relay.errors import printable
+from relay.ssh.login import foreign
 from relay.ssh.pubkey import CERT_SUFFIX, BadKey, PublicKey, Reader, string
 from relay.ssh.record import Record
 
@@ -45,13 +46,15 @@ class AgentKey(Record):
 class Agent:
     """A connection to an agent, for one login: a session is bound to it once.
 
-    path: its socket. seconds: how long it may take to answer, but for signatures.
+    path: its socket. seconds: how long it may take to answer, but for signatures. foreign: its keys of types that our
+    client lacks, as blobs, each with its comment; `keys` fills it.
     Raises AgentFailed when nobody listens there.
     """
 
     def __init__(self, path: str, seconds: float) -> None:
         from relay.run import unix  # not every login has an agent
 
+        self.foreign: list[tuple[bytes, str]] = []
         self._seconds = seconds
         self._socket = _socket.socket(_socket.AF_UNIX)
         until = time.monotonic() + seconds
@@ -91,7 +94,7 @@ class Agent:
         return kind == SUCCESS
 
     def keys(self, waiting: Callable[[], float | None] | None = None) -> list[AgentKey]:
-        """What the agent holds, in its order; keys of unknown types are left out. Raises AgentFailed.
+        """What the agent holds, in its order; keys of unknown types are left out, see `foreign`. Raises AgentFailed.
 
         waiting: as for `sign`; an agent that is locked may ask its person to unlock it first.
         """
@@ -108,7 +111,7 @@ class Agent:
                 try:
                     found.append(AgentKey(PublicKey(blob), comment))
                 except BadKey:
-                    continue
+                    self.foreign += [(blob, comment)] if foreign.type_of(blob) else []
         except BadKey as error:
             raise AgentFailed(f"its list of keys cannot be read: {error}") from error
         return found

@@ -18,7 +18,7 @@ from relay.ssh.wire.userauth import Dialogue, Failure, LinkLost, More, Success
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from relay.config.settings import HopSettings
     from relay.ssh.login.client import Client
@@ -178,12 +178,16 @@ class _Login:
 
     def _leave_to_ssh(self) -> None:
         """Raise Unserved if ssh has something to log in with that comes first, and nothing of ours has been tried."""
-        client = self._client
-        if client.leave is None or client.stays or self._dialogue.refusals or self._granted:
-            return
-        algorithms = (self._dialogue.extension("server-sig-algs") or "").split(",")
-        if reason := client.leave(self._settings, self._taken, algorithms):
+        if not self._dialogue.refusals and not self._granted and (reason := self._only_ssh(self._taken)):
             raise Unserved(reason)
+
+    def _only_ssh(self, methods: Sequence[str]) -> str:
+        """Why ssh should log in by one of these methods, or ""."""
+        client = self._client
+        if client.leave is None or client.stays:
+            return ""
+        algorithms = (self._dialogue.extension("server-sig-algs") or "").split(",")
+        return client.leave(self._settings, methods, algorithms, self._keys.foreign)
 
     def _open(self) -> tuple[str, Answer | None]:
         """The first request and its answer, which says what the server takes. It travels with the service request.
@@ -204,7 +208,7 @@ class _Login:
                 if self._keys.is_out_of_date():
                     raise AheadRefused(self._refused(), "")
                 in_order = "publickey" in self._in_order() and self._keys.began_in_order
-                if not in_order or self._keys.tries_are_dear():
+                if not in_order or self._keys.tries_are_dear() or self._only_ssh(["publickey"]):
                     raise AheadRefused(self._refused(), name_of(shown.key, shown.algorithm))
                 self._taken = ()
             if answer is not None:

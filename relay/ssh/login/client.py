@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from relay.run.progress import Progress
     from relay.run.prompt import Prompt
 
-    Leave: TypeAlias = Callable[[HopSettings, Sequence[str], Sequence[str]], str]
+    Held: TypeAlias = Callable[[], Sequence[tuple[bytes, str]]]
+    Leave: TypeAlias = Callable[[HopSettings, Sequence[str], Sequence[str], Held], str]
 
 
 class Client:

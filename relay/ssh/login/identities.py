@@ -8,6 +8,7 @@ nothing and asks nobody.
 
 from __future__ import annotations
 
+from relay.ssh.login import foreign
 from relay.ssh.login.keyfile import BadFile, PrivateFile, WrongPassphrase, read_private, read_public
 from relay.ssh.pubkey import BadKey, PublicKey, Reader
 from relay.ssh.record import Record
@@ -182,6 +183,8 @@ def _read(path: str, must_exist: bool) -> _File:
     only_public = read_public(path)
     if only_public is None:
         private, problem = _private(path)
+        if kind := _foreign_type(path, private):
+            return _File(path, None, None, f"a key of the type {kind}, which our client lacks")
         if private is None and not problem:
             only_public = read_public(f"{path}.pub")
             problem = "no such identity file" if must_exist else ""
@@ -202,6 +205,14 @@ def _read(path: str, must_exist: bool) -> _File:
         except BadFile as error:  # nobody is asked for its passphrase; its public half names a key of the agent's
             private, problem = None, str(error)
     return _File(path, public, private, problem)
+
+
+def _foreign_type(path: str, private: PrivateFile | None) -> str:
+    """The type of the key in an IdentityFile, or in the .pub beside one that is not there; "" if our client has it."""
+    if private is not None and private.public is not None:  # most
+        return ""
+    public, _ = foreign.public_half(path)
+    return foreign.type_of(public or foreign.public_half(f"{path}.pub")[0])
 
 
 def _private(path: str) -> tuple[PrivateFile | None, str]:

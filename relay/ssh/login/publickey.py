@@ -79,6 +79,11 @@ class PublicKeys:
             self._agent.close()
             self._agent = None
 
+    def foreign(self) -> Sequence[tuple[bytes, str]]:
+        """The agent's keys of types that our client lacks, as blobs, each with its comment."""
+        self._all()
+        return self._agent.foreign if self._agent is not None else ()
+
     def start_over(self) -> None:
         """The server wants one more key (AuthenticationMethods publickey,publickey): those not tried, then the others.
 

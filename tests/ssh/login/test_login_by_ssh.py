@@ -10,6 +10,7 @@ from base64 import b64encode
 from pathlib import Path
 
 import pytest
+from agents import LIST, ScriptedAgent, listing
 from kerberos import Realm
 from lab import Lab
 from login_server import MORE, SUCCESS, Request, failure, scripted
@@ -18,6 +19,7 @@ from peers import missing, need
 from relay.config.settings import HopSettings
 from relay.dial import only_ssh
 from relay.dial.only_ssh import first_methods, has_ticket
+from relay.ssh.login import foreign
 from relay.ssh.pubkey import string
 
 # What sshd logs of a login that was refused, or that nobody has finished.
@@ -168,27 +170,30 @@ def test_what_ssh_says_is_what_it_says_at_that_level(kerberized: Kerberized, lev
 NEW = "ssh-mldsa44-ed25519@openssh.com"
 
 
+NEW_KEY = string(NEW.encode()) + string(b"x" * 64)
+
+
 def new_key(path: Path) -> Path:
     """A private key file of the type NEW, as far as it can be read without knowing the type."""
-    public = string(NEW.encode()) + string(b"x" * 64)
     data = b"openssh-key-v1\0" + string(b"none") + string(b"none") + string(b"") + (1).to_bytes(4, "big")
-    text = b64encode(data + string(public) + string(b"private")).decode()
+    text = b64encode(data + string(NEW_KEY) + string(b"private")).decode()
     path.touch(0o600)
     path.write_text(f"-----BEGIN OPENSSH PRIVATE KEY-----\n{text}\n-----END OPENSSH PRIVATE KEY-----\n")
     return path
 
 
+def takes_any(request: Request) -> list[bytes]:
+    """A server that takes every key; nothing else."""
+    if request.method.startswith("publickey"):
+        return [SUCCESS if request.fields.number(1) else MORE + request.fields.rest()]
+    return [failure("publickey")]
+
+
 @pytest.mark.parametrize("takes", [NEW, "ssh-ed25519"])
 def test_a_key_of_a_type_that_our_client_lacks(lab: Lab, takes: str) -> None:
     """Where the server takes that. (The installed ssh need not have it; here another key gets in.)"""
-
-    def script(request: Request) -> list[bytes]:
-        if request.method == "publickey":
-            return [SUCCESS if request.fields.number(1) else MORE + request.fields.rest()]
-        return [failure("publickey")]
-
     new = new_key(lab.top / "new")
-    server = scripted(lab, "h1", script, IdentityFile=f"{new}\n    IdentityFile {lab.identity}")
+    server = scripted(lab, "h1", takes_any, IdentityFile=f"{new}\n    IdentityFile {lab.identity}")
     server.signatures = (takes, "ssh-ed25519")
     lab.server("h2")
     lab.write_config()
@@ -200,6 +205,62 @@ def test_a_key_of_a_type_that_our_client_lacks(lab: Lab, takes: str) -> None:
     else:
         assert "by ssh" not in "".join(said)
     assert all("connected in" in each for each in said)
+
+
+@pytest.mark.parametrize(
+    ("file", "settings", "by_ssh"),
+    [
+        ("", {"IdentitiesOnly": "no"}, "the agent's new"),
+        ("", {}, ""),  # IdentitiesOnly
+        ("new.pub", {}, "{}/new.pub"),
+        ("new", {}, "{}/new"),  # there is only new.pub
+        ("new", {"PubkeyAuthentication": "no", "PreferredAuthentications": "publickey"}, ""),
+        ("other.pub", {}, ""),  # nobody holds it
+    ],
+)
+@pytest.mark.parametrize("takes", [NEW, "ssh-ed25519"])
+def test_a_key_of_such_a_type_in_the_agent(
+    lab: Lab, file: str, settings: dict[str, str], by_ssh: str, takes: str
+) -> None:
+    """Before any key of ours is tried."""
+    for name, blob in (("new", NEW_KEY), ("other", NEW_KEY + b"x")):
+        (lab.top / f"{name}.pub").write_text(f"{NEW} {b64encode(blob).decode()} {name}\n")
+    agent = ScriptedAgent(
+        lab.top / "agent", lambda message: listing((NEW_KEY, b"new")) if message[0] == LIST else b"\5"
+    )
+    lab.at_end(agent.stop)
+    files = f"{lab.top / file}\n    IdentityFile {lab.identity}" if file else str(lab.identity)
+    server = scripted(lab, "h1", takes_any, IdentityFile=files, IdentityAgent=agent.path, **settings)
+    server.signatures = (takes, "ssh-ed25519")
+    said = lab.pyrelay("-v", "h1/h2").stderr
+    left = re.findall(rf"by ssh: (.*) is a key of the type {NEW}, which our client lacks\n", said)
+    assert left == [by_ssh.format(lab.top)] * (bool(by_ssh) and takes == NEW)
+    assert not left or (len(server.transports) > 1 and server.requests[0] == "none")
+
+
+@pytest.mark.parametrize("suffix", ["", ".pub"])
+def test_a_key_of_such_a_type_that_is_of_no_use_is_called_that(lab: Lab, suffix: str) -> None:
+    """And nobody is asked for its passphrase, nor told to change who may read a public key."""
+    new = new_key(lab.top / "new")
+    Path(f"{new}.pub").write_text(f"{NEW} {b64encode(NEW_KEY).decode()} new\n")
+    lab.server("h1", authorized_keys="", IdentityFile=f"{new}{suffix}")
+    said = lab.pyrelay("h1/h2").stderr
+    assert f"hint: {new}{suffix}: a key of the type {NEW}, which our client lacks\n" in said
+
+
+def test_a_remembered_key_that_is_refused_leaves_the_hop_to_ssh(lab: Lab) -> None:
+    """A key of a newer type has come before it meanwhile."""
+    refuses = False
+
+    def script(request: Request) -> list[bytes]:
+        return [failure("publickey")] if refuses else takes_any(request)
+
+    server = scripted(lab, "h1", script)
+    lab.server("h2")
+    assert lab.ssh("h1/h2", "true").returncode == 0
+    refuses, server.signatures = True, (NEW, "ssh-ed25519")
+    lab.host("h1", IdentityFile=f"{new_key(lab.top / 'new')}\n    IdentityFile {lab.identity}")
+    assert f"new is a key of the type {NEW}, which our client lacks\n" in lab.pyrelay("-v", "h1/h2").stderr
 
 
 def test_hostbased_is_at_hand_where_ssh_can_sign_by_the_key_of_this_host(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -265,8 +326,8 @@ def test_a_ticket_that_has_expired(realm: Realm, tmp_path: Path, monkeypatch: py
 @pytest.mark.parametrize("damage", [b"", b"-----BEGIN OPENSSH PRIVATE KEY-----", b"openssh", bytes(99)])
 def test_key_files_whose_type_cannot_be_told(tmp_path: Path, damage: bytes) -> None:
     path = new_key(tmp_path / "key")
-    assert only_ssh._type_of(str(path)) == NEW
+    assert foreign.type_of(foreign.public_half(str(path))[0]) == NEW
     for size in range(0, path.stat().st_size, 7):
         cut = tmp_path / "cut"
         cut.write_bytes(path.read_bytes()[:size] + damage)
-        assert re.fullmatch("[A-Za-z0-9@.-]*", only_ssh._type_of(str(cut)))
+        assert re.fullmatch("[A-Za-z0-9@.-]*", foreign.type_of(foreign.public_half(str(cut))[0]))
