@@ -8,6 +8,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+import trusting
 from agents import RealAgent, ScriptedAgent, SecurityKey, certify
 from desk import blocks
 from explained import HOST_KEY, explained, text
@@ -20,6 +21,10 @@ from relay.ssh.pubkey import read_key
 
 TABLE = ROOT / "docs" / "ssh_config.md"
 OTHER_KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAILsTwHq8xUDUiEqBj1e5YdWOFWbVLiJYGPNF1hrv7HWc"
+HERE = {"NoHostAuthenticationForLocalhost": "yes"}
+RSA = {"HostKeyAlgorithms": "rsa-sha2-512"}
+CERTIFICATES = {"HostKeyAlgorithms": "ssh-ed25519-cert-v01@openssh.com"}
+CA = "@cert-authority {host} {ca}\n"
 ASKS = {"StrictHostKeyChecking": "ask", "BatchMode": "no"}
 
 
@@ -243,6 +248,36 @@ def test_a_revocation_list_is_read(plan: Lab) -> None:
     found = explained(plan, "h1/h3", status=1)
     assert found["legs"][0]["host_key"]["keys"][0]["by"] == str(revoked)
     assert found["error"] == "hop 1 of 1 (h1): its host key: it is refused"
+
+
+@pytest.mark.parametrize(
+    ("lines", "settings", "said", "run"),
+    [
+        ("", {"RevokedHostKeys": "/nonexistent"}, "RevokedHostKeys /nonexistent: No such file", "No such file"),
+        ("", {"RevokedHostKeys": "{top}/broken"}, "broken: ssh-keygen cannot read it", "ssh-keygen cannot read it"),
+        ("{host} {key}\n", {"RevokedHostKeys": "{top}/h1/ed25519.pub", **HERE}, "it is refused", trusting.REVOKED),
+        ("{host} {rsa}\n", {"RequiredRSASize": "4096", **HERE, **RSA}, "has 3072 bits", "has 3072 bits"),
+        (CA, {"HostKeyAlgorithms": "ssh-ed25519"}, "HostKeyAlgorithms leaves no certificate: it is", trusting.UNKNOWN),
+        (CA, {"CASignatureAlgorithms": "rsa-sha2-512"}, "leaves out its CA's, ssh-ed25519: it is", trusting.UNKNOWN),
+        ("", CERTIFICATES, "HostKeyAlgorithms leaves certificates only", "not permitted by HostKeyAlgorithms"),
+        ("", {"RevokedHostKeys": "{top}/other.pub", **HERE}, "", ""),
+        ("{host} {key}\n@revoked * {key}\n", HERE, "", ""),
+        (CA, {"HostKeyAlgorithms": f"{CERTIFICATES['HostKeyAlgorithms']},ssh-rsa"}, "", ""),
+    ],
+)
+def test_a_run_refuses_the_same_host_keys(lab: Lab, lines: str, settings: dict[str, str], said: str, run: str) -> None:
+    trusting.server(lab, "ed25519", "rsa")
+    trusting.certify(lab)
+    lab["h1"].configure(f"HostCertificate {lab.top}/h1/ed25519-cert.pub\n")
+    lab.server("h3")
+    trusting.write(lab, lines)
+    (lab.top / "broken").write_bytes(b"SSHKRL\n\0 and what is none")
+    new = "accept-new" if "RevokedHostKeys" in settings or settings is CERTIFICATES else "yes"
+    lab.host("h1", StrictHostKeyChecking=new, **{key: value.format(top=lab.top) for key, value in settings.items()})
+    found = explained(lab, "h1/h3", status=int(bool(said)))
+    assert said in (found["error"] or "")
+    done = lab.pyrelay("h1/h3")
+    assert (run in done.stderr, done.returncode == 0) == (True, not run), done.stderr
 
 
 def test_what_only_ssh_can_read_of_a_host_key(plan: Lab) -> None:

@@ -14,7 +14,6 @@ from relay.ssh.login.agent import Agent, AgentFailed, AgentKey, socket_path
 from relay.ssh.login.identities import Identity, gather
 from relay.ssh.login.methods import allowed
 from relay.ssh.memory import name_of
-from relay.ssh.pubkey import key_type
 from relay.ssh.trust import hosts_command, known_hosts, refusals
 from relay.ssh.trust.known_hosts import CA, REVOKED, Entry
 from relay.ssh.trust.trust import Trust
@@ -162,49 +161,80 @@ class Reader:
     def _hops_keys(self, leg: planning.Leg) -> HostKeys:
         """Return what is known of a hop's key, which ssh may not check on this machine."""
         settings = leg.settings
-        exempt = leg.reached.kind == TCP and settings.exempts(LOOPBACK)
+        keys, is_checked = self._judged(settings)
         is_address = is_ipv6(settings.hostname) or _is_ipv4(settings.hostname)
-        if exempt and is_address and is_loopback(settings.hostname):
+        may_be_here = not is_address or is_loopback(settings.hostname)
+        if is_checked or not (leg.reached.kind == TCP and settings.exempts(LOOPBACK) and may_be_here):
+            return keys
+        if is_address:
             return HostKeys(NOT_CHECKED, "", (), EXEMPT)
-        keys = self._host_keys(settings)
-        if exempt and not is_address and keys.refused:  # where the name leads to is not known before it is looked up
+        if keys.refused:  # where the name leads to is not known before it is looked up
             return keys._replace(then=f"{keys.then}, unless it is this machine ({EXEMPT})", refused=False)
         return keys
 
     def _host_keys(self, settings: HopSettings) -> HostKeys:
+        return self._judged(settings)[0]
+
+    def _judged(self, settings: HopSettings) -> tuple[HostKeys, bool]:
+        """Return what is known of a host's key, and whether that holds even where the check of it is exempted."""
         run = self._run
         name, entries, foreign = Trust(settings, run.progress, run.prompt, children=run.children).known()
-        digest = settings.get("fingerprinthash", "sha256")
-        marked = [entry.key for entry in entries if entry.marker == REVOKED]
-        keys, unrevoked = [], []
-        for entry in entries:
-            try:
-                by = self._revoked_by(settings, entry, marked)
-            except Unserved as error:
-                return HostKeys(NOT_CHECKED, name, (), f"{error.cause}: for ssh to read")
-            state = IS_REVOKED if by else CERTIFIED if entry.marker == CA else KNOWN
-            keys.append(HostKey(entry.key.short, entry.key.fingerprint(digest), state, by or entry.place))
-            unrevoked += [] if by else [entry]
-        keys = list(dict.fromkeys(keys))
-        states = [key.state for key in keys]
-        state = next((each for each in (KNOWN, CERTIFIED, IS_REVOKED) if each in states), NEW)
-        if state in {KNOWN, CERTIFIED}:
-            then = _never_trusted(settings, unrevoked)
-            return HostKeys(state, name, tuple(keys), then, bool(then))
-        if foreign:
-            return HostKeys(NOT_CHECKED, name, tuple(keys), f"one of the type {foreign} is known, which only ssh has")
-        stands = any(not entry.marker for entry in entries)  # the key that the host has shown is revoked
-        then, refused = ("it is refused", True) if stands else _if_new(settings)
-        return HostKeys(state, name, tuple(keys), then if state == NEW or stands else f"another: {then}", refused)
+        try:
+            for path in settings.paths("revokedhostkeys"):  # ssh trusts no key where it cannot read one
+                hosts_command.check_readable(path, run.children)
+            lists = [refusals.revoked_by(settings, entry.key, None, run.children) for entry in entries]
+        except Unserved as error:
+            return HostKeys(NOT_CHECKED, name, (), f"{error.cause}: for ssh to read"), True
+        permitted = refusals.permitted_types(settings)
+        always = [
+            bool(path or refusals.too_short(entry.key, settings))
+            for entry, path in zip(entries, lists, strict=True)
+            if not entry.marker and entry.key.type in permitted
+        ]
+        return _of_known(settings, name, entries, lists, foreign), bool(always) and all(always)
 
-    def _revoked_by(self, settings: HopSettings, entry: Entry, marked: Sequence[PublicKey]) -> str:
-        """Return the file that revokes a key, with the line if it is of known_hosts; "" if none does."""
-        if entry.marker == REVOKED:
-            return entry.place
-        for path in settings.paths("revokedhostkeys"):
-            if hosts_command.is_revoked(path, entry.key, None, self._run.children):
-                return path
-        return entry.place if any(entry.key.has_same_key(key) for key in marked) else ""
+
+def _of_known(
+    settings: HopSettings, name: str, entries: Sequence[Entry], lists: Sequence[str], foreign: str
+) -> HostKeys:
+    """Return what follows from the keys that are known of a host.
+
+    lists: for each of them, the file of RevokedHostKeys that revokes it, or "". foreign: as Trust.known returns it.
+    """
+    digest = settings.get("fingerprinthash", "sha256")
+    marked = [entry.key for entry in entries if entry.marker == REVOKED]
+    keys, unrevoked, no_authority = [], [], ""
+    for entry, path in zip(entries, lists, strict=True):
+        by = _revoked_by(entry, path, marked)
+        if not by and entry.marker == CA and (why := refusals.of_authority(entry.key, settings)):
+            no_authority = why
+            continue
+        state = IS_REVOKED if by else CERTIFIED if entry.marker == CA else KNOWN
+        keys.append(HostKey(entry.key.short, entry.key.fingerprint(digest), state, by or entry.place))
+        unrevoked += [] if by else [entry]
+    keys = list(dict.fromkeys(keys))
+    states = [key.state for key in keys]
+    state = next((each for each in (KNOWN, CERTIFIED, IS_REVOKED) if each in states), NEW)
+    if state in {KNOWN, CERTIFIED}:
+        then = _never_trusted(settings, unrevoked)
+        return HostKeys(state, name, tuple(keys), then, bool(then))
+    if foreign:
+        return HostKeys(NOT_CHECKED, name, tuple(keys), f"one of the type {foreign} is known, which only ssh has")
+    if any(not entry.marker for entry in entries):  # the key that the host has shown is revoked
+        return HostKeys(state, name, tuple(keys), "it is refused", refused=True)
+    then, refused = _if_new(settings)
+    then = f"{no_authority}: {then}" if no_authority else then
+    return HostKeys(state, name, tuple(keys), then if state == NEW else f"another: {then}", refused)
+
+
+def _revoked_by(entry: Entry, path: str, marked: Sequence[PublicKey]) -> str:
+    """Return the file that revokes a key, with the line if it is of known_hosts; "" if none does.
+
+    path: the file of RevokedHostKeys that does, or "". marked: the keys that known_hosts marks as revoked.
+    """
+    if entry.marker == REVOKED:
+        return entry.place
+    return path or (entry.place if any(entry.key.has_same_key(key) for key in marked) else "")
 
 
 def _idle(identity: Identity, settings: HopSettings) -> str:
@@ -250,9 +280,9 @@ def _never_trusted(settings: HopSettings, entries: Sequence[Entry]) -> str:
     if any(entry.marker == CA for entry in entries):
         return ""
     keys = [entry.key for entry in entries]
-    if (chosen := settings.algorithms("hostkeyalgorithms")) is not None:
-        types = {key_type(name) for name in chosen}
-        keys = [key for key in keys if key.type in types]
+    if settings.algorithms("hostkeyalgorithms") is not None:
+        permitted = refusals.permitted_types(settings)
+        keys = [key for key in keys if key.type in permitted]
     if not keys:
         return "HostKeyAlgorithms leaves it out, and any other is refused"
     refused = [refusals.too_short(key, settings) for key in keys]
@@ -269,6 +299,8 @@ def _if_new(settings: HopSettings) -> tuple[str, bool]:
 
 def _strict(settings: HopSettings) -> tuple[str, bool]:
     """Return what StrictHostKeyChecking does to a key that is not known, and whether it is refused."""
+    if not refusals.permitted_types(settings):
+        return "it is refused: HostKeyAlgorithms leaves certificates only", True
     host = settings.get("hostkeyalias") or known_hosts.lowered(settings.hostname)
     try:
         refused, _ = refusals.of_new(settings, host)

@@ -9,7 +9,7 @@ from relay.ssh.pubkey import BadKey, TooShort, Unsupported, read_key
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from relay.config.settings import HopSettings
     from relay.run.children import Children
@@ -92,28 +92,47 @@ def is_revoked(path: str, key: PublicKey, issuer: PublicKey | None, children: Ch
     keys (authfile.c, sshkey_in_file: a line that is no key is an error). Raises RelayError when it cannot be read: ssh
     trusts no key then. Raises Unserved when ssh alone may be able to read it.
     """
-    try:
-        with open(path, "rb") as file:
-            data = file.read()
-    except OSError as error:
-        raise RelayError(f"RevokedHostKeys {path}: {error.strerror}") from error
+    data = _data(path)
     if data.startswith(_KRL_MAGIC):
         return _krl_revokes(path, key, children)
+    return any(
+        revoked.has_same_key(key) or (issuer is not None and revoked.has_same_key(issuer))
+        for revoked in _revoked(path, data)
+    )
+
+
+def check_readable(path: str, children: Children) -> None:
+    """Raise RelayError, or Unserved, if a file of RevokedHostKeys cannot be read: ssh trusts no key then."""
+    data = _data(path)
+    if data.startswith(_KRL_MAGIC):
+        _keygen(path, (), children)
+    else:
+        list(_revoked(path, data))
+
+
+def _data(path: str) -> bytes:
+    """Return the bytes of a file of RevokedHostKeys. Raises RelayError."""
+    try:
+        with open(path, "rb") as file:
+            return file.read()
+    except OSError as error:
+        raise RelayError(f"RevokedHostKeys {path}: {error.strerror}") from error
+
+
+def _revoked(path: str, data: bytes) -> Iterator[PublicKey]:
+    """Yield the keys of a list. Raises RelayError at a line that is no key; Unserved if it may be one to ssh."""
     for place, line in enumerate(data.split(b"\n"), 1):
         words = [word for word in line.partition(b"\0")[0].replace(b"\t", b" ").split(b" ") if word]
         if not words or words[0].startswith(b"#"):
             continue
         try:
-            revoked = read_key(words[0], words[1] if len(words) > 1 else b"")
+            yield read_key(words[0], words[1] if len(words) > 1 else b"")
         except TooShort:
             continue  # not a key that a server could show us
         except Unsupported as error:  # it may be a key to ssh; if it is none, ssh trusts no key, either
             raise Unserved(f"RevokedHostKeys {path}:{place}: {error}") from error
         except BadKey as error:
             raise RelayError(f"RevokedHostKeys {path}:{place}: {error}") from error
-        if revoked.has_same_key(key) or (issuer is not None and revoked.has_same_key(issuer)):
-            return True
-    return False
 
 
 def _krl_revokes(path: str, key: PublicKey, children: Children) -> bool:
@@ -123,12 +142,20 @@ def _krl_revokes(path: str, key: PublicKey, children: Children) -> bool:
         with tempfile.NamedTemporaryFile() as file:
             file.write(key.text.encode() + b"\n")
             file.flush()
-            _, status, said = _run(["ssh-keygen", "-Q", "-f", path, file.name], children)
+            return _keygen(path, (file.name,), children) == 1
     except OSError as error:  # a full disk, or one that may only be read; ssh needs no file
         raise Unserved(f"RevokedHostKeys {path}: no file can be made for ssh-keygen: {words(error)}") from error
+
+
+def _keygen(path: str, keys: Sequence[str], children: Children) -> int:
+    """Ask ssh-keygen whether a key revocation list revokes one of these files of keys; return its status: 1 if so.
+
+    Raises RelayError if it cannot read the list.
+    """
+    _, status, said = _run(["ssh-keygen", "-Q", "-f", path, *keys], children)
     if status not in (0, 1):
         raise RelayError(f"RevokedHostKeys {path}: ssh-keygen cannot read it{_last(said, status)}")
-    return status == 1
+    return status
 
 
 def _run(argv: Sequence[str], children: Children) -> tuple[bytes, int, list[str]]:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from relay.errors import Unserved
+from relay.ssh.pubkey import CERT_SUFFIX, key_type
 from relay.ssh.trust import known_hosts
+from relay.ssh.trust.hostkeys import ALGORITHMS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from relay.config.settings import HopSettings
+    from relay.run.children import Children
     from relay.ssh.pubkey import PublicKey
 
 
@@ -17,6 +20,39 @@ def too_short(key: PublicKey, settings: HopSettings) -> str:
     if not 0 < key.bits < least:
         return ""
     return f"the server's RSA host key has {key.bits} bits; RequiredRSASize is {least}"
+
+
+def revoked_by(settings: HopSettings, key: PublicKey, issuer: PublicKey | None, children: Children) -> str:
+    """Return the file of RevokedHostKeys that revokes a key, or its issuer if it is a certificate; "" if none does.
+
+    Raises RelayError, or Unserved, as hosts_command.is_revoked does.
+    """
+    for path in settings.paths("revokedhostkeys"):
+        from relay.ssh.trust import hosts_command  # few have such a list
+
+        if hosts_command.is_revoked(path, key, issuer, children):
+            return path
+    return ""
+
+
+def permitted_types(settings: HopSettings) -> frozenset[str]:
+    """Return the types of plain keys that HostKeyAlgorithms permits."""
+    chosen = settings.algorithms("hostkeyalgorithms") or ALGORITHMS
+    return frozenset(key_type(name) for name in chosen if not name.endswith(CERT_SUFFIX))
+
+
+def signers(settings: HopSettings) -> list[str]:
+    """Return the algorithms that a CA may sign with (CASignatureAlgorithms)."""
+    return settings.get("casignaturealgorithms").split(",")
+
+
+def of_authority(key: PublicKey, settings: HopSettings) -> str:
+    """Why no certificate that a CA has signed can be trusted, or "". key: the CA's."""
+    if not any(name.endswith(CERT_SUFFIX) for name in settings.algorithms("hostkeyalgorithms") or ALGORITHMS):
+        return "HostKeyAlgorithms leaves no certificate"
+    if key.type not in map(key_type, signers(settings)):
+        return f"CASignatureAlgorithms leaves out its CA's, {key.type}"
+    return ""
 
 
 def of_new(settings: HopSettings, host: str) -> tuple[str, str]:

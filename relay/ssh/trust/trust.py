@@ -16,7 +16,7 @@ from relay.config.settings import is_loopback
 from relay.errors import RelayError, Unserved
 from relay.run.children import Children
 from relay.run.prompt import Cancelled, NobodyToAsk
-from relay.ssh.pubkey import CERT_SUFFIX, BadKey, PublicKey, Unsupported, key_type
+from relay.ssh.pubkey import BadKey, PublicKey, Unsupported
 from relay.ssh.trust import known_hosts, refusals
 from relay.ssh.trust.hostcert import Certificate
 from relay.ssh.trust.hostkeys import ALGORITHMS, CHANGED, IS_REVOKED, KNOWN, UNKNOWN, HostKeys
@@ -139,11 +139,8 @@ class Trust:
         self._progress.note(1, f"host key: {key.short} {self._fingerprint(key)}")
         if refused := refusals.too_short(key, self._settings):
             raise RelayError(refused)
-        for path in self._settings.paths("revokedhostkeys"):
-            from relay.ssh.trust import hosts_command  # few have such a list
-
-            if hosts_command.is_revoked(path, key, issuer, self._children):
-                raise _revoked(self._name, key, self._fingerprint(key), path)
+        if path := refusals.revoked_by(self._settings, key, issuer, self._children):
+            raise _revoked(self._name, key, self._fingerprint(key), path)
         if self._settings.exempts(self._address):
             self._warn("NoHostAuthenticationForLocalhost: the host key is not checked")
             self._learnt(key, "not checked (NoHostAuthenticationForLocalhost)")
@@ -171,7 +168,7 @@ class Trust:
             self._name,
             self._user_files,
             frozenset(entry.key.blob for entry in self._keys.entries if entry.path in self._user_files),
-            self._permitted_types(),
+            refusals.permitted_types(settings),
             settings.yes("hashknownhosts"),
             settings.get("fingerprinthash", "sha256"),
         )
@@ -188,7 +185,7 @@ class Trust:
                 raise _revoked(name, key, self._fingerprint(key), entry.place)
             if verdict != KNOWN:
                 continue
-            signers = self._settings.get("casignaturealgorithms").split(",")
+            signers = refusals.signers(self._settings)
             objection = certificate.objection(self._host, time.time(), signers, self._version_of_ssh)
             if not objection:
                 self._learnt(key, f"certified by {entry.place}" if entry is not None else "certified")
@@ -324,13 +321,8 @@ class Trust:
 
     def _check_allowed(self, key: PublicKey) -> None:
         """HostKeyAlgorithms bears on a certificate's own key, too (sshconnect.c, hostkey_accepted_by_hostkeyalgs)."""
-        if key.type not in self._permitted_types():
+        if key.type not in refusals.permitted_types(self._settings):
             raise RelayError(f"host key {key.type} is not permitted by HostKeyAlgorithms")
-
-    def _permitted_types(self) -> frozenset[str]:
-        """The types of plain keys that HostKeyAlgorithms permits."""
-        chosen = self._settings.algorithms("hostkeyalgorithms") or ALGORITHMS
-        return frozenset(key_type(name) for name in chosen if not name.endswith(CERT_SUFFIX))
 
     # Words
 
