@@ -186,22 +186,18 @@ def run(options: Options, parent: int, secret: Mapping[str, str]) -> int:
     report = Report(printable(options.destination), as_json=options.json, write=put)
     try:
         way, notes = _route(options, children)
+        report.route = str(way)
+        for text in notes:
+            report.note(text)
+        lookup = _look_up(way, options, children)
     except RelayError as error:
         children.end()
         report.fail(error)
         report.finish()
         return EXIT_FAILED
-    report.route = str(way)
-    for text in notes:
-        report.note(text)
     if options.share is not None:
         report.note("--share is without effect: a check logs in by itself")
     progress = Recorder(options, report)
-    lookup: Lookup | None = None
-    if way.hops:
-        from relay.config.lookup import look_up
-
-        lookup = look_up(way, options, children)
     around = Run(options, progress, children=children)
     end = guard.clean_up_on_signals(around.end)
     around.survive_stops()
@@ -235,6 +231,15 @@ def _route(options: Options, children: Children) -> tuple[Route, list[str]]:
         return route.behind(route.parse_jump(options.jump), way) if options.jump else way, []
     way = explain.route_of(name, options)
     return way, [*surprises.of_name(name, options), *surprises.of_way(name, way, options, children)]
+
+
+def _look_up(way: Route, options: Options, children: Children) -> Lookup | None:
+    """Begin to look up the names of a route; None if it has no hops. Raises RelayError if there is no ssh."""
+    if not way.hops:
+        return None
+    from relay.config.lookup import look_up
+
+    return look_up(way, options, children)
 
 
 def _dial(way: Route, run: Run, lookup: Lookup | None) -> None:

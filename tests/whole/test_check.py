@@ -312,6 +312,14 @@ def test_a_route_that_cannot_be_read(chain: Lab) -> None:
     assert lines(chain, "h1//h3") == ["pyrelay: hop 2 of 2: the name is empty"]
 
 
+def test_where_there_is_no_ssh(chain: Lab) -> None:
+    """A program that asks for JSON gets it."""
+    words = [chain.program, "-F", chain.config, "--json", "h1/h3"]
+    for action in ("--check", "--explain"):
+        done = chain.run(*words, action, env={"PATH": str(chain.program.parent)})
+        assert (done.returncode, json.loads(done.stdout)["error"].partition(";")[0]) == (1, "ssh is not in PATH")
+
+
 def test_a_name_that_ssh_refuses(chain: Lab) -> None:
     """pyrelay could dial it, but ssh would not ask for it; --explain says so, too."""
     found = checked(chain, f"$({LOOPBACK})@{LOOPBACK}", str(chain["h1"].port), ok=False)
