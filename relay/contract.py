@@ -41,6 +41,9 @@ class Progress(Protocol):
     def hear(self, line: str) -> None:
         """A line of what ssh prints under -v; --check learns from it."""
 
+    def learn(self, what: str, value: str) -> None:
+        """The present stage has found out a fact; --check prints it."""
+
     def stage(self, doing: str, *, hint: str = "") -> None:
         """A stage begins."""
 

@@ -216,13 +216,15 @@ def find(settings: HopSettings, progress: Progress) -> Control | None:
     if not path:
         return None
     progress.stage(f"looking for a master at {printable(path)}")
-    if path.startswith("~") or "%" in path or "${" in path:  # an ssh too old to expand these in -G looks elsewhere
-        progress.note(1, f"no master at {printable(path)}: ssh -G has not expanded it")
-        return None
     try:
+        if path.startswith("~") or "%" in path or "${" in path:  # an ssh too old to expand these in -G looks elsewhere
+            raise NoMaster("ssh -G has not expanded it")
         control = meet(path, progress.left(_GREETING))
     except NoMaster as error:
-        progress.note(1, f"no master at {printable(path)}: {error}")
+        said = f"no master at {printable(path)}: {error}"
+        progress.note(1, said)
+        progress.failed()
+        progress.learn("remark", said)
         return None
     progress.stage("")
     return control

@@ -94,10 +94,9 @@ class Report:
     def fact(self, place: str, what: str, value: str) -> None:
         """A fact of a leg, and of the present stage."""
         leg = self._leg(place)
-        if leg is None:
-            return
         if what == "remark":
-            self.note(f"{place}: {value}")
+            self.note(f"{place}: {value}" if place else value)
+        if leg is None or what == "remark":
             return
         if what in _OF_HOST_KEY:
             what, value = "host_key", self._of_host_key(leg, f"{_OF_HOST_KEY[what]}{value}")

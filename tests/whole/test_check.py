@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import socket
 import sys
 from typing import Any
 
@@ -314,9 +315,10 @@ def test_a_route_that_cannot_be_read(chain: Lab) -> None:
 
 def test_where_there_is_no_ssh(chain: Lab) -> None:
     """A program that asks for JSON gets it."""
-    words = [chain.program, "-F", chain.config, "--json", "h1/h3"]
     for action in ("--check", "--explain"):
-        done = chain.run(*words, action, env={"PATH": str(chain.program.parent)})
+        done = chain.run(
+            chain.program, "-F", chain.config, "--json", "h1/h3", action, env={"PATH": str(chain.program.parent)}
+        )
         assert (done.returncode, json.loads(done.stdout)["error"].partition(";")[0]) == (1, "ssh is not in PATH")
 
 
@@ -429,6 +431,20 @@ def test_a_hop_by_its_control_master(chain: Lab) -> None:
     printed = chain.pyrelay("--check", "h1/h3").stdout.splitlines()
     assert f"  by a ControlMaster: {path}" in printed
     assert next(line for line in printed if line.startswith("hop 1 of 1 (h1)")).endswith(f":{chain['h1'].port}")
+
+
+@pytest.mark.parametrize(("listens", "why"), [(False, "connection refused"), (True, "nobody answers there")])
+def test_a_control_master_that_is_not_alive(chain: Lab, listens: bool, why: str) -> None:
+    """We log in by ourselves then."""
+    path = chain.top / "m"
+    chain.host("h1", ControlPath=path)
+    with socket.socket(socket.AF_UNIX) as master:
+        master.bind(str(path))
+        if listens:
+            master.listen()
+        found = checked(chain, "h1/h3")
+    assert stages(found) == ["ssh_config", "ControlMaster failed"]
+    assert f"no master at {path}: {why}" in found["notes"]
 
 
 def test_a_proxy(chain: Lab) -> None:
