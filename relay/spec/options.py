@@ -454,6 +454,13 @@ def parse(argv: Sequence[str]) -> Options:
     return Options(**_proxy(_delimiters(given)), **_positional(words))
 
 
+def without_host(argv: Sequence[str]) -> list[str]:
+    """Return the options of a command line, each with its value, without HOST and PORT. Raises UsageError."""
+    found = [(flag, text) for flag, text in _read(iter(argv)) if flag is not None]
+    spelled = ([f"{flag.name}={text}"] if text and flag.is_optional else [flag.name, text] for flag, text in found)
+    return [word for words in spelled for word in words if word]
+
+
 def _at_most_one(instead: Sequence[str]) -> None:
     """Raise UsageError if different options each ask for something else than a relay."""
     names = list(dict.fromkeys(instead))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 import pytest
-from explained import explained, text
+from explained import HOST_KEY, explained, text
 from lab import ROOT, Lab
 
 from relay.dial.explain.keywords import BUT_BY_TCP, BY_OUR_CLIENT, ON_ANY_HOP
@@ -35,7 +35,7 @@ def test_an_alias_is_followed(plan: Lab) -> None:
     plan.host("web", HostName="h1+h2+h3", ProxyCommand="env A=1 pyrelay -l gate -J j1 %h 2202")
     found = explained(plan, "web")
     assert [leg["port"] for leg in found["legs"]][-1] == 2202
-    other = "ssh runs pyrelay with other options; pyrelay --explain -l gate -J j1 h1+h2+h3 2202 explains that"
+    other = f"ssh runs pyrelay with other options; pyrelay --explain -F {plan.config} -l gate -J j1 web explains that"
     assert found["notes"] == ["web is an alias: ssh hands h1/h2/h3:2202 over", other]
     plan.host("Bastion-EU")
     plan.host("web", HostName="Bastion-EU+h3", ProxyCommand="pyrelay %h %p")
@@ -178,12 +178,26 @@ def test_a_control_path_that_cannot_be_a_file_name(plan: Lab) -> None:
 def test_other_options_than_those_of_the_proxy_command(plan: Lab) -> None:
     plan.options = ["--tor", "-q"]
     assert explained(plan, "h2/h3")["notes"] == [
-        f"ssh runs pyrelay with other options; pyrelay --explain -F {plan.config} --tor -q h2/h3 22 explains that"
+        f"ssh runs pyrelay with other options; pyrelay --explain -F {plan.config} --tor -q h2/h3 explains that"
     ]
     assert explained(plan, "--tor", "h2/h3")["notes"] == []
     plan.options = ["--tro"]
     (note,) = explained(plan, "h2/h3")["notes"]
     assert note.startswith("ssh runs pyrelay with what it does not take: unknown option --tr")
+
+
+def test_the_options_of_an_alias_explain_it(plan: Lab) -> None:
+    """They are shown with the name as it was typed, since ssh_config gives that its HOST."""
+    plan.known_hosts.write_text(f"* {HOST_KEY}\n")
+    plan.host("web", HostName="h3", ProxyCommand="pyrelay -l gate -J j1 h1+%h %p")
+    (note,) = explained(plan, "web")["notes"][1:]
+    *words, last = note.partition("; pyrelay --explain ")[2].removesuffix(" explains that").split()
+    assert (words, last) == (["-F", str(plan.config), "-l", "gate", "-J", "j1"], "web")
+    found = explained(plan, *words, last)
+    assert (found["route"], found["legs"][0]["user"], found["notes"]) == ("j1/h1/h3", "gate", [])
+    plan.host("web", HostName="h3", ProxyCommand="pyrelay --netcat=h1 -qv h1+%h %p")
+    (note,) = explained(plan, "u@web", "2200")["notes"][1:]
+    assert note.endswith(" --netcat=h1 -q -v u@web 2200 explains that")
 
 
 def test_a_proxy_command_whose_host_is_no_route(plan: Lab) -> None:

@@ -14,7 +14,8 @@ from relay.dial.explain.typed import output
 from relay.dial.plan import CLIENT, COMMAND, MASTER, PROXIED, TCP
 from relay.errors import RelayError, UsageError, printable
 from relay.spec.options import parse as parse_options
-from relay.spec.route import RouteError, is_onion, parse, parse_jump
+from relay.spec.options import without_host
+from relay.spec.route import DEFAULT_PORT, RouteError, is_onion, parse, parse_jump
 from relay.ssh.trust.known_hosts import lowered, with_port
 
 if TYPE_CHECKING:
@@ -273,7 +274,10 @@ def _other_options(typed: Typed, options: Options) -> list[str]:
         ours.pop(field, None)
     if theirs == ours:
         return []
-    command = shlex.join([PROGRAM, "--explain", *words[1:]])
+    given = ["-F", options.config] if options.config is not None and chosen.config is None else []
+    given += [*without_host(words[1:]), options.destination]
+    given += [str(options.port)] if options.port != DEFAULT_PORT else []
+    command = shlex.join([PROGRAM, "--explain", *given])
     return [f"ssh runs pyrelay with other options; {printable(command, 1000)} explains that"]
 
 
