@@ -63,6 +63,18 @@ def test_a_single_name_that_ssh_goes_to_by_another_way(plan: Lab) -> None:
     ]
 
 
+def test_an_onion_name_that_ssh_asks_the_resolver_for(plan: Lab) -> None:
+    note = "ssh_config gives it no ProxyCommand: ssh asks the resolver for it; see pyrelay --ssh-config"
+    plan.host("hidden", HostName="x.onion")
+    for name in ("x.onion", "hidden"):
+        assert explained(plan, name)["notes"] == [note]
+    plan.head = "Host *.onion\n    ProxyCommand pyrelay %h %p"
+    assert explained(plan, "x.onion")["notes"] == []
+    plan.head = "Host *.onion\n    ProxyJump h1"
+    (note,) = explained(plan, "x.onion")["notes"]
+    assert note == "ssh_config gives it no ProxyCommand: ssh goes through its ProxyJump h1; see pyrelay --ssh-config"
+
+
 def test_a_host_key_that_is_not_checked_on_this_machine(plan: Lab) -> None:
     plan.known_hosts.write_text("")
     exempt = {"NoHostAuthenticationForLocalhost": "yes", "StrictHostKeyChecking": "yes"}

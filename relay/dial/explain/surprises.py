@@ -122,8 +122,12 @@ def of_way(typed: Typed, way: Route, options: Options, children: Children) -> li
 
 def _another_way(typed: Typed, options: Options) -> list[str]:
     """ssh goes to a single name by what its ssh_config says, and pyrelay to it straight."""
-    if options.proxy is not None or is_onion(typed.name):
+    if options.proxy is not None:
         return []
+    if is_onion(typed.name if typed.settings is None else typed.settings.hostname):
+        other = f"goes through its ProxyJump {typed.jump}" if typed.jump else "asks the resolver for it"
+        note = f"ssh_config gives it no ProxyCommand: ssh {other}; see pyrelay --ssh-config"
+        return [] if typed.template else [note]
     if typed.jump:
         shown = f"{PROGRAM} --check -J {typed.jump} {typed.name}"
         return [f"ssh goes through its ProxyJump {typed.jump}, and this is the straight way; {shown} tries that one"]
