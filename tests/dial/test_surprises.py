@@ -126,6 +126,17 @@ def test_a_name_with_capitals(plan: Lab) -> None:
     assert explained(plan, "Bastion-EU/h3")["notes"] == []
 
 
+def test_a_user_with_capitals(plan: Lab) -> None:
+    note = "ssh hands over {} for the user {}: write %n for %h, as pyrelay --ssh-config does".format
+    found = explained(plan, "Root=h1+U2=h2+h3")
+    assert found["notes"] == [note("root", "Root"), note("u2", "U2")]
+    assert " root=h1+u2=h2+h3 " in found["ssh"]["proxycommand"]
+    for name in ("Root%h1/h3", "root=h1+h3"):  # ssh leaves a name with a % as it is
+        assert explained(plan, name)["notes"] == []
+    plan.head = "Host *+*\n    ProxyCommand pyrelay '%n' %p"
+    assert explained(plan, "Root=h1+h3")["notes"] == []
+
+
 def test_a_netcat_for_a_host_that_is_not_a_hop(plan: Lab) -> None:
     notes = explained(plan, "--netcat=h1", "--netcat=h3", "h1/h3")["notes"]
     assert [note for note in notes if note.startswith("--netcat")] == [

@@ -155,6 +155,11 @@ def _capitals(typed: Typed, way: Route, options: Options, children: Children) ->
                 f"{element.host} is known with its capitals only, and ssh hands over {lower}: "
                 "write %n for %h, as pyrelay --ssh-config does"
             )
+        user = element.user or ""
+        if lower_case and user != lowered(user) and user not in handed:
+            notes.append(
+                f"ssh hands over {lowered(user)} for the user {user}: write %n for %h, as pyrelay --ssh-config does"
+            )
         if alike := with_other_capitals(element.host, options.config):
             notes.append(f"ssh_config has {' and '.join(alike)}, which {element.host} does not match: capitals count")
     return notes
