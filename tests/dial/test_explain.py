@@ -122,6 +122,10 @@ def test_the_keys_and_what_signs(plan: Lab) -> None:
     fingerprint = plan.run("ssh-keygen", "-lf", f"{held}.pub").stdout.split()[1]
     assert keys["held"]["key"] == f"ED25519 {fingerprint}"
     assert f"held (the agent), {secret} (its file, with a passphrase)" in text(plan, "h1/h3")
+    note = f"hop 1 of 1 (h1): {secret} cannot be used: nobody may be asked for its passphrase (BatchMode yes)"
+    assert explained(plan, "h1/h3")["notes"] == [note]
+    plan.host("h1", BatchMode="no")
+    assert explained(plan, "h1/h3")["notes"] == []
 
 
 def test_a_certificate_and_a_security_key(plan: Lab) -> None:
@@ -154,11 +158,18 @@ def test_no_key_may_be_offered(plan: Lab) -> None:
     plan.host("h3", PubkeyAcceptedAlgorithms="ssh-rsa")
     found = explained(plan, "h1/h2/h3+h3", status=1)
     assert [leg["keys"] for leg in found["legs"][:3]] == [[], [], []]
-    assert found["notes"][:3] == [
+    nobody = "no method of login is left that asks nobody (BatchMode yes)"
+    assert found["notes"][:5] == [
         "hop 1 of 3 (h1): no key is offered: PubkeyAuthentication no",
+        f"hop 1 of 3 (h1): {nobody}",
         "hop 2 of 3 (h2): no key is offered: PreferredAuthentications password",
+        f"hop 2 of 3 (h2): {nobody}",
         f"hop 3 of 3 (h3): {plan.identity} is not offered: PubkeyAcceptedAlgorithms leaves no signature for it",
     ]
+    plan.host("h1", PreferredAuthentications="none", BatchMode="no")
+    assert explained(plan, "h1/h3")["notes"][1] == "hop 1 of 1 (h1): no method of login is left"
+    plan.host("h1", PreferredAuthentications="password")
+    assert len(explained(plan, "h1/h3")["notes"]) == 1
 
 
 @pytest.mark.parametrize(

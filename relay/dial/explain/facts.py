@@ -12,7 +12,7 @@ from relay.spec.proxy import SOCKS4
 from relay.spec.route import is_ipv6, is_onion
 from relay.ssh.login.agent import Agent, AgentFailed, AgentKey, socket_path
 from relay.ssh.login.identities import Identity, gather
-from relay.ssh.login.methods import allowed
+from relay.ssh.login.methods import ASKING, allowed
 from relay.ssh.memory import name_of
 from relay.ssh.trust import hosts_command, known_hosts, refusals
 from relay.ssh.trust.known_hosts import CA, REVOKED, Entry
@@ -131,11 +131,12 @@ class Reader:
     # Keys to offer
 
     def _keys(self, settings: HopSettings) -> tuple[tuple[Key, ...], tuple[str, ...]]:
-        """Return the keys that would be offered, in their order, and what is wrong with others."""
+        """Return the keys that would be offered, in their order, and what is wrong with others, or with all of them."""
         if settings.no("pubkeyauthentication"):
-            return (), ("no key is offered: PubkeyAuthentication no",)
+            return (), ("no key is offered: PubkeyAuthentication no", *_no_method(settings))
         if "publickey" not in allowed(settings):
-            return (), (f"no key is offered: PreferredAuthentications {settings.get('preferredauthentications')}",)
+            chosen = settings.get("preferredauthentications")
+            return (), (f"no key is offered: PreferredAuthentications {chosen}", *_no_method(settings))
         held, failed = self._held(settings)
         found = gather(settings, held)
         notes = [f"the agent cannot be used: {failed}"] if failed else []
@@ -143,8 +144,10 @@ class Reader:
         for identity in found.identities:
             if idle := _idle(identity, settings):
                 notes.append(f"{identity.name} is not offered: {idle}")
-            else:
-                keys.append(_key(identity))
+                continue
+            keys.append(_key(identity))
+            if identity.agent is None and identity.costs and settings.yes("batchmode"):
+                notes.append(f"{identity.name} cannot be used: nobody may be asked for its passphrase (BatchMode yes)")
         return tuple(keys), tuple(map(printable, (*notes, *found.problems)))
 
     def _held(self, settings: HopSettings) -> tuple[list[AgentKey], str]:
@@ -249,6 +252,14 @@ def _idle(identity: Identity, settings: HopSettings) -> str:
     if signature_algorithms(public.type, accepted_algorithms(settings), None):
         return ""
     return "PubkeyAcceptedAlgorithms leaves no signature for it"
+
+
+def _no_method(settings: HopSettings) -> tuple[str, ...]:
+    """Return a note if no method of login is left, or, where nobody may be asked, none that asks nobody."""
+    batch = settings.yes("batchmode")
+    if any(not batch or method not in ASKING for method in allowed(settings)):
+        return ()
+    return (f"no method of login is left{' that asks nobody (BatchMode yes)' if batch else ''}",)
 
 
 def _key(identity: Identity) -> Key:
