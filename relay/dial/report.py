@@ -14,7 +14,7 @@ The object's own "error" names the place, too. Its "stages" are those before the
 from __future__ import annotations
 
 from relay.config.settings import without_home
-from relay.dial.plan import CLIENT, MASTER, Choice
+from relay.dial.plan import CLIENT, COMMAND, MASTER, Choice
 from relay.errors import RelayError, encoded, plain
 
 TYPE_CHECKING = False
@@ -59,6 +59,8 @@ class Report:
     def plan(self, legs: Plan) -> None:
         """The names and addresses of the legs are known."""
         self._planned = {leg.place: leg for leg in legs.legs}
+        if legs.legs[0].reached.kind == COMMAND:
+            self.note(f"{legs.legs[0].place}: its ProxyCommand is run as it is, and may write something")
 
     def begin(self, place: str) -> None:
         """A leg begins."""

@@ -413,7 +413,12 @@ def test_why_a_hop_that_ssh_carries_does_not_connect(chain: Lab) -> None:
 
 def test_a_first_hop_with_a_proxy_command(chain: Lab) -> None:
     chain.host("h1", ProxyCommand="pyrelay %h %p")
-    assert stages(checked(chain, "h1/h3")["legs"][0])[:2] == ["ProxyCommand", "ident"]
+    found = checked(chain, "h1/h3")
+    assert stages(found["legs"][0])[:2] == ["ProxyCommand", "ident"]
+    note = "hop 1 of 1 (h1): its ProxyCommand is run as it is, and may write something"
+    assert note in found["notes"]
+    chain.host("h1", ProxyCommand="none")
+    assert note not in checked(chain, "h1/h3")["notes"]
 
 
 def test_a_hop_by_its_control_master(chain: Lab) -> None:
