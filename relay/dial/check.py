@@ -14,6 +14,7 @@ report.py prints it.
 
 from __future__ import annotations
 
+import os
 from threading import Event
 
 from relay.dial.report import Report
@@ -70,8 +71,11 @@ _SSH_SAYS = {
     "Found key in ": ("host_key_by", ""),
 }
 _LOGGED_IN = "Authenticated to "  # 'Authenticated to h1 ([192.0.2.1]:22) using "publickey".'
-# What else only -v prints.
-_NOISE = ("OpenSSH_", "Authenticated ", "Transferred: ", "Bytes per second: ", "Killed by signal ")
+# What else only -v prints; and advice about the file that a check gives ssh in the place of the user's.
+_NOISE = (
+    *("OpenSSH_", "Authenticated ", "Transferred: ", "Bytes per second: ", "Killed by signal "),
+    f"Add correct host key in {os.devnull} ",
+)
 
 
 class Recorder(Progress):

@@ -257,6 +257,16 @@ def test_a_key_that_has_changed(chain: Lab) -> None:
     assert leg["error"].startswith("REMOTE HOST IDENTIFICATION HAS CHANGED")
 
 
+def test_a_key_that_has_changed_to_ssh(chain: Lab) -> None:
+    """Its words are notes, but for one about the file that it was given in the place of the user's."""
+    [other] = chain["h2"].host_keys
+    chain.known_hosts.write_text(f"[{LOOPBACK}]:{chain['h1'].port} {other}\n")
+    found = checked(chain, "--engine", "ssh", "h1/h3", ok=False)
+    said = "\n".join(found["notes"])
+    assert f"Offending ED25519 key in {chain.known_hosts}:1" in said
+    assert "/dev/null" not in said
+
+
 def test_a_target_that_refuses(chain: Lab) -> None:
     with closed_port() as port:
         found = checked(chain, f"h1/{LOOPBACK}:{port}", ok=False)
