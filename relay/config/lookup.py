@@ -36,6 +36,7 @@ IF_IT_WERE: tuple[str, ...] = (
     "CanonicalizeFallbackLocal=yes",
     NO_CNAMES,
 )
+ON = frozenset({"yes", "true", "always"})  # what CanonicalizeHostname says then
 CANONICAL = ("CanonicalizeHostname=always",)  # also for the ssh that carries the hop, behind a ProxyCommand of ours
 
 
@@ -149,7 +150,7 @@ class Lookup:
         warned: set[str] = set()
         for query, child, answer in zip(self._queries, self._asked, answers, strict=True):
             settings, said = self._settings(query, child, answer, as_it_is)
-            if query.is_first and settings.get("canonicalizehostname") in {"yes", "true", "always"}:
+            if query.is_first and settings.get("canonicalizehostname") in ON:
                 direct = not (settings.proxy_command() or settings.proxy_jump() or is_onion(settings.hostname))
                 treated = CANONICAL if direct else as_it_is
                 again = self._children.ask(query.argv(treated))

@@ -244,6 +244,17 @@ def check_login(text: str) -> None:
     _check_name("user", text, "")
 
 
+def is_ipv4(text: str) -> bool:
+    """Whether this is an IPv4 address."""
+    from _socket import AF_INET, inet_pton
+
+    try:
+        inet_pton(AF_INET, text)
+    except (OSError, ValueError):
+        return False
+    return True
+
+
 def is_ipv6(text: str) -> bool:
     """Whether text is an IPv6 literal, with or without a zone: "::1", "fe80::1%lo"."""
     if ":" not in text:

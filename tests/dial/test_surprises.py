@@ -89,6 +89,20 @@ def test_a_host_key_that_is_not_checked_on_this_machine(plan: Lab) -> None:
     assert "it is refused" in explained(plan, "h1/h3", status=1)["error"]
 
 
+@pytest.mark.parametrize("on", ["yes", "always", "no"])
+def test_a_name_that_ssh_may_make_another_of(plan: Lab, on: str) -> None:
+    """Its key may be known under the other one."""
+    plan.known_hosts.write_text("")
+    plan.host("h2", CanonicalizeHostname=on, CanonicalDomains="example")
+    note = "CanonicalizeHostname is on: ssh may give it another name, and the settings of that, when it looks it up"
+    found = explained(plan, "h2/h3", status=int(on == "no"))
+    assert found["notes"] == [f"hop 1 of 1 (h2): {note}"] * (on != "no")
+    assert found["legs"][0]["host_key"]["refused"] is (on == "no")
+    assert explained(plan, "h2")["notes"] == [f"h2: {note}"] * (on != "no")
+    plan.host("h2", HostName="127.0.0.1")
+    assert explained(plan, "h2/h3", status=1)["notes"] == explained(plan, "h2")["notes"] == []
+
+
 def test_a_user_that_ssh_has_cut_off_before_more_hops(plan: Lab) -> None:
     (note,) = explained(plan, "u1@h1/u2@h2/h3")["notes"]
     assert note.endswith("as the user u1@h1/u2; write ssh u1%h1/u2%h2/h3")

@@ -23,6 +23,8 @@ from relay.dial.engine import memory_of
 from relay.dial.explain import page, surprises, typed
 from relay.dial.explain.facts import Reader
 from relay.dial.explain.page import Explanation
+from relay.dial.explain.typed import is_made_canonical
+from relay.dial.plan import TCP
 from relay.errors import RelayError, encoded, printable
 from relay.run import Run
 from relay.run.children import Children
@@ -84,6 +86,9 @@ def explain(run: Run) -> Explanation:
         for leg in plan.legs:
             run.progress.at(leg.place)
             legs.append(reader.target(leg, name.settings) if leg.entered is None else reader.hop(leg))
+        if way.hops and plan.legs[0].reached.kind == TCP and is_made_canonical(plan.legs[0].settings, run.children):
+            notes.append(f"{plan.legs[0].place}: {surprises.MAY_BE_ANOTHER}")
+            legs[0] = legs[0]._replace(host_keys=legs[0].host_keys._replace(refused=False))
     except RelayError as error:
         error.at(run.progress.place)
         return Explanation(route, tuple(legs), name, tuple(notes), error.line, error.hint)

@@ -9,7 +9,7 @@ from relay.dial.engine import memory_of
 from relay.dial.plan import CLIENT, COMMAND, HOP, MASTER, PROXY, TCP, TOR
 from relay.errors import Unserved, printable
 from relay.spec.proxy import SOCKS4
-from relay.spec.route import is_ipv6, is_onion
+from relay.spec.route import is_ipv4, is_ipv6, is_onion
 from relay.ssh.login.agent import Agent, AgentFailed, AgentKey, socket_path
 from relay.ssh.login.identities import Identity, gather
 from relay.ssh.login.methods import ASKING, allowed
@@ -115,7 +115,7 @@ class Reader:
     def _looked_up(self, leg: planning.Leg) -> str:
         """Return who looks up the host's name."""
         host, kind = leg.settings.hostname, leg.reached.kind
-        if is_ipv6(host) or _is_ipv4(host):
+        if is_ipv6(host) or is_ipv4(host):
             return "an address"
         if leg.entered is not None and leg.entered.kind == MASTER:
             return "nobody"
@@ -165,7 +165,7 @@ class Reader:
         """Return what is known of a hop's key, which ssh may not check on this machine."""
         settings = leg.settings
         keys, is_checked = self._judged(settings)
-        is_address = is_ipv6(settings.hostname) or _is_ipv4(settings.hostname)
+        is_address = is_ipv6(settings.hostname) or is_ipv4(settings.hostname)
         may_be_here = not is_address or is_loopback(settings.hostname)
         if is_checked or not (leg.reached.kind == TCP and settings.exempts(LOOPBACK) and may_be_here):
             return keys
@@ -324,13 +324,3 @@ def _strict(settings: HopSettings) -> tuple[str, bool]:
     if settings.yes("batchmode"):
         return "it is refused: nobody may be asked (BatchMode yes)", True
     return "you are asked", False
-
-
-def _is_ipv4(host: str) -> bool:
-    from _socket import AF_INET, inet_pton
-
-    try:
-        inet_pton(AF_INET, host)
-    except (OSError, ValueError):
-        return False
-    return True

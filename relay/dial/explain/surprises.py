@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from relay.config.lookup import Query
 from relay.config.names import with_other_capitals
 from relay.dial.explain.keywords import BUT_BY_TCP, BY_OUR_CLIENT, ON_ANY_HOP
-from relay.dial.explain.typed import output
+from relay.dial.explain.typed import is_made_canonical, output
 from relay.dial.plan import CLIENT, COMMAND, MASTER, PROXIED, TCP
 from relay.errors import RelayError, UsageError, printable
 from relay.spec.options import parse as parse_options
@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 
 PROGRAM = "pyrelay"
 NEW_LINE = "\n"
+MAY_BE_ANOTHER = (
+    "CanonicalizeHostname is on: ssh may give it another name, and the settings of that, when it looks it up"
+)
 # ssh has a shell `exec` the ProxyCommand. Words that zsh's `exec` takes, and characters with a meaning to shells.
 OF_A_SHELL = frozenset({"builtin", "command", "eval", "exec", "noglob"})
 TO_A_SHELL = frozenset("!\"#$&'()*;<>?[\\]^`{|}\n")
@@ -93,6 +96,7 @@ def of_way(typed: Typed, way: Route, options: Options, children: Children) -> li
         return [
             *notes,
             *_another_way(typed, options),
+            *_another_name(typed, options, children),
             *_capitals(typed, way, options, children),
             *_other_options(typed, options),
         ]
@@ -134,6 +138,13 @@ def _another_way(typed: Typed, options: Options) -> list[str]:
     if typed.template and not _words(typed):
         return [f"ssh goes by its ProxyCommand, {printable(typed.command, 200)}, and this is the straight way"]
     return []
+
+
+def _another_name(typed: Typed, options: Options, children: Children) -> list[str]:
+    """ssh may make another name of a single one that it connects to by itself."""
+    if options.proxy is not None or typed.settings is None or typed.template or typed.jump:
+        return []
+    return [f"{typed.name}: {MAY_BE_ANOTHER}"] if is_made_canonical(typed.settings, children) else []
 
 
 def _takes(template: str, letter: str) -> bool:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from relay.config.lookup import AS_IT_IS, Defaults, is_old, no_ssh, what_ssh_said, without_cnames
+from relay.config.lookup import AS_IT_IS, IF_IT_WERE, ON, Defaults, is_old, no_ssh, what_ssh_said, without_cnames
 from relay.config.settings import HopSettings, parse
 from relay.errors import RelayError, printable
-from relay.spec.route import DEFAULT_PORT
+from relay.spec.route import DEFAULT_PORT, is_ipv4, is_ipv6
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -62,16 +62,29 @@ def ask(options: Options, children: Children) -> Typed:
     user, at, name = options.destination.rpartition("@")
     if options.destination.lower().startswith("ssh://"):  # that is no route
         user, at, name = "", "", options.destination
-    argv = ["ssh", "-G", "-T", *(f"-o{setting}" for setting in AS_IT_IS)]
+    words = [f"-o{setting}" for setting in AS_IT_IS]
     if options.config is not None:
-        argv += ["-F", options.config]
+        words += ["-F", options.config]
     if options.port != DEFAULT_PORT:
-        argv += ["-p", str(options.port)]
-    values, said = output([*argv, "--", options.destination], children)
+        words += ["-p", str(options.port)]
+    words += ["--", options.destination]
+    values, said = output(["ssh", "-G", "-T", *words], children)
     if values is None and "fork into background" in said:  # ForkAfterAuthentication, and no command as yet
-        values, said = output([*argv, "-N", "--", options.destination], children)
-    settings = HopSettings(name, values, Defaults(children), environ=children.environ) if values is not None else None
+        values, said = output(["ssh", "-G", "-T", "-N", *words], children)
+    settings = None
+    if values is not None:
+        settings = HopSettings(name, values, Defaults(children), words, environ=children.environ)
     return Typed(user if at else "", name, settings, _refusal(name, said) if settings is None else "")
+
+
+def is_made_canonical(settings: HopSettings, children: Children) -> bool:
+    """Whether ssh may make another name of this one (CanonicalizeHostname), when it looks it up to connect there."""
+    if is_ipv6(settings.hostname) or is_ipv4(settings.hostname):
+        return False
+    treated = [f"-o{setting}" for setting in AS_IT_IS]
+    words = [*(f"-o{setting}" for setting in IF_IT_WERE), *(word for word in settings.words if word not in treated)]
+    values, _ = output(["ssh", "-G", "-T", "-N", *words], children)
+    return values is not None and not ON.isdisjoint(values.get("canonicalizehostname", ()))
 
 
 def _refusal(name: str, said: str) -> str:
