@@ -110,11 +110,6 @@ def connect(
 
     Raises RelayError if no address answers, TimedOut if time is up.
     """
-    if is_onion(host):
-        raise RelayError(
-            "a .onion name is reached through Tor only; a look-up would give it to the DNS (RFC 7686)",
-            hint="use --tor, or a proxy that knows .onion names: -x HOST:PORT",
-        )
     progress.stage(f"looking up {host}")
     addresses = _look_up(host, port, terms.family, typed=typed)
     if sources := _from(terms, {kind for kind, _ in addresses}):
@@ -190,6 +185,11 @@ def _sources(source: str, family: int) -> dict[int, Sockaddr]:
 
 def _look_up(host: str, port: int, family: int, *, typed: Options | None = None) -> list[Address]:
     """Return the addresses of a name in the resolver's order (RFC 6724), each once. Raises RelayError."""
+    if is_onion(host):
+        raise RelayError(
+            "a .onion name is reached through Tor only; a look-up would give it to the DNS (RFC 7686)",
+            hint="use --tor, or a proxy that knows .onion names: -x HOST:PORT",
+        )
     # The name is passed as bytes, as ssh passes it. For a str Python would import the idna codec, and a name
     # such as "a..b" would raise a bare UnicodeError.
     try:

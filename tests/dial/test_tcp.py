@@ -318,6 +318,22 @@ def test_onion_never_reaches_a_resolver(monkeypatch: pytest.MonkeyPatch, host: s
         tcp.connect(host, 22, progress)
 
 
+def test_nor_does_an_onion_name_to_connect_from(
+    good: Address, progress: Progress, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+    real = _socket.getaddrinfo
+
+    def look_up(host: bytes, *more: Any) -> object:
+        asked.append(host)
+        return real(host, *more)
+
+    monkeypatch.setattr("_socket.getaddrinfo", look_up)
+    with pytest.raises(RelayError, match=r"it cannot be connected to from abc\.onion: .*RFC 7686"):
+        tcp.connect(LOOPBACK, good[1], progress, tcp.Terms(local=tcp.Local("abc.onion")))
+    assert asked == [LOOPBACK.encode()]
+
+
 # Family and source
 
 
