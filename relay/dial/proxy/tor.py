@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 
+from relay.dial.proxy.wire import encoded_name
 from relay.errors import UsageError
 from relay.spec.proxy import FIELD, TOR, Proxy
 from relay.spec.route import check_host, parse_port
@@ -44,6 +45,8 @@ def isolation(host: str, port: int) -> tuple[str, str]:
 
     They need not be secret, only different. They are computed, not stored, so all
     sessions of one user to one target share a circuit. Neither begins with
-    "<torS0X>", which Tor reserves (socks-extensions.txt).
+    "<torS0X>", which Tor reserves (socks-extensions.txt). Raises RelayError for a
+    name that cannot be sent.
     """
-    return f"uid{os.getuid()}", f"{host.lower()}:{port}"[-FIELD:]
+    name = encoded_name(host).decode().lower()
+    return f"uid{os.getuid()}", f"{name}:{port}"[-FIELD:]

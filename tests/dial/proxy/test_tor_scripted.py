@@ -30,7 +30,9 @@ def test_each_target_has_its_user_and_password_for_a_circuit_of_its_own(peer: Ca
     proxy = Proxy(TOR, LOOPBACK, scripted.port)
     uid = f"uid{os.getuid()}".encode()
     longest = ".".join(["x" * 62] * 4)
-    for host, port in ((ONION, 22), (ONION, 23), (f"{ONION}".upper(), 22), ("other.example", 22), (longest, 65535)):
+    foreign = ".".join(["ü" * 50] * 4)  # above 255 bytes, unless in its xn-- form
+    targets = ((ONION, 22), (ONION, 23), (ONION.upper(), 22), ("other.example", 22), (longest, 65535), (foreign, 22))
+    for host, port in targets:
         assert ask(proxy, host, port) == BANNER
     assert [bytes(heard) for heard in scripted.heard] == [
         said_of(uid, f"{ONION}:22".encode(), ONION.encode()),
@@ -38,6 +40,7 @@ def test_each_target_has_its_user_and_password_for_a_circuit_of_its_own(peer: Ca
         said_of(uid, f"{ONION}:22".encode(), ONION.upper().encode()),
         said_of(uid, b"other.example:22", b"other.example"),
         said_of(uid, f"{longest}:65535"[-255:].encode(), longest.encode(), 65535),
+        said_of(uid, foreign.encode("idna") + b":22", foreign.encode("idna")),
     ]
 
 
