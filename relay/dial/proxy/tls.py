@@ -10,11 +10,13 @@ from __future__ import annotations
 import ssl
 
 from relay.dial.proxy.layer import SIZE, WAITING, LayerStream
+from relay.dial.proxy.wire import encoded_name
 from relay.errors import RelayError, printable, sentence, words
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from relay.dial.proxy.wire import Wire
+    from relay.spec.proxy import Proxy
 
 HINT_PLAIN = "does it speak plain HTTP? --proxy http://..."
 CA_HINT = "--proxy-cacert FILE names the certificates to trust for it"
@@ -34,11 +36,11 @@ HINTS = {
 class Tls:
     """The codec of TLS, see layer.Codec."""
 
-    def __init__(self, host: str, cacert: str | None) -> None:
-        """host: the name that the certificate must have. cacert: see Manner. Raises RelayError."""
+    def __init__(self, name: bytes, cacert: str | None) -> None:
+        """name: the one that the certificate must have. cacert: see Manner. Raises RelayError."""
         self.over = False
         self._in, self._out = ssl.MemoryBIO(), ssl.MemoryBIO()
-        self.tls = _context(cacert).wrap_bio(self._in, self._out, server_hostname=host)
+        self.tls = _context(cacert).wrap_bio(self._in, self._out, server_hostname=name)
 
     def greet(self, data: bytes) -> bool:
         """Continue the handshake with bytes that have come. Return whether it is done. Raises SSLError.
@@ -105,7 +107,7 @@ def secure(wire: Wire, cacert: str | None) -> None:
     proxy = wire.proxy
     data = b""
     try:
-        codec = Tls(proxy.host, cacert)
+        codec = Tls(_name(proxy), cacert)
         while not codec.greet(data):
             wire.send(codec.said())
             data = wire.receive(SIZE)
@@ -125,6 +127,14 @@ def secure(wire: Wire, cacert: str | None) -> None:
 
 
 _NO_TLS = {"WRONG_VERSION_NUMBER", "HTTP_REQUEST", "RECORD_LAYER_FAILURE", "PACKET_LENGTH_TOO_LONG"}
+
+
+def _name(proxy: Proxy) -> bytes:
+    """Return the name that a proxy's certificate must have: its own, without a last dot. Raises RelayError."""
+    try:
+        return encoded_name(proxy.host).removesuffix(b".")
+    except RelayError as error:
+        raise RelayError(f"{proxy}: {error.cause}", hint=error.hint) from error
 
 
 def _context(cacert: str | None) -> ssl.SSLContext:

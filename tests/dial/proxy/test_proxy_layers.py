@@ -275,7 +275,7 @@ def test_a_message_that_drips_does_not_stretch_a_wait() -> None:
 
 def test_answers_of_tls_wait_for_our_data_and_not_without_end() -> None:
     """OpenSSL puts its answer to each wish for new keys there."""
-    codec = Tls("localhost", None)
+    codec = Tls(b"localhost", None)
     codec.greet(b"")
     codec.said()
     codec._out.write(bytes(WAITING))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _socket
 import os
 import re
 import shutil
@@ -10,8 +11,10 @@ import subprocess
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from asked_proxy import fails as fails_here
 from authority import Authority, in_tls
 from blocks import MEBIBYTE, echo_blocks
 from lab import Lab
@@ -19,6 +22,8 @@ from peers import LOOPBACK, Scripted, free_ports
 from proxies import PASSWORD, USER, RealProxy, tinyproxy
 from scripted_proxy import Line, Peer
 from traced import RESOLVER, traced
+
+from relay.spec.proxy import SECURE, Manner, Proxy
 
 
 @pytest.fixture(scope="module")
@@ -127,6 +132,37 @@ def test_a_certificate_that_does_not_do(
     cause, said = fails(lab, *front.options, "--proxy-cacert", str(authority.cacert))
     assert cause == f"the HTTPS proxy localhost:{front.port}: its certificate is not trusted: {reason}"
     assert said.startswith(hint)
+
+
+@pytest.mark.parametrize(
+    ("name", "issued", "cause"),
+    [
+        ("faß.example", "fass.example", ": the name cannot be sent as it stands"),  # not the "ss" of Python's codec
+        ("bücher.example", "xn--bcher-kva.example", " closed the connection"),  # after TLS
+        ("proxy.example.", "proxy.example", " closed the connection"),
+    ],
+)
+def test_the_name_that_the_certificate_must_have(
+    authority: Authority, monkeypatch: pytest.MonkeyPatch, name: str, issued: str, cause: str
+) -> None:
+    real = _socket.getaddrinfo
+
+    def look_up(host: bytes, *more: Any) -> object:
+        return real(LOOPBACK if host == name.encode() else host, *more)
+
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(authority.issue(issued))
+
+    def script(line: Line) -> None:
+        context.wrap_socket(line.connection, server_side=True).close()
+
+    monkeypatch.setattr("_socket.getaddrinfo", look_up)
+    peer = Peer(script)
+    try:
+        proxy = Proxy(SECURE, name, peer.port).asked(Manner(cacert=str(authority.cacert)))
+        assert fails_here(proxy).cause == f"{proxy}{cause}"
+    finally:
+        peer.stop()
 
 
 def test_an_abbreviation_stays_one(lab: Lab, secure: RealProxy, authority: Authority) -> None:
