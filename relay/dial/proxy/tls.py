@@ -138,17 +138,20 @@ def _name(proxy: Proxy) -> bytes:
 
 
 def _context(cacert: str | None) -> ssl.SSLContext:
-    try:
-        context = ssl.create_default_context(cafile=cacert)
-    except ssl.SSLError as error:
-        raise RelayError(
-            f"{printable(str(cacert))} has no certificate that can be read", place="--proxy-cacert"
-        ) from error
-    except OSError as error:
-        raise RelayError(f"{printable(str(cacert))}: {words(error)}", place="--proxy-cacert") from error
-    # From Python 3.13 on this is set. Other programs do not set it: an authority of a company may be made loosely.
-    context.verify_flags &= ~ssl.VERIFY_X509_STRICT
+    # ssl.create_default_context also writes the connection's keys to $SSLKEYLOGFILE, and from Python 3.13 on it refuses
+    # authorities that are made loosely, as some company's are; other programs do not.
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # which verifies the certificate and its name
+    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN  # a certificate that is trusted need not be a root
     context.set_alpn_protocols(["http/1.1"])
+    if cacert is None:
+        context.load_default_certs()
+        return context
+    try:
+        context.load_verify_locations(cacert)
+    except ssl.SSLError as error:
+        raise RelayError(f"{printable(cacert)} has no certificate that can be read", place="--proxy-cacert") from error
+    except OSError as error:
+        raise RelayError(f"{printable(cacert)}: {words(error)}", place="--proxy-cacert") from error
     return context
 
 

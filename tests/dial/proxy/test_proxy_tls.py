@@ -165,6 +165,17 @@ def test_the_name_that_the_certificate_must_have(
         peer.stop()
 
 
+def test_a_certificate_that_is_trusted_need_not_be_a_root(lab: Lab, plain: RealProxy, authority: Authority) -> None:
+    """As with curl: the file may have the proxy's own. The secrets of the connection go to no file."""
+    own = authority.issue("localhost", days=3)
+    front = in_tls(plain.port, own)
+    lab.at_end(front.stop)
+    secrets = lab.top / "secrets"
+    cause, _ = fails(lab, *front.options, "--proxy-cacert", str(own), SSLKEYLOGFILE=str(secrets))
+    assert re.search(" refuses: (401|407) ", cause)  # it is asked
+    assert not secrets.exists()
+
+
 def test_an_abbreviation_stays_one(lab: Lab, secure: RealProxy, authority: Authority) -> None:
     cause, _ = fails(lab, "--proxy", f"https://{LOOPBACK}:{secure.port}", "--proxy-cacert", str(authority.cacert))
     assert cause.endswith(f"not trusted: IP address mismatch, certificate is not valid for '{LOOPBACK}'")
