@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from relay.spec.proxy import Proxy
 
 HINT_PLAIN = "does it speak plain HTTP? --proxy http://..."
+HINT_OURS = "the proxy wants a certificate of its clients, and pyrelay has none"
 CA_HINT = "--proxy-cacert FILE names the certificates to trust for it"
 # OpenSSL's number for what is wrong with a certificate (x509_vfy.h): the hint.
 HINTS = {
@@ -126,6 +127,7 @@ def secure(wire: Wire, cacert: str | None) -> None:
             wire.socket.close()
 
 
+_WANTS_OURS = "TLSV13_ALERT_CERTIFICATE_REQUIRED"  # it comes after our side of the handshake (RFC 8446, 6.2)
 _NO_TLS = {"WRONG_VERSION_NUMBER", "HTTP_REQUEST", "RECORD_LAYER_FAILURE", "PACKET_LENGTH_TOO_LONG"}
 
 
@@ -161,4 +163,5 @@ def _reason(error: ssl.SSLError) -> str:
 
 
 def _lost(error: ssl.SSLError) -> RelayError:
-    return RelayError(f"the link was lost: TLS: {_reason(error)}")
+    hint = HINT_OURS if error.reason == _WANTS_OURS else ""
+    return RelayError(f"the link was lost: TLS: {_reason(error)}", hint=hint)

@@ -13,7 +13,7 @@ from time import monotonic
 
 from relay.dial.stream import SocketStream
 from relay.errors import RelayError, TimedOut, in_seconds, printable
-from relay.spec.proxy import SOCKS5, TOR
+from relay.spec.proxy import SECURE, SOCKS5, TOR
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -167,7 +167,7 @@ class Wire:
         """Return the error for a fault of the proxy: NoAnswer before its first valid answer, else RelayError."""
         if self._answered:
             return RelayError(f"{self.proxy} {what}", hint=hint)
-        if not hint and self.proxy.kind != TOR:
+        if not hint and self.proxy.kind not in (SECURE, TOR):  # -X names neither
             hint = "does it speak another protocol? -X 4a, -X 5 and -X connect are known"
         return NoAnswer(f"{self.proxy} {what}", hint=hint)
 

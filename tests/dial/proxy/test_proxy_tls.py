@@ -196,9 +196,10 @@ def test_a_proxy_that_wants_a_certificate_of_ours(lab: Lab, authority: Authority
 
     peer = Peer(script)
     lab.at_end(peer.stop)
-    cause = fails(lab, "--proxy", f"https://localhost:{peer.port}", "--proxy-cacert", str(authority.cacert))[0]
+    cause, hint = fails(lab, "--proxy", f"https://localhost:{peer.port}", "--proxy-cacert", str(authority.cacert))
     broke = f"the HTTPS proxy localhost:{peer.port} broke off"
     assert cause.startswith(f"{broke}: the link was lost: TLS: tlsv13 alert cert")
+    assert hint == "the proxy wants a certificate of its clients, and pyrelay has none"
 
 
 def test_a_wrong_password(lab: Lab, secure: RealProxy) -> None:
@@ -218,7 +219,8 @@ def test_a_proxy_that_speaks_no_tls(lab: Lab) -> None:
 def test_a_proxy_that_hangs_up(lab: Lab) -> None:
     peer = Scripted(hang_up=True)
     lab.at_end(peer.stop)
-    assert "closed the connection" in fails(lab, "--proxy", f"https://localhost:{peer.port}")[0]
+    cause, hint = fails(lab, "--proxy", f"https://localhost:{peer.port}")
+    assert "closed the connection" in cause and hint == ""  # -X chooses among other protocols
 
 
 def test_a_proxy_that_is_silent(lab: Lab) -> None:
