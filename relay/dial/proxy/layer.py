@@ -17,7 +17,7 @@ from relay.errors import RelayError, words
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from _socket import socket
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from typing import Protocol
 
     from relay.contract import Flow
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     class Codec(Protocol):
         """Translates between the data and the bytes on the socket. No I/O.
 
-        over: whether the far side has said that nothing follows. Raises RelayError for bytes that do not fit the layer.
+        over: whether the far side has said that nothing follows.
         """
 
         over: bool
@@ -33,8 +33,11 @@ if TYPE_CHECKING:
         def seal(self, data: bytes | memoryview, /) -> bytes:
             """Return the bytes that go over the socket for data."""
 
-        def open(self, data: bytes, /) -> bytes:
-            """Take bytes from the socket, and return the data in them that is complete."""
+        def open(self, data: bytes, /) -> Iterator[bytes]:
+            """Take bytes from the socket, and yield the data in them that is complete.
+
+            Raises RelayError for bytes that do not fit the layer, after the data before them.
+            """
 
         def end(self) -> bytes | None:
             """Return the bytes that say that nothing follows; None if the end of the socket says so."""
@@ -90,7 +93,7 @@ class Line:
         self._ended = False
         self._out = b""
         self._end_follows = False
-        self.received.put(codec.open(b""))  # data that the handshake has read already
+        self._decode(b"")  # what the handshake has read already
 
     @property
     def fd(self) -> int:
@@ -129,15 +132,23 @@ class Line:
 
     def take(self, data: bytes) -> None:
         """Decode bytes from the socket; b"" is its end."""
+        if data:
+            self._decode(data)
+            return
+        self.over = True
         try:
-            if data:
-                self.received.put(self.codec.open(data))
-                self.over = self.codec.over
-            else:
-                self.over = True
-                self.codec.cut()
+            self.codec.cut()
         except RelayError as error:
             self.fail(error)
+
+    def _decode(self, data: bytes) -> None:
+        parts: list[bytes] = []
+        try:
+            parts.extend(self.codec.open(data))  # what comes before an error stays there
+            self.over = self.codec.over
+        except RelayError as error:
+            self.fail(error)
+        self.received.put(b"".join(parts))
 
     def send(self, data: bytes | memoryview) -> None:
         """Send data, or keep it until the socket takes more."""

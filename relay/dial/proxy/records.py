@@ -18,6 +18,8 @@ from relay.spec.proxy import PROTECTIONS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from relay.dial.proxy.gss import Context
     from relay.dial.proxy.wire import Wire
 
@@ -46,10 +48,9 @@ class Records:
             sealed.append(message(RECORD, token))
         return b"".join(sealed)
 
-    def open(self, data: bytes, /) -> bytes:
-        """Return the data in the records that are complete."""
+    def open(self, data: bytes, /) -> Iterator[bytes]:
+        """Yield the data in the records that are complete."""
         data = self._left + data
-        opened = []
         at = 0
         while len(data) - at >= HEADER:
             if data[at + 1] == ABORT:
@@ -62,10 +63,9 @@ class Records:
             plain, secret = self._context.unwrap(data[at + HEADER : end])
             if self._secret and not secret:
                 raise RelayError("the proxy sent a record without the encryption that it had agreed to")
-            opened.append(plain)
+            yield plain
             at = end
         self._left = data[at:]
-        return b"".join(opened)
 
     def end(self) -> None:
         """Return None: the end of the socket says that nothing follows."""

@@ -15,6 +15,8 @@ from relay.errors import RelayError, printable, sentence, words
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from relay.dial.proxy.wire import Wire
     from relay.spec.proxy import Proxy
 
@@ -69,13 +71,12 @@ class Tls:
             raise _lost(error) from error
         return self._out.read()
 
-    def open(self, data: bytes, /) -> bytes:
-        """Take bytes from the socket, and return the data in them that is complete."""
+    def open(self, data: bytes, /) -> Iterator[bytes]:
+        """Take bytes from the socket, and yield the data in them that is complete."""
         self._in.write(data)
-        parts = []
         try:
             while part := self.tls.read(SIZE):
-                parts.append(part)
+                yield part
             self.over = True
         except ssl.SSLWantReadError:
             pass
@@ -86,7 +87,6 @@ class Tls:
         # Answers to what TLS itself has asked, such as for new keys: they go with our next data (RFC 8446, 4.6.3).
         if self._out.pending > WAITING:
             raise RelayError("the link was lost: TLS: the proxy asks for new keys without end")
-        return b"".join(parts)
 
     def end(self) -> bytes | None:
         """Return the close_notify. `open` has read all data before, so unwrap() does not stumble over any."""

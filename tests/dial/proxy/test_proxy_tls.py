@@ -10,6 +10,7 @@ import ssl
 import subprocess
 import tempfile
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -200,6 +201,35 @@ def test_a_proxy_that_wants_a_certificate_of_ours(lab: Lab, authority: Authority
     broke = f"the HTTPS proxy localhost:{peer.port} broke off"
     assert cause.startswith(f"{broke}: the link was lost: TLS: tlsv13 alert cert")
     assert hint == "the proxy wants a certificate of its clients, and pyrelay has none"
+
+
+def test_what_comes_before_a_bad_record_is_not_lost(lab: Lab, authority: Authority) -> None:
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(authority.issue("localhost"))
+    words = b"last words\n" * 1000
+
+    def script(line: Line) -> None:
+        incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        inside = context.wrap_bio(incoming, outgoing, server_side=True)
+        for step in (inside.do_handshake, lambda: inside.read(1000)):
+            while True:
+                with suppress(ssl.SSLWantReadError):
+                    step()
+                    break
+                line.say(outgoing.read())
+                incoming.write(line.connection.recv(1000))
+        inside.write(b"HTTP/1.1 200 OK\r\n\r\n")
+        inside.write(words)
+        line.say(outgoing.read() + b"\x17\x03\x03\0\x20" + bytes(32))  # at once, with a record that nobody sealed
+        line.last()
+
+    peer = Peer(script)
+    lab.at_end(peer.stop)
+    ran = lab.pyrelay_in(
+        {}, "--proxy", f"https://localhost:{peer.port}", "--proxy-cacert", str(authority.cacert), "h3.example"
+    )
+    assert ran.stdout == words.decode()
+    assert ran.returncode == 1 and ran.stderr.startswith("pyrelay: the link was lost: TLS: ")
 
 
 def test_a_wrong_password(lab: Lab, secure: RealProxy) -> None:
