@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 HINT_PLAIN = "does it speak plain HTTP? --proxy http://..."
 HINT_OURS = "the proxy wants a certificate of its clients, and pyrelay has none"
+HINT_NEW = "pyrelay makes no second one; TLS 1.3 has none"
 CA_HINT = "--proxy-cacert FILE names the certificates to trust for it"
 # OpenSSL's number for what is wrong with a certificate (x509_vfy.h): the hint.
 HINTS = {
@@ -84,6 +85,9 @@ class Tls:
             self.over = True
         except ssl.SSLError as error:
             raise _lost(error) from error
+        # TLS 1.2 has nothing else to answer (RFC 5246, 7.4.1.1), and OpenSSL takes no data until it is done.
+        if self._out.pending and self.tls.version() == "TLSv1.2":
+            raise RelayError("the link was lost: TLS: the proxy wants another handshake (renegotiation)", hint=HINT_NEW)
         # Answers to what TLS itself has asked, such as for new keys: they go with our next data (RFC 8446, 4.6.3).
         if self._out.pending > WAITING:
             raise RelayError("the link was lost: TLS: the proxy asks for new keys without end")

@@ -19,7 +19,7 @@ from asked_proxy import fails as fails_here
 from authority import Authority, in_tls
 from blocks import MEBIBYTE, echo_blocks
 from lab import Lab
-from peers import LOOPBACK, Scripted, free_ports
+from peers import LOOPBACK, Scripted, free_ports, need
 from proxies import PASSWORD, USER, RealProxy, tinyproxy
 from scripted_proxy import Line, Peer
 from traced import RESOLVER, traced
@@ -230,6 +230,24 @@ def test_what_comes_before_a_bad_record_is_not_lost(lab: Lab, authority: Authori
     )
     assert ran.stdout == words.decode()
     assert ran.returncode == 1 and ran.stderr.startswith("pyrelay: the link was lost: TLS: ")
+
+
+def test_a_proxy_that_wants_another_handshake(lab: Lab, authority: Authority) -> None:
+    port, certificate = next(free_ports()), authority.issue("localhost")
+    listen = ["-accept", f"{LOOPBACK}:{port}", "-cert", str(certificate), "-tls1_2", "-naccept", "1"]
+    server = lab.start(need("openssl"), "s_server", *listen, stdin=subprocess.PIPE)
+    assert server.stdin and server.stdout
+    while server.stdout.readline() != b"ACCEPT\n":
+        pass
+    words = ["--proxy", f"https://localhost:{port}", "--proxy-cacert", str(authority.cacert), "h3.example"]
+    client = lab.start(lab.program, "-F", lab.config, *words, stdin=subprocess.PIPE)
+    server.stdin.write(b"HTTP/1.1 200 OK\n\nup\n")
+    server.stdin.flush()
+    assert client.stdout and client.stdout.readline() == b"up\n"
+    server.stdin.write(b"r\n")  # renegotiate
+    server.stdin.flush()
+    _, said = client.communicate(timeout=30)
+    assert said.startswith(b"pyrelay: the link was lost: TLS: the proxy wants another handshake (renegotiation)\n")
 
 
 def test_a_wrong_password(lab: Lab, secure: RealProxy) -> None:
