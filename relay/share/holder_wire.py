@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import threading
 from _socket import MSG_DONTWAIT
+from time import monotonic
 from typing import TYPE_CHECKING
 
-from relay.share.wire import Ended, Wire, framed
+from relay.share.wire import Ended, Wire, framed, has_come
 
 if TYPE_CHECKING:
     from _socket import socket
@@ -30,6 +31,7 @@ class HolderWire(Wire):
         self._sending = threading.Lock()  # held for as long as a system call takes that does not wait
         self._kept = bytearray()
         self._done: Callable[[], object] | None = None
+        self._late = 0  # answers that were not waited for
 
     def send(self, kind: str, *fields: Field) -> None:  # type: ignore[override]  # it has no descriptors to send
         """Send a message, or keep it until the relay takes more. Raises Ended when the relay has gone."""
@@ -48,6 +50,27 @@ class HolderWire(Wire):
             self.send(kind, *fields)
         except Ended:
             pass
+
+    def receive(self) -> tuple[str, list[bytes]]:
+        """The next message, after the answers that came too late for `receive_within`. Raises Ended and BadMessage."""
+        while self._late:
+            super().receive()
+            self._late -= 1
+        return super().receive()
+
+    def receive_within(self, seconds: float) -> tuple[str, list[bytes]] | None:
+        """The next message, or None if it has not come in time: a relay may be stopped, and others wait for its login.
+
+        Raises Ended and BadMessage.
+        """
+        until = monotonic() + seconds
+        while has_come(self.socket.fileno(), max(until - monotonic(), 0)):
+            message = super().receive()
+            if not self._late:
+                return message
+            self._late -= 1
+        self._late += 1
+        return None
 
     def say(self, place: str, text: str) -> None:
         """Send a line for the relay's stderr. It is dropped if the relay has left too many untaken."""

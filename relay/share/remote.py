@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from relay.run.children import Children
     from relay.share.holder_wire import HolderWire
 
+PATIENCE = 2.0  # seconds for a relay to say whether somebody sees what it shows; that takes it milliseconds
+
 
 class RemoteProgress(Progress):
     """A Progress that sends its lines to the relay that asked."""
@@ -90,16 +92,15 @@ class RemotePrompt(Prompt):
 
     def tell(self, text: str) -> bool:
         """Have the relay say something that a person must know; true when a terminal shows it."""
-        return self._call("tell", presentable(text), int(self.batch)) == ("told", [b"1"])
+        return self._told("tell", presentable(text), int(self.batch))
 
     def notify(self, text: str) -> Notice:
         """Have the relay say what a person must do now."""
-        seen = self._call("notify", presentable(text), int(self.batch)) == ("told", [b"1"])
-        return _RemoteNotice(seen, self._wire)
+        return _RemoteNotice(self._told("notify", presentable(text), int(self.batch)), self._wire)
 
     def sees(self, *, on_stderr: bool = False) -> bool:
         """Whether somebody sits at the relay's terminal."""
-        return self._call("sees", int(on_stderr), int(self.batch)) == ("told", [b"1"])
+        return self._told("sees", int(on_stderr), int(self.batch))
 
     def carry(self, children: Children) -> Stream:
         """Have the relay run its first hop's ProxyCommand; return the program's stream.
@@ -116,10 +117,16 @@ class RemotePrompt(Prompt):
         except BadMessage as error:
             raise Abandoned("the relay that asked has ended") from error
 
-    def _call(self, *message: str | int) -> tuple[str, list[bytes]]:
+    def _told(self, *message: str | int) -> bool:
+        """Whether a person sees what the message says; not if the relay does not answer, since it may be stopped."""
+        return self._call(*message, seconds=PATIENCE) == ("told", [b"1"])
+
+    def _call(self, *message: str | int, seconds: float | None = None) -> tuple[str, list[bytes]]:
         try:
             self._wire.send(*message)  # type: ignore[arg-type]
-            return self._wire.receive()
+            if seconds is None:
+                return self._wire.receive()
+            return self._wire.receive_within(seconds) or ("", [])
         except (Ended, BadMessage) as error:
             raise Abandoned("the relay that asked has ended") from error
 

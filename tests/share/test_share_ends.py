@@ -272,6 +272,29 @@ def test_a_stop_while_somebody_logs_in(shared: Lab) -> None:
     until(lambda: pid not in shared.processes(), "end of the holder", SOON)
 
 
+def test_a_relay_that_is_stopped_in_its_login_holds_up_nobody(lab: Lab) -> None:
+    """The hop has a banner, and whether somebody sees that is asked of the relay."""
+    words = lab.top / "banner"
+    words.write_text("Welcome.\n")
+    lab.server("h1", extra=f"Banner {words}")
+    lab.server("h3")
+    gate = lab.top / "gate"
+    line = Line(lab, lab["h1"].port, gate=gate)
+    lab.know("h1", line.port, lab["h1"].host_keys)
+    lab.host("h1", Port=line.port)
+    first = lab.start(lab.program, "-F", lab.write_config(), *AGAIN, "h1/h3", stdin=subprocess.PIPE)
+    until(lambda: "logging in" in control(lab, "list"), "login", SOON)
+    os.kill(first.pid, signal.SIGSTOP)
+    gate.touch()
+    lab.options += ["--share", "10m"]
+    assert lab.ssh("h1/h3", "echo $SERVER").stdout == "h3\n"
+    os.kill(first.pid, signal.SIGCONT)
+    assert first.stdout is not None
+    assert first.stdout.readline().startswith(b"SSH-2.0-")
+    first.kill()
+    first.wait()
+
+
 # What belongs to one relay
 
 

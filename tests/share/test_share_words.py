@@ -85,6 +85,19 @@ def test_lines_for_stderr_are_dropped_before_they_fill_the_memory(talk: Talk) ->
     assert talk.heard[-1] == "ended"
 
 
+def test_an_answer_that_comes_too_late_is_passed_over(talk: Talk) -> None:
+    assert talk.holder.receive_within(0) is None
+    assert talk.holder.receive_within(0) is None
+    for word in ("first", "second", "third", "fourth"):
+        talk.relay.send(word)
+    assert talk.holder.receive_within(SOON) == ("third", [])
+    assert talk.holder.receive() == ("fourth", [])
+    assert talk.holder.receive_within(0) is None
+    for word in ("fifth", "sixth"):
+        talk.relay.send(word)
+    assert talk.holder.receive() == ("sixth", [])
+
+
 def test_nothing_is_kept_for_a_relay_that_has_gone(talk: Talk) -> None:
     talk.holder.send("lines", bytes(3 * MIB))
     talk.relay.close()
