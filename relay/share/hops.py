@@ -97,7 +97,8 @@ class SharedHop:
         """
         with self._turn:
             if self._entering:
-                progress.stage("waiting for another relay's login")
+                hint = "a question of that relay may wait for its answer; `pyrelay -O exit` ends its login"
+                progress.stage("waiting for another relay's login", hint=hint)
             if not self._turn.wait_for(lambda: self._stuck or not self._entering, max(progress.left(), 0)):
                 raise progress.timed_out()
             if self._stuck:

@@ -295,6 +295,24 @@ def test_a_relay_that_is_stopped_in_its_login_holds_up_nobody(lab: Lab) -> None:
     first.wait()
 
 
+def test_a_login_that_is_waited_for_in_vain(lab: Lab) -> None:
+    lab.servers("h1", "h3")
+    gate = lab.top / "gate"
+    line = Line(lab, lab["h1"].port, gate=gate)
+    lab.know("h1", line.port, lab["h1"].host_keys)
+    lab.host("h1", Port=line.port)
+    first = lab.start(lab.program, "-F", lab.write_config(), *AGAIN, "h1/h3", stdin=subprocess.PIPE)
+    until(lambda: "logging in" in control(lab, "list"), "login", SOON)
+    assert lab.pyrelay(*AGAIN, "-w", "1", "h1/h3").stderr == (
+        "pyrelay: hop 1 of 1 (h1): no answer within 1 second (waiting for another relay's login)\n"
+        "hint: a question of that relay may wait for its answer; `pyrelay -O exit` ends its login\n"
+    )
+    control(lab, "exit")
+    assert first.wait(SOON) == 1
+    until(lambda: not holders(lab), "end of the holder", SOON)
+    gate.touch()
+
+
 # What belongs to one relay
 
 
