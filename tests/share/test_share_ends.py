@@ -76,6 +76,15 @@ class Line:
             each.close()
 
 
+def behind_a_gate(lab: Lab) -> Path:
+    """Let nobody through to h1 before there is the file that is returned."""
+    gate = lab.top / "gate"
+    line = Line(lab, lab["h1"].port, gate=gate)
+    lab.know("h1", line.port, lab["h1"].host_keys)
+    lab.host("h1", Port=line.port)
+    return gate
+
+
 # Bytes
 
 
@@ -255,10 +264,7 @@ def test_a_hop_that_dies_of_each_channel_is_not_logged_in_to_for_ever(shared: La
 
 def test_a_stop_while_somebody_logs_in(shared: Lab) -> None:
     """All who came before it get there, by one login; the hops end with them."""
-    gate = shared.top / "gate"
-    line = Line(shared, shared["h1"].port, gate=gate)
-    shared.know("h1", line.port, shared["h1"].host_keys)
-    shared.host("h1", Port=line.port)
+    gate = behind_a_gate(shared)
     other = under_way(relay(shared, "h2"))
     (pid,) = holders(shared)
     config = shared.write_config()
@@ -278,10 +284,7 @@ def test_a_relay_that_is_stopped_in_its_login_holds_up_nobody(lab: Lab) -> None:
     words.write_text("Welcome.\n")
     lab.server("h1", extra=f"Banner {words}")
     lab.server("h3")
-    gate = lab.top / "gate"
-    line = Line(lab, lab["h1"].port, gate=gate)
-    lab.know("h1", line.port, lab["h1"].host_keys)
-    lab.host("h1", Port=line.port)
+    gate = behind_a_gate(lab)
     first = lab.start(lab.program, "-F", lab.write_config(), *AGAIN, "h1/h3", stdin=subprocess.PIPE)
     until(lambda: "logging in" in control(lab, "list"), "login", SOON)
     os.kill(first.pid, signal.SIGSTOP)
@@ -297,10 +300,7 @@ def test_a_relay_that_is_stopped_in_its_login_holds_up_nobody(lab: Lab) -> None:
 
 def test_a_login_that_is_waited_for_in_vain(lab: Lab) -> None:
     lab.servers("h1", "h3")
-    gate = lab.top / "gate"
-    line = Line(lab, lab["h1"].port, gate=gate)
-    lab.know("h1", line.port, lab["h1"].host_keys)
-    lab.host("h1", Port=line.port)
+    gate = behind_a_gate(lab)
     first = lab.start(lab.program, "-F", lab.write_config(), *AGAIN, "h1/h3", stdin=subprocess.PIPE)
     until(lambda: "logging in" in control(lab, "list"), "login", SOON)
     assert lab.pyrelay(*AGAIN, "-w", "1", "h1/h3").stderr == (

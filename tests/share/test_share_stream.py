@@ -58,7 +58,7 @@ def test_a_reader_that_stops_holds_up_nobody_else(shared: Lab) -> None:
 
 def test_relays_with_one_stdout(shared: Lab) -> None:
     """The shell's pipe for all of a loop, as to `less`: when one has ended, one that is held up holds up nobody."""
-    if shared.elsewhere:
+    if shared.elsewhere:  # there the pipe's own flag is set, which the first relay takes back (Stdio.do_not_wait)
         pytest.skip("without /proc no pipe is opened anew")
     read, write = os.pipe()
     with ExitStack() as stack:

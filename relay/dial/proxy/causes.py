@@ -80,9 +80,8 @@ def _squid(field: str) -> str:
     if not name:
         return ""
     words = SQUID.get(name, "")
-    if (
-        number.isascii() and number.isdigit() and 0 < int(number[:4]) < 200
-    ):  # numbered as here, on nearly every proxy's system
+    # Errors are numbered as here, on nearly every proxy's system.
+    if number.isascii() and number.isdigit() and 0 < int(number[:4]) < 200:
         reason = strerror(int(number[:4])).lower()
         words = f"{words}: {reason}" if words else reason
     said = printable(f"{name} {number}".rstrip(), 60)

@@ -119,7 +119,7 @@ class PublicKeys:
             public = identity.public
             if public is None:
                 return None
-            if exactly(public) in refused or self._cannot_sign(public, shown):
+            if (refused and exactly(public) in refused) or self._cannot_sign(public, shown):
                 continue
             if name_of(public.fingerprint(), public.type) != name_of(shown.key, shown.algorithm):
                 return None
