@@ -150,7 +150,6 @@ def _foreign_keys(settings: HopSettings, held: Sequence[tuple[bytes, str]] | Non
     agents = dict(held or ())
     for path in settings.paths("identityfile"):
         public, private = foreign.public_half(path)
-        public = public or foreign.public_half(f"{path}.pub")[0]
         kind = foreign.type_of(public)
         if kind and (private or held is None or public in agents):
             yield path, kind

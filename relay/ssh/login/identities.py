@@ -211,8 +211,7 @@ def _foreign_type(path: str, private: PrivateFile | None) -> str:
     """The type of the key in an IdentityFile, or in the .pub beside one that is not there; "" if our client has it."""
     if private is not None and private.public is not None:  # most
         return ""
-    public, _ = foreign.public_half(path)
-    return foreign.type_of(public or foreign.public_half(f"{path}.pub")[0])
+    return foreign.type_of(foreign.public_half(path)[0])
 
 
 def _private(path: str) -> tuple[PrivateFile | None, str]:

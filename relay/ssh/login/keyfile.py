@@ -9,21 +9,19 @@ from __future__ import annotations
 
 import os
 from binascii import Error as NotBase64
-from binascii import a2b_base64
 from errno import EACCES, EISDIR, ELOOP, ENAMETOOLONG, ENODEV, ENOENT, ENOTDIR, ENXIO, EPERM
 
 from cryptography.exceptions import InvalidTag, UnsupportedAlgorithm
 
 from relay.errors import RelayError, printable, words
-from relay.ssh.login import pem
-from relay.ssh.pubkey import CERT_SUFFIX, BadKey, PublicKey, Reader, mpint, read_key, string
+from relay.ssh.login import foreign, pem
+from relay.ssh.pubkey import CERT_SUFFIX, BadKey, PublicKey, mpint, read_key, string
 from relay.ssh.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-_MAGIC = b"openssh-key-v1\0"  # OpenSSH's PROTOCOL.key
 _LARGEST = 1 << 20  # bytes of a key file; sshbuf-io.c and authfile.c have such a limit, too
 # What `cryptography` decrypts of what OpenSSH encrypts its files with, and what PEM files may be under.
 _CIPHERS = frozenset({"aes256-ctr", "aes256-cbc", "aes256-gcm@openssh.com"}) | pem.KNOWN | pem.OURS
@@ -163,7 +161,7 @@ def _check_known(path: str, error: OSError) -> None:
 
 def parse_private(data: bytes) -> PrivateFile:
     """What a private key file says without its passphrase. Raises BadFile when the file holds no private key."""
-    if b"-----BEGIN OPENSSH PRIVATE KEY-----" in data:
+    if foreign.BEGIN in data:
         cipher, public = _openssh_header(data)
         return PrivateFile(data, cipher != "none", public, cipher)
     if b"PRIVATE KEY-----" not in data:
@@ -172,19 +170,10 @@ def parse_private(data: bytes) -> PrivateFile:
     return PrivateFile(data, b"ENCRYPTED" in data, None, pem.cipher(data))
 
 
-def _openssh_body(data: bytes) -> Reader:
-    """What an OpenSSH private key file holds, behind its magic (PROTOCOL.key). Raises BadKey and NotBase64."""
-    body = data.partition(b"-----BEGIN OPENSSH PRIVATE KEY-----")[2].partition(b"-----END")[0]
-    reader = Reader(a2b_base64(body))
-    if reader.take(len(_MAGIC)) != _MAGIC:
-        raise BadKey("no magic")
-    return reader
-
-
 def _openssh_header(data: bytes) -> tuple[str, PublicKey | None]:
     """The cipher and the public key of an OpenSSH private key file (PROTOCOL.key). Raises BadFile."""
     try:
-        reader = _openssh_body(data)
+        reader = foreign.openssh_body(data)
         cipher = reader.text()
         reader.string()  # the key derivation
         reader.string()  # and its options
@@ -204,7 +193,7 @@ def _openssh_key(data: bytes, public: PublicKey, passphrase: bytes) -> Any | Non
     from relay.ssh.login import opensshkey  # keys of an agent need none of these
 
     try:
-        return opensshkey.read(_openssh_body(data), public, passphrase)
+        return opensshkey.read(foreign.openssh_body(data), public, passphrase)
     except opensshkey.OtherPassphrase as error:
         raise WrongPassphrase from error
 
